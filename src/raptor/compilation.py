@@ -1,0 +1,125 @@
+"""Compile pure functions of nested tensors, with an eager fallback that says why.
+
+A function is traced once per structure, shape, memory layout, type and device of its arguments, and the trace is handed
+to torch's compiler. Calls then go to the compiled code directly: nothing is guarded at each call, because a pure function
+depends on nothing but its arguments.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+FlatFunction = Callable[..., Sequence[Tensor]]
+
+
+def register(*, constant: tuple[str, ...] = ()) -> Callable[[type], type]:
+    """Class decorator that lets `compile_pure` see through a frozen dataclass of tensors.
+
+    Args:
+        constant: fields that are left out: compiled code sees their defaults.
+    """
+
+    def decorate(cls: type) -> type:
+        pytree.register_dataclass(cls, drop_field_names=list(constant))
+        return cls
+
+    return decorate
+
+
+@functools.cache
+def compiler_problem() -> str | None:
+    """Why torch's compiler does not work on this machine, or None where it does. Compiles a one-line function once."""
+    try:
+        _compile(lambda x: [torch.sin(x) + 1], [torch.zeros(8)])(torch.zeros(8))
+    except Exception as error:  # whatever the compiler's tool chain raises
+        text = str(error).strip()
+        return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+    return None
+
+
+@functools.cache
+def _warn_of_eager_fallback() -> None:
+    warnings.warn(
+        f"torch's compiler does not work here, so everything runs eagerly and several times slower: "
+        f"{compiler_problem()}",
+        stacklevel=3,
+    )
+
+
+def compile_flat(function: FlatFunction, example: Sequence[Tensor], enabled: bool = True) -> FlatFunction:
+    """Compile a pure function of tensors for the shapes and layouts of `example`.
+
+    Args:
+        function: takes tensors, returns a list of tensors.
+        example: arguments like those that will come. Those that require a gradient give a differentiable result.
+        enabled: False returns the function as it is. So does a machine without a compiler, after one warning.
+
+    Returns:
+        A function that must be called with tensors of the same shapes, layouts, types and devices.
+    """
+    if not enabled:
+        return function
+    if compiler_problem() is not None:
+        _warn_of_eager_fallback()
+        return function
+    return _compile(function, example)
+
+
+def _compile(function: FlatFunction, example: Sequence[Tensor]) -> FlatFunction:
+    from torch._inductor import compile as inductor_compile
+
+    example = [tensor.detach().requires_grad_(tensor.requires_grad and torch.is_grad_enabled()) for tensor in example]
+    graph = make_fx(function)(*example)
+    compiled: FlatFunction = inductor_compile(graph, list(example))
+    return compiled
+
+
+def compile_pure(function: Callable[..., Any], enabled: bool = True) -> Callable[..., Any]:
+    """Compile a pure function of nested tuples, lists, dicts and registered dataclasses of tensors.
+
+    Args:
+        function: pure; takes positional arguments and returns any nesting of tensors. Arguments that are not tensors
+            are constants of the compiled code.
+        enabled: False returns the function as it is.
+
+    Returns:
+        The same function, compiled anew for each structure, shape and layout that it meets.
+    """
+    if not enabled:
+        return function
+    graphs: dict[Any, tuple[FlatFunction, Any]] = {}
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        leaves, structure = pytree.tree_flatten(arguments)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        constants = tuple(None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves)
+        grad = torch.is_grad_enabled()
+        kinds = tuple((t.shape, t.stride(), t.dtype, t.device, grad and t.requires_grad) for t in tensors)
+        key = (structure, constants, kinds)
+        if key not in graphs:
+            out_structure: list[Any] = []
+
+            def flat(*flat_tensors: Tensor) -> list[Tensor]:
+                remaining = iter(flat_tensors)
+                filled = [next(remaining) if constant is None else constant[0] for constant in constants]
+                outputs, structure_out = pytree.tree_flatten(function(*pytree.tree_unflatten(filled, structure)))
+                out_structure[:] = [structure_out]
+                return list(outputs)
+
+            graph = compile_flat(flat, tensors)
+            if not out_structure:  # running eagerly: nothing was traced
+                return function(*arguments)
+            graphs[key] = graph, out_structure[0]
+        graph, structure_out = graphs[key]
+        return pytree.tree_unflatten(list(graph(*tensors)), structure_out)
+
+    return call

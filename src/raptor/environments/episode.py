@@ -1,0 +1,190 @@
+"""An episode of N vehicles: a task and the dynamics put together, as pure functions.
+
+The order within a step is: observe, act, move, rate. `begin_episode` and `draw_noise` are where randomness enters;
+everything else is deterministic and differentiable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from raptor.compilation import register
+from raptor.quadrotor.dynamics import Method, step
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.state import State, component_major, components, from_components
+from raptor.tasks.disturbance import sample_disturbance
+from raptor.tasks.initial_state import sample_initial_state
+from raptor.tasks.observation import NUM_SENSED, Sensing, sense, student_observation, teacher_observation
+from raptor.tasks.reference import Reference, advance_reference, sample_reference
+from raptor.tasks.reward import reward
+from raptor.tasks.task import Task
+from raptor.tasks.termination import terminated
+
+
+@register()
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """Where the episodes of N vehicles stand."""
+
+    state: State
+    reference: Reference
+    force: Tensor  # (..., 3) N, world; constant
+    torque: Tensor  # (..., 3) N m, body; constant
+    previous_action: Tensor  # (..., 4) what the policy observes as its previous action
+    last_action: Tensor  # (..., 4) what the reward compares the next action with
+    noise_scale: Tensor  # (...) factor on the sensor noise of this vehicle
+    observation_delay: Tensor  # (...) steps, as floating-point numbers
+    action_delay: Tensor  # (...) steps, as floating-point numbers
+    sensed: tuple[Tensor, ...]  # (..., 18) each; what was sensed at this step and at the steps before, newest first
+    commanded: tuple[Tensor, ...]  # (..., 4) each; actions that have not reached the motors, newest first
+
+
+class Noise(NamedTuple):
+    """Standard normal numbers that one step consumes."""
+
+    reference: Tensor  # (..., 3)
+    sensor: Tensor | None = None  # (..., 18); None where the sensors are perfect
+
+
+class Rating(NamedTuple):
+    """What one step was worth."""
+
+    reward: Tensor  # (...)
+    terminated: Tensor  # (...) bool
+
+
+def draw_noise(task: Task, like: Tensor, generator: torch.Generator, num_steps: int | None = None) -> list[Noise]:
+    """Draw the noise of `num_steps` steps (default 1) for a population shaped as `like` (...)."""
+    steps = 1 if num_steps is None else num_steps
+
+    def normal(size: int) -> Tensor:
+        draw = torch.randn((steps, size, *like.shape), generator=generator, dtype=like.dtype, device=like.device)
+        return draw.movedim(1, -1)
+
+    reference = normal(3)
+    sensor = normal(NUM_SENSED) if task.sensing.noisy else [None] * steps
+    return [Noise(r, s) for r, s in zip(reference, sensor, strict=True)]
+
+
+def _measure(task: Task, state: State, reference: Reference, noise_scale: Tensor, noise: Tensor | None) -> Tensor:
+    clean = sense(state, reference, task.target_visible)
+    if noise is None:
+        return clean
+    deviations = task.sensing.standard_deviations
+    return from_components(
+        [
+            x + noise_scale * deviation * n
+            for x, deviation, n in zip(components(clean), deviations, components(noise), strict=True)
+        ]
+    )
+
+
+def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator) -> Episode:
+    """Start one episode for each vehicle.
+
+    The previous action that is observed first is the one that would hold the rotors' initial speed, while the one that
+    is rated first is zero. Source: l2f `sample_initial_state`.
+    """
+    like, shape = quadrotors.mass, tuple(quadrotors.shape)
+    state = sample_initial_state(quadrotors, task.initial_states, generator)
+    reference = sample_reference(shape, task.references, like, generator)
+    force, torque = sample_disturbance(quadrotors, task.disturbances, generator)
+
+    def draw(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+    def draw_steps(low: int, high: int) -> Tensor:
+        return draw(low, high + 1).floor().clamp(max=high) if high > low else torch.full_like(like, low)
+
+    sensing: Sensing = task.sensing
+    noise_scale = draw(*sensing.noise_scale)
+    noise = draw_noise(task, like, generator)[0]
+    low, high = components(quadrotors.action_limit)
+    held = from_components([2 * (speed - low) / (high - low) - 1 for speed in components(state.rotor_speed)])
+    measured = _measure(task, state, reference, noise_scale, noise.sensor)
+    return Episode(
+        state=state,
+        reference=reference,
+        force=force,
+        torque=torque,
+        previous_action=held,
+        last_action=component_major(torch.zeros_like(held)),
+        noise_scale=noise_scale,
+        observation_delay=draw_steps(*sensing.observation_delay),
+        action_delay=draw_steps(*sensing.action_delay),
+        sensed=(measured,) * (sensing.observation_delay[1] + 1),
+        commanded=(held,) * sensing.action_delay[1],
+    )
+
+
+def _delayed(history: tuple[Tensor, ...], delay: Tensor) -> Tensor:
+    """Pick, for each vehicle, the entry of `history` (newest first) that is `delay` steps old."""
+    if len(history) == 1:
+        return history[0]
+    chosen = components(history[0])
+    for age, entry in enumerate(history[1:], start=1):
+        late = delay >= age
+        chosen = tuple(torch.where(late, old, new) for old, new in zip(components(entry), chosen, strict=True))
+    return from_components(chosen)
+
+
+def observe(episode: Episode) -> Tensor:
+    """The student's observation, (..., 22)."""
+    return student_observation(_delayed(episode.sensed, episode.observation_delay), episode.previous_action)
+
+
+def observe_as_teacher(quadrotors: Quadrotors, episode: Episode) -> Tensor:
+    """The teacher's observation, (..., 26): always the tracking error, on time and without noise."""
+    sensed = sense(episode.state, episode.reference, target_visible=True)
+    return teacher_observation(sensed, episode.previous_action, episode.state.rotor_speed, quadrotors)
+
+
+def advance(
+    task: Task, quadrotors: Quadrotors, episode: Episode, action: Tensor, noise: Noise, method: Method = "rk4"
+) -> tuple[Episode, Rating]:
+    """Apply the action (..., 4) for one step and rate it.
+
+    Returns:
+        The episode after the step, and the reward and termination of the step. A terminated episode goes on moving if
+        it is advanced further; beginning anew is the caller's decision.
+    """
+    clipped = from_components([a.clamp(-1, 1) for a in components(action)])
+    fed_back = clipped if task.clip_previous_action else from_components(components(action))
+    commanded = (clipped, *episode.commanded)
+    state = step(
+        quadrotors,
+        episode.state,
+        _delayed(commanded, episode.action_delay),
+        task.dt,
+        force=episode.force,
+        torque=episode.torque,
+        method=method,
+    )
+    reference = advance_reference(episode.reference, task.references, noise.reference, task.dt)
+    over = terminated(task.termination, quadrotors, state, reference)
+    value = reward(
+        task.reward,
+        quadrotors,
+        episode.state,
+        fed_back,
+        state,
+        episode.last_action,
+        episode.reference,
+        over,
+        task.dt,
+    )
+    measured = _measure(task, state, reference, episode.noise_scale, noise.sensor)
+    moved = dataclasses.replace(
+        episode,
+        state=state,
+        reference=reference,
+        previous_action=fed_back,
+        last_action=fed_back,
+        sensed=(measured, *episode.sensed)[: len(episode.sensed)],
+        commanded=commanded[: len(episode.commanded)],
+    )
+    return moved, Rating(value, over)

@@ -1,0 +1,167 @@
+"""The policy: a dense layer, a GRU, a dense layer; 2084 parameters at the published width."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from raptor.quadrotor.state import from_components
+
+
+class PolicyParameters(NamedTuple):
+    """The tensors of a `RaptorPolicy`, in torch's layout; the gates of the GRU are stacked in the order r, z, n."""
+
+    input_weight: Tensor  # (H, D)
+    input_bias: Tensor  # (H,)
+    gru_weight_ih: Tensor  # (3 H, H)
+    gru_weight_hh: Tensor  # (3 H, H)
+    gru_bias_ih: Tensor  # (3 H,)
+    gru_bias_hh: Tensor  # (3 H,)
+    output_weight: Tensor  # (A, H)
+    output_bias: Tensor  # (A,)
+
+
+def policy_step(parameters: PolicyParameters, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of the policy as a pure function.
+
+    Args:
+        parameters: the weights.
+        observation: (B, D), or (D,).
+        hidden: (B, H), or (H,).
+
+    Returns:
+        Action (B, A), linear and unbounded, and the next hidden state (B, H). Both have their components contiguous in
+        memory, which is the layout of the simulator's tensors.
+
+    Source: GRU as in torch.nn.GRU; network as in the RAPTOR paper (dense 22-16 ReLU, GRU 16-16, dense 16-4).
+    """
+    p = parameters
+    x = torch.relu(p.input_weight @ observation.mT + p.input_bias.unsqueeze(-1))
+    from_input = p.gru_weight_ih @ x + p.gru_bias_ih.unsqueeze(-1)
+    from_hidden = p.gru_weight_hh @ hidden.mT + p.gru_bias_hh.unsqueeze(-1)
+    input_r, input_z, input_n = from_input.chunk(3, dim=-2)
+    hidden_r, hidden_z, hidden_n = from_hidden.chunk(3, dim=-2)
+    reset = torch.sigmoid(input_r + hidden_r)
+    update = torch.sigmoid(input_z + hidden_z)
+    candidate = torch.tanh(input_n + reset * hidden_n)
+    following = candidate + update * (hidden.mT - candidate)
+    action = p.output_weight @ following + p.output_bias.unsqueeze(-1)
+    return action.mT, following.mT
+
+
+class RaptorPolicy(nn.Module):
+    """Recurrent policy: observation -> dense, ReLU -> GRU -> dense -> action.
+
+    The action is linear; whoever applies it clips it to [-1, 1]. The initial hidden state is stored with the weights and
+    not trained, as in rl-tools; it counts among the 2084 parameters of the published size.
+
+    Args:
+        observation_dim: 22: position error 3, rotation matrix 9, velocity error 3, body rates 3, previous action 4.
+        hidden_dim: width of both hidden layers.
+        action_dim: one number per rotor, in crazyflie order.
+    """
+
+    def __init__(self, observation_dim: int = 22, hidden_dim: int = 16, action_dim: int = 4) -> None:
+        super().__init__()
+        self.observation_dim, self.hidden_dim, self.action_dim = observation_dim, hidden_dim, action_dim
+        self.input_layer = nn.Linear(observation_dim, hidden_dim)
+        self.gru = nn.GRU(hidden_dim, hidden_dim)
+        self.output_layer = nn.Linear(hidden_dim, action_dim)
+        self.initial_hidden = nn.Parameter(torch.zeros(hidden_dim), requires_grad=False)
+        self._hidden: Tensor | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of stored numbers, the initial hidden state included."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def tensors(self) -> PolicyParameters:
+        """The trainable tensors, for `policy_step`."""
+        return PolicyParameters(
+            self.input_layer.weight,
+            self.input_layer.bias,
+            self.gru.weight_ih_l0,
+            self.gru.weight_hh_l0,
+            self.gru.bias_ih_l0,
+            self.gru.bias_hh_l0,
+            self.output_layer.weight,
+            self.output_layer.bias,
+        )
+
+    def initial_hidden_state(self, *shape: int) -> Tensor:
+        """The hidden state of a fresh start, (*shape, H), components contiguous in memory."""
+        return from_components([h.expand(shape) for h in self.initial_hidden])
+
+    def forward(self, observation: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One step.
+
+        Args:
+            observation: (..., D).
+            hidden: (..., H); the initial hidden state by default.
+
+        Returns:
+            Action (..., A) and the next hidden state (..., H).
+        """
+        if observation.shape[-1] != self.observation_dim:
+            raise ValueError(
+                f"the policy observes {self.observation_dim} numbers, got an observation of shape "
+                f"{tuple(observation.shape)}"
+            )
+        shape = observation.shape[:-1]
+        if hidden is None:
+            hidden = self.initial_hidden_state(*shape)
+        action, hidden = policy_step(
+            self.tensors(), observation.reshape(-1, self.observation_dim), hidden.reshape(-1, self.hidden_dim)
+        )
+        return action.reshape(*shape, self.action_dim), hidden.reshape(*shape, self.hidden_dim)
+
+    def forward_sequence(
+        self, observations: Tensor, hidden: Tensor | None = None, resets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """All steps of a batch of sequences.
+
+        Args:
+            observations: (T, B, D).
+            hidden: (B, H) before the first step; the initial hidden state by default.
+            resets: (T, B) bool; True where a new episode begins: the hidden state of that row is set to the initial one
+                before the step, and no gradient crosses.
+
+        Returns:
+            Actions (T, B, A) and the last hidden state (B, H).
+        """
+        num_steps, batch = observations.shape[:2]
+        if hidden is None:
+            hidden = self.initial_hidden_state(batch)
+        features = torch.relu(self.input_layer(observations))
+        if resets is None:
+            outputs, last = self.gru(features, hidden.contiguous().unsqueeze(0))
+            return self.output_layer(outputs), last[0]
+        outputs = []
+        for t in range(num_steps):
+            hidden = torch.where(resets[t].unsqueeze(-1), self.initial_hidden, hidden)
+            _, last = self.gru(features[t : t + 1], hidden.contiguous().unsqueeze(0))
+            hidden = last[0]
+            outputs.append(hidden)
+        return self.output_layer(torch.stack(outputs)), hidden
+
+    def reset(self) -> None:
+        """Forget: the next `evaluate_step` starts from the initial hidden state."""
+        self._hidden = None
+
+    @torch.no_grad()
+    def evaluate_step(self, observation: Tensor) -> Tensor:
+        """Action for one observation (..., D), keeping the hidden state from call to call."""
+        action, self._hidden = self(observation, self._hidden)
+        return action
+
+    def get_hidden_state(self) -> Tensor | None:
+        """The hidden state that `evaluate_step` left, or None after a reset."""
+        return None if self._hidden is None else self._hidden.clone()
+
+    def set_hidden_state(self, hidden: Tensor | None) -> None:
+        """Set the hidden state (..., H) that the next `evaluate_step` starts from; None resets."""
+        if hidden is not None and hidden.shape[-1] != self.hidden_dim:
+            raise ValueError(f"the hidden state has {self.hidden_dim} numbers, got shape {tuple(hidden.shape)}")
+        self._hidden = None if hidden is None else hidden.clone()

@@ -1,0 +1,30 @@
+"""The vehicle: parameters, state, dynamics, named platforms, sampling and files."""
+
+from raptor.quadrotor.description import from_description
+from raptor.quadrotor.dynamics import rotor_setpoint, step
+from raptor.quadrotor.estimates import Estimate
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.platforms import PLATFORMS, platform, platforms
+from raptor.quadrotor.rotation import from_axis_angle, rotation_matrix
+from raptor.quadrotor.sampling import Distribution, named_distribution, sample_quadrotors
+from raptor.quadrotor.state import State
+from raptor.quadrotor.validation import QuadrotorWarning, validate
+
+__all__ = [
+    "PLATFORMS",
+    "Distribution",
+    "Estimate",
+    "QuadrotorWarning",
+    "Quadrotors",
+    "State",
+    "from_axis_angle",
+    "from_description",
+    "named_distribution",
+    "platform",
+    "platforms",
+    "rotation_matrix",
+    "rotor_setpoint",
+    "sample_quadrotors",
+    "step",
+    "validate",
+]

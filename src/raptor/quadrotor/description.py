@@ -1,0 +1,297 @@
+"""A quadrotor described by what its owner knows, turned into full parameters.
+
+What it leaves out is estimated (`raptor.quadrotor.estimates`), and each estimate is handed back to be shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raptor.errors import UserError
+from raptor.quadrotor import estimates
+from raptor.quadrotor.estimates import ROTORS, Estimate, Positions
+from raptor.quadrotor.files import from_dicts, is_finite_number
+from raptor.quadrotor.parameters import Quadrotors
+
+KEYS = {
+    "name": "what to call it",
+    "mass": "kg, ready to fly; the only key that is required",
+    "arm_length": "m, centre of mass to each motor, for an X frame with right angles",
+    "arm_offset": "m, [forward, sideways] distance of each motor from the centre of mass, for another X frame",
+    "motor_positions": f"m, [x forward, y left] or [x, y, z up] for each of {', '.join(ROTORS)}",
+    "inertia": "kg m^2, [Jxx, Jyy, Jzz] or a 3x3 matrix",
+    "size": "m, [length, width, height] between motor axes and from bottom to top",
+    "max_thrust_per_motor": "N",
+    "thrust_to_weight": "total thrust at full throttle over weight",
+    "hover_throttle": "share of full throttle at which it hovers, 0 to 1",
+    "motor_time_constant": "s, one number or {rising: s, falling: s}",
+    "propeller_torque_constant": "N m of reaction torque per N of thrust",
+    "propeller_diameter": "m",
+    "front_right_spin": "counterclockwise or clockwise, seen from above",
+}
+"""Keys of a description, with their meaning."""
+
+_EXCLUSIVE = (
+    ("arm_length", "arm_offset", "motor_positions"),
+    ("inertia", "size"),
+    ("max_thrust_per_motor", "thrust_to_weight"),
+    ("propeller_torque_constant", "propeller_diameter"),
+)
+
+
+def from_description(
+    source: str | os.PathLike[str] | Mapping[str, Any], dtype: torch.dtype = torch.float32
+) -> tuple[Quadrotors, tuple[Estimate, ...]]:
+    """Turn a description (see `KEYS` and examples/my_quadrotor.yaml) into full parameters.
+
+    Args:
+        source: a YAML file, or its content as a mapping.
+        dtype: of the tensors.
+
+    Returns:
+        A population of one, its starts and its termination box scaled to its arms as RAPTOR does; and what was
+        estimated because the description leaves it out.
+
+    Raises:
+        UserError: names the file, the key, the value and what is allowed.
+    """
+    if isinstance(source, Mapping):
+        return _complete(_Reader(dict(source), None), "my_quadrotor", dtype)
+    path = Path(source)
+    return _complete(_Reader(_load(path), path), path.stem, dtype)
+
+
+def _complete(reader: _Reader, name: str, dtype: torch.dtype) -> tuple[Quadrotors, tuple[Estimate, ...]]:
+    mass = reader.number("mass")
+    if mass is None:
+        raise UserError(f"mass is missing{reader.where}: give the mass ready to fly, in kg")
+    positions = _positions(reader, mass)
+    inertia = torch.tensor(_inertia(reader, mass, positions), dtype=torch.float64)
+    curve = _thrust_curve(reader, mass)
+    rising, falling = _time_constants(reader)
+    torque_constant = reader.number("propeller_torque_constant")
+    if torque_constant is None:
+        torque_constant = reader.note(estimates.torque_constant(reader.number("propeller_diameter")))
+    spin = reader.choice("front_right_spin", ("counterclockwise", "clockwise"))
+    if spin is None:
+        spin = reader.note(estimates.front_right_spin())
+    sign = 1.0 if spin == "counterclockwise" else -1.0
+    document = {
+        "dynamics": {
+            "rotor_positions": positions,
+            "rotor_thrust_directions": [[0.0, 0.0, 1.0]] * 4,
+            "rotor_torque_directions": [[0.0, 0.0, sign * direction] for direction in (-1, 1, -1, 1)],
+            "rotor_thrust_coefficients": [curve] * 4,
+            "rotor_torque_constants": [torque_constant] * 4,
+            "rotor_time_constants_rising": [rising] * 4,
+            "rotor_time_constants_falling": [falling] * 4,
+            "mass": mass,
+            "gravity": [0.0, 0.0, -estimates.GRAVITY],
+            "J": inertia.tolist(),
+            "J_inv": torch.linalg.inv(inertia).tolist(),
+            "hovering_throttle_relative": 0.5,  # written anew from the thrust curve
+            "action_limit": {"min": 0.0, "max": 1.0},
+        }
+    }
+    given = reader.content.get("name", name)
+    if not isinstance(given, str):
+        raise reader.wrong("name", "must be text")
+    exact = from_dicts([document], torch.float64, names=[given], sources=None if reader.path is None else [reader.path])
+    scaled = dataclasses.replace(exact, position_threshold=20 * exact.arm_length, max_position=10 * exact.arm_length)
+    return scaled.to(dtype=dtype), tuple(reader.estimates)
+
+
+def _positions(reader: _Reader, mass: float) -> Positions:
+    if "motor_positions" in reader.content:
+        return [_position(reader, rotor, side) for rotor, side in zip(ROTORS, estimates.SIDES, strict=True)]
+    offset = reader.numbers("arm_offset", 2)
+    if offset is not None:
+        return estimates.x_frame(*offset)
+    arm = reader.number("arm_length")
+    size = reader.numbers("size", 3)
+    if arm is None and size is not None:
+        length, width, _ = size
+        reader.note(estimates.arm_offset_of_size(length, width))
+        return estimates.x_frame(length / 2, width / 2)
+    if arm is None:
+        arm = reader.note(estimates.arm_length(mass))
+    return estimates.x_frame(arm / math.sqrt(2), arm / math.sqrt(2))
+
+
+def _position(reader: _Reader, rotor: str, side: tuple[float, float]) -> list[float]:
+    positions = reader.group("motor_positions", ROTORS)
+    position = positions.get(rotor)
+    if not isinstance(position, list) or len(position) not in (2, 3) or not all(map(is_finite_number, position)):
+        raise reader.wrong("motor_positions", f"needs {rotor}: [x forward, y left] or [x, y, z up] in m")
+    x, y, *z = map(float, position)
+    if x * side[0] <= 0 or y * side[1] <= 0:
+        signs = " and ".join(f"{axis} {'>' if s > 0 else '<'} 0" for axis, s in zip("xy", side, strict=True))
+        raise reader.wrong("motor_positions", f"must have {rotor} at {signs} (x forward, y left)")
+    return [x, y, *(z or [0.0])]
+
+
+def _inertia(reader: _Reader, mass: float, positions: Positions) -> list[list[float]]:
+    if "inertia" not in reader.content:
+        size = reader.numbers("size", 3)
+        if size is None:
+            estimate = estimates.inertia_of_frame(mass, positions)
+        else:
+            estimate = estimates.inertia_of_box(mass, *size)
+        return _diagonal(reader.note(estimate))
+    given = reader.content["inertia"]
+    rows = given if isinstance(given, list) and all(isinstance(row, list) for row in given) else None
+    if rows is None:
+        moments = reader.numbers("inertia", 3)
+        assert moments is not None
+        rows = _diagonal(moments)
+    if len(rows) != 3 or any(len(row) != 3 or not all(map(is_finite_number, row)) for row in rows):
+        raise reader.wrong("inertia", "must be [Jxx, Jyy, Jzz] or a 3x3 matrix")
+    matrix = torch.tensor(rows, dtype=torch.float64)
+    low, middle, high = torch.linalg.eigvalsh(matrix).tolist()
+    if not torch.allclose(matrix, matrix.mT, rtol=1e-4, atol=1e-4 * high) or low <= 0:
+        raise reader.wrong("inertia", "must be symmetric and positive definite")
+    if high > 1.001 * (low + middle):
+        raise reader.wrong("inertia", "is of no rigid body: the largest principal moment exceeds the sum of the others")
+    return rows
+
+
+def _thrust_curve(reader: _Reader, mass: float) -> list[float]:
+    weight = mass * estimates.GRAVITY
+    hover = reader.number("hover_throttle")
+    if hover is not None and hover >= 1:
+        raise reader.wrong("hover_throttle", "must be between 0 and 1")
+    full = reader.number("max_thrust_per_motor")
+    ratio = reader.number("thrust_to_weight")
+    if full is not None:
+        ratio = 4 * full / weight
+        if ratio <= 1:
+            raise reader.wrong("max_thrust_per_motor", f"must be above {weight / 4:.4g} N for {mass:g} kg to hover")
+    elif ratio is None:
+        ratio = reader.note(estimates.thrust_to_weight(hover))
+    elif ratio <= 1:
+        raise reader.wrong("thrust_to_weight", "must be above 1 for the vehicle to hover")
+    full = ratio * weight / 4
+    if hover is None:
+        reader.note(estimates.hover_throttle(ratio))
+        return [0.0, 0.0, full]
+    # thrust = full (a u + (1 - a) u^2), through full / ratio at hover; rising on the whole range for 0 <= a <= 2
+    least, most = 1 - math.sqrt(1 - 1 / ratio), math.sqrt(1 / ratio)
+    if not least - 1e-9 <= hover <= most + 1e-9:
+        allowed = f"must be between {least:.3g} and {most:.3g} where full thrust is {ratio:.3g} times the weight"
+        raise reader.wrong("hover_throttle", allowed)
+    linear = (1 / ratio - hover**2) / (hover - hover**2)
+    return [0.0, full * linear, full * (1 - linear)]
+
+
+def _time_constants(reader: _Reader) -> tuple[float, float]:
+    key = "motor_time_constant"
+    if key not in reader.content:
+        both = reader.note(estimates.motor_time_constant())
+        return both, both
+    if not isinstance(reader.content[key], Mapping):
+        single = reader.number(key)
+        assert single is not None
+        return single, single
+    inner = _Reader(reader.group(key, ("rising", "falling")), reader.path, f"{key}.")
+    rising, falling = inner.number("rising"), inner.number("falling")
+    if rising is None and falling is None:
+        raise reader.wrong(key, "needs a number, or rising and falling")
+    if rising is None or falling is None:
+        missing, present = ("rising", falling) if rising is None else ("falling", rising)
+        assert present is not None
+        same = reader.note(Estimate(f"{key}.{missing}", present, "s", "as the other one"))
+        return same, same
+    return rising, falling
+
+
+def _diagonal(moments: Iterable[float]) -> list[list[float]]:
+    return [[moment if row == column else 0.0 for column in range(3)] for row, moment in enumerate(moments)]
+
+
+class _Reader:
+    """Typed access to the keys of a description; collects the estimates."""
+
+    def __init__(self, content: dict[Any, Any], path: Path | None, prefix: str = "") -> None:
+        self.content = content
+        self.path = path
+        self.prefix = prefix
+        self.where = "" if path is None else f" ({path})"
+        self.estimates: list[Estimate] = []
+        if not prefix:
+            self._refuse_unknown(content, tuple(KEYS), "")
+            for keys in _EXCLUSIVE:
+                present = [key for key in keys if key in content]
+                if len(present) > 1:
+                    raise UserError(f"{' and '.join(present)} exclude each other{self.where}: keep one of them")
+
+    def _refuse_unknown(self, content: Mapping[Any, Any], allowed: tuple[str, ...], prefix: str) -> None:
+        for key in content:
+            if key not in allowed:
+                raise UserError(f"unknown key {prefix}{key}{self.where}: the keys are {', '.join(allowed)}")
+
+    def wrong(self, key: str, rule: str) -> UserError:
+        return UserError(f"{self.prefix}{key} {rule}, got {self.content[key]!r}{self.where}")
+
+    def note(self, estimate: Estimate) -> Any:
+        self.estimates.append(estimate)
+        return estimate.value
+
+    def number(self, key: str) -> float | None:
+        """A positive number, or None where the key is missing."""
+        if key not in self.content:
+            return None
+        value = _number(self.content[key])
+        if value is None or value <= 0:
+            unit = KEYS.get(key, "s").split(",")[0]
+            raise self.wrong(key, f"must be a positive number ({unit})")
+        return value
+
+    def numbers(self, key: str, count: int) -> list[float] | None:
+        if key not in self.content:
+            return None
+        given = self.content[key]
+        values = [_number(value) for value in given] if isinstance(given, (list, tuple)) else []
+        positive = [value for value in values if value is not None and value > 0]
+        if len(values) != count or len(positive) != count:
+            raise self.wrong(key, f"must be {count} positive numbers ({KEYS[key]})")
+        return positive
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str | None:
+        if key in self.content and self.content[key] not in allowed:
+            raise self.wrong(key, f"must be {' or '.join(allowed)}")
+        return self.content.get(key)
+
+    def group(self, key: str, allowed: tuple[str, ...]) -> dict[Any, Any]:
+        value = self.content[key]
+        if not isinstance(value, Mapping):
+            raise self.wrong(key, f"must have the keys {', '.join(allowed)}")
+        self._refuse_unknown(value, allowed, f"{key}.")
+        return dict(value)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", value):
+        value = float(value)  # YAML 1.1 takes 1e-3 for text
+    return float(value) if is_finite_number(value) else None
+
+
+def _load(path: Path) -> dict[Any, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the description {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold keys with values, at least mass, got {content!r}")
+    return content

@@ -1,0 +1,187 @@
+"""Rigid-body dynamics of N quadrotors with first-order rotors, integrated by one Runge-Kutta step.
+
+Everything here is a pure, differentiable function of tensors. The model is that of l2f: polynomial thrust curves per
+rotor, reaction torques proportional to thrust, no drag, no ground. Formulas follow `docs/physics.md`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.rotation import Quaternion, Vector, cross, quaternion_derivative, rotate
+from raptor.quadrotor.state import State, components, from_components
+
+STATE_LIMIT = 1e5
+"""Bound on every component of position (m), velocity (m/s) and rates (rad/s) after a step."""
+
+Method = Literal["rk4", "midpoint"]
+
+Flat = tuple[Tensor, ...]  # 17 components: position 3, orientation 4, velocity 3, rates 3, rotor speed 4
+
+
+class _Airframe(NamedTuple):
+    """What a derivative needs, as components over the population, computed once per step."""
+
+    thrust_curve: tuple[Flat, ...]  # per rotor: c0, c1, c2
+    acceleration_per_thrust: tuple[Vector, ...]  # per rotor, body, 1/kg
+    torque_per_thrust: tuple[Vector, ...]  # per rotor, body, m
+    inertia: tuple[Flat, ...]  # rows
+    inertia_inverse: tuple[Flat, ...]  # rows
+    rising: Flat  # per rotor, 1/s
+    falling: Flat  # per rotor, 1/s
+    linear_acceleration: Vector  # of gravity and the disturbance force, world, m/s^2
+    torque: Vector | None  # disturbance, body, N m
+
+
+def _rows(matrices: Tensor) -> tuple[Flat, ...]:
+    return tuple(components(row) for row in matrices.movedim(-2, 0).unbind(0))
+
+
+def _times(rows: tuple[Flat, ...], v: Vector) -> Vector:
+    x, y, z = (row[0] * v[0] + row[1] * v[1] + row[2] * v[2] for row in rows)
+    return x, y, z
+
+
+def _sum(vectors: list[Vector]) -> Vector:
+    x, y, z = (sum(axis[1:], axis[0]) for axis in zip(*vectors, strict=True))
+    return x, y, z
+
+
+def _airframe(quadrotors: Quadrotors, force: Tensor | None, torque: Tensor | None) -> _Airframe:
+    per_mass = 1 / quadrotors.mass
+    arms = _rows(quadrotors.rotor_positions)
+    thrust_directions = _rows(quadrotors.rotor_thrust_directions)
+    torque_directions = _rows(quadrotors.rotor_torque_directions)
+    torque_constants = components(quadrotors.rotor_torque_constants)
+    acceleration_per_thrust, torque_per_thrust = [], []
+    for arm, thrust, reaction, constant in zip(
+        arms, thrust_directions, torque_directions, torque_constants, strict=True
+    ):
+        lever = cross(arm, thrust)  # type: ignore[arg-type]
+        acceleration_per_thrust.append((thrust[0] * per_mass, thrust[1] * per_mass, thrust[2] * per_mass))
+        torque_per_thrust.append(
+            (
+                lever[0] + constant * reaction[0],
+                lever[1] + constant * reaction[1],
+                lever[2] + constant * reaction[2],
+            )
+        )
+    gx, gy, gz = components(quadrotors.gravity)
+    if force is not None:
+        fx, fy, fz = components(force)
+        gx, gy, gz = gx + fx * per_mass, gy + fy * per_mass, gz + fz * per_mass
+    return _Airframe(
+        thrust_curve=_rows(quadrotors.rotor_thrust_coefficients),
+        acceleration_per_thrust=tuple(acceleration_per_thrust),
+        torque_per_thrust=tuple(torque_per_thrust),
+        inertia=_rows(quadrotors.inertia),
+        inertia_inverse=_rows(quadrotors.inertia_inverse),
+        rising=tuple(1 / tau for tau in components(quadrotors.rotor_time_constants_rising)),
+        falling=tuple(1 / tau for tau in components(quadrotors.rotor_time_constants_falling)),
+        linear_acceleration=(gx, gy, gz),
+        torque=None if torque is None else components(torque),  # type: ignore[arg-type]
+    )
+
+
+def _derivative(airframe: _Airframe, y: Flat, setpoint: Flat) -> Flat:
+    orientation: Quaternion = y[3:7]  # type: ignore[assignment]
+    rates: Vector = y[10:13]  # type: ignore[assignment]
+    rotor_speed = y[13:17]
+    thrusts = [c[0] + speed * (c[1] + speed * c[2]) for c, speed in zip(airframe.thrust_curve, rotor_speed, strict=True)]
+
+    def weigh(per_thrust: tuple[Vector, ...]) -> Vector:
+        return _sum([(f * d[0], f * d[1], f * d[2]) for f, d in zip(thrusts, per_thrust, strict=True)])
+
+    acceleration = _sum([rotate(orientation, weigh(airframe.acceleration_per_thrust)), airframe.linear_acceleration])
+    torque = weigh(airframe.torque_per_thrust)
+    if airframe.torque is not None:
+        torque = _sum([torque, airframe.torque])
+    gyroscopic = cross(rates, _times(airframe.inertia, rates))
+    angular_acceleration = _times(
+        airframe.inertia_inverse,
+        (torque[0] - gyroscopic[0], torque[1] - gyroscopic[1], torque[2] - gyroscopic[2]),
+    )
+    rotor_acceleration = [
+        (u - speed) * torch.where(u >= speed, rising, falling)
+        for u, speed, rising, falling in zip(setpoint, rotor_speed, airframe.rising, airframe.falling, strict=True)
+    ]
+    return (
+        *y[7:10],
+        *quaternion_derivative(orientation, rates),
+        *acceleration,
+        *angular_acceleration,
+        *rotor_acceleration,
+    )
+
+
+def rotor_setpoint(quadrotors: Quadrotors, action: Tensor) -> Tensor:
+    """Map actions (..., 4), clipped to [-1, 1], onto the action limits; in the unit of the rotor speed."""
+    low, high = components(quadrotors.action_limit)
+    half = (high - low) / 2
+    return from_components([a.clamp(-1, 1) * half + (low + half) for a in components(action)])
+
+
+def _integrate(airframe: _Airframe, y0: Flat, setpoint: Flat, dt: float, method: Method) -> Flat:
+    def ahead(slope: Flat, h: float) -> Flat:
+        return _derivative(airframe, tuple(y + h * k for y, k in zip(y0, slope, strict=True)), setpoint)
+
+    k1 = _derivative(airframe, y0, setpoint)
+    k2 = ahead(k1, dt / 2)
+    if method == "midpoint":
+        return tuple(y + dt * k for y, k in zip(y0, k2, strict=True))
+    k3 = ahead(k2, dt / 2)
+    k4 = ahead(k3, dt)
+    return tuple(y + (dt / 6) * (a + 2 * (b + c) + d) for y, a, b, c, d in zip(y0, k1, k2, k3, k4, strict=True))
+
+
+def step(
+    quadrotors: Quadrotors,
+    state: State,
+    action: Tensor,
+    dt: float = 0.01,
+    force: Tensor | None = None,
+    torque: Tensor | None = None,
+    method: Method = "rk4",
+) -> State:
+    """Advance N quadrotors by one Runge-Kutta step with the action held.
+
+    Args:
+        quadrotors: parameters, leading shape broadcastable with the state's.
+        state: current state, leading shape (...).
+        action: (..., 4), nominally in [-1, 1]; -1 and 1 are the action limits, values beyond are clipped.
+        dt: step in seconds.
+        force: (..., 3) N, world, constant over the step; none by default.
+        torque: (..., 3) N m, body, constant over the step; none by default.
+        method: "rk4", the classic fourth order, is the simulator. "midpoint", second order, costs half as much to
+            differentiate and to compile, and differs by less than the policy can notice; training may use it.
+
+    Returns:
+        The next state: quaternion normalised, rotor speeds within the action limits. Differentiable in every tensor.
+
+    Source: l2f's `step`, reproduced to float32 rounding (tests/quadrotor/test_l2f_parity.py).
+    """
+    airframe = _airframe(quadrotors, force, torque)
+    setpoint = components(rotor_setpoint(quadrotors, action))
+    y0: Flat = (
+        *components(state.position),
+        *components(state.orientation),
+        *components(state.linear_velocity),
+        *components(state.angular_velocity),
+        *components(state.rotor_speed),
+    )
+    y1 = _integrate(airframe, y0, setpoint, dt, method)
+    w, x, y, z = y1[3:7]
+    norm = torch.rsqrt(w * w + x * x + y * y + z * z)
+    low, high = components(quadrotors.action_limit)
+    bounded = [component.clamp(-STATE_LIMIT, STATE_LIMIT) for component in (*y1[:3], *y1[7:13])]
+    return State(
+        position=from_components(bounded[:3]),
+        orientation=from_components([w * norm, x * norm, y * norm, z * norm]),
+        linear_velocity=from_components(bounded[3:6]),
+        angular_velocity=from_components(bounded[6:9]),
+        rotor_speed=from_components([torch.minimum(torch.maximum(speed, low), high) for speed in y1[13:17]]),
+    )

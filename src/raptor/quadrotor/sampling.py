@@ -1,0 +1,200 @@
+"""Random quadrotors: the nominal Crazyflie, rescaled.
+
+Source: `sample_dynamics_parameters` of rl-tools, and the RAPTOR paper for the variant that it describes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from raptor.errors import UserError
+from raptor.quadrotor.files import is_finite_number
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.platforms import platform
+
+Range = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Distribution:
+    """What vehicles are drawn from; each range is uniform. The defaults are those of the published policy's training.
+
+    Two things differ between the published code and the paper's text, hence `size_law` and `disturbance_law`:
+    in the code, the size deviation x is normal with mean -d and standard deviation d (d: `mass_size_deviation`), and
+    the standard deviation of the disturbance is u (thrust_to_weight - 1) thrust_to_weight mass / 3, without gravity; in
+    the text, x is uniform in +-d, and the deviation is u (thrust_to_weight - 1) mass gravity / 3, so that three of them
+    are the share u of the surplus thrust. u is uniform in [0, `disturbance_force`].
+    """
+
+    thrust_to_weight: Range = (1.5, 5.0)
+    torque_to_inertia: Range = (40.0, 1200.0)  # 1/s^2
+    mass: Range = (0.02, 5.0)  # kg; uniform in the cube root, that is in size
+    mass_size_deviation: float = 0.1  # how far the size departs from the cube root of the mass
+    rotor_time_constant_rising: Range = (0.03, 0.10)  # s
+    rotor_time_constant_falling: Range = (0.03, 0.30)  # s
+    rotor_torque_constant: Range = (0.005, 0.05)  # N m per N
+    disturbance_force: float = 0.3  # largest share of the surplus thrust
+    size_law: Literal["normal", "uniform"] = "normal"
+    disturbance_law: Literal["published", "surplus"] = "published"
+
+    def __post_init__(self) -> None:
+        """Refuse ranges that no vehicle can have.
+
+        Raises:
+            UserError: names the range and the value.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, tuple):
+                _check_range(field.name, value, lowest=1.0 if field.name == "thrust_to_weight" else 0.0)
+                object.__setattr__(self, field.name, tuple(value))
+            elif isinstance(field.default, float) and not (is_finite_number(value) and value >= 0):
+                raise UserError(f"{field.name} must be a number that is not negative, got {value!r}")
+        if self.thrust_to_weight[1] > _most_thrust_to_weight():
+            raise UserError(
+                f"thrust_to_weight must not exceed {_most_thrust_to_weight():.4g}, where the lowest thrust of the "
+                f"curve exceeds the weight, got {self.thrust_to_weight!r}"
+            )
+        for name, allowed in (("size_law", ("normal", "uniform")), ("disturbance_law", ("published", "surplus"))):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+
+
+def named_distribution(distribution: str | Distribution) -> Distribution:
+    """The distribution `published` (of the code) or `paper` (of the text), or the given one itself."""
+    if isinstance(distribution, Distribution):
+        return distribution
+    if distribution == "published":
+        return Distribution()
+    if distribution == "paper":
+        return Distribution(size_law="uniform", disturbance_law="surplus")
+    raise UserError(f"distribution must be published, paper or a Distribution, got {distribution!r}")
+
+
+def sample_quadrotors(
+    num: int,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    distribution: str | Distribution = "published",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Quadrotors:
+    """Draw vehicles.
+
+    Numbers are drawn where the generator lives and in float64, so that a seed gives the same vehicles in every `dtype`
+    and on every `device`; the first vehicles of a larger population are those of a smaller one.
+
+    Args:
+        num: how many.
+        seed: of a fresh generator on the CPU; 0 if neither this nor a generator is given.
+        generator: source of randomness, instead of a seed.
+        distribution: `published`, `paper`, or ranges of one's own.
+        device: of the tensors; that of the generator by default.
+        dtype: of the tensors.
+
+    Returns:
+        Population of `num` vehicles with RAPTOR's box of starts (10 arm lengths), termination box (20 arm lengths) and
+        standard deviation of the disturbance force.
+
+    Raises:
+        UserError: fewer than one vehicle, both a seed and a generator, or an unknown distribution.
+
+    Source: rl-tools `sample_dynamics_parameters`, in double precision as there.
+    """
+    if isinstance(num, bool) or not isinstance(num, int) or num < 1:
+        raise UserError(f"num must be a positive integer, got {num!r}")
+    if seed is not None and generator is not None:
+        raise UserError("sample_quadrotors takes a seed or a generator, got both")
+    if generator is None:
+        generator = torch.Generator().manual_seed(0 if seed is None else seed)
+    ranges = named_distribution(distribution)
+    draws = torch.rand((num, 8), generator=generator, dtype=torch.float64, device=generator.device)
+    return _rescale(_nominal(draws.device), ranges, draws).to(dtype=dtype).to(device)
+
+
+def _rescale(nominal: Quadrotors, ranges: Distribution, draws: Tensor) -> Quadrotors:
+    """Turn uniform numbers (N, 8) in [0, 1) into vehicles."""
+    u_thrust, u_mass, u_torque, u_size, u_constant, u_force, u_rising, u_falling = draws.unbind(-1)
+    thrust_to_weight = _between(ranges.thrust_to_weight, u_thrust)
+    cube_root = _between((ranges.mass[0] ** (1 / 3), ranges.mass[1] ** (1 / 3)), u_mass)
+    mass = (cube_root**3).clamp(*ranges.mass)
+    gravity = torch.linalg.vector_norm(nominal.gravity)
+    full_thrust = thrust_to_weight * mass * gravity / 4  # of one rotor
+    thrust_factor = (thrust_to_weight / nominal.thrust_to_weight) * (mass / nominal.mass)
+    lever = math.sqrt(2) * nominal.rotor_positions[0, 0, 0].abs()
+    torque_factor = _between(ranges.torque_to_inertia, u_torque) / (lever * full_thrust / nominal.inertia[0, 0, 0])
+    size = (mass / nominal.mass) ** (1 / 3) * _size_deviation(ranges, u_size)
+    inertia_factor = (size / torque_factor)[:, None, None]
+    positions = nominal.rotor_positions * size[:, None, None]
+    radius = torch.linalg.vector_norm(positions, dim=-1).amax(-1)
+    share = u_force * ranges.disturbance_force * (thrust_to_weight - 1)
+    deviation = share * mass * (gravity if ranges.disturbance_law == "surplus" else thrust_to_weight) / 3
+
+    def per_rotor(values: Tensor) -> Tensor:
+        return values.unsqueeze(-1).repeat(1, 4)
+
+    def unchanged(tensor: Tensor) -> Tensor:
+        return tensor.repeat(len(draws), *[1] * (tensor.ndim - 1))
+
+    return Quadrotors(
+        mass=mass,
+        inertia=nominal.inertia * inertia_factor,
+        inertia_inverse=nominal.inertia_inverse / inertia_factor,
+        rotor_positions=positions,
+        rotor_thrust_directions=unchanged(nominal.rotor_thrust_directions),
+        rotor_torque_directions=unchanged(nominal.rotor_torque_directions),
+        rotor_thrust_coefficients=nominal.rotor_thrust_coefficients * thrust_factor[:, None, None],
+        rotor_torque_constants=per_rotor(_between(ranges.rotor_torque_constant, u_constant)),
+        rotor_time_constants_rising=per_rotor(_between(ranges.rotor_time_constant_rising, u_rising)),
+        rotor_time_constants_falling=per_rotor(_between(ranges.rotor_time_constant_falling, u_falling)),
+        action_limit=unchanged(nominal.action_limit),
+        gravity=unchanged(nominal.gravity),
+        random_force=torch.stack([torch.zeros_like(deviation), deviation], dim=-1),
+        random_torque=unchanged(nominal.random_torque),
+        position_threshold=20 * radius,
+        max_position=10 * radius,
+    )
+
+
+def _size_deviation(ranges: Distribution, u: Tensor) -> Tensor:
+    spread = ranges.mass_size_deviation
+    if ranges.size_law == "uniform":
+        x = spread * (2 * u - 1)
+    else:
+        x = spread * (torch.special.ndtri(u.clamp(1e-16, 1 - 2e-16)) - 1)
+    return torch.where(x >= 0, 1 + x, 1 / (1 - x))
+
+
+def _between(limits: Range, u: Tensor) -> Tensor:
+    low, high = limits
+    return low + (high - low) * u
+
+
+@functools.cache
+def _nominal(device: torch.device) -> Quadrotors:
+    return platform("crazyflie", torch.float64).to(device)
+
+
+@functools.cache
+def _most_thrust_to_weight() -> float:
+    """Where the thrust at the lowest rotor speed, which is scaled along with the rest, would carry the weight."""
+    nominal = _nominal(torch.device("cpu"))
+    lowest = nominal.thrust(nominal.action_limit[:, :1].expand(1, 4)).sum(-1)
+    highest = nominal.thrust(nominal.action_limit[:, 1:].expand(1, 4)).sum(-1)
+    return float(highest / lowest)
+
+
+def _check_range(name: str, value: object, lowest: float) -> None:
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(map(is_finite_number, value)):
+        raise UserError(f"{name} must be two numbers (low, high), got {value!r}")
+    low, high = value
+    if low <= lowest:
+        raise UserError(f"{name} must be above {lowest:g}, got {tuple(value)!r}")
+    if low > high:
+        raise UserError(f"{name} must be (low, high) with low <= high, got {tuple(value)!r}")

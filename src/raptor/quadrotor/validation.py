@@ -1,0 +1,209 @@
+"""Checks at the door: every number of a population is one that a quadrotor can have.
+
+`validate` is called wherever vehicles come in (files, dictionaries, descriptions). The dynamics never check.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raptor.errors import UserError
+from raptor.quadrotor.parameters import SHAPES, Quadrotors
+from raptor.quadrotor.schema import JSON_PATHS, UNITS
+
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
+
+INERTIA_TOLERANCE = 1e-4
+"""How far, relative to its largest entry, the inertia may be from the inverse of its inverse."""
+
+TRUNCATION = 1e-6
+"""kg m^2; how far it may be in absolute terms where a file was written with six decimals."""
+
+SLOWEST_STABLE_RATE = 2.785
+"""Step over time constant up to which a Runge-Kutta step of fourth order does not blow up a first-order lag."""
+
+_ROTOR_SIDES = torch.tensor([[1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+_REACTION = torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
+
+
+class QuadrotorWarning(UserWarning):
+    """Something about a vehicle is usable but probably not what its author meant."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Door:
+    """The population in float64 on the CPU, and how to speak of it."""
+
+    quadrotors: Quadrotors
+    source: Source
+
+    def __getitem__(self, field: str) -> Tensor:
+        return getattr(self.quadrotors, field)  # type: ignore[no-any-return]
+
+    def label(self, field: str) -> str:
+        path = JSON_PATHS[field]
+        return field if path[-1] == field else f"{field} ({'.'.join(path)})"
+
+    def vehicle(self, index: int) -> str:
+        names = self.quadrotors.names
+        parts = [f"vehicle {index if names is None else names[index]}"]
+        if isinstance(self.source, (str, os.PathLike)):
+            parts.append(os.fspath(self.source))
+        elif self.source is not None:
+            parts.append(os.fspath(self.source[index]))
+        return f"({', '.join(parts)})"
+
+    def forbid(self, bad: Tensor, field: str, rule: str) -> None:
+        """Raise for the first entry of `field` that `bad`, of the field's shape or of its first axes, marks."""
+        if not bad.any():
+            return
+        vehicle, *entry = bad.nonzero()[0].tolist()
+        value: Any = self[field][vehicle].tolist()
+        for axis in entry:
+            value = value[axis]
+        unit = f" {UNITS[field]}" if field in UNITS else ""
+        where = f"[{', '.join(map(str, entry))}]" if entry else ""
+        raise UserError(f"{self.label(field)}{where} {rule}, got {_shown(value)}{unit} {self.vehicle(vehicle)}")
+
+    def warn(self, bad: Tensor, text: str) -> None:
+        if bad.any():
+            first, count = int(bad.nonzero()[0]), int(bad.sum())
+            others = "" if count == 1 else f" and {count - 1} more vehicle{'s' if count > 2 else ''}"
+            warnings.warn(f"{text} {self.vehicle(first)}{others}", QuadrotorWarning, stacklevel=4)
+
+
+def _shown(value: Any) -> str:
+    return f"[{', '.join(map(_shown, value))}]" if isinstance(value, list) else f"{value:.7g}"
+
+
+def validate(quadrotors: Quadrotors, source: Source = None) -> Quadrotors:
+    """Check every parameter of a population.
+
+    Args:
+        quadrotors: N vehicles.
+        source: the file they came from, or one file for each vehicle; named in errors.
+
+    Returns:
+        The same vehicles. Where the inertia was written with six decimals, which ruins that of small vehicles, it is
+        rebuilt from its inverse, with a warning.
+
+    Raises:
+        UserError: names the first field, vehicle and value that cannot be.
+    """
+    _check_shapes(quadrotors)
+    door = _Door(dataclasses.replace(quadrotors.to("cpu", torch.float64), documents=None), source)
+    for field in SHAPES:
+        door.forbid(~torch.isfinite(door[field]), field, "must be a finite number")
+    door.forbid(door["mass"] <= 0, "mass", "must be positive")
+    _check_rotors(door)
+    for field in ("random_force", "random_torque"):
+        bad = door[field] < 0
+        bad[:, 0] = False
+        door.forbid(bad, field, "has a standard deviation that must not be negative")
+    door.forbid(door["position_threshold"] <= 0, "position_threshold", "must be positive")
+    door.forbid(door["max_position"] < 0, "max_position", "must not be negative")
+    rebuilt = _check_inertia(door)
+    _check_hover(door)
+    if rebuilt is None:
+        return quadrotors
+    return dataclasses.replace(quadrotors, inertia=rebuilt.to(quadrotors.device, quadrotors.dtype))
+
+
+def _check_shapes(quadrotors: Quadrotors) -> None:
+    if quadrotors.mass.ndim != 1:
+        raise UserError(f"mass must have shape (N,), got {tuple(quadrotors.mass.shape)}")
+    for field, tensor in quadrotors.tensors().items():
+        wanted = (len(quadrotors), *SHAPES[field])
+        if tuple(tensor.shape) != wanted:
+            raise UserError(f"{field} must have shape {wanted}, got {tuple(tensor.shape)}")
+        if not tensor.is_floating_point():
+            raise UserError(f"{field} must hold floating-point numbers, got {tensor.dtype}")
+    if quadrotors.names is not None and len(quadrotors.names) != len(quadrotors):
+        raise UserError(f"names must be one for each of the {len(quadrotors)} vehicles, got {len(quadrotors.names)}")
+
+
+def _check_rotors(door: _Door) -> None:
+    for field in ("rotor_time_constants_rising", "rotor_time_constants_falling"):
+        door.forbid(door[field] <= 0, field, "must be positive")
+        door.warn(
+            (door[field] < 0.01 / SLOWEST_STABLE_RATE).any(-1),
+            f"{door.label(field)} below {0.01 / SLOWEST_STABLE_RATE:.4f} s make a step of 0.01 s numerically unstable",
+        )
+    for field in ("rotor_thrust_directions", "rotor_torque_directions"):
+        length = torch.linalg.vector_norm(door[field], dim=-1)
+        door.forbid((length - 1).abs() > 1e-4, field, "must be a unit vector")
+    door.forbid(
+        door["rotor_torque_constants"] < 0,
+        "rotor_torque_constants",
+        "must not be negative (rotor_torque_directions give the sign)",
+    )
+    limit = door["action_limit"]
+    door.forbid(limit[:, 0] >= limit[:, 1], "action_limit", "must be two numbers, the lower one first")
+    sides = door["rotor_positions"][..., :2] * _ROTOR_SIDES
+    reaction = door["rotor_torque_directions"][..., 2] * _REACTION
+    door.warn(
+        (sides < 0).flatten(1).any(-1),
+        f"{door.label('rotor_positions')} are not in the order front-right, back-right, back-left, front-left, "
+        "which every policy expects",
+    )
+    door.warn(
+        (reaction < 0).any(-1) & (sides >= 0).flatten(1).all(-1),
+        f"{door.label('rotor_torque_directions')} along z are not -1, 1, -1, 1, which every policy expects",
+    )
+
+
+def _check_inertia(door: _Door) -> Tensor | None:
+    """Check both matrices; return the inertia rebuilt from the inverse if any vehicle's was truncated."""
+    rule = "must be symmetric, positive definite and invertible"
+    door.forbid(~_is_positive_definite(door["inertia_inverse"]), "inertia_inverse", rule)
+    inertia, inverse = door["inertia"], door["inertia_inverse"]
+    rebuilt = torch.linalg.inv((inverse + inverse.mT) / 2)
+    rebuilt = (rebuilt + rebuilt.mT) / 2 + 0.0  # the last term turns -0 into 0
+    difference = (inertia - rebuilt).abs()
+    scale = rebuilt.abs().amax((-2, -1), keepdim=True)
+    agrees = (difference <= INERTIA_TOLERANCE * scale).flatten(1).all(-1)
+    truncated = ~agrees & (difference <= TRUNCATION).flatten(1).all(-1)
+    door.forbid(~truncated & ~_is_positive_definite(inertia), "inertia", rule)
+    wrong = ~agrees & ~truncated
+    if wrong.any():
+        vehicle = int(wrong.nonzero()[0])
+        row, column = divmod(int(difference[vehicle].argmax()), 3)
+        raise UserError(
+            f"{door.label('inertia')}[{row}, {column}] is {inertia[vehicle, row, column]:.6g} kg m^2, but "
+            f"{door.label('inertia_inverse')} says {rebuilt[vehicle, row, column]:.6g}: correct the one that is wrong "
+            f"{door.vehicle(vehicle)}"
+        )
+    door.warn(
+        truncated,
+        f"{door.label('inertia')} was rounded to six decimals; rebuilt from {door.label('inertia_inverse')}",
+    )
+    return torch.where(truncated[:, None, None], rebuilt, inertia) if truncated.any() else None
+
+
+def _is_positive_definite(matrices: Tensor) -> Tensor:
+    symmetric = (matrices + matrices.mT) / 2
+    scale = matrices.abs().amax((-2, -1))
+    skew = (matrices - symmetric).abs().amax((-2, -1))
+    lowest = torch.linalg.eigvalsh(symmetric)[..., 0]
+    return (skew <= INERTIA_TOLERANCE * scale) & (lowest > 1e-6 * scale)
+
+
+def _check_hover(door: _Door) -> None:
+    quadrotors = door.quadrotors
+    door.forbid(quadrotors.gravity[:, 2] >= 0, "gravity", "must point down, along negative z")
+    stuck = torch.isnan(quadrotors.hover_throttle)
+    if stuck.any():
+        vehicle = int(stuck.nonzero()[0])
+        weight = quadrotors.mass[vehicle] * torch.linalg.vector_norm(quadrotors.gravity[vehicle])
+        raise UserError(
+            f"a vehicle of mass {quadrotors.mass[vehicle]:.4g} kg (weight {weight:.4g} N, thrust_to_weight "
+            f"{quadrotors.thrust_to_weight[vehicle]:.3g}) cannot hover with its rotor_thrust_coefficients within "
+            f"action_limit: check these three {door.vehicle(vehicle)}"
+        )

@@ -1,0 +1,66 @@
+"""Where an episode starts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.rotation import from_axis_angle
+from raptor.quadrotor.state import State, component_major, components
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialStates:
+    """Distribution of starts. The defaults are those of RAPTOR's post-training."""
+
+    guidance: float = 0.1  # share of episodes that start at the origin, level and at rest
+    max_position: float | None = 0.5  # m, half side of the box; None: the vehicle's own `max_position`
+    max_angle: float = 1.0  # rad, tilt about a uniform axis, drawn uniformly from 0
+    max_linear_velocity: float = 1.0  # m/s per axis
+    max_angular_velocity: float = 1.0  # rad/s per axis
+    rotor_speed: tuple[float, float] = (0.0, 0.5)  # fraction of the action range, each rotor by itself
+
+
+def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform numbers in [0, 1) with the type and device of `like`."""
+    return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def sample_initial_state(quadrotors: Quadrotors, config: InitialStates, generator: torch.Generator) -> State:
+    """Draw one start for each vehicle.
+
+    Args:
+        quadrotors: population of leading shape (...).
+        config: the distribution.
+        generator: source of randomness, on the device of the population.
+
+    Returns:
+        State of leading shape (...).
+
+    Source: l2f `sample_initial_state`. l2f ignores its own `max_angle` and draws the tilt from 0 to 1 rad; here that is
+    the default value of `max_angle`.
+    """
+    like, shape = quadrotors.mass, tuple(quadrotors.shape)
+
+    def symmetric(*size: int) -> Tensor:
+        return 2 * uniform((*shape, *size), like, generator) - 1
+
+    flying = (uniform(shape, like, generator) >= config.guidance).to(like.dtype).unsqueeze(-1)
+    box = quadrotors.max_position.unsqueeze(-1) if config.max_position is None else config.max_position
+    cos_polar, azimuth = symmetric(), torch.pi * symmetric()
+    sin_polar = torch.sqrt((1 - cos_polar**2).clamp(min=0))
+    axis = torch.stack([sin_polar * torch.cos(azimuth), sin_polar * torch.sin(azimuth), cos_polar], dim=-1)
+    angle = config.max_angle * uniform(shape, like, generator) * flying.squeeze(-1)
+    low, high = components(quadrotors.action_limit)
+    least, most = config.rotor_speed
+    fraction = least + (most - least) * uniform((*shape, 4), like, generator)
+    return State(
+        position=component_major(flying * box * symmetric(3)),
+        orientation=component_major(from_axis_angle(axis, angle)),
+        linear_velocity=component_major(flying * config.max_linear_velocity * symmetric(3)),
+        angular_velocity=component_major(flying * config.max_angular_velocity * symmetric(3)),
+        rotor_speed=component_major(low.unsqueeze(-1) + (high - low).unsqueeze(-1) * fraction),
+    )

@@ -1,0 +1,99 @@
+"""RAPTOR's reward: a constant minus weighted costs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.state import State, components
+from raptor.tasks.reference import Reference
+
+
+@dataclasses.dataclass(frozen=True)
+class Reward:
+    """Weights of the reward. The defaults are RAPTOR's: nothing is squared, and the longest episode yields 750."""
+
+    constant: float = 1.5
+    scale: float = 1.0
+    non_negative: bool = False
+    termination_penalty: float = -100.0  # replaces the reward of the step that ends an episode
+    position: float = 1.0  # per m of tracking error
+    position_clip: float = 0.0  # m; bound on the position error that counts; 0: none
+    orientation: float = 0.1  # per rad of 2 acos(1 - |q_z|): heading; roll and pitch are free
+    linear_velocity: float = 0.0  # per m/s of velocity error
+    angular_velocity: float = 0.0  # per rad/s
+    linear_acceleration: float = 0.0  # per m/s^2
+    angular_acceleration: float = 0.0  # per rad/s^2
+    action: float = 0.0  # on the squared distance of (action + 1) / 2 from the hover throttle
+    action_rate: float = 1.0  # on the distance between this action and the last one
+
+
+def norm(parts: tuple[Tensor, ...]) -> Tensor:
+    """Euclidean norm of a vector in component form, with gradient zero, not NaN, at the origin."""
+    square = sum((part * part for part in parts[1:]), parts[0] * parts[0])
+    positive = square > 0
+    return torch.where(positive, torch.sqrt(torch.where(positive, square, 1.0)), 0.0)
+
+
+def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    return tuple(x - y for x, y in zip(components(a), components(b), strict=True))
+
+
+def heading_angle(orientation: Tensor) -> Tensor:
+    """2 acos(1 - |q_z|) in rad, (..., 4) -> (...), with gradient zero, not NaN, at q_z = 0."""
+    z = components(orientation)[3].abs()
+    turned = z > 0
+    return torch.where(turned, 2 * torch.acos(1 - torch.where(turned, z, 0.5).clamp(max=1.0)), 0.0)
+
+
+def reward(
+    config: Reward,
+    quadrotors: Quadrotors,
+    state: State,
+    action: Tensor,
+    next_state: State,
+    last_action: Tensor,
+    reference: Reference,
+    terminated: Tensor,
+    dt: float,
+) -> Tensor:
+    """Reward (...) of one transition.
+
+    Args:
+        config: the weights.
+        quadrotors: the vehicles (for the hover throttle, where the action is weighed).
+        state: the state in which the action was chosen; all costs but accelerations are of this state.
+        action: (..., 4), as given by the policy, not clipped.
+        next_state: the state it led to.
+        last_action: (..., 4), the action before.
+        reference: the target at the time of `state`.
+        terminated: (...) bool, whether `next_state` ends the episode.
+        dt: step in seconds.
+
+    Source: l2f, reward "squared"; reproduced in tests/tasks/test_reward.py.
+    """
+    position = norm(_difference(state.position, reference.position))
+    if config.position_clip > 0:
+        position = position.clamp(max=config.position_clip)
+    cost = config.position * position + config.orientation * heading_angle(state.orientation)
+    cost = cost + config.action_rate * norm(_difference(action, last_action))
+    if config.linear_velocity:
+        cost = cost + config.linear_velocity * norm(_difference(state.linear_velocity, reference.velocity))
+    if config.angular_velocity:
+        cost = cost + config.angular_velocity * norm(components(state.angular_velocity))
+    if config.linear_acceleration:
+        change = _difference(next_state.linear_velocity, state.linear_velocity)
+        cost = cost + config.linear_acceleration * norm(change) / dt
+    if config.angular_acceleration:
+        change = _difference(next_state.angular_velocity, state.angular_velocity)
+        cost = cost + config.angular_acceleration * norm(change) / dt
+    if config.action:
+        hover = quadrotors.hover_throttle
+        cost = cost + config.action * sum(((a + 1) / 2 - hover) ** 2 for a in components(action))
+    value = config.constant - config.scale * cost
+    if config.non_negative:
+        value = value.clamp(min=0)
+    return torch.where(terminated, config.termination_penalty, value)

@@ -1,0 +1,38 @@
+"""A task: everything that is asked of a vehicle, composed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from raptor.tasks.disturbance import Disturbances
+from raptor.tasks.initial_state import InitialStates
+from raptor.tasks.observation import Sensing
+from raptor.tasks.reference import References
+from raptor.tasks.reward import Reward
+from raptor.tasks.termination import Termination
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is asked of each vehicle. The default is RAPTOR's task with two mends, see `Task.paper`."""
+
+    initial_states: InitialStates = InitialStates()
+    references: References = References()
+    disturbances: Disturbances = Disturbances()
+    sensing: Sensing = Sensing()
+    reward: Reward = Reward()
+    termination: Termination = Termination()
+    target_visible: bool = True  # whether position and velocity are observed relative to the target
+    clip_previous_action: bool = True  # whether the action fed back and rated is the clipped one
+    dt: float = 0.01  # s
+    episode_steps: int = 500
+
+    @classmethod
+    def paper(cls) -> Task:
+        """RAPTOR's own training task, to the letter.
+
+        Two things differ from the default. The student does not see the target, though half of the episodes move it;
+        deployment shows it the tracking error, so the default does too. And raw actions are fed back as the previous
+        action, where deployment feeds back clipped ones, so the default clips.
+        """
+        return cls(target_visible=False, clip_previous_action=False)

@@ -1,0 +1,226 @@
+"""Training a policy through the simulator's gradient: the learner, without files."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from raptor.environments.episode import Episode, begin_episode, draw_noise
+from raptor.nn.policy import RaptorPolicy
+from raptor.quadrotor.dynamics import Method
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.rl.analytic_policy_gradient import Objective, SegmentGradient
+from raptor.tasks.initial_state import InitialStates
+from raptor.tasks.observation import Sensing
+from raptor.tasks.reference import Lissajous, References
+from raptor.tasks.task import Task
+
+TRAINING_SEEDS = 1_000_000
+VALIDATION_SEED = 2_000_000
+
+TRAINING_TASK = Task(
+    references=References(
+        langevin_share=0.4,
+        lissajous_share=0.3,
+        lissajous=Lissajous(amplitude=((0.0, 0.0, 0.0), (0.6, 1.0, 0.3)), interval=(4.5, 11.0), ramp=(1.0, 3.0)),
+    )
+)
+"""The task that training flies: RAPTOR's, with figure eights among the references."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectConfig:
+    """Settings of `raptor train-direct`."""
+
+    num_updates: int = 2000
+    batch_size: int = 2048  # vehicles flown at once
+    segment_steps: int = 100  # steps of flight between two updates, and through which the gradient flows
+    learning_rate: float = 4e-3  # of Adam, at its highest
+    final_learning_rate: float = 0.02  # share of the learning rate that is left at the end of the cosine
+    warm_up_updates: int = 20  # updates over which the learning rate rises
+    gradient_norm: float = 0.5  # bound on the norm of the gradient
+    gradient_decay: float = 1.0  # factor on each vehicle's adjoint per step backwards
+    adjoint_limit: float = 1000.0  # bound on the norm of each vehicle's adjoint
+    hidden_dim: int = 16
+    method: Method = "midpoint"  # integrator of the training flights
+    task: Task = TRAINING_TASK
+    objective: Objective = Objective()
+
+
+class DirectLearner:
+    """Flies a batch of ever new vehicles and improves a policy after each segment.
+
+    Every vehicle flies one episode and is then replaced by a newly drawn one; the episodes are staggered, so that each
+    update sees all parts of an episode. A vehicle that leaves its bounds is replaced at the end of the segment.
+
+    Args:
+        config: the settings.
+        seed: of the weights, the vehicles and everything else that is drawn.
+        device: of all tensors.
+        compile: False runs eagerly.
+    """
+
+    def __init__(
+        self, config: DirectConfig, seed: int = 0, device: torch.device | str = "cpu", compile: bool = True
+    ) -> None:
+        self.config, self.device = config, torch.device(device)
+        self.generator = torch.Generator(self.device).manual_seed(TRAINING_SEEDS + seed)
+        self.policy = _initial_policy(config.hidden_dim, TRAINING_SEEDS + seed).to(self.device)
+        self.optimizer = torch.optim.Adam(
+            [p for p in self.policy.parameters() if p.requires_grad], lr=config.learning_rate, betas=(0.9, 0.999)
+        )
+        self.gradient = SegmentGradient(
+            config.task, config.objective, config.method, config.gradient_decay, config.adjoint_limit, compile
+        )
+        self.update_count = 0
+        self.diverged_count = 0
+        self.skipped_count = 0
+        self.quadrotors, self.episode = self._draw(config.batch_size)
+        self.hidden = self.policy.initial_hidden_state(config.batch_size).detach()
+        stagger = torch.arange(config.batch_size, device=self.device) * self._segments // config.batch_size
+        self.age = stagger * config.segment_steps
+
+    @property
+    def _segments(self) -> int:
+        return math.ceil(self.config.task.episode_steps / self.config.segment_steps)
+
+    def _draw(self, num: int) -> tuple[Quadrotors, Episode]:
+        quadrotors = sample_quadrotors(num, generator=self.generator, device=self.device).component_major()
+        return quadrotors, begin_episode(self.config.task, quadrotors, self.generator)
+
+    def _learning_rate(self) -> float:
+        config = self.config
+        progress = self.update_count / max(config.num_updates, 1)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        warm_up = min(1.0, (self.update_count + 1) / max(config.warm_up_updates, 1))
+        share = config.final_learning_rate + (1 - config.final_learning_rate) * cosine
+        return config.learning_rate * warm_up * share
+
+    def update(self) -> dict[str, float]:
+        """Fly one segment and take one step of the optimiser; returns what happened, as numbers."""
+        config = self.config
+        noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
+        gradient, segment = self.gradient(
+            self.policy.tensors(), self.quadrotors, self.episode, self.hidden, noise
+        )
+        norm = torch.sqrt(sum((g * g).sum() for g in gradient)).item()
+        learning_rate = self._learning_rate()
+        if math.isfinite(norm):
+            scale = min(1.0, config.gradient_norm / max(norm, 1e-12))
+            for parameter, g in zip(self.policy.tensors(), gradient, strict=True):
+                parameter.grad = g * scale
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+        else:
+            self.skipped_count += 1
+        self.episode, self.hidden = segment.episode, segment.hidden
+        self.age = self.age + config.segment_steps
+        self._replace(segment.alive)
+        self.update_count += 1
+        return {
+            "loss": segment.cost.mean().item(),
+            "gradient_norm": norm,
+            "learning_rate": learning_rate,
+            "reward": segment.reward.clamp(min=-20).mean().item(),
+            "out_of_bounds": 1 - segment.alive.mean().item(),
+        }
+
+    def _replace(self, alive: Tensor) -> None:
+        """Put new vehicles where an episode is over or a vehicle left its bounds."""
+        lost = alive == 0
+        over = lost | (self.age >= self.config.task.episode_steps)
+        self.diverged_count += int(lost.sum())
+        places = over.nonzero().squeeze(-1)
+        if len(places) == 0:
+            return
+        new_quadrotors, new_episode = self._draw(len(places))
+        new_hidden = self.policy.initial_hidden_state(len(places)).detach()
+        old = (self.quadrotors, self.episode, self.hidden)
+        new = (new_quadrotors, new_episode, new_hidden)
+
+        def put(kept: Tensor, fresh: Tensor) -> Tensor:
+            merged = kept.clone(memory_format=torch.preserve_format)
+            merged[places] = fresh
+            return merged
+
+        self.quadrotors, self.episode, self.hidden = pytree.tree_map(put, old, new)
+        self.age = self.age.masked_fill(over, 0)
+
+    @torch.no_grad()
+    def validate(self, policy: RaptorPolicy, num_episodes: int) -> dict[str, float]:
+        """Mean return, share terminated and length on validation vehicles, hovering or following a Langevin target.
+
+        The vehicles and starts are the same at each call, and none of them is ever trained on.
+        """
+        config = self.config
+        generator = torch.Generator(self.device).manual_seed(VALIDATION_SEED)
+        task = dataclasses.replace(
+            config.task, initial_states=InitialStates(), references=References(), sensing=_quiet(config.task.sensing)
+        )
+        rows = []
+        for _ in range(math.ceil(num_episodes / config.batch_size)):
+            quadrotors = sample_quadrotors(
+                config.batch_size, generator=generator, device=self.device
+            ).component_major()
+            episode = begin_episode(task, quadrotors, generator)
+            hidden = policy.initial_hidden_state(config.batch_size)
+            flying = torch.ones_like(quadrotors.mass)
+            returns, lengths = torch.zeros_like(flying), torch.zeros_like(flying)
+            for _ in range(self._segments):
+                noise = draw_noise(config.task, quadrotors.mass, generator, config.segment_steps)
+                segment = self.gradient.fly(policy.tensors(), quadrotors, episode, hidden, noise)
+                episode, hidden = segment.episode, segment.hidden
+                # A step counts as long as no step before it ended the episode.
+                going = flying * torch.cat(
+                    [torch.ones_like(flying)[None], (~segment.terminated[:-1]).to(flying.dtype).cumprod(0)]
+                )
+                returns = returns + (going * segment.reward).sum(0)
+                lengths = lengths + going.sum(0)
+                flying = going[-1] * (~segment.terminated[-1]).to(flying.dtype)
+            rows.append(torch.stack([returns, 1 - flying, lengths]))
+        table = torch.cat(rows, dim=1)[:, :num_episodes].mean(1)
+        return dict(zip(("return", "terminated", "length"), table.tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on."""
+        return {
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "flight": pytree.tree_leaves((self.quadrotors, self.episode, self.hidden, self.age)),
+            "counts": [self.update_count, self.diverged_count, self.skipped_count],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that `state_dict` gave, in place of what this learner did since."""
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        structure = pytree.tree_structure((self.quadrotors, self.episode, self.hidden, self.age))
+        leaves = [leaf.to(self.device) for leaf in state["flight"]]
+        self.quadrotors, self.episode, self.hidden, self.age = pytree.tree_unflatten(leaves, structure)
+        self.update_count, self.diverged_count, self.skipped_count = state["counts"]
+
+
+def _quiet(sensing: Sensing) -> Sensing:
+    """The same sensors without noise and delay, in the same structure of histories."""
+    return dataclasses.replace(sensing, noise_scale=(0.0, 0.0))
+
+
+def _initial_policy(hidden_dim: int, seed: int) -> RaptorPolicy:
+    """A policy with small outputs, so that the first flights are near hover."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        policy = RaptorPolicy(hidden_dim=hidden_dim)
+    with torch.no_grad():
+        policy.output_layer.weight.mul_(0.3)
+        policy.output_layer.bias.zero_()
+    return policy
