@@ -1,0 +1,98 @@
+"""One tiny recurrent policy that flies any quadrotor, trained through a differentiable simulator."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raptor.config import load_config
+    from raptor.environments import QuadrotorEnv
+    from raptor.errors import MissingExtraError, UserError
+    from raptor.evaluation import Evaluation, evaluate
+    from raptor.export import export_onnx
+    from raptor.nn import OnnxPolicy, RaptorPolicy, load_policy, save_policy
+    from raptor.quadrotor import (
+        PLATFORMS,
+        Distribution,
+        Quadrotors,
+        State,
+        from_description,
+        platform,
+        platforms,
+        sample_quadrotors,
+        step,
+    )
+    from raptor.tasks import Task
+    from raptor.training.jobs import RunSummary, TrainDirectConfig, train_direct
+
+_HOMES = {
+    "Distribution": "raptor.quadrotor",
+    "Evaluation": "raptor.evaluation",
+    "MissingExtraError": "raptor.errors",
+    "OnnxPolicy": "raptor.nn",
+    "PLATFORMS": "raptor.quadrotor",
+    "QuadrotorEnv": "raptor.environments",
+    "Quadrotors": "raptor.quadrotor",
+    "RaptorPolicy": "raptor.nn",
+    "RunSummary": "raptor.training",
+    "State": "raptor.quadrotor",
+    "Task": "raptor.tasks",
+    "TrainDirectConfig": "raptor.training",
+    "UserError": "raptor.errors",
+    "evaluate": "raptor.evaluation",
+    "export_onnx": "raptor.export",
+    "from_description": "raptor.quadrotor",
+    "load_config": "raptor.config",
+    "load_policy": "raptor.nn",
+    "platform": "raptor.quadrotor",
+    "platforms": "raptor.quadrotor",
+    "sample_quadrotors": "raptor.quadrotor",
+    "save_policy": "raptor.nn",
+    "step": "raptor.quadrotor",
+    "train_direct": "raptor.training",
+}
+"""Where each public name lives; it is imported when it is first used, so that `import raptor` is quick."""
+
+__all__ = [
+    "PLATFORMS",
+    "Distribution",
+    "Evaluation",
+    "MissingExtraError",
+    "OnnxPolicy",
+    "QuadrotorEnv",
+    "Quadrotors",
+    "RaptorPolicy",
+    "RunSummary",
+    "State",
+    "Task",
+    "TrainDirectConfig",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "export_onnx",
+    "from_description",
+    "load_config",
+    "load_policy",
+    "platform",
+    "platforms",
+    "sample_quadrotors",
+    "save_policy",
+    "step",
+    "train_direct",
+]
+
+__version__ = importlib.metadata.version("raptor-python")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'raptor' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

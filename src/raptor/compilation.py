@@ -7,6 +7,7 @@ depends on nothing but its arguments.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,7 +29,8 @@ def register(*, constant: tuple[str, ...] = ()) -> Callable[[type], type]:
     """
 
     def decorate(cls: type) -> type:
-        pytree.register_dataclass(cls, drop_field_names=list(constant))
+        names = [field.name for field in dataclasses.fields(cls) if field.name not in constant]
+        pytree.register_dataclass(cls, field_names=names, drop_field_names=list(constant))
         return cls
 
     return decorate
@@ -74,11 +76,18 @@ def compile_flat(function: FlatFunction, example: Sequence[Tensor], enabled: boo
 
 
 def _compile(function: FlatFunction, example: Sequence[Tensor]) -> FlatFunction:
+    from torch._guards import TracingContext, tracing
     from torch._inductor import compile as inductor_compile
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     example = [tensor.detach().requires_grad_(tensor.requires_grad and torch.is_grad_enabled()) for tensor in example]
     graph = make_fx(function)(*example)
-    compiled: FlatFunction = inductor_compile(graph, list(example))
+    # Compiled code is stored on disk only for arguments that come with an environment of shapes.
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in example]
+    with tracing(TracingContext(mode)):
+        compiled: FlatFunction = inductor_compile(graph, fakes)
     return compiled
 
 

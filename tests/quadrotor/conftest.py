@@ -33,7 +33,9 @@ class Recording:
             if key in self.arrays:
                 fields[field.name] = self.tensor(key, dtype)
         pair = torch.zeros(len(fields["mass"]), 2, dtype=dtype)
-        return Quadrotors(**fields, random_force=pair, random_torque=pair, max_position=fields["position_threshold"] / 2)
+        return Quadrotors(
+            **fields, random_force=pair, random_torque=pair, max_position=fields["position_threshold"] / 2
+        )
 
 
 @pytest.fixture(scope="session")

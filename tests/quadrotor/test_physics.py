@@ -69,7 +69,9 @@ def test_a_positive_yaw_rate_turns_the_nose_left(symmetric, hovering):
 def test_leaning_forward_accelerates_forward(symmetric, hovering):
     lean = from_axis_angle(f64([[0.0, 1.0, 0.0]]), f64([0.2]))
     after = fly(symmetric, dataclasses.replace(hovering(symmetric), orientation=lean), action_with_more(symmetric), 0.1)
-    assert after.linear_velocity[0, 0].item() == pytest.approx(9.81 * torch.sin(torch.tensor(0.2)).item() * 0.1, rel=1e-6)
+    assert after.linear_velocity[0, 0].item() == pytest.approx(
+        9.81 * torch.sin(torch.tensor(0.2)).item() * 0.1, rel=1e-6
+    )
     assert after.linear_velocity[0, 1].abs() < 1e-12
 
 
@@ -145,7 +147,7 @@ def test_the_orientation_keeps_unit_length(random_flight):
 
 
 def test_rotor_speeds_stay_within_the_action_limits(random_flight):
-    quadrotors, state, action = random_flight(64, torch.float32)
+    quadrotors, state, _ = random_flight(64, torch.float32)
     quick = dataclasses.replace(quadrotors, rotor_time_constants_rising=torch.full((64, 4), 1e-3))
     speed = step(quick, state, torch.ones(64, 4)).rotor_speed
     assert (speed <= 1).all()
@@ -167,7 +169,11 @@ def test_the_step_has_the_right_gradient_in_state_action_and_every_parameter(ran
     quadrotors, state, action = random_flight(2, torch.float64, seed=3)
     action = 0.8 * action  # away from the kink at the clip
     parameters = quadrotors.tensors()
-    smooth = [name for name in parameters if name not in ("random_force", "random_torque", "position_threshold", "max_position")]
+    smooth = [
+        name
+        for name in parameters
+        if name not in ("random_force", "random_torque", "position_threshold", "max_position")
+    ]
 
     def function(state_tensor, action, force, torque, *values):
         vehicles = dataclasses.replace(quadrotors, **dict(zip(smooth, values, strict=True)))

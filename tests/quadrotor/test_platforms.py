@@ -56,7 +56,9 @@ def test_mended_numbers_are_mended_and_noted():
     x500 = platform("x500_real", torch.float64)
     assert x500.inertia[0, 0, 0] == 0.021705
     assert any("0.1705" in note for note in x500.documents[0]["notes"])
-    assert any("stored" in note or "the source has 0.5" in note for note in platform("flightmare").documents[0]["notes"])
+    assert any(
+        "stored" in note or "the source has 0.5" in note for note in platform("flightmare").documents[0]["notes"]
+    )
 
 
 def test_the_mrs_keeps_its_rotor_unit():

@@ -149,7 +149,9 @@ def test_boxes_are_scaled_to_the_arms(published):
 def test_known_quantiles_of_the_published_distribution(published):
     assert np.quantile(published.mass, [0.05, 0.5, 0.95]) == pytest.approx([0.040, 0.972, 4.40], rel=0.05)
     assert np.quantile(published.arm_length, [0.01, 0.5, 0.99]) == pytest.approx([0.032, 0.114, 0.215], rel=0.03)
-    assert np.quantile(published.inertia[:, 0, 0], [0.01, 0.5, 0.99]) == pytest.approx([7.2e-6, 1.55e-3, 6.3e-2], rel=0.1)
+    assert np.quantile(published.inertia[:, 0, 0], [0.01, 0.5, 0.99]) == pytest.approx(
+        [7.2e-6, 1.55e-3, 6.3e-2], rel=0.1
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -166,9 +168,7 @@ def test_the_seed_decides_and_the_generator_goes_on():
     assert torch.equal(a.mass, b.mass)
     assert not torch.equal(a.mass, sample_quadrotors(4, seed=6).mass)
     going_on = generator()
-    assert not torch.equal(
-        sample_quadrotors(4, generator=going_on).mass, sample_quadrotors(4, generator=going_on).mass
-    )
+    assert not torch.equal(sample_quadrotors(4, generator=going_on).mass, sample_quadrotors(4, generator=going_on).mass)
 
 
 def test_global_randomness_is_neither_used_nor_changed():

@@ -1,1 +1,30 @@
 """A task and N vehicles put together: batched, Gymnasium and l2f environments."""
+
+from raptor.environments.episode import (
+    Episode,
+    Noise,
+    Rating,
+    advance,
+    begin_episode,
+    draw_noise,
+    observe,
+    observe_as_teacher,
+)
+from raptor.environments.quadrotor_env import QuadrotorEnv, Simulator, StepResult
+from raptor.environments.registration import ENVIRONMENTS, register_environments
+
+__all__ = [
+    "ENVIRONMENTS",
+    "Episode",
+    "Noise",
+    "QuadrotorEnv",
+    "Rating",
+    "Simulator",
+    "StepResult",
+    "advance",
+    "begin_episode",
+    "draw_noise",
+    "observe",
+    "observe_as_teacher",
+    "register_environments",
+]

@@ -7,6 +7,7 @@ everything else is deterministic and differentiable.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -144,9 +145,24 @@ def observe_as_teacher(quadrotors: Quadrotors, episode: Episode) -> Tensor:
 
 
 def advance(
-    task: Task, quadrotors: Quadrotors, episode: Episode, action: Tensor, noise: Noise, method: Method = "rk4"
+    task: Task,
+    quadrotors: Quadrotors,
+    episode: Episode,
+    action: Tensor,
+    noise: Noise,
+    method: Method = "rk4",
+    simulate: Callable[..., State] = step,
 ) -> tuple[Episode, Rating]:
     """Apply the action (..., 4) for one step and rate it.
+
+    Args:
+        task: what is asked.
+        quadrotors: the vehicles, of leading shape (...).
+        episode: where they stand.
+        action: as given by the policy; the motors get it clipped to [-1, 1] and after its delay.
+        noise: what the step consumes.
+        method: integrator.
+        simulate: what moves the vehicles; another simulator may stand in, if it takes the arguments of `step`.
 
     Returns:
         The episode after the step, and the reward and termination of the step. A terminated episode goes on moving if
@@ -155,7 +171,7 @@ def advance(
     clipped = from_components([a.clamp(-1, 1) for a in components(action)])
     fed_back = clipped if task.clip_previous_action else from_components(components(action))
     commanded = (clipped, *episode.commanded)
-    state = step(
+    state = simulate(
         quadrotors,
         episode.state,
         _delayed(commanded, episode.action_delay),

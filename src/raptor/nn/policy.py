@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,11 +51,28 @@ def policy_step(parameters: PolicyParameters, observation: Tensor, hidden: Tenso
     return action.mT, following.mT
 
 
+def check_step(observation: Tensor, hidden: Tensor | None, observation_dim: int, hidden_dim: int) -> None:
+    """Refuse an observation of another width, and a hidden state that does not go with the observation.
+
+    Raises:
+        ValueError: names the shapes.
+    """
+    if not observation.ndim or observation.shape[-1] != observation_dim:
+        raise ValueError(
+            f"the policy observes {observation_dim} numbers, got an observation of shape {tuple(observation.shape)}"
+        )
+    if hidden is not None and hidden.shape != (*observation.shape[:-1], hidden_dim):
+        raise ValueError(
+            f"an observation of shape {tuple(observation.shape)} needs a hidden state of shape "
+            f"{(*observation.shape[:-1], hidden_dim)}, got {tuple(hidden.shape)}: reset before another batch begins"
+        )
+
+
 class RaptorPolicy(nn.Module):
     """Recurrent policy: observation -> dense, ReLU -> GRU -> dense -> action.
 
-    The action is linear; whoever applies it clips it to [-1, 1]. The initial hidden state is stored with the weights and
-    not trained, as in rl-tools; it counts among the 2084 parameters of the published size.
+    The action is linear; whoever applies it clips it to [-1, 1]. The initial hidden state is stored with the weights
+    and not trained, as in rl-tools; it counts among the 2084 parameters of the published size.
 
     Args:
         observation_dim: 22: position error 3, rotation matrix 9, velocity error 3, body rates 3, previous action 4.
@@ -70,6 +87,7 @@ class RaptorPolicy(nn.Module):
         self.gru = nn.GRU(hidden_dim, hidden_dim)
         self.output_layer = nn.Linear(hidden_dim, action_dim)
         self.initial_hidden = nn.Parameter(torch.zeros(hidden_dim), requires_grad=False)
+        self.card: dict[str, Any] = {}  # what is known about the weights; filled when they are read from a file
         self._hidden: Tensor | None = None
 
     @property
@@ -79,13 +97,14 @@ class RaptorPolicy(nn.Module):
 
     def tensors(self) -> PolicyParameters:
         """The trainable tensors, for `policy_step`."""
+        weight_ih, weight_hh, bias_ih, bias_hh = self.gru.all_weights[0]
         return PolicyParameters(
             self.input_layer.weight,
             self.input_layer.bias,
-            self.gru.weight_ih_l0,
-            self.gru.weight_hh_l0,
-            self.gru.bias_ih_l0,
-            self.gru.bias_hh_l0,
+            weight_ih,
+            weight_hh,
+            bias_ih,
+            bias_hh,
             self.output_layer.weight,
             self.output_layer.bias,
         )
@@ -104,11 +123,7 @@ class RaptorPolicy(nn.Module):
         Returns:
             Action (..., A) and the next hidden state (..., H).
         """
-        if observation.shape[-1] != self.observation_dim:
-            raise ValueError(
-                f"the policy observes {self.observation_dim} numbers, got an observation of shape "
-                f"{tuple(observation.shape)}"
-            )
+        check_step(observation, hidden, self.observation_dim, self.hidden_dim)
         shape = observation.shape[:-1]
         if hidden is None:
             hidden = self.initial_hidden_state(*shape)

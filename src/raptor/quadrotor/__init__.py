@@ -1,6 +1,7 @@
 """The vehicle: parameters, state, dynamics, named platforms, sampling and files."""
 
 from raptor.quadrotor.description import from_description
+from raptor.quadrotor.description_file import KEYS as DESCRIPTION_KEYS
 from raptor.quadrotor.dynamics import rotor_setpoint, step
 from raptor.quadrotor.estimates import Estimate
 from raptor.quadrotor.parameters import Quadrotors
@@ -11,6 +12,7 @@ from raptor.quadrotor.state import State
 from raptor.quadrotor.validation import QuadrotorWarning, validate
 
 __all__ = [
+    "DESCRIPTION_KEYS",
     "PLATFORMS",
     "Distribution",
     "Estimate",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,40 +16,16 @@ import torch
 
 from raptor.errors import UserError
 from raptor.quadrotor import estimates
+from raptor.quadrotor.description_file import Reader, load
+from raptor.quadrotor.documents import from_dicts, is_finite_number, to_dicts
 from raptor.quadrotor.estimates import ROTORS, Estimate, Positions
-from raptor.quadrotor.files import from_dicts, is_finite_number
 from raptor.quadrotor.parameters import Quadrotors
-
-KEYS = {
-    "name": "what to call it",
-    "mass": "kg, ready to fly; the only key that is required",
-    "arm_length": "m, centre of mass to each motor, for an X frame with right angles",
-    "arm_offset": "m, [forward, sideways] distance of each motor from the centre of mass, for another X frame",
-    "motor_positions": f"m, [x forward, y left] or [x, y, z up] for each of {', '.join(ROTORS)}",
-    "inertia": "kg m^2, [Jxx, Jyy, Jzz] or a 3x3 matrix",
-    "size": "m, [length, width, height] between motor axes and from bottom to top",
-    "max_thrust_per_motor": "N",
-    "thrust_to_weight": "total thrust at full throttle over weight",
-    "hover_throttle": "share of full throttle at which it hovers, 0 to 1",
-    "motor_time_constant": "s, one number or {rising: s, falling: s}",
-    "propeller_torque_constant": "N m of reaction torque per N of thrust",
-    "propeller_diameter": "m",
-    "front_right_spin": "counterclockwise or clockwise, seen from above",
-}
-"""Keys of a description, with their meaning."""
-
-_EXCLUSIVE = (
-    ("arm_length", "arm_offset", "motor_positions"),
-    ("inertia", "size"),
-    ("max_thrust_per_motor", "thrust_to_weight"),
-    ("propeller_torque_constant", "propeller_diameter"),
-)
 
 
 def from_description(
     source: str | os.PathLike[str] | Mapping[str, Any], dtype: torch.dtype = torch.float32
 ) -> tuple[Quadrotors, tuple[Estimate, ...]]:
-    """Turn a description (see `KEYS` and examples/my_quadrotor.yaml) into full parameters.
+    """Turn a description into full parameters; `KEYS` and examples/my_quadrotor.yaml say what it may hold.
 
     Args:
         source: a YAML file, or its content as a mapping.
@@ -64,12 +39,12 @@ def from_description(
         UserError: names the file, the key, the value and what is allowed.
     """
     if isinstance(source, Mapping):
-        return _complete(_Reader(dict(source), None), "my_quadrotor", dtype)
+        return _complete(Reader(dict(source), None), "my_quadrotor", dtype)
     path = Path(source)
-    return _complete(_Reader(_load(path), path), path.stem, dtype)
+    return _complete(Reader(load(path), path), path.stem, dtype)
 
 
-def _complete(reader: _Reader, name: str, dtype: torch.dtype) -> tuple[Quadrotors, tuple[Estimate, ...]]:
+def _complete(reader: Reader, name: str, dtype: torch.dtype) -> tuple[Quadrotors, tuple[Estimate, ...]]:
     mass = reader.number("mass")
     if mass is None:
         raise UserError(f"mass is missing{reader.where}: give the mass ready to fly, in kg")
@@ -96,7 +71,7 @@ def _complete(reader: _Reader, name: str, dtype: torch.dtype) -> tuple[Quadrotor
             "mass": mass,
             "gravity": [0.0, 0.0, -estimates.GRAVITY],
             "J": inertia.tolist(),
-            "J_inv": torch.linalg.inv(inertia).tolist(),
+            "J_inv": torch.linalg.inv_ex(inertia).inverse.tolist(),
             "hovering_throttle_relative": 0.5,  # written anew from the thrust curve
             "action_limit": {"min": 0.0, "max": 1.0},
         }
@@ -106,10 +81,11 @@ def _complete(reader: _Reader, name: str, dtype: torch.dtype) -> tuple[Quadrotor
         raise reader.wrong("name", "must be text")
     exact = from_dicts([document], torch.float64, names=[given], sources=None if reader.path is None else [reader.path])
     scaled = dataclasses.replace(exact, position_threshold=20 * exact.arm_length, max_position=10 * exact.arm_length)
-    return scaled.to(dtype=dtype), tuple(reader.estimates)
+    documented = dataclasses.replace(scaled, documents=tuple(to_dicts(scaled)))
+    return documented.to(dtype=dtype), tuple(reader.estimates)
 
 
-def _positions(reader: _Reader, mass: float) -> Positions:
+def _positions(reader: Reader, mass: float) -> Positions:
     if "motor_positions" in reader.content:
         return [_position(reader, rotor, side) for rotor, side in zip(ROTORS, estimates.SIDES, strict=True)]
     offset = reader.numbers("arm_offset", 2)
@@ -126,7 +102,7 @@ def _positions(reader: _Reader, mass: float) -> Positions:
     return estimates.x_frame(arm / math.sqrt(2), arm / math.sqrt(2))
 
 
-def _position(reader: _Reader, rotor: str, side: tuple[float, float]) -> list[float]:
+def _position(reader: Reader, rotor: str, side: tuple[float, float]) -> list[float]:
     positions = reader.group("motor_positions", ROTORS)
     position = positions.get(rotor)
     if not isinstance(position, list) or len(position) not in (2, 3) or not all(map(is_finite_number, position)):
@@ -138,7 +114,7 @@ def _position(reader: _Reader, rotor: str, side: tuple[float, float]) -> list[fl
     return [x, y, *(z or [0.0])]
 
 
-def _inertia(reader: _Reader, mass: float, positions: Positions) -> list[list[float]]:
+def _inertia(reader: Reader, mass: float, positions: Positions) -> list[list[float]]:
     if "inertia" not in reader.content:
         size = reader.numbers("size", 3)
         if size is None:
@@ -163,7 +139,7 @@ def _inertia(reader: _Reader, mass: float, positions: Positions) -> list[list[fl
     return rows
 
 
-def _thrust_curve(reader: _Reader, mass: float) -> list[float]:
+def _thrust_curve(reader: Reader, mass: float) -> list[float]:
     weight = mass * estimates.GRAVITY
     hover = reader.number("hover_throttle")
     if hover is not None and hover >= 1:
@@ -191,7 +167,7 @@ def _thrust_curve(reader: _Reader, mass: float) -> list[float]:
     return [0.0, full * linear, full * (1 - linear)]
 
 
-def _time_constants(reader: _Reader) -> tuple[float, float]:
+def _time_constants(reader: Reader) -> tuple[float, float]:
     key = "motor_time_constant"
     if key not in reader.content:
         both = reader.note(estimates.motor_time_constant())
@@ -200,7 +176,7 @@ def _time_constants(reader: _Reader) -> tuple[float, float]:
         single = reader.number(key)
         assert single is not None
         return single, single
-    inner = _Reader(reader.group(key, ("rising", "falling")), reader.path, f"{key}.")
+    inner = Reader(reader.group(key, ("rising", "falling")), reader.path, f"{key}.")
     rising, falling = inner.number("rising"), inner.number("falling")
     if rising is None and falling is None:
         raise reader.wrong(key, "needs a number, or rising and falling")
@@ -214,84 +190,3 @@ def _time_constants(reader: _Reader) -> tuple[float, float]:
 
 def _diagonal(moments: Iterable[float]) -> list[list[float]]:
     return [[moment if row == column else 0.0 for column in range(3)] for row, moment in enumerate(moments)]
-
-
-class _Reader:
-    """Typed access to the keys of a description; collects the estimates."""
-
-    def __init__(self, content: dict[Any, Any], path: Path | None, prefix: str = "") -> None:
-        self.content = content
-        self.path = path
-        self.prefix = prefix
-        self.where = "" if path is None else f" ({path})"
-        self.estimates: list[Estimate] = []
-        if not prefix:
-            self._refuse_unknown(content, tuple(KEYS), "")
-            for keys in _EXCLUSIVE:
-                present = [key for key in keys if key in content]
-                if len(present) > 1:
-                    raise UserError(f"{' and '.join(present)} exclude each other{self.where}: keep one of them")
-
-    def _refuse_unknown(self, content: Mapping[Any, Any], allowed: tuple[str, ...], prefix: str) -> None:
-        for key in content:
-            if key not in allowed:
-                raise UserError(f"unknown key {prefix}{key}{self.where}: the keys are {', '.join(allowed)}")
-
-    def wrong(self, key: str, rule: str) -> UserError:
-        return UserError(f"{self.prefix}{key} {rule}, got {self.content[key]!r}{self.where}")
-
-    def note(self, estimate: Estimate) -> Any:
-        self.estimates.append(estimate)
-        return estimate.value
-
-    def number(self, key: str) -> float | None:
-        """A positive number, or None where the key is missing."""
-        if key not in self.content:
-            return None
-        value = _number(self.content[key])
-        if value is None or value <= 0:
-            unit = KEYS.get(key, "s").split(",")[0]
-            raise self.wrong(key, f"must be a positive number ({unit})")
-        return value
-
-    def numbers(self, key: str, count: int) -> list[float] | None:
-        if key not in self.content:
-            return None
-        given = self.content[key]
-        values = [_number(value) for value in given] if isinstance(given, (list, tuple)) else []
-        positive = [value for value in values if value is not None and value > 0]
-        if len(values) != count or len(positive) != count:
-            raise self.wrong(key, f"must be {count} positive numbers ({KEYS[key]})")
-        return positive
-
-    def choice(self, key: str, allowed: tuple[str, ...]) -> str | None:
-        if key in self.content and self.content[key] not in allowed:
-            raise self.wrong(key, f"must be {' or '.join(allowed)}")
-        return self.content.get(key)
-
-    def group(self, key: str, allowed: tuple[str, ...]) -> dict[Any, Any]:
-        value = self.content[key]
-        if not isinstance(value, Mapping):
-            raise self.wrong(key, f"must have the keys {', '.join(allowed)}")
-        self._refuse_unknown(value, allowed, f"{key}.")
-        return dict(value)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", value):
-        value = float(value)  # YAML 1.1 takes 1e-3 for text
-    return float(value) if is_finite_number(value) else None
-
-
-def _load(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the description {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold keys with values, at least mass, got {content!r}")
-    return content

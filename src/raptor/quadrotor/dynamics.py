@@ -91,7 +91,9 @@ def _derivative(airframe: _Airframe, y: Flat, setpoint: Flat) -> Flat:
     orientation: Quaternion = y[3:7]  # type: ignore[assignment]
     rates: Vector = y[10:13]  # type: ignore[assignment]
     rotor_speed = y[13:17]
-    thrusts = [c[0] + speed * (c[1] + speed * c[2]) for c, speed in zip(airframe.thrust_curve, rotor_speed, strict=True)]
+    thrusts = [
+        c[0] + speed * (c[1] + speed * c[2]) for c, speed in zip(airframe.thrust_curve, rotor_speed, strict=True)
+    ]
 
     def weigh(per_thrust: tuple[Vector, ...]) -> Vector:
         return _sum([(f * d[0], f * d[1], f * d[2]) for f, d in zip(thrusts, per_thrust, strict=True)])

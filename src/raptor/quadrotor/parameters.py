@@ -168,16 +168,16 @@ class Quadrotors:
         device: torch.device | str | None = None,
         names: Sequence[str] | None = None,
     ) -> Quadrotors:
-        """Build vehicles from documents in l2f's schema; see `raptor.quadrotor.files.from_dicts`."""
-        from raptor.quadrotor import files
+        """Build vehicles from documents in l2f's schema; see `raptor.quadrotor.documents.from_dicts`."""
+        from raptor.quadrotor import documents as convert
 
-        return files.from_dicts(documents, dtype, device, names)
+        return convert.from_dicts(documents, dtype, device, names)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One document in l2f's schema for each vehicle; see `raptor.quadrotor.files.to_dicts`."""
-        from raptor.quadrotor import files
+        """One document in l2f's schema for each vehicle; see `raptor.quadrotor.documents.to_dicts`."""
+        from raptor.quadrotor import documents
 
-        return files.to_dicts(self)
+        return documents.to_dicts(self)
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> list[Path]:
         """Write one JSON file for each vehicle into a folder; see `raptor.quadrotor.files.save`."""

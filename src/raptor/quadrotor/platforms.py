@@ -12,7 +12,7 @@ import json
 import torch
 
 from raptor.errors import UserError
-from raptor.quadrotor.files import from_dicts
+from raptor.quadrotor.documents import from_dicts
 from raptor.quadrotor.parameters import Quadrotors
 
 PLATFORMS = ("crazyflie", "x500_real", "x500_sim", "mrs", "fs", "race", "flightmare", "soft", "soft_rigid")

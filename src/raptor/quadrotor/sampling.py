@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raptor.errors import UserError
-from raptor.quadrotor.files import is_finite_number
+from raptor.quadrotor.documents import is_finite_number
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.platforms import platform
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ class State:
             raise ValueError(f"a state has 17 components, got a tensor of shape {tuple(tensor.shape)}")
         return cls(*(component_major(part) for part in tensor.split((3, 4, 3, 3, 4), dim=-1)))
 
-    def __getitem__(self, index: object) -> State:
+    def __getitem__(self, index: Any) -> State:
         """Index the population, as one would index a tensor of the leading shape."""
         return State(*(part[index] for part in self.parts()))
 

@@ -21,12 +21,12 @@ from raptor.quadrotor.schema import JSON_PATHS, UNITS
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
 INERTIA_TOLERANCE = 1e-4
-"""How far, relative to its largest entry, the inertia may be from the inverse of its inverse."""
+"""How far, relative to its largest entry, the inertia may be from what its inverse says."""
 
-TRUNCATION = 1e-6
-"""kg m^2; how far it may be in absolute terms where a file was written with six decimals."""
+ROUNDING = 1e-2, 1e-6
+"""How far it may be, relatively or in kg m^2, to count as rounded: l2f writes six decimals."""
 
-SLOWEST_STABLE_RATE = 2.785
+LARGEST_STABLE_RATIO = 2.785
 """Step over time constant up to which a Runge-Kutta step of fourth order does not blow up a first-order lag."""
 
 _ROTOR_SIDES = torch.tensor([[1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
@@ -91,8 +91,8 @@ def validate(quadrotors: Quadrotors, source: Source = None) -> Quadrotors:
         source: the file they came from, or one file for each vehicle; named in errors.
 
     Returns:
-        The same vehicles. Where the inertia was written with six decimals, which ruins that of small vehicles, it is
-        rebuilt from its inverse, with a warning.
+        The same vehicles. Where the inertia was rounded (six decimals ruin that of small vehicles), it is rebuilt from
+        its inverse, with a warning.
 
     Raises:
         UserError: names the first field, vehicle and value that cannot be.
@@ -133,8 +133,8 @@ def _check_rotors(door: _Door) -> None:
     for field in ("rotor_time_constants_rising", "rotor_time_constants_falling"):
         door.forbid(door[field] <= 0, field, "must be positive")
         door.warn(
-            (door[field] < 0.01 / SLOWEST_STABLE_RATE).any(-1),
-            f"{door.label(field)} below {0.01 / SLOWEST_STABLE_RATE:.4f} s make a step of 0.01 s numerically unstable",
+            (door[field] < 0.01 / LARGEST_STABLE_RATIO).any(-1),
+            f"{door.label(field)} below {0.01 / LARGEST_STABLE_RATIO:.4f} s make a step of 0.01 s numerically unstable",
         )
     for field in ("rotor_thrust_directions", "rotor_torque_directions"):
         length = torch.linalg.vector_norm(door[field], dim=-1)
@@ -160,18 +160,18 @@ def _check_rotors(door: _Door) -> None:
 
 
 def _check_inertia(door: _Door) -> Tensor | None:
-    """Check both matrices; return the inertia rebuilt from the inverse if any vehicle's was truncated."""
+    """Check both matrices; return the inertia with that of some rebuilt from the inverse, None if all agree."""
     rule = "must be symmetric, positive definite and invertible"
     door.forbid(~_is_positive_definite(door["inertia_inverse"]), "inertia_inverse", rule)
     inertia, inverse = door["inertia"], door["inertia_inverse"]
-    rebuilt = torch.linalg.inv((inverse + inverse.mT) / 2)
-    rebuilt = (rebuilt + rebuilt.mT) / 2 + 0.0  # the last term turns -0 into 0
+    rebuilt = torch.linalg.inv_ex(inverse / 2 + inverse.mT / 2).inverse
+    rebuilt = rebuilt / 2 + rebuilt.mT / 2 + 0.0  # the last term turns -0 into 0
     difference = (inertia - rebuilt).abs()
     scale = rebuilt.abs().amax((-2, -1), keepdim=True)
     agrees = (difference <= INERTIA_TOLERANCE * scale).flatten(1).all(-1)
-    truncated = ~agrees & (difference <= TRUNCATION).flatten(1).all(-1)
-    door.forbid(~truncated & ~_is_positive_definite(inertia), "inertia", rule)
-    wrong = ~agrees & ~truncated
+    rounded = ~agrees & (difference <= torch.clamp(ROUNDING[0] * scale, min=ROUNDING[1])).flatten(1).all(-1)
+    door.forbid(~rounded & ~_is_positive_definite(inertia), "inertia", rule)
+    wrong = ~agrees & ~rounded
     if wrong.any():
         vehicle = int(wrong.nonzero()[0])
         row, column = divmod(int(difference[vehicle].argmax()), 3)
@@ -181,14 +181,15 @@ def _check_inertia(door: _Door) -> Tensor | None:
             f"{door.vehicle(vehicle)}"
         )
     door.warn(
-        truncated,
-        f"{door.label('inertia')} was rounded to six decimals; rebuilt from {door.label('inertia_inverse')}",
+        rounded,
+        f"{door.label('inertia')} was rounded, as by writing six decimals; rebuilt from "
+        f"{door.label('inertia_inverse')}",
     )
-    return torch.where(truncated[:, None, None], rebuilt, inertia) if truncated.any() else None
+    return torch.where(rounded[:, None, None], rebuilt, inertia) if rounded.any() else None
 
 
 def _is_positive_definite(matrices: Tensor) -> Tensor:
-    symmetric = (matrices + matrices.mT) / 2
+    symmetric = matrices / 2 + matrices.mT / 2
     scale = matrices.abs().amax((-2, -1))
     skew = (matrices - symmetric).abs().amax((-2, -1))
     lowest = torch.linalg.eigvalsh(symmetric)[..., 0]

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.compilation import FlatFunction, compile_flat
 from raptor.environments.episode import Episode, Noise, Rating, advance, observe
+from raptor.limits import limits, not_negative, positive
 from raptor.nn.policy import PolicyParameters, policy_step
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
@@ -26,6 +27,20 @@ from raptor.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(
+    position=not_negative,
+    position_rounding=positive,
+    heading=not_negative,
+    action_rate=not_negative,
+    action_rounding=positive,
+    saturation=not_negative,
+    speed=not_negative,
+    speed_limit=not_negative,
+    box=not_negative,
+    box_limit=not_negative,
+    velocity=not_negative,
+    cap=positive,
+)
 class Objective:
     """Weights of the smooth cost that stands in for the task's reward.
 
@@ -39,8 +54,10 @@ class Objective:
     action_rate: float = 1.0  # per unit of change of the action
     action_rounding: float = 1e-3
     saturation: float = 1.0  # on the squared excess of the action over [-1, 1]
-    speed: float = 5.0  # on the squared excess of each velocity axis over `speed_limit`
+    speed: float = 10.0  # on the squared excess of each velocity axis over `speed_limit`
     speed_limit: float = 1.6  # m/s
+    box: float = 10.0  # on the squared excess of each axis over `box_limit`, in units of the vehicle's box
+    box_limit: float = 0.8  # share of the vehicle's position threshold
     velocity: float = 0.0  # per m/s of velocity error
     cap: float = 20.0  # upper bound on the cost of a step
 
@@ -127,7 +144,9 @@ def _rounded_norm(parts: Sequence[Tensor], rounding: float) -> Tensor:
     return torch.sqrt(sum(part * part for part in parts) + rounding**2)
 
 
-def step_cost(objective: Objective, episode: Episode, action: Tensor, following: Episode) -> Tensor:
+def step_cost(
+    objective: Objective, quadrotors: Quadrotors, episode: Episode, action: Tensor, following: Episode
+) -> Tensor:
     """Cost (N,) of one step: `action` (N, 4), unclipped, was taken in `episode` and led to `following`."""
     state, target = following.state, following.reference
     error = [x - r for x, r in zip(components(state.position), components(target.position), strict=True)]
@@ -142,6 +161,9 @@ def step_cost(objective: Objective, episode: Episode, action: Tensor, following:
     velocity = components(state.linear_velocity)
     if objective.speed:
         cost = cost + objective.speed * sum(torch.relu(v.abs() - objective.speed_limit) ** 2 for v in velocity)
+    if objective.box:
+        shares = [x.abs() / quadrotors.position_threshold for x in components(state.position)]
+        cost = cost + objective.box * sum(torch.relu(share - objective.box_limit) ** 2 for share in shares)
     if objective.velocity:
         error = [v - r for v, r in zip(velocity, components(target.velocity), strict=True)]
         cost = cost + objective.velocity * _rounded_norm(error, objective.position_rounding)
@@ -313,17 +335,31 @@ class SegmentGradient:
     def _step(
         self, parameters: PolicyParameters, quadrotors: Quadrotors, episode: Episode, flight: Flight, noise: Noise
     ) -> tuple[Flight, Tensor, Rating]:
+        action, hidden = self._act(parameters, episode, flight)
+        return self._move(quadrotors, episode, flight, action, hidden, noise)
+
+    def _act(self, parameters: PolicyParameters, episode: Episode, flight: Flight) -> tuple[Tensor, Tensor]:
+        return policy_step(parameters, observe(flight.into(episode)), flight.hidden)
+
+    def _move(
+        self,
+        quadrotors: Quadrotors,
+        episode: Episode,
+        flight: Flight,
+        action: Tensor,
+        hidden: Tensor,
+        noise: Noise,
+    ) -> tuple[Flight, Tensor, Rating]:
         before = flight.into(episode)
-        action, hidden = policy_step(parameters, observe(before), flight.hidden)
         after, rating = advance(self.task, quadrotors, before, action, noise, self.method)
-        cost = step_cost(self.objective, before, action, after)
+        cost = step_cost(self.objective, quadrotors, before, action, after)
         alive = flight.alive * _in_bounds(quadrotors, after.state)
         kept = (_keep(alive, new, old) for new, old in zip(after.state.parts(), flight.state.parts(), strict=True))
         moved = Flight(
             state=State(*kept),
             hidden=hidden,
             previous_action=after.previous_action,
-            sensed=after.sensed,
+            sensed=tuple(_keep(alive, new, old) for new, old in zip(after.sensed, flight.sensed, strict=True)),
             commanded=after.commanded,
             target_position=after.reference.position,
             target_velocity=after.reference.velocity,
@@ -343,12 +379,21 @@ class SegmentGradient:
         gradient: Sequence[Tensor],
         adjoint: tuple[Tensor, ...],
     ) -> list[Tensor]:
-        def outputs(parameters: PolicyParameters, parts: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-            moved, cost, _ = self._step(parameters, quadrotors, episode, flight.with_differentiable(parts), noise)
+        def act(parameters: PolicyParameters, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+            return self._act(parameters, episode, flight.with_differentiable(parts))
+
+        def move(parts: tuple[Tensor, ...], action: Tensor, hidden: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            before = flight.with_differentiable(parts)
+            moved, cost, _ = self._move(quadrotors, episode, before, action, hidden, noise)
             return cost, moved.differentiable
 
-        _, pull_back = torch.func.vjp(outputs, parameters, flight.differentiable)
-        step_gradient, parts = pull_back((torch.ones_like(flight.alive), adjoint))
+        (action, hidden), pull_act = torch.func.vjp(act, parameters, flight.differentiable)
+        _, pull_move = torch.func.vjp(move, flight.differentiable, action, hidden)
+        held, action_adjoint, hidden_adjoint = pull_move((torch.ones_like(flight.alive), adjoint))
+        # The weights are shared, so what one vehicle's dynamics send back must be finite before it reaches them.
+        action_adjoint = from_components([torch.where(a.isfinite(), a, 0.0) for a in components(action_adjoint)])
+        step_gradient, seen = pull_act((action_adjoint, hidden_adjoint))
+        parts = [a + b for a, b in zip(held, seen, strict=True)]
         norm = torch.sqrt(sum(c * c for part in parts[:6] for c in components(part)))
         scale = self.gradient_decay * (self.adjoint_limit / norm.clamp(min=self.adjoint_limit))
         finite = torch.isfinite(norm)

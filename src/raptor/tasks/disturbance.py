@@ -7,11 +7,13 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from raptor.limits import limits, not_negative
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(force=not_negative, torque=not_negative)
 class Disturbances:
     """Scale of the disturbances that each vehicle's own distribution describes."""
 

@@ -7,12 +7,21 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from raptor.limits import ascending, between, limits, not_negative, optional
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.rotation import from_axis_angle
 from raptor.quadrotor.state import State, component_major, components
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(
+    guidance=between(0, 1),
+    max_position=optional(not_negative),
+    max_angle=not_negative,
+    max_linear_velocity=not_negative,
+    max_angular_velocity=not_negative,
+    rotor_speed=ascending(between(0, 1)),
+)
 class InitialStates:
     """Distribution of starts. The defaults are those of RAPTOR's post-training."""
 

@@ -6,6 +6,7 @@ import dataclasses
 
 from torch import Tensor
 
+from raptor.limits import ascending, limits, not_negative
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.rotation import rotation_matrix
 from raptor.quadrotor.state import State, components, from_components
@@ -19,6 +20,15 @@ TEACHER_DIM = 26
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(
+    position_noise=not_negative,
+    orientation_noise=not_negative,
+    linear_velocity_noise=not_negative,
+    angular_velocity_noise=not_negative,
+    noise_scale=ascending(not_negative),
+    observation_delay=ascending(not_negative),
+    action_delay=ascending(not_negative),
+)
 class Sensing:
     """Imperfections of the sensors and of the way to the motors. All are off by default, as in RAPTOR.
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from raptor.compilation import register
+from raptor.limits import ascending, between, limits, not_negative, positive
 from raptor.quadrotor.state import component_major, components, from_components
 from raptor.tasks.initial_state import uniform
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(gamma=not_negative, omega=not_negative, sigma=not_negative, alpha=between(0, 1))
 class Langevin:
     """A damped, randomly driven oscillator per axis, smoothed. Source: l2f `langevin`."""
 
@@ -27,6 +29,7 @@ class Langevin:
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(interval=ascending(positive), ramp=ascending(not_negative))
 class Lissajous:
     """Ranges from which a figure is drawn: A sin(a phi), with phi running through 2 pi in `interval`."""
 
@@ -37,6 +40,7 @@ class Lissajous:
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(speed=positive)
 class WayPoints:
     """A path of straight legs at constant speed, starting at the origin."""
 
@@ -45,6 +49,7 @@ class WayPoints:
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(langevin_share=between(0, 1), lissajous_share=between(0, 1), way_points_share=between(0, 1))
 class References:
     """Mixture of references: the shares say how many episodes track which; the rest hold the origin."""
 

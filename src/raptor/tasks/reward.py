@@ -7,12 +7,25 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from raptor.limits import limits, not_negative
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components
 from raptor.tasks.reference import Reference
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(
+    scale=not_negative,
+    position=not_negative,
+    position_clip=not_negative,
+    orientation=not_negative,
+    linear_velocity=not_negative,
+    angular_velocity=not_negative,
+    linear_acceleration=not_negative,
+    angular_acceleration=not_negative,
+    action=not_negative,
+    action_rate=not_negative,
+)
 class Reward:
     """Weights of the reward. The defaults are RAPTOR's: nothing is squared, and the longest episode yields 750."""
 

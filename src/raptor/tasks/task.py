@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from raptor.limits import at_least, limits, positive
 from raptor.tasks.disturbance import Disturbances
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import Sensing
@@ -13,6 +14,7 @@ from raptor.tasks.termination import Termination
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(dt=positive, episode_steps=at_least(1))
 class Task:
     """What is asked of each vehicle. The default is RAPTOR's task with two mends, see `Task.paper`."""
 

@@ -8,12 +8,14 @@ import functools
 import torch
 from torch import Tensor
 
+from raptor.limits import limits, optional, positive
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components
 from raptor.tasks.reference import Reference
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(position=optional(positive), linear_velocity=positive, angular_velocity=positive)
 class Termination:
     """Boxes, per axis, that a vehicle must not leave. The defaults are RAPTOR's."""
 

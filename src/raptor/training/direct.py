@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.environments.episode import Episode, begin_episode, draw_noise
+from raptor.limits import at_least, between, limits, not_negative, positive
 from raptor.nn.policy import RaptorPolicy
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
@@ -36,13 +37,25 @@ TRAINING_TASK = Task(
 
 
 @dataclasses.dataclass(frozen=True)
+@limits(
+    num_updates=at_least(1),
+    batch_size=at_least(1),
+    segment_steps=at_least(1),
+    learning_rate=positive,
+    final_learning_rate=between(0, 1),
+    warm_up_updates=not_negative,
+    gradient_norm=positive,
+    gradient_decay=between(0, 1),
+    adjoint_limit=positive,
+    hidden_dim=at_least(1),
+)
 class DirectConfig:
     """Settings of `raptor train-direct`."""
 
-    num_updates: int = 2000
-    batch_size: int = 2048  # vehicles flown at once
+    num_updates: int = 1200
+    batch_size: int = 1024  # vehicles flown at once
     segment_steps: int = 100  # steps of flight between two updates, and through which the gradient flows
-    learning_rate: float = 4e-3  # of Adam, at its highest
+    learning_rate: float = 6e-2  # of Adam, at its highest
     final_learning_rate: float = 0.02  # share of the learning rate that is left at the end of the cosine
     warm_up_updates: int = 20  # updates over which the learning rate rises
     gradient_norm: float = 0.5  # bound on the norm of the gradient
@@ -107,9 +120,7 @@ class DirectLearner:
         """Fly one segment and take one step of the optimiser; returns what happened, as numbers."""
         config = self.config
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
-        gradient, segment = self.gradient(
-            self.policy.tensors(), self.quadrotors, self.episode, self.hidden, noise
-        )
+        gradient, segment = self.gradient(self.policy.tensors(), self.quadrotors, self.episode, self.hidden, noise)
         norm = torch.sqrt(sum((g * g).sum() for g in gradient)).item()
         learning_rate = self._learning_rate()
         if math.isfinite(norm):
@@ -167,9 +178,7 @@ class DirectLearner:
         )
         rows = []
         for _ in range(math.ceil(num_episodes / config.batch_size)):
-            quadrotors = sample_quadrotors(
-                config.batch_size, generator=generator, device=self.device
-            ).component_major()
+            quadrotors = sample_quadrotors(config.batch_size, generator=generator, device=self.device).component_major()
             episode = begin_episode(task, quadrotors, generator)
             hidden = policy.initial_hidden_state(config.batch_size)
             flying = torch.ones_like(quadrotors.mass)

@@ -1,0 +1,51 @@
+"""Fly a policy on a named platform from random starts, and print how it went.
+
+    python examples/fly_published_policy.py --platform x500_real --policy published --num-flights 256
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+
+import raptor
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--platform", default="x500_real", choices=raptor.PLATFORMS)
+    parser.add_argument("--policy", default="published", help="published, default, large, a run folder, or a file")
+    parser.add_argument("--num-flights", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+
+    vehicles = raptor.platform(options.platform).repeat_interleave(options.num_flights)
+    env = raptor.QuadrotorEnv(vehicles, seed=options.seed, compile=False, auto_reset=False)
+    policy = raptor.load_policy(options.policy)
+
+    observation, hidden = env.reset(), policy.initial_hidden_state(len(env))
+    flying = torch.ones(len(env), dtype=torch.bool)
+    returns = torch.zeros(len(env))
+    with torch.no_grad():
+        for _ in range(env.task.episode_steps):
+            action, hidden = policy(observation, hidden)
+            result = env.step(action)
+            observation = result.observation
+            returns += torch.where(flying, result.reward, 0.0)
+            flying &= ~result.terminated
+
+    figures = {
+        "mean return": returns.mean().item(),
+        "share terminated": 1 - flying.float().mean().item(),
+        "distance from the target at the end (m)": result.position_error[flying].mean().item(),
+    }
+    print(f"{options.policy} on {options.platform}, {len(env)} flights of {env.task.episode_steps * env.task.dt:g} s")
+    for name, value in figures.items():
+        print(f"  {name:40} {value:.3f}")
+    return figures
+
+
+if __name__ == "__main__":
+    main()

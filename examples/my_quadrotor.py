@@ -1,0 +1,61 @@
+"""From a description of a quadrotor to its file, and to flights with it.
+
+    python examples/my_quadrotor.py examples/my_quadrotor.yaml --output my_quadrotor --policy published
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import raptor
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("description", nargs="?", type=Path, default=Path(__file__).with_name("my_quadrotor.yaml"))
+    parser.add_argument("--output", type=Path, help="folder for the JSON file; nothing is written by default")
+    parser.add_argument("--policy", default="published", help="published, default, large, a run folder, or a file")
+    parser.add_argument("--num-flights", type=int, default=100)
+    options = parser.parse_args(arguments)
+
+    quadrotor, estimates = raptor.from_description(options.description)
+    print("estimated, because the description leaves it out:")
+    for estimate in estimates:
+        print(f"  {estimate}")
+    if options.output is not None:
+        (file,) = quadrotor.save(options.output)
+        quadrotor = raptor.Quadrotors.from_json(file)
+        print(f"wrote {file}")
+
+    env = raptor.QuadrotorEnv(quadrotor.repeat_interleave(options.num_flights), compile=False, auto_reset=False)
+    policy = raptor.load_policy(options.policy)
+    observation, hidden = env.reset(), policy.initial_hidden_state(len(env))
+    flying = torch.ones(len(env), dtype=torch.bool)
+    errors, highest_throttle = [], torch.zeros(len(env))
+    with torch.no_grad():
+        for _ in range(env.task.episode_steps):
+            action, hidden = policy(observation, hidden)
+            result = env.step(action)
+            observation, flying = result.observation, flying & ~result.terminated
+            errors.append(result.position_error)
+            highest_throttle = torch.maximum(highest_throttle, (action.clamp(-1, 1).amax(-1) + 1) / 2)
+
+    settled = torch.stack(errors[len(errors) // 2 :])[:, flying]
+    figures = {
+        "thrust to weight": quadrotor.thrust_to_weight.item(),
+        "hover throttle": quadrotor.hover_throttle.item(),
+        "share terminated": 1 - flying.float().mean().item(),
+        "distance from the target, second half (m)": settled.mean().item(),
+        "highest throttle, median flight": highest_throttle.median().item(),
+    }
+    for name, value in figures.items():
+        print(f"{name:42} {value:.3f}")
+    return figures
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The command `raptor`: its subcommands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from raptor.cli import evaluate, export, machine, quadrotors, quickstart, train
+from raptor.errors import UserError
+
+EPILOG = "`raptor COMMAND --help` explains a command, with examples."
+
+
+class Commands(TyperGroup):
+    """Prints a user's mistake as one sentence and ends with status 2; `--debug` shows the traceback instead."""
+
+    def main(self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run the command line.
+
+        Args:
+            args: the arguments; those of the process by default. `--debug` may stand anywhere among them.
+            standalone_mode: False returns the exit status instead of leaving the process.
+            extra: handed on to typer.
+        """
+        given = list(sys.argv[1:] if args is None else args)
+        end = given.index("--") if "--" in given else len(given)
+        debug = "--debug" in given[:end]
+        arguments = [argument for argument in given[:end] if argument != "--debug"] + given[end:]
+        extra["prog_name"] = "raptor"
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = self._run(arguments, debug, extra)
+        if standalone_mode:
+            sys.exit(status)
+        return status
+
+    def _run(self, arguments: list[str], debug: bool, extra: dict[str, Any]) -> int:
+        try:
+            result = super().main(arguments, standalone_mode=False, **extra)
+        except typer.Abort:
+            return 130
+        except Exception as error:
+            message = _sentence(error)
+            if debug or message is None:
+                raise
+            _say("error", message)
+            return 2
+        return result if isinstance(result, int) else 0
+
+
+app = typer.Typer(
+    cls=Commands,
+    epilog=EPILOG,
+    add_completion=False,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def raptor(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; anywhere in a command.")
+    ] = False,
+) -> None:
+    """Train one tiny recurrent policy that flies any quadrotor, see how well it flies, and take it along.
+
+    ```
+    raptor quickstart --output runs/demo       # the whole way, in five minutes
+    raptor evaluate published                  # how good the published policy is
+    raptor train-direct --output runs/mine     # train one yourself
+    raptor doctor                              # what this machine offers
+    ```
+    """
+    del debug  # taken out of the arguments by Commands
+    if version:
+        import raptor
+
+        typer.echo(f"raptor {raptor.__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for name, command in (
+    ("quickstart", quickstart.quickstart),
+    ("train-direct", train.train_direct),
+    ("evaluate", evaluate.evaluate),
+    ("export", export.export),
+    ("card", export.card),
+    ("platforms", quadrotors.platforms),
+    ("sample", quadrotors.sample),
+    ("describe", quadrotors.describe),
+    ("doctor", machine.doctor),
+):
+    app.command(name)(command)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app()
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell the user about an error; None where it is ours, not theirs."""
+    if isinstance(error, UserError):
+        return str(error)
+    if hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "raptor"
+        return f"{str(error.format_message()).rstrip('.')}: see {path} --help"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    _say("warning", str(message))
+
+
+def _say(kind: str, message: str) -> None:
+    colour = typer.colors.RED if kind == "error" else typer.colors.YELLOW
+    typer.echo(f"{typer.style(f'{kind}:', fg=colour)} {' '.join(message.split())}", err=True)

@@ -1,0 +1,97 @@
+"""`raptor evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raptor.cli import options
+
+if TYPE_CHECKING:
+    from raptor.evaluation import Policy
+
+PUBLISHED = "published"
+
+
+def evaluate(
+    policies: options.Policies,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            "-s",
+            metavar="SUITE",
+            help="paper, unseen, platforms, figure-eight or robustness; may be given several times. All by default.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every figure with its interval.")
+    ] = None,
+    num_quadrotors: Annotated[
+        int, typer.Option("--num-quadrotors", min=1, metavar="N", help="Vehicles drawn for each suite.")
+    ] = 2048,
+    episodes: Annotated[int, typer.Option("--episodes", min=1, metavar="N", help="Episodes of each vehicle.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", metavar="SEED", help="Of the vehicles and their episodes.")] = 0,
+    device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1.")] = "cpu",
+    published: Annotated[
+        bool, typer.Option("--published/--no-published", help="Put the published policy beside.")
+    ] = True,
+) -> None:
+    """Measure how well policies fly, beside the published one: a column each, with 95 % intervals over vehicles.
+
+    ```
+    raptor evaluate runs/mine
+    raptor evaluate default large -s unseen -s figure-eight --json results.json
+    raptor evaluate published -s paper --num-quadrotors 4096
+    ```
+    """
+    from rich.console import Console
+
+    from raptor.devices import find_device
+    from raptor.evaluation import SUITES, check_suites
+    from raptor.evaluation import evaluate as run
+
+    find_device(device)
+    suites = check_suites(suite or SUITES)
+    columns = load_columns([*policies, *([PUBLISHED] if published and PUBLISHED not in policies else [])], device)
+    if json is not None:
+        check_parent(json)
+    console = Console(stderr=True)
+    with console.status("flying") as status:
+        evaluation = run(
+            columns,
+            suites,
+            num_quadrotors,
+            episodes,
+            seed,
+            device,
+            progress=lambda text: status.update(text),
+        )
+    Console().print(evaluation.table())
+    if json is not None:
+        evaluation.save(json)
+        typer.echo(f"wrote {json}")
+
+
+def load_columns(sources: Sequence[str], device: str) -> dict[str, Policy]:
+    """Load policies under short names that tell them apart."""
+    from raptor.nn import load_policy
+
+    columns: dict[str, Policy] = {}
+    for source in dict.fromkeys(sources):
+        short = Path(source).name or source
+        alone = sum((Path(other).name or other) == short for other in dict.fromkeys(sources)) == 1
+        columns[short if alone else source] = load_policy(source, device)
+    return columns
+
+
+def check_parent(file: Path) -> None:
+    """Refuse a file that could not be written, before the work that fills it."""
+    from raptor.errors import UserError
+
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"{file} cannot be written: name a file in a folder that exists")

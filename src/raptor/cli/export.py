@@ -1,0 +1,57 @@
+"""`raptor export` and `raptor card`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raptor.cli import options
+
+
+def export(
+    policy: options.Policy,
+    format: Annotated[str, typer.Option("--format", "-f", help="What to write: onnx.")] = "onnx",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="File to write; by default beside the policy."),
+    ] = None,
+) -> None:
+    """Write a policy in a format that runs without this package, and verify the file against the original.
+
+    The ONNX model takes observation (batch, 22) and hidden (batch, 16) and gives action and next_hidden, for any batch.
+
+    ```
+    raptor export runs/mine                    # writes runs/mine/policy.onnx
+    raptor export published -o published.onnx
+    ```
+    """
+    from raptor.export import FORMATS, export_policy
+    from raptor.nn import load_policy
+
+    loaded = load_policy(policy)
+    path = output or default_output(policy, format if format in FORMATS else "out")
+    error = export_policy(loaded, path, format)
+    typer.echo(f"wrote {path}, which differs from the policy by at most {error:.1e} over 500 recurrent steps")
+
+
+def card(policy: options.Policy) -> None:
+    """Show what a policy is, how and by which command it was trained, how good it is, and its licence.
+
+    ```
+    raptor card default
+    raptor card runs/mine
+    ```
+    """
+    from raptor.nn import format_card, policy_card
+
+    typer.echo(format_card(policy_card(policy)))
+
+
+def default_output(policy: str, suffix: str) -> Path:
+    """Where an export goes: into the folder of a run, beside a file, or here for a policy with a name."""
+    source = Path(policy)
+    if source.is_dir():
+        return source / f"policy.{suffix}"
+    return source.with_suffix(f".{suffix}")

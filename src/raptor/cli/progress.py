@@ -1,0 +1,102 @@
+"""Live progress of a training job; a few lines where nobody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bars
+
+if TYPE_CHECKING:
+    from raptor.training.progress import Progress, ProgressFunction
+
+COMPILING = "compiling the simulator and its gradient, half a minute the first time"
+LINES = 10
+"""How many lines a run without validations prints."""
+
+
+@contextlib.contextmanager
+def training_progress(console: Console) -> Iterator[ProgressFunction]:
+    """Show how a job goes on, until the block ends."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
+    )
+    with Bars(*columns, console=console, expand=True) as bars:
+        task = bars.add_task("starting", total=None, facts="")
+
+        def show(progress: Progress) -> None:
+            compiling = progress.stage == "compiling"
+            bars.update(
+                task,
+                description=progress.stage,
+                completed=progress.update,
+                total=progress.num_updates,
+                facts=COMPILING if compiling else facts(progress),
+            )
+
+        yield show
+
+
+def facts(progress: Progress) -> str:
+    """Rates, loss, validation return and time left, on one line."""
+    parts = []
+    if progress.updates_per_s:
+        parts += [f"{progress.updates_per_s:.3g} updates/s", f"{quantity(progress.env_steps_per_s)} env-steps/s"]
+    if "loss" in progress.values:
+        parts.append(f"loss {progress.values['loss']:.3g}")
+    if progress.validation:
+        parts.append(f"return {progress.validation['return']:.1f}")
+    if progress.best_return is not None:
+        parts.append(f"best {progress.best_return:.1f}")
+    if math.isfinite(progress.remaining_s):
+        parts.append(f"{duration(progress.remaining_s)} left")
+    return " · ".join(parts)
+
+
+def quantity(value: float) -> str:
+    """A large number for people: 1.9 M."""
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: 3 min 05 s."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"
+
+
+class _Lines:
+    """One line per validation, or per tenth of a run that is not validated."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.shown = -1
+        self.validated: object = None
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage == "compiling":
+            self.console.print(COMPILING, highlight=False)
+        if progress.stage != "training":
+            return
+        share = progress.update * LINES // max(progress.num_updates, 1)
+        new = progress.validation != self.validated if progress.validation else share != self.shown
+        if not new:
+            return
+        self.shown, self.validated = share, progress.validation
+        text = f"update {progress.update} of {progress.num_updates}  {facts(progress)}"
+        self.console.print(text, highlight=False, soft_wrap=True)

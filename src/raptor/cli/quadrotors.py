@@ -1,0 +1,117 @@
+"""`raptor platforms`, `raptor sample` and `raptor describe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from raptor.quadrotor import Quadrotors
+
+
+def platforms() -> None:
+    """List the nine real and simulated vehicles that the package knows by name.
+
+    In Python: `raptor.platform("x500_real")`, `raptor.platforms()`.
+    """
+    from rich.console import Console
+
+    from raptor.quadrotor import platforms
+
+    Console().print(table_of(platforms()))
+
+
+def sample(
+    num: Annotated[int, typer.Option("--num", "-n", metavar="N", help="How many.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to fill.", show_default=False)],
+    ranges: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE", help="Ranges over those of the distribution: mass=[0.5,2]", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="SEED", help="Of what is drawn.")] = 0,
+    distribution: Annotated[
+        str,
+        typer.Option(
+            "--distribution",
+            metavar="NAME",
+            help="published (what RAPTOR's code draws), or paper (what its text says).",
+        ),
+    ] = "published",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same names.")] = False,
+) -> None:
+    """Draw random quadrotors and write each as a JSON file in l2f's schema.
+
+    ```
+    raptor sample -n 100 -o quadrotors
+    raptor sample -n 10 -o heavy mass=[2,5] thrust_to_weight=[1.5,2]
+    ```
+    """
+    from raptor.config import load_config
+    from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
+
+    drawn_from = load_config(Distribution, None, ranges or [], default=named_distribution(distribution))
+    paths = sample_quadrotors(num, seed, distribution=drawn_from).save(output, overwrite)
+    typer.echo(
+        f"wrote {len(paths)} quadrotors to {output}: {paths[0].name}{f' to {paths[-1].name}' if num > 1 else ''}"
+    )
+
+
+def describe(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="What you know of it.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.json", help="Write the full parameters.")
+    ] = None,
+) -> None:
+    """Turn what you know of your own quadrotor into full parameters; each estimate for what is missing is printed.
+
+    Only the mass is required; examples/my_quadrotor.yaml shows every key.
+
+    ```
+    raptor describe my_quadrotor.yaml -o my_quadrotor.json
+    ```
+
+    In Python: `raptor.Quadrotors.from_json("my_quadrotor.json")`.
+    """
+    from rich.console import Console
+
+    from raptor.atomic import write_atomically
+    from raptor.quadrotor import from_description
+    from raptor.quadrotor.files import format_document
+
+    quadrotor, estimates = from_description(file)
+    console = Console()
+    console.print(table_of(quadrotor))
+    if estimates:
+        console.print("Estimated, because the description leaves it out:", highlight=False)
+    for estimate in estimates:
+        console.print(f"  {estimate}", highlight=False, markup=False, soft_wrap=True)
+    if output is not None:
+        write_atomically(output, f"{format_document(quadrotor.to_dicts()[0])}\n")
+        typer.echo(f"wrote {output}")
+
+
+def table_of(quadrotors: Quadrotors) -> Table:
+    """What characterises each vehicle."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("name")
+    columns = {
+        "mass": (quadrotors.mass, "kg"),
+        "arm": (quadrotors.arm_length, "m"),
+        "thrust-to-weight": (quadrotors.thrust_to_weight, ""),
+        "torque-to-inertia": (quadrotors.torque_to_inertia, "1/s²"),
+        "hover throttle": (quadrotors.hover_throttle, ""),
+    }
+    for name, (_, unit) in columns.items():
+        table.add_column(f"{name} ({unit})" if unit else name, justify="right")
+    names = quadrotors.names or tuple(map(str, range(len(quadrotors))))
+    for i, name in enumerate(names):
+        table.add_row(name, *(f"{values[i].item():.3g}" for values, _ in columns.values()))
+    return table

@@ -1,0 +1,7 @@
+"""Settings: frozen dataclasses as the schema, YAML files that inherit, dotted overrides, telling errors."""
+
+from raptor.config.load import differences, load_config, to_dict, to_yaml
+from raptor.config.schema import describe, groups_in
+from raptor.config.sources import presets
+
+__all__ = ["describe", "differences", "groups_in", "load_config", "presets", "to_dict", "to_yaml"]

@@ -1,0 +1,107 @@
+"""From files and overrides to a dataclass, and back.
+
+A value is looked for in this order: the overrides, the file, the files that it is based on, the dataclass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+
+from raptor.config.checking import raise_problems, split_unknown, validate
+from raptor.config.schema import show
+from raptor.config.sources import parse_overrides, read_files
+from raptor.errors import UserError
+
+T = TypeVar("T")
+
+
+def load_config(
+    cls: type[T], file: str | Path | None = None, overrides: Sequence[str] = (), default: T | None = None
+) -> T:
+    """Read settings.
+
+    Args:
+        cls: frozen dataclass; nested dataclasses are groups.
+        file: YAML file, or the name of a packaged preset. Its key `base` names one file or preset, or a list of them,
+            that it inherits from; relative to itself.
+        overrides: `key=value` each, with dotted keys and YAML values: `task.references.lissajous.interval=[4, 10]`.
+        default: what holds where nothing is said, instead of `cls()`.
+
+    Raises:
+        UserError: names every unknown key, wrong type and impossible value, where it stands and what is allowed.
+    """
+    given = read_files(file) if file is not None else []
+    if overrides:
+        given.append(parse_overrides(overrides))
+    sources, problems = [], []
+    for source in given:
+        known, unknown = split_unknown(cls, source)
+        sources.append(known)
+        problems += unknown
+    base = cls() if default is None else default
+    config, wrong = validate(cls, _merge([to_dict(base), *(source.settings for source in sources)]), sources)
+    raise_problems([*problems, *wrong])
+    assert config is not None
+    return config
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Settings as nested dictionaries and lists."""
+    return cast("dict[str, Any]", _plain(dataclasses.asdict(config)))
+
+
+def to_yaml(config: Any) -> str:
+    """Settings as a YAML document that `load_config` reads back."""
+    text: str = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """Each setting in which two configurations of one kind differ: `batch_size (512, now 256)`."""
+    before, after = dict(_leaves(to_dict(old))), dict(_leaves(to_dict(new)))
+    return [
+        f"{key} ({show(before.get(key))}, now {show(after.get(key))})"
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _merge(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Later documents over earlier ones, group by group; `${key}` stands for the value of another key."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        merged = OmegaConf.merge(*(OmegaConf.create(dict(document)) for document in documents))
+        return cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "the configuration"
+        raise UserError(f"{key} cannot be resolved: {str(error).splitlines()[0]}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (tuple, list)) else value
+
+
+def _leaves(document: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*path, key))
+        else:
+            yield ".".join((*path, key)), value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists on one line, groups over several."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+)

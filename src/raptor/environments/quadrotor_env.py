@@ -1,0 +1,254 @@
+"""N vehicles flying a task at once, torch in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from raptor.compilation import register
+from raptor.environments.carried import CarriedStep, Tensors
+from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
+from raptor.errors import UserError
+from raptor.quadrotor import dynamics
+from raptor.quadrotor.dynamics import Method
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.state import State, components
+from raptor.tasks.reward import norm
+from raptor.tasks.task import Task
+
+Tree = TypeVar("Tree")
+
+
+class Simulator(Protocol):
+    """What may move the vehicles in place of `raptor.quadrotor.step`."""
+
+    def begin(self, quadrotors: Quadrotors, indices: Tensor | None, generator: torch.Generator) -> None:
+        """New episodes begin for the vehicles at `indices` (None: for all), whose parameters are `quadrotors`."""
+
+    def __call__(
+        self,
+        quadrotors: Quadrotors,
+        state: State,
+        action: Tensor,
+        dt: float,
+        *,
+        force: Tensor,
+        torque: Tensor,
+        method: Method,
+    ) -> State:
+        """Advance all vehicles by one step; the arguments are those of `raptor.quadrotor.step`."""
+
+
+class StepResult(NamedTuple):
+    """What one step of N vehicles brought; where an episode ended, the figures are those of that episode."""
+
+    observation: Tensor  # (N, 22) to act upon next: the first one of the new episode where one was begun
+    reward: Tensor  # (N,)
+    terminated: Tensor  # (N,) bool; the vehicle left its bounds
+    truncated: Tensor  # (N,) bool; the episode reached its last step within bounds
+    final_observation: Tensor  # (N, 22) what the step itself led to, whatever was begun afterwards
+    position_error: Tensor  # (N,) m; distance from the target that the step led to
+    episode_return: Tensor  # (N,) the episode's rewards so far, summed; without gradient
+    episode_length: Tensor  # (N,) the episode's steps so far; int64
+
+    @property
+    def done(self) -> Tensor:
+        """(N,) bool; whether the episode ended, for whichever reason."""
+        return self.terminated | self.truncated
+
+
+@register()
+@dataclasses.dataclass(frozen=True)
+class _Progress:
+    """What an environment carries from step to step."""
+
+    episode: Episode
+    episode_return: Tensor  # (N,)
+    episode_length: Tensor  # (N,)
+
+
+class QuadrotorEnv:
+    """A task and N vehicles.
+
+    A step is a pure function of tensors, compiled or not: the gradient of a reward reaches all actions of the same
+    episode since the last `detach`. Tensors that were handed out are never written to.
+
+    Args:
+        quadrotors: N vehicles.
+        task: what is asked of them; `Task()` by default.
+        seed: of the one generator that everything random is drawn from.
+        device: of all tensors; that of the vehicles by default.
+        compile: False runs eagerly.
+        auto_reset: begin a new episode within the step that ended one. Otherwise vehicles fly on until `reset`.
+        resample: True flies a new vehicle of the published distribution in each episode. A function of a number and a
+            generator is asked for that many vehicles instead. `quadrotors` then only say how many to fly, where, and
+            in which precision.
+        method: integrator.
+        simulator: what moves the vehicles instead of `raptor.quadrotor.step`; nothing is compiled then.
+    """
+
+    def __init__(
+        self,
+        quadrotors: Quadrotors,
+        task: Task | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        compile: bool = True,
+        auto_reset: bool = True,
+        resample: bool | Callable[[int, torch.Generator], Quadrotors] = False,
+        method: Method = "rk4",
+        simulator: Simulator | None = None,
+    ) -> None:
+        self.quadrotors = quadrotors.to(device).component_major()
+        self.task = Task() if task is None else task
+        self.auto_reset = auto_reset
+        self.generator = torch.Generator(self.quadrotors.device).manual_seed(seed)
+        self._resample, self._method, self._simulator = resample, method, simulator
+        self._fixed, self._vehicles = pytree.tree_flatten(self.quadrotors)
+        self._leaves: Tensors = []
+        self._structure = pytree.tree_structure(None)
+        self._move = CarriedStep(self._transition, compile and simulator is None)
+
+    def __len__(self) -> int:
+        """Number of vehicles."""
+        return len(self.quadrotors)
+
+    @property
+    def episode(self) -> Episode:
+        """Where the episodes of all vehicles stand."""
+        return self._progress.episode
+
+    @property
+    def observation(self) -> Tensor:
+        """(N, 22) what `reset` or `step` returned last."""
+        return observe(self.episode)
+
+    @property
+    def position_error(self) -> Tensor:
+        """(N,) m; distance of each vehicle from its target."""
+        return _position_error(self.episode)
+
+    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Tensor:
+        """Begin new episodes.
+
+        Args:
+            seed: sets the generator first.
+            mask: (N,) bool; the vehicles whose episode begins anew; all by default.
+
+        Returns:
+            Observation (N, 22) of all vehicles.
+        """
+        if seed is not None:
+            self.generator.manual_seed(seed)
+        if mask is None or not self._leaves:
+            self._leaves, self._structure = pytree.tree_flatten(self._begin(None))
+        else:
+            self._begin_some(mask.to(self.quadrotors.device).nonzero().squeeze(-1))
+        return self.observation
+
+    def step(self, action: Tensor) -> StepResult:
+        """Apply one action to each vehicle for `task.dt` seconds.
+
+        Args:
+            action: (N, 4), one number per rotor; beyond [-1, 1] the motors get it clipped.
+
+        Raises:
+            UserError: the action has another shape, or no episode has begun.
+        """
+        if not self._leaves:
+            raise UserError("no episode has begun: call reset() before step()")
+        if action.shape != (len(self), 4):
+            raise UserError(f"the action must have shape ({len(self)}, 4), got {tuple(action.shape)}")
+        noise = draw_noise(self.task, self.quadrotors.mass, self.generator)[0]
+        given = [*self._fixed, action.to(self.quadrotors.mass), *(draw for draw in noise if draw is not None)]
+        self._leaves, (final, reward, terminated, truncated, error) = self._move(self._leaves, given)
+        result = StepResult(final, reward, terminated, truncated, final, error, *self._leaves[-2:])
+        if not self.auto_reset:
+            return result
+        ended = result.done.nonzero().squeeze(-1)
+        if not len(ended):
+            return result
+        fresh = self._begin_some(ended)
+        return result._replace(observation=_replace_some(final, ended, observe(fresh.episode)))
+
+    def detach(self) -> None:
+        """Cut the gradient: later rewards do not reach the actions taken so far."""
+        self._leaves = [leaf.detach() for leaf in self._leaves]
+
+    @property
+    def _progress(self) -> _Progress:
+        if not self._leaves:
+            raise UserError("no episode has begun: call reset() first")
+        progress: _Progress = pytree.tree_unflatten(self._leaves, self._structure)
+        return progress
+
+    def _transition(self, carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
+        """One step, from the leaves of the progress, the vehicles', the action and the noise."""
+        progress: _Progress = pytree.tree_unflatten(carried, self._structure)
+        quadrotors: Quadrotors = pytree.tree_unflatten(given[: len(self._fixed)], self._vehicles)
+        action, *noise = given[len(self._fixed) :]
+        episode, rating = advance(
+            self.task,
+            quadrotors,
+            progress.episode,
+            action,
+            Noise(*noise),
+            self._method,
+            dynamics.step if self._simulator is None else self._simulator,
+        )
+        length = progress.episode_length + 1
+        truncated = ~rating.terminated & (length >= self.task.episode_steps)
+        moved = _Progress(episode, progress.episode_return + rating.reward.detach(), length)
+        brought = [observe(episode), rating.reward, rating.terminated, truncated, _position_error(episode)]
+        return pytree.tree_leaves(moved), brought
+
+    def _begin(self, indices: Tensor | None) -> _Progress:
+        """Fresh episodes for the vehicles at `indices`, or for all."""
+        quadrotors = self.quadrotors if indices is None else self.quadrotors[indices].component_major()
+        if self._resample:
+            quadrotors = self._draw(len(quadrotors))
+            self.quadrotors = quadrotors if indices is None else _replace_some(self.quadrotors, indices, quadrotors)
+            self._fixed, self._vehicles = pytree.tree_flatten(self.quadrotors)
+        if self._simulator is not None:
+            self._simulator.begin(quadrotors, indices, self.generator)
+        return _Progress(
+            episode=begin_episode(self.task, quadrotors, self.generator),
+            episode_return=torch.zeros_like(quadrotors.mass),
+            episode_length=torch.zeros_like(quadrotors.mass, dtype=torch.int64),
+        )
+
+    def _begin_some(self, indices: Tensor) -> _Progress:
+        fresh = self._begin(indices)
+        self._leaves = pytree.tree_leaves(_replace_some(self._progress, indices, fresh))
+        return fresh
+
+    def _draw(self, num: int) -> Quadrotors:
+        if callable(self._resample):
+            drawn = self._resample(num, self.generator)
+            if len(drawn) != num:
+                raise UserError(f"resample was asked for {num} vehicles and returned {len(drawn)}")
+        else:
+            drawn = sample_quadrotors(num, generator=self.generator)
+        drawn = drawn.to(self.quadrotors.device, self.quadrotors.dtype).component_major()
+        return dataclasses.replace(drawn, names=None, documents=None)
+
+
+def _position_error(episode: Episode) -> Tensor:
+    position, target = components(episode.state.position), components(episode.reference.position)
+    return norm(tuple(x - y for x, y in zip(position, target, strict=True)))
+
+
+def _replace_some(tree: Tree, indices: Tensor, by: Tree) -> Tree:
+    """The population in `tree` with the vehicles at `indices` exchanged; no tensor is written to."""
+
+    def replace(old: Tensor, new: Tensor) -> Tensor:  # along the last axis of memory, so that the layout stays
+        return old.movedim(0, -1).index_copy(-1, indices, new.movedim(0, -1)).movedim(-1, 0)
+
+    replaced: Tree = pytree.tree_map(replace, tree, by)
+    return replaced

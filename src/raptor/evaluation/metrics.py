@@ -1,0 +1,41 @@
+"""What a flight was worth: one number per vehicle and metric."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from raptor.evaluation.rollout import Flights
+from raptor.tasks.reference import Reference
+
+METRICS = ("return", "terminated", "length", "position_rmse", "steady_offset")
+"""Names, in the order of the columns: sum of rewards; 1 where the episode ended before its time; steps flown; m, root mean
+square of the distance from the target; m, length of the mean position error."""
+
+HIGHER_IS_BETTER = frozenset({"return", "length"})
+"""Of the other metrics, less is better."""
+
+
+def table(flights: Flights, reference: Reference, survivors_only: bool = True) -> Tensor:
+    """Metrics of each vehicle, (N, 5), in the order of `METRICS` and in float64.
+
+    Args:
+        flights: what was flown.
+        reference: the references at the start.
+        survivors_only: position errors matter only of vehicles that flew to the end, and the steady offset only of
+            those whose target stood still; NaN for the others. False: they matter for all.
+    """
+    offset = torch.linalg.vector_norm(flights.offset, dim=-1)
+    columns = [flights.returns, flights.terminated, flights.lengths, flights.position_rmse, offset]
+    result = torch.stack([column.double() for column in columns], dim=-1)
+    if survivors_only:
+        lost = flights.terminated
+        result[:, 3] = result[:, 3].masked_fill(lost, torch.nan)
+        result[:, 4] = result[:, 4].masked_fill(lost | _moving(reference), torch.nan)
+    return result
+
+
+def _moving(reference: Reference) -> Tensor:
+    """(N,) bool; whether the target of each vehicle moves."""
+    paths = torch.cat([reference.amplitude, reference.legs], dim=-1)
+    return (reference.langevin_sigma != 0) | (paths != 0).any(dim=-1)

@@ -1,0 +1,97 @@
+"""Means with percentile-bootstrap intervals."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+_CHUNK = 250  # resamples that are held in memory at once
+
+Floats = NDArray[np.float64]
+
+
+class Estimate(NamedTuple):
+    """A mean and its interval; all NaN where there is nothing to average."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """The three numbers by name, None in place of NaN, which JSON does not know."""
+        return {name: number if math.isfinite(number) else None for name, number in self._asdict().items()}
+
+
+class Means(NamedTuple):
+    """Means of M columns in each of S groups, and the same of R resamples."""
+
+    point: Floats  # (S, M)
+    samples: Floats  # (R, S, M)
+
+    def over_groups(self) -> Means:
+        """Mean of the groups, all of equal weight, as a single group; NaN where one of them has no mean."""
+        return Means(self.point.mean(0, keepdims=True), self.samples.mean(1, keepdims=True))
+
+    def estimate(self, group: int, column: int) -> Estimate:
+        """The mean of one column in one group with its percentile interval.
+
+        Resamples without a mean, all of whose entries are NaN, do not count.
+        """
+        samples = self.samples[:, group, column]
+        samples = samples[np.isfinite(samples)]
+        value = float(self.point[group, column])
+        if not (math.isfinite(value) and samples.size):
+            return Estimate(value, math.nan, math.nan)
+        low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return Estimate(value, float(low), float(high))
+
+
+def bootstrap_means(values: ArrayLike, groups: ArrayLike, seed: int = 0, num_resamples: int = RESAMPLES) -> Means:
+    """Resample the rows within each group, with replacement.
+
+    The same seed and the same sizes give the same resampling, so that what is averaged over several tables of the same
+    vehicles is averaged resample by resample.
+
+    Args:
+        values: (n, M); NaN entries are left out of their column's mean.
+        groups: (n,) integers from 0 to S - 1.
+        seed: of the resampling.
+        num_resamples: R.
+
+    Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), percentile interval, stratified.
+    """
+    table, labels = np.asarray(values, dtype=np.float64), np.asarray(groups)
+    generator = np.random.default_rng(seed)
+    members = [table[labels == group] for group in range(int(labels.max()) + 1)]
+    point = np.stack([_means(np.ones((1, len(rows))), rows)[0] for rows in members])
+    samples = np.stack([_resampled_means(rows, num_resamples, generator) for rows in members], axis=1)
+    return Means(point, samples)
+
+
+def average(tables: list[Means]) -> Means:
+    """Mean of several tables of the same shape, resample by resample; NaN where one of them has no mean."""
+    return Means(np.mean([t.point for t in tables], axis=0), np.mean([t.samples for t in tables], axis=0))
+
+
+def _resampled_means(rows: Floats, num_resamples: int, generator: np.random.Generator) -> Floats:
+    """(R, M) means of resamples of the rows (n, M)."""
+    num, parts = len(rows), []
+    for first in range(0, num_resamples, _CHUNK):
+        size = min(_CHUNK, num_resamples - first)
+        drawn = generator.integers(num, size=(size, num)) + num * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * num).reshape(size, num)
+        parts.append(_means(counts.astype(np.float64), rows))
+    return np.concatenate(parts)
+
+
+def _means(weights: Floats, rows: Floats) -> Floats:
+    """(R, M) weighted means of the entries that are not NaN; NaN where there is none."""
+    valid = np.isfinite(rows)
+    total = weights @ np.where(valid, rows, 0.0)
+    num = weights @ valid.astype(np.float64)
+    return np.divide(total, num, out=np.full_like(total, np.nan), where=num > 0)

@@ -1,0 +1,173 @@
+"""Export to ONNX: one step of the policy, its hidden state going in and coming out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from raptor.errors import UserError
+from raptor.nn.atomic import PathLike, replacing
+from raptor.nn.cards import plain_card
+from raptor.nn.checkpoint import assemble
+from raptor.nn.onnx_policy import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
+from raptor.nn.policy import RaptorPolicy
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+TOLERANCE = 1e-4
+"""Largest error / (1 + abs(value)) that verification allows; float32 rounding gives 1e-6."""
+
+
+class ExportError(UserError):
+    """What was written differs from the policy it was written from."""
+
+
+class _Step(nn.Module):
+    """The policy's step in rows of (batch, features), which exports to plain matrix products."""
+
+    def __init__(self, policy: RaptorPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        p = self.policy.tensors()
+        x = torch.relu(nn.functional.linear(observation, p.input_weight, p.input_bias))
+        input_r, input_z, input_n = nn.functional.linear(x, p.gru_weight_ih, p.gru_bias_ih).chunk(3, dim=-1)
+        hidden_r, hidden_z, hidden_n = nn.functional.linear(hidden, p.gru_weight_hh, p.gru_bias_hh).chunk(3, dim=-1)
+        reset = torch.sigmoid(input_r + hidden_r)
+        update = torch.sigmoid(input_z + hidden_z)
+        candidate = torch.tanh(input_n + reset * hidden_n)
+        following = candidate + update * (hidden - candidate)
+        return nn.functional.linear(following, p.output_weight, p.output_bias), following
+
+
+def export_onnx(policy: RaptorPolicy | OnnxPolicy, path: PathLike, tolerance: float = TOLERANCE) -> float:
+    """Write a policy as ONNX and verify the file against torch over 500 recurrent steps.
+
+    The model takes observation (batch, D) and hidden (batch, H) and gives action (batch, A) and next_hidden (batch, H),
+    in float32, for any batch. Its metadata holds the initial hidden state and the policy's card as JSON.
+
+    Args:
+        policy: a policy on any device; it is left as it is.
+        path: the file (`*.onnx`), which appears complete and verified, or not at all.
+        tolerance: bound on the error / (1 + abs(value)).
+
+    Returns:
+        The largest absolute error of an action or a hidden state.
+
+    Raises:
+        UserError: the policy is ONNX already, its weights are not finite, or the file cannot be written.
+        ExportError: the written model differs from the policy; a file that was there is left as it was.
+    """
+    target = Path(path)
+    if isinstance(policy, OnnxPolicy):
+        raise UserError(f"cannot export to {target}: the policy is ONNX already, give the checkpoint it was made from")
+    if target.suffix.lower() != ".onnx":
+        raise UserError(f"an ONNX file ends in .onnx, got {target}: choose another name")
+    architecture = {name: getattr(policy, name) for name in ("observation_dim", "hidden_dim", "action_dim")}
+    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in policy.state_dict().items()}
+    original = assemble(architecture, weights, f"the policy to be written to {target}")
+    original.card = plain_card(policy.card)
+    model = _convert(original)
+    with replacing(target) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        return verify_onnx(original, temporary, tolerance=tolerance, name=target)
+
+
+@torch.no_grad()
+def verify_onnx(
+    policy: RaptorPolicy,
+    path: PathLike,
+    num_steps: int = 500,
+    batch_sizes: Sequence[int] = (1, 7),
+    tolerance: float = TOLERANCE,
+    name: PathLike | None = None,
+) -> float:
+    """Fly an ONNX file and its original side by side on normally distributed observations, each with its own memory.
+
+    Args:
+        policy: the original, in float32 on the CPU.
+        path: the ONNX file.
+        num_steps: recurrent steps.
+        batch_sizes: each is flown.
+        tolerance: bound on the error / (1 + abs(value)).
+        name: what an error calls the file.
+
+    Returns:
+        The largest absolute error of an action or a hidden state.
+
+    Raises:
+        UserError: the file cannot be read.
+        ExportError: an error is beyond the tolerance.
+    """
+    exported = OnnxPolicy(path)
+    largest = 0.0
+    generator = torch.Generator().manual_seed(0)
+    for batch_size in batch_sizes:
+        observations = torch.randn(num_steps, batch_size, policy.observation_dim, generator=generator)
+        hidden, exported_hidden = policy.initial_hidden_state(batch_size), exported.initial_hidden_state(batch_size)
+        for t, observation in enumerate(observations):
+            action, hidden = policy(observation, hidden)
+            exported_action, exported_hidden = exported(observation, exported_hidden)
+            for ours, theirs in ((action, exported_action), (hidden, exported_hidden)):
+                error = (theirs - ours).abs()
+                worst = (error / (1 + ours.abs())).max().item()
+                if not worst <= tolerance:
+                    raise ExportError(
+                        f"{name or path} differs from the policy by {error.max().item():.2g} after {t + 1} steps "
+                        f"(batch {batch_size}, allowed {tolerance:.2g}): please report this with `raptor doctor`"
+                    )
+                largest = max(largest, error.max().item())
+    return largest
+
+
+def _convert(policy: RaptorPolicy) -> onnx.ModelProto:
+    import onnx
+
+    example = (torch.zeros(2, policy.observation_dim), torch.zeros(2, policy.hidden_dim))
+    batch = torch.export.Dim("batch")
+    with _quiet():
+        program = torch.onnx.export(
+            _Step(policy).eval(),
+            example,
+            dynamo=True,
+            external_data=False,
+            opset_version=OPSET,
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            dynamic_shapes=({0: batch}, {0: batch}),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]  # where the exporter found it, paths of this machine among it
+    metadata = {INITIAL_HIDDEN_STATE: json.dumps(policy.initial_hidden.tolist()), CARD: json.dumps(policy.card)}
+    onnx.helper.set_model_props(model, metadata)  # in place of the exporter's own
+    onnx.checker.check_model(model)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter from talking: it prints its progress, warns and logs about its own parts."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

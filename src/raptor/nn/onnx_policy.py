@@ -1,0 +1,156 @@
+"""A policy that runs from an ONNX file, for evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raptor.errors import UserError
+from raptor.nn.atomic import PathLike
+from raptor.nn.policy import check_step
+
+INPUTS = ("observation", "hidden")
+OUTPUTS = ("action", "next_hidden")
+INITIAL_HIDDEN_STATE = "initial_hidden_state"
+CARD = "card"
+
+
+class OnnxPolicy:
+    """A recurrent policy in an ONNX file, run by onnxruntime on the CPU; offers what evaluation asks of `RaptorPolicy`.
+
+    The file has the inputs observation (batch, D) and hidden (batch, H) and the outputs action (batch, A) and
+    next_hidden (batch, H), with a dynamic batch. Its metadata may hold the initial hidden state, which is zero
+    otherwise, and a card, both as JSON.
+
+    Args:
+        path: the file.
+        device: where `initial_hidden_state` lives; results live where the observations do.
+
+    Raises:
+        UserError: onnxruntime is missing or cannot read the file, or the file holds another architecture.
+    """
+
+    def __init__(self, path: PathLike, device: torch.device | str = "cpu") -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError(f"running {path} needs onnxruntime, which is missing: pip install onnxruntime") from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions have no common base of their own
+            raise UserError(f"{path} is truncated, damaged or no ONNX file: {_first_line(error)}") from error
+        self.observation_dim, self.hidden_dim, self.action_dim = self._dimensions(path)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.initial_hidden = self._initial_hidden(metadata, path).to(device)
+        self.card: dict[str, Any] = _json(metadata.get(CARD, "{}"), dict, CARD, path)
+        self._hidden: Tensor | None = None
+        self._try(path)
+
+    def __call__(self, observation: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One step, without a gradient.
+
+        Args:
+            observation: (..., D).
+            hidden: (..., H); the initial hidden state by default.
+
+        Returns:
+            Action (..., A) and the next hidden state (..., H).
+        """
+        check_step(observation, hidden, self.observation_dim, self.hidden_dim)
+        shape = observation.shape[:-1]
+        if hidden is None:
+            hidden = self.initial_hidden_state(*shape)
+        inputs = (observation.reshape(-1, self.observation_dim), hidden.reshape(-1, self.hidden_dim))
+        arrays = [tensor.detach().to("cpu", torch.float32).contiguous().numpy() for tensor in inputs]
+        action, following = self._session.run(OUTPUTS, dict(zip(INPUTS, arrays, strict=True)))
+        return (
+            torch.from_numpy(action).to(observation).reshape(*shape, self.action_dim),
+            torch.from_numpy(following).to(observation).reshape(*shape, self.hidden_dim),
+        )
+
+    def initial_hidden_state(self, *shape: int) -> Tensor:
+        """The hidden state of a fresh start, (*shape, H)."""
+        return self.initial_hidden.expand(*shape, self.hidden_dim).clone()
+
+    def reset(self) -> None:
+        """Forget: the next `evaluate_step` starts from the initial hidden state."""
+        self._hidden = None
+
+    def evaluate_step(self, observation: Tensor) -> Tensor:
+        """Action for one observation (..., D), keeping the hidden state from call to call."""
+        action, self._hidden = self(observation, self._hidden)
+        return action
+
+    def get_hidden_state(self) -> Tensor | None:
+        """The hidden state that `evaluate_step` left, or None after a reset."""
+        return None if self._hidden is None else self._hidden.clone()
+
+    def set_hidden_state(self, hidden: Tensor | None) -> None:
+        """Set the hidden state (..., H) that the next `evaluate_step` starts from; None resets."""
+        if hidden is not None and hidden.shape[-1] != self.hidden_dim:
+            raise ValueError(f"the hidden state has {self.hidden_dim} numbers, got shape {tuple(hidden.shape)}")
+        self._hidden = None if hidden is None else hidden.clone()
+
+    def _dimensions(self, path: PathLike) -> tuple[int, int, int]:
+        ports = {port.name: port for port in (*self._session.get_inputs(), *self._session.get_outputs())}
+        if set(ports) != {*INPUTS, *OUTPUTS}:
+            raise UserError(
+                f"{path} holds another architecture: it connects {', '.join(ports)}, a policy's file connects "
+                f"{', '.join((*INPUTS, *OUTPUTS))}"
+            )
+        for name, port in ports.items():
+            batch, *sizes = port.shape or [None]
+            if (
+                port.type != "tensor(float)"
+                or isinstance(batch, int)
+                or len(sizes) != 1
+                or not isinstance(sizes[0], int)
+            ):
+                raise UserError(
+                    f"{name} must be tensor(float) of shape (any batch, a number), got {port.type} of shape "
+                    f"{port.shape} ({path}): export it again with a dynamic batch"
+                )
+        observation, hidden, action, following = (ports[name].shape[1] for name in (*INPUTS, *OUTPUTS))
+        if hidden != following:
+            raise UserError(f"hidden and next_hidden must be of one size, got {hidden} and {following} ({path})")
+        return observation, hidden, action
+
+    def _initial_hidden(self, metadata: dict[str, str], path: PathLike) -> Tensor:
+        numbers = _json(metadata.get(INITIAL_HIDDEN_STATE, "[]"), list, INITIAL_HIDDEN_STATE, path)
+        try:
+            hidden = torch.tensor(numbers or [0.0] * self.hidden_dim, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            hidden = torch.full((), torch.nan)
+        if hidden.shape != (self.hidden_dim,) or not hidden.isfinite().all():
+            raise UserError(f"{INITIAL_HIDDEN_STATE} must be {self.hidden_dim} finite numbers, got {numbers} ({path})")
+        return hidden
+
+    def _try(self, path: PathLike) -> None:
+        observation = torch.zeros(2, self.observation_dim)
+        try:
+            action, hidden = self(observation, self.initial_hidden_state(2).cpu())
+        except Exception as error:
+            raise UserError(f"{path} cannot be run: {_first_line(error)}") from error
+        if not (action.isfinite().all() and hidden.isfinite().all()):
+            raise UserError(f"{path} gives an action that is not finite: its weights are damaged")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no message"])[0]
+
+
+def _json(text: str, kind: type, name: str, path: PathLike) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, kind):
+        raise UserError(f"the metadata {name} must be a JSON {kind.__name__}, got {text[:60]!r} ({path})")
+    return value

@@ -1,0 +1,92 @@
+"""The jobs: settings, a learner and a run folder put together."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from raptor.config import differences, load_config, to_yaml
+from raptor.devices import find_device
+from raptor.errors import UserError
+from raptor.training.direct import DirectLearner
+from raptor.training.host import memory_explained
+from raptor.training.progress import ProgressFunction, stop_on_signal
+from raptor.training.run import RunFolder
+from raptor.training.session import JOB, RunSummary, Session, TrainDirectConfig
+
+__all__ = ["JOB", "RunSummary", "TrainDirectConfig", "load_run_config", "train_direct"]
+
+
+def train_direct(
+    output: str | os.PathLike[str],
+    config: TrainDirectConfig | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: ProgressFunction | None = None,
+) -> RunSummary:
+    """Train a policy through the simulator's gradient, in a run folder.
+
+    A run that was killed at any moment and resumed gives bit for bit what it would have given without, on the same
+    machine with as many threads.
+
+    Args:
+        output: the run folder.
+        config: the settings; by default those of the run that is resumed, or else the default ones.
+        seed: instead of that of the settings.
+        device: instead of that of the settings.
+        resume: go on with the run in `output`; start it where there is none.
+        overwrite: delete what an earlier run wrote to `output`.
+        progress: called after each update and around each validation.
+
+    Raises:
+        UserError: the folder holds a run and neither `resume` nor `overwrite` is given, the settings differ from those
+            of the run to be resumed, the device is missing, the batch does not fit into memory, the disk is full.
+    """
+    folder = RunFolder(output, JOB)
+    going_on = folder.check(resume, overwrite)
+    stored = load_run_config(output) if going_on else None
+    config = stored or TrainDirectConfig() if config is None else config
+    config = dataclasses.replace(
+        config,
+        seed=config.seed if seed is None else seed,
+        device=config.device if device is None else device,
+    )
+    if stored is not None and (changed := differences(stored, config)):
+        raise UserError(
+            f"the run in {folder.path} was begun with other settings: {', '.join(changed)}; "
+            "resume it without them, or choose another output folder"
+        )
+    folder.checkpoints.keep = config.keep_checkpoints
+    find_device(config.device)
+    with memory_explained(f"batch_size {config.batch_size}"):
+        learner = DirectLearner(config, config.seed, config.device, config.compile)
+        try:
+            folder.open(to_yaml(config), resume, overwrite)
+            with stop_on_signal() as stop:
+                return Session(folder, config, learner, progress).run(stop)
+        finally:
+            folder.close()
+
+
+def load_run_config(
+    run: str | os.PathLike[str], file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
+) -> TrainDirectConfig:
+    """The settings of a run: those that it was begun with, under those that are given now.
+
+    Args:
+        run: the run folder.
+        file: see `load_config`.
+        overrides: see `load_config`.
+        resume: False ignores what the folder holds.
+
+    Raises:
+        UserError: see `load_config`.
+    """
+    stored = None
+    if resume and RunFolder(run, JOB).holds_run():
+        stored = load_config(TrainDirectConfig, Path(run) / "config.yaml")
+    return load_config(TrainDirectConfig, file, overrides, default=stored)

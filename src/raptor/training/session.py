@@ -1,0 +1,212 @@
+"""The loop of a training job: update, record, validate, write checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from raptor.atomic import write_atomically
+from raptor.config import to_dict
+from raptor.limits import at_least, limits
+from raptor.nn.checkpoint import save_policy
+from raptor.training.direct import DirectConfig, DirectLearner
+from raptor.training.host import host
+from raptor.training.progress import Clock, Progress, ProgressFunction, StopRequest
+from raptor.training.run import RunFolder
+
+JOB = "train-direct"
+
+
+@dataclasses.dataclass(frozen=True)
+@limits(
+    checkpoint_interval=at_least(1),
+    keep_checkpoints=at_least(1),
+    validation_interval=at_least(0),
+    num_validation=at_least(1),
+)
+class TrainDirectConfig(DirectConfig):
+    """Settings of `raptor train-direct`: those of the learner, and those of the run."""
+
+    seed: int = 0  # of the weights, the vehicles and everything else that is drawn
+    device: str = "cpu"  # cpu, cuda, or cuda:1 and so on
+    compile: bool = True  # false runs uncompiled: at once, but several times slower
+    checkpoint_interval: int = 100  # updates between two checkpoints; the last update writes one in any case
+    keep_checkpoints: int = 3  # how many of the newest checkpoints stay
+    validation_interval: int = 100  # updates between two validations, the last update being validated too; 0: never
+    num_validation: int = 2048  # episodes of a validation; whole batches are flown, so a multiple of batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """What a job did."""
+
+    output: Path
+    finished: bool  # False where it was asked to stop before its last update
+    num_updates: int
+    wall_clock_s: float  # of all sessions of the run, compilation included
+    updates_per_s: float  # of the last session, compilation excluded
+    env_steps: int
+    validation: dict[str, float]  # of the last policy; empty where no validation happened
+    best: dict[str, float]  # update, return, terminated and length of the best policy by its return; may be empty
+    diverged: int  # vehicles that left their bounds and were replaced
+    skipped: int  # updates that were left out because their gradient was not finite
+
+
+class Session:
+    """One session of a run: from its beginning, or from where an earlier session left off."""
+
+    def __init__(
+        self, folder: RunFolder, config: TrainDirectConfig, learner: DirectLearner, progress: ProgressFunction | None
+    ) -> None:
+        self.folder, self.config, self.learner, self.progress = folder, config, learner, progress
+        self.clock = Clock()
+        self.values: dict[str, float] = {}
+        self.validation: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self.best_weights: dict[str, torch.Tensor] = {}
+
+    def run(self, stop: StopRequest) -> RunSummary:
+        """Go on until the last update, or until someone asks to stop."""
+        config, learner, folder = self.config, self.learner, self.folder
+        self._restore()
+        folder.record_from(learner.update_count)
+        folder.log(", ".join(f"{name} {fact}" for name, fact in host(config.device).items()))
+        folder.log(f"begins after update {learner.update_count} of {config.num_updates}")
+        self._tell("compiling" if config.compile else "training")
+        saved = learner.update_count
+        while learner.update_count < config.num_updates and not stop.made:
+            self.values = learner.update()
+            self.clock.tick()
+            update = learner.update_count
+            last = update == config.num_updates
+            folder.record(update, {f"training/{name}": value for name, value in self.values.items()} | self._rates())
+            self._tell("training")
+            if config.validation_interval and (update % config.validation_interval == 0 or last):
+                self._validate()
+            if update % config.checkpoint_interval == 0 or last:
+                self._save()
+                saved = update
+        if saved != learner.update_count:
+            self._save()
+        return self._summarise()
+
+    def _restore(self) -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = self.folder.checkpoints.newest()
+        for warning in caught:
+            self.folder.log(f"warning: {warning.message}")
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        if found is None:
+            return
+        path, document = found
+        training = document["training"]
+        self.learner.load_state_dict(training["learner"])
+        self.validation, self.best = dict(training["validation"]), dict(training["best"])
+        self.best_weights = dict(training["best_weights"])
+        self.clock = Clock(training["elapsed_s"])
+        if self.best and not self.folder.checkpoints.best.exists():
+            self._save_best()
+        self.folder.log(f"going on from {path.name}")
+
+    def _validate(self) -> None:
+        self._tell("validating")
+        learner, update = self.learner, self.learner.update_count
+        result = learner.validate(learner.policy, self.config.num_validation)
+        self.validation = {"update": update, **result}
+        self.folder.record(update, {f"validation/{name}": value for name, value in result.items()})
+        self.folder.log(f"update {update}: validation {', '.join(f'{k} {v:.5g}' for k, v in result.items())}")
+        if math.isfinite(result["return"]) and result["return"] > self.best.get("return", -math.inf):
+            self.best = self.validation
+            self.best_weights = {name: tensor.cpu().clone() for name, tensor in learner.policy.state_dict().items()}
+            self._save_best()
+        self._tell("training")
+
+    def _save_best(self) -> None:
+        policy = type(self.learner.policy)(hidden_dim=self.config.hidden_dim)
+        policy.load_state_dict(self.best_weights)
+        save_policy(policy, self.folder.checkpoints.best, self._card(int(self.best["update"]), self.best))
+
+    def _save(self) -> None:
+        learner = self.learner
+        training = {
+            "learner": learner.state_dict(),
+            "validation": self.validation,
+            "best": self.best,
+            "best_weights": self.best_weights,
+            "elapsed_s": self.clock.elapsed_s,
+        }
+        card = self._card(learner.update_count, self.validation)
+        path = self.folder.checkpoints.write(learner.update_count, learner.policy, card, training)
+        self.folder.log(f"update {learner.update_count}: wrote {path.name}")
+
+    def _card(self, update: int, validation: dict[str, float]) -> dict[str, Any]:
+        config, policy = self.config, self.learner.policy
+        width = policy.hidden_dim
+        return {
+            "what": f"dense {policy.observation_dim}-{width} ReLU, GRU {width}, dense {width}-{policy.action_dim}; "
+            f"{policy.num_parameters} parameters",
+            "training": f"through the gradient of the simulator: update {update} of {config.num_updates}, "
+            f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps",
+            "command": f"raptor {JOB} with the settings below",
+            "results": {f"validation {name}": value for name, value in validation.items()} or "not validated",
+            "licence": "MIT",
+            "raptor-python": importlib.metadata.version("raptor-python"),
+            "settings": to_dict(config),
+        }
+
+    def _rates(self) -> dict[str, float]:
+        rate = self.clock.updates_per_s
+        per_update = self.config.batch_size * self.config.segment_steps
+        return {
+            "speed/elapsed_s": self.clock.elapsed_s,
+            "speed/updates_per_s": rate,
+            "speed/env_steps_per_s": rate * per_update,
+        }
+
+    def _tell(self, stage: Literal["compiling", "training", "validating"]) -> None:
+        if self.progress is None:
+            return
+        config, done = self.config, self.learner.update_count
+        rates = self._rates()
+        rate = rates["speed/updates_per_s"]
+        self.progress(
+            Progress(
+                stage=stage,
+                update=done,
+                num_updates=config.num_updates,
+                elapsed_s=rates["speed/elapsed_s"],
+                updates_per_s=rate,
+                env_steps_per_s=rates["speed/env_steps_per_s"],
+                remaining_s=(config.num_updates - done) / rate if rate else math.nan,
+                values=self.values,
+                validation=self.validation,
+                best_return=self.best.get("return"),
+            )
+        )
+
+    def _summarise(self) -> RunSummary:
+        learner, config = self.learner, self.config
+        summary = RunSummary(
+            output=self.folder.path,
+            finished=learner.update_count >= config.num_updates,
+            num_updates=learner.update_count,
+            wall_clock_s=self.clock.elapsed_s,
+            updates_per_s=self.clock.updates_per_s,
+            env_steps=learner.update_count * config.batch_size * config.segment_steps,
+            validation=self.validation,
+            best=self.best,
+            diverged=learner.diverged_count,
+            skipped=learner.skipped_count,
+        )
+        document = {**dataclasses.asdict(summary), "output": str(summary.output), "host": host(config.device)}
+        write_atomically(self.folder.summary, f"{json.dumps(document, indent=2)}\n")
+        self.folder.log(f"{'finished' if summary.finished else 'stopped'} after {summary.wall_clock_s:.1f} s")
+        return summary

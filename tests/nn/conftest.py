@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from raptor.nn import RaptorPolicy
+
+
+@pytest.fixture
+def policy():
+    """A policy of the published size, its weights large and its initial hidden state not zero."""
+    return random_policy()
+
+
+def random_policy(hidden_dim=16, dtype=torch.float32, seed=0):
+    policy = RaptorPolicy(hidden_dim=hidden_dim).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=dtype) * 0.4)
+    return policy
+
+
+@pytest.fixture
+def make_policy():
+    return random_policy

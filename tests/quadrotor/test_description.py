@@ -1,0 +1,317 @@
+"""What an owner knows becomes a full vehicle; what the owner does not know is estimated and said."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raptor.errors import UserError
+from raptor.quadrotor import Quadrotors, from_description, platforms, validate
+from raptor.quadrotor.description_file import KEYS
+from raptor.quadrotor.estimates import inertia_of_frame
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "my_quadrotor.yaml"
+KNOWN = {
+    "mass": 1.5,
+    "arm_length": 0.2,
+    "inertia": [0.015, 0.016, 0.028],
+    "thrust_to_weight": 2.5,
+    "hover_throttle": 0.5,
+    "motor_time_constant": {"rising": 0.03, "falling": 0.06},
+    "propeller_torque_constant": 0.012,
+    "front_right_spin": "counterclockwise",
+}
+
+
+def describe(**changes):
+    content = {**KNOWN, **changes}
+    return from_description({key: value for key, value in content.items() if value is not None}, torch.float64)
+
+
+def fields(estimates):
+    return [estimate.field for estimate in estimates]
+
+
+def test_what_is_known_is_taken_over_and_nothing_is_estimated():
+    vehicle, estimates = describe()
+    assert estimates == ()
+    assert vehicle.mass.item() == 1.5
+    assert vehicle.arm_length.item() == pytest.approx(0.2)
+    assert torch.diagonal(vehicle.inertia[0]).tolist() == [0.015, 0.016, 0.028]
+    assert vehicle.thrust_to_weight.item() == pytest.approx(2.5)
+    assert vehicle.hover_throttle.item() == pytest.approx(0.5)
+    assert vehicle.rotor_time_constants_rising.tolist() == [[0.03] * 4]
+    assert vehicle.rotor_time_constants_falling.tolist() == [[0.06] * 4]
+    assert vehicle.rotor_torque_constants.tolist() == [[0.012] * 4]
+    assert vehicle.rotor_torque_directions[0, :, 2].tolist() == [-1, 1, -1, 1]
+    assert vehicle.names == ("my_quadrotor",)
+
+
+def test_boxes_are_scaled_to_the_arms_as_in_training():
+    vehicle, _ = describe()
+    assert vehicle.position_threshold.item() == pytest.approx(4.0)
+    assert vehicle.max_position.item() == pytest.approx(2.0)
+
+
+def test_the_example_file_is_read_and_says_what_it_estimates():
+    vehicle, estimates = from_description(EXAMPLE)
+    assert vehicle.dtype == torch.float32
+    assert vehicle.names == ("my_quadrotor",)
+    assert fields(estimates) == ["inertia", "hover_throttle", "propeller_torque_constant"]
+    assert "kg m^2 (mass spread evenly over a box of the size)" in str(estimates[0])
+    assert str(estimates[2]) == (
+        "propeller_torque_constant = 0.00889 N m per N (0.07 times the diameter of the propeller)"
+    )
+
+
+def test_the_example_file_mentions_every_key():
+    text = EXAMPLE.read_text()
+    assert all(f"{key}:" in text for key in KEYS)
+
+
+def test_the_mass_alone_is_enough():
+    vehicle, estimates = from_description({"mass": 1.0}, torch.float64)
+    assert fields(estimates) == [
+        "arm_length",
+        "inertia",
+        "thrust_to_weight",
+        "hover_throttle",
+        "motor_time_constant",
+        "propeller_torque_constant",
+        "front_right_spin",
+    ]
+    assert vehicle.arm_length.item() == pytest.approx(0.2)
+    assert vehicle.thrust_to_weight.item() == pytest.approx(3.3)
+    assert vehicle.rotor_torque_constants[0, 0] == 0.016
+    assert vehicle.rotor_time_constants_rising[0, 0] == 0.04
+
+
+def test_a_described_vehicle_can_be_saved_and_read(tmp_path):
+    vehicle, _ = from_description(EXAMPLE, torch.float64)
+    (path,) = vehicle.save(tmp_path)
+    assert path.name == "my_quadrotor.json"
+    again = Quadrotors.from_json(path, torch.float64)
+    assert all(torch.equal(a, b) for a, b in zip(vehicle.tensors().values(), again.tensors().values(), strict=True))
+
+
+def test_the_precision_of_the_tensors_does_not_reach_the_file():
+    single, double = from_description(EXAMPLE)[0], from_description(EXAMPLE, torch.float64)[0]
+    assert single.dtype == torch.float32
+    assert single.to_dicts() == double.to_dicts()
+    assert single.to_dicts()[0]["mdp"]["termination"]["position_threshold"] == double.position_threshold.item()
+
+
+@pytest.mark.parametrize(
+    ("geometry", "front_right"),
+    [
+        ({"arm_length": 0.2 * math.sqrt(2)}, [0.2, -0.2, 0]),
+        ({"arm_length": None, "arm_offset": [0.1, 0.2]}, [0.1, -0.2, 0]),
+        ({"arm_length": None, "inertia": None, "size": [0.2, 0.4, 0.1]}, [0.1, -0.2, 0]),
+        (
+            {
+                "arm_length": None,
+                "motor_positions": {
+                    "front_left": [0.3, 0.1],
+                    "back_left": [-0.1, 0.1, 0.01],
+                    "back_right": [-0.1, -0.1],
+                    "front_right": [0.3, -0.1, 0.02],
+                },
+            },
+            [0.3, -0.1, 0.02],
+        ),
+    ],
+)
+def test_every_way_to_say_where_the_motors_are(geometry, front_right):
+    vehicle, _ = describe(**geometry)
+    assert vehicle.rotor_positions[0, 0].tolist() == pytest.approx(front_right)
+    assert torch.equal(
+        vehicle.rotor_positions[0, :, :2].sign(), torch.tensor([[1, -1], [-1, -1], [-1, 1], [1, 1]]).double()
+    )
+
+
+def test_the_inertia_of_a_box():
+    vehicle, estimates = describe(inertia=None, size=[0.3, 0.2, 0.1])
+    expected = [1.5 * (0.04 + 0.01) / 12, 1.5 * (0.09 + 0.01) / 12, 1.5 * (0.09 + 0.04) / 12]
+    assert torch.diagonal(vehicle.inertia[0]).tolist() == pytest.approx(expected)
+    assert fields(estimates) == ["inertia"]
+
+
+def test_the_inertia_may_be_a_full_matrix():
+    matrix = [[0.015, 0.001, 0], [0.001, 0.016, 0], [0, 0, 0.028]]
+    assert describe(inertia=matrix)[0].inertia[0].tolist() == matrix
+
+
+def test_estimated_inertias_are_within_a_factor_of_every_platform():
+    for vehicle in (platforms(torch.float64)[i] for i in range(9)):
+        estimate = inertia_of_frame(vehicle.mass.item(), vehicle.rotor_positions[0].tolist())
+        ratio = np.array(estimate.value) / torch.diagonal(vehicle.inertia[0]).numpy()
+        assert (ratio > 0.45).all()
+        assert (ratio < 1.5).all()
+
+
+def test_thrust_is_quadratic_in_the_throttle_where_the_hover_throttle_is_unknown():
+    vehicle, estimates = describe(hover_throttle=None)
+    assert fields(estimates) == ["hover_throttle"]
+    assert vehicle.rotor_thrust_coefficients[0, 0, :2].tolist() == [0, 0]
+    assert vehicle.hover_throttle.item() == pytest.approx(estimates[0].value) == pytest.approx(2.5**-0.5)
+
+
+def test_the_hover_throttle_tells_the_thrust_where_that_is_unknown():
+    vehicle, estimates = describe(thrust_to_weight=None)
+    assert vehicle.thrust_to_weight.item() == pytest.approx(4.0)
+    assert vehicle.hover_throttle.item() == pytest.approx(0.5)
+    assert fields(estimates) == ["thrust_to_weight"]
+
+
+def test_the_thrust_of_a_motor_may_be_given_instead():
+    vehicle, _ = describe(thrust_to_weight=None, max_thrust_per_motor=2.5 * 1.5 * 9.81 / 4)
+    assert vehicle.thrust_to_weight.item() == pytest.approx(2.5)
+
+
+def test_a_single_time_constant_serves_for_both_directions():
+    for given_ in (0.05, {"falling": 0.05}, {"rising": 0.05}):
+        vehicle, estimates = describe(motor_time_constant=given_)
+        assert vehicle.rotor_time_constants_rising.tolist() == vehicle.rotor_time_constants_falling.tolist()
+        assert vehicle.rotor_time_constants_rising[0, 0] == 0.05
+        assert len(estimates) == isinstance(given_, dict)
+
+
+def test_yaml_may_write_numbers_with_an_exponent(tmp_path):
+    file = tmp_path / "drone.yaml"
+    file.write_text("mass: 1\narm_length: 2e-1\ninertia: [15e-3, 1.6e-2, 28e-3]\n")
+    assert torch.diagonal(from_description(file)[0].inertia[0]).tolist() == pytest.approx([0.015, 0.016, 0.028])
+
+
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
+def test_the_sense_of_rotation_mirrors_the_yaw_torque():
+    vehicle, _ = describe(front_right_spin="clockwise")
+    assert vehicle.rotor_torque_directions[0, :, 2].tolist() == [1, -1, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mass": None}, "mass is missing"),
+        ({"mass": -1}, r"mass must be a positive number \(kg\), got -1"),
+        ({"mass": "heavy"}, "mass must be a positive number .* got 'heavy'"),
+        ({"mass": True}, "mass must be a positive number .* got True"),
+        ({"mass": math.nan}, "mass must be a positive number .* got nan"),
+        ({"mass": [1]}, r"mass must be a positive number .* got \[1\]"),
+        ({"colour": "red"}, "unknown key colour.*: the keys are name, mass, arm_length"),
+        ({"name": 7}, "name must be text, got 7"),
+        ({"arm_offset": [0.1, 0.1]}, "arm_length and arm_offset exclude each other"),
+        ({"size": [0.1, 0.1, 0.1]}, "inertia and size exclude each other"),
+        ({"max_thrust_per_motor": 10}, "max_thrust_per_motor and thrust_to_weight exclude each other"),
+        ({"propeller_diameter": 0.1}, "propeller_torque_constant and propeller_diameter exclude each other"),
+        ({"arm_length": 0}, r"arm_length must be a positive number \(m\), got 0"),
+        ({"arm_length": None, "arm_offset": [0.1]}, "arm_offset must be 2 positive numbers"),
+        ({"arm_length": None, "arm_offset": 0.1}, "arm_offset must be 2 positive numbers"),
+        ({"arm_length": None, "motor_positions": [0.1]}, "motor_positions must have the keys front_right, back_right"),
+        ({"arm_length": None, "motor_positions": {}}, "motor_positions needs front_right"),
+        (
+            {"arm_length": None, "motor_positions": {"front_right": [0.1, 0.1]}},
+            "motor_positions must have front_right at x > 0 and y < 0",
+        ),
+        ({"arm_length": None, "motor_positions": {"front": [0.1, 0.1]}}, r"unknown key motor_positions\.front"),
+        ({"inertia": [0.1, 0.1]}, "inertia must be 3 positive numbers"),
+        ({"inertia": [0.1, 0.1, -0.1]}, "inertia must be 3 positive numbers"),
+        ({"inertia": 0.1}, "inertia must be 3 positive numbers"),
+        ({"inertia": []}, "inertia must be"),
+        ({"inertia": [[0.1, 0], [0, 0.1]]}, "inertia must be .* a 3x3 matrix"),
+        ({"inertia": [[0.1, 0, 0], [0, 0.1, 0], [0, 0, "x"]]}, "inertia must be .* a 3x3 matrix"),
+        ({"inertia": [[0.1, 0.05, 0], [0, 0.1, 0], [0, 0, 0.1]]}, "inertia must be symmetric"),
+        ({"inertia": [[0, 0, 0], [0, 0, 0], [0, 0, 0]]}, "inertia must be symmetric and positive definite"),
+        ({"inertia": [0.01, 0.01, 0.03]}, "inertia is of no rigid body"),
+        ({"thrust_to_weight": 0.9}, "thrust_to_weight must be above 1 for the vehicle to hover, got 0.9"),
+        (
+            {"thrust_to_weight": None, "max_thrust_per_motor": 3.0},
+            "max_thrust_per_motor must be above 3.679 N for 1.5 kg to hover, got 3.0",
+        ),
+        ({"hover_throttle": 1.2}, "hover_throttle must be between 0 and 1, got 1.2"),
+        ({"hover_throttle": 0.9}, "hover_throttle must be between 0.225 and 0.632 where full thrust is 2.5 times"),
+        ({"motor_time_constant": -0.1}, "motor_time_constant must be a positive number"),
+        ({"motor_time_constant": {}}, "motor_time_constant needs a number, or rising and falling"),
+        ({"motor_time_constant": {"up": 1}}, r"unknown key motor_time_constant\.up: the keys are rising, falling"),
+        ({"motor_time_constant": {"rising": 0}}, r"motor_time_constant\.rising must be a positive number \(s\), got 0"),
+        ({"front_right_spin": "left"}, "front_right_spin must be counterclockwise or clockwise, got 'left'"),
+        ({"front_right_spin": ["clockwise"]}, "front_right_spin must be counterclockwise or clockwise"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_value(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        describe(**changes)
+    file = tmp_path / "drone.yaml"
+    file.write_text(yaml.safe_dump({key: value for key, value in {**KNOWN, **changes}.items() if value is not None}))
+    with pytest.raises(UserError, match=r"drone\.yaml"):
+        from_description(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"mass: [1", "is not valid YAML"),
+        (b"\xff\xfe\x00", "is not valid YAML"),
+        (b"!!python/object/apply:os.system ['true']", "is not valid YAML"),
+        (b"", "must hold keys with values, at least mass, got None"),
+        (b"- 1", r"must hold keys with values, at least mass, got \[1\]"),
+    ],
+)
+def test_a_file_that_is_no_description_is_refused(tmp_path, content, message):
+    file = tmp_path / "drone.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        from_description(file)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read the description .*nowhere\.yaml"):
+        from_description(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-200, 1e-30, 1e30, 1e200, 1.7e308])
+@pytest.mark.parametrize(
+    "key", [key for key in KEYS if key not in ("arm_offset", "motor_positions", "inertia", "size")]
+)
+def test_numbers_of_absurd_size_are_understood_or_refused(key, size):
+    try:
+        vehicle, _ = from_description({"mass": 1.0, key: size}, torch.float64)
+    except UserError:
+        return
+    assert all(torch.isfinite(tensor).all() for tensor in vehicle.tensors().values())
+
+
+scalars = st.none() | st.booleans() | st.integers(-10, 10) | st.floats() | st.text(max_size=5)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner))
+
+
+@given(st.sampled_from([key for key in KEYS if key not in ("arm_offset", "motor_positions", "size")]), values)
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
+def test_any_value_of_any_key_is_understood_or_refused(key, value):
+    try:
+        vehicle, _ = from_description({"mass": 1.0, key: value}, torch.float64)
+    except UserError:
+        return
+    assert validate(vehicle) is vehicle
+
+
+@given(
+    mass=st.floats(0.02, 20),
+    arm=st.floats(0.02, 1),
+    thrust_to_weight=st.floats(1.05, 15),
+    position=st.floats(0, 1),
+)
+def test_any_plausible_description_hovers_where_it_says(mass, arm, thrust_to_weight, position):
+    least, most = 1 - math.sqrt(1 - 1 / thrust_to_weight), math.sqrt(1 / thrust_to_weight)
+    hover = least + position * (most - least)
+    vehicle, _ = from_description(
+        {"mass": mass, "arm_length": arm, "thrust_to_weight": thrust_to_weight, "hover_throttle": hover}, torch.float64
+    )
+    assert vehicle.hover_throttle.item() == pytest.approx(hover, rel=1e-6)
+    assert vehicle.thrust_to_weight.item() == pytest.approx(thrust_to_weight)

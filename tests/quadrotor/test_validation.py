@@ -1,0 +1,224 @@
+"""Every number that no vehicle can have is refused, with its field, vehicle, file and value."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import warnings
+
+import pytest
+import torch
+
+from raptor.errors import UserError
+from raptor.quadrotor import Quadrotors, QuadrotorWarning, platform, platforms, sample_quadrotors, validate
+
+
+def changed(field, index, value, quadrotors=None):
+    quadrotors = platforms(torch.float64) if quadrotors is None else quadrotors
+    tensor = getattr(quadrotors, field).clone()
+    tensor[index] = torch.as_tensor(value, dtype=tensor.dtype)
+    return dataclasses.replace(quadrotors, **{field: tensor})
+
+
+@pytest.mark.filterwarnings("error")
+def test_good_vehicles_pass_unchanged():
+    for quadrotors in (platforms(), platforms(torch.float64), sample_quadrotors(100, seed=0)):
+        assert validate(quadrotors) is quadrotors
+
+
+@pytest.mark.parametrize("field", platforms().tensors())
+def test_a_number_that_is_not_finite_is_refused_in_every_field(field):
+    for value in (math.nan, math.inf):
+        with pytest.raises(UserError, match=rf"^{field}.* must be a finite number, got (nan|inf).*\(vehicle mrs\)$"):
+            validate(changed(field, 3, value))
+
+
+@pytest.mark.parametrize(
+    ("field", "index", "value", "message"),
+    [
+        ("mass", 3, -0.1, "mass must be positive, got -0.1 kg (vehicle mrs)"),
+        ("mass", 3, 0.0, "mass must be positive, got 0 kg (vehicle mrs)"),
+        (
+            "rotor_time_constants_rising",
+            (3, 2),
+            0.0,
+            "rotor_time_constants_rising[2] must be positive, got 0 s (vehicle mrs)",
+        ),
+        (
+            "rotor_time_constants_falling",
+            (3, 0),
+            -0.02,
+            "rotor_time_constants_falling[0] must be positive, got -0.02 s (vehicle mrs)",
+        ),
+        ("action_limit", 3, [1, 1], "action_limit must be two numbers, the lower one first, got [1, 1] (vehicle mrs)"),
+        (
+            "rotor_thrust_directions",
+            (3, 1),
+            [0, 0, 2],
+            "rotor_thrust_directions[1] must be a unit vector, got [0, 0, 2] (vehicle mrs)",
+        ),
+        (
+            "rotor_torque_directions",
+            (3, 1),
+            [0, 0, 0],
+            "rotor_torque_directions[1] must be a unit vector, got [0, 0, 0] (vehicle mrs)",
+        ),
+        ("rotor_torque_constants", (3, 1), -0.01, "rotor_torque_constants[1] must not be negative"),
+        ("random_force", 3, [0, -1], "random_force[1] has a standard deviation that must not be negative, got -1 N"),
+        (
+            "random_torque",
+            3,
+            [0, -1],
+            "random_torque[1] has a standard deviation that must not be negative, got -1 N m",
+        ),
+        ("position_threshold", 3, 0.0, "position_threshold must be positive, got 0 m (vehicle mrs)"),
+        ("max_position", 3, -1.0, "max_position must not be negative, got -1 m (vehicle mrs)"),
+        ("gravity", 3, [0, 0, 9.81], "gravity must point down, along negative z, got [0, 0, 9.81] m/s^2 (vehicle mrs)"),
+        ("inertia", 3, torch.zeros(3, 3), "inertia (dynamics.J) must be symmetric, positive definite and invertible"),
+        (
+            "inertia_inverse",
+            3,
+            torch.zeros(3, 3),
+            "inertia_inverse (dynamics.J_inv) must be symmetric, positive definite and invertible, "
+            "got [[0, 0, 0], [0, 0, 0], [0, 0, 0]] 1/(kg m^2) (vehicle mrs)",
+        ),
+        ("inertia", 3, torch.ones(3, 3), "inertia (dynamics.J) must be symmetric, positive definite and invertible"),
+        ("inertia_inverse", 3, -torch.eye(3), "inertia_inverse (dynamics.J_inv) must be symmetric, positive definite"),
+        ("inertia_inverse", (3, 0, 1), 5.0, "inertia_inverse (dynamics.J_inv) must be symmetric"),
+        (
+            "inertia",
+            (3, 0, 0),
+            0.02,
+            "inertia (dynamics.J)[0, 0] is 0.02 kg m^2, but inertia_inverse (dynamics.J_inv) says 0.00791138: "
+            "correct the one that is wrong (vehicle mrs)",
+        ),
+    ],
+)
+def test_an_impossible_number_is_refused(field, index, value, message):
+    with pytest.raises(UserError) as error:
+        validate(changed(field, index, value))
+    assert str(error.value).startswith(message)
+
+
+def test_a_vehicle_that_cannot_hover_is_refused_with_its_weight():
+    weak = platform("mrs").with_thrust_scaled(0.9 / platform("mrs").thrust_to_weight.item())
+    message = r"mass 1.7 kg \(weight 16.68 N, thrust_to_weight 0.9\) cannot hover.*vehicle mrs"
+    with pytest.raises(UserError, match=message):
+        validate(weak)
+
+
+def test_a_vehicle_whose_lowest_thrust_exceeds_its_weight_is_refused():
+    with pytest.raises(UserError, match="cannot hover"):
+        validate(changed("rotor_thrust_coefficients", (3, slice(None), 0), 10.0))
+
+
+def test_unnamed_vehicles_are_called_by_their_index():
+    quadrotors = sample_quadrotors(5, seed=0)
+    with pytest.raises(UserError, match=r"\(vehicle 4\)$"):
+        validate(changed("mass", 4, -1.0, quadrotors))
+
+
+def test_the_file_is_named():
+    quadrotors = changed("mass", 1, -1.0)
+    with pytest.raises(UserError, match=r"\(vehicle x500_real, fleet.json\)$"):
+        validate(quadrotors, "fleet.json")
+    with pytest.raises(UserError, match=r"\(vehicle x500_real, b.json\)$"):
+        validate(quadrotors[:2], ["a.json", "b.json"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("mass", -0.1, "mass must be positive, got -0.1 kg"),
+        ("mass", 100.0, "cannot hover"),
+        ("J", [[0.0] * 3] * 3, r"inertia \(dynamics.J\) must be symmetric, positive definite and invertible"),
+        ("J_inv", [[0.0] * 3] * 3, r"inertia_inverse \(dynamics.J_inv\) must be symmetric"),
+        ("rotor_time_constants_rising", [0.1, 0.1, 0.0, 0.1], r"rotor_time_constants_rising\[2\] must be positive"),
+        ("action_limit", {"min": 1.0, "max": 0.0}, r"action_limit must be two numbers, .* got \[1, 0\]"),
+    ],
+)
+def test_an_impossible_number_in_a_file_is_refused_with_the_file(tmp_path, key, value, message):
+    document = platform("mrs").to_dicts()[0]
+    document["dynamics"][key] = value
+    file = tmp_path / "drone.json"
+    file.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=message) as error:
+        Quadrotors.from_json(file)
+    assert f"(vehicle drone, {file})" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rotor_positions": torch.zeros(9, 3, 3)}, r"rotor_positions must have shape \(9, 4, 3\), got \(9, 3, 3\)"),
+        ({"inertia": torch.zeros(3, 3)}, r"inertia must have shape \(9, 3, 3\), got \(3, 3\)"),
+        ({"mass": torch.tensor(1.0)}, r"mass must have shape \(N,\), got \(\)"),
+        ({"mass": torch.ones(9, dtype=torch.int64)}, "mass must hold floating-point numbers, got torch.int64"),
+        ({"names": ("a",)}, "names must be one for each of the 9 vehicles, got 1"),
+    ],
+)
+def test_wrong_shapes_and_types_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        validate(dataclasses.replace(platforms(), **change))
+
+
+def test_the_inverse_is_the_authority_where_the_inertia_was_truncated():
+    quadrotors = platforms(torch.float64)
+    truncated = dataclasses.replace(quadrotors, inertia=(quadrotors.inertia * 1e6).round() / 1e6)
+    with pytest.warns(QuadrotorWarning, match=r"rounded, as by writing six decimals; rebuilt .* \(vehicle crazyflie\)"):
+        mended = validate(truncated)
+    assert torch.allclose(mended.inertia, quadrotors.inertia, rtol=1e-4, atol=0)
+    assert torch.allclose(mended.inertia[0], quadrotors.inertia[0], rtol=1e-9, atol=0)
+    assert not torch.allclose(truncated.inertia[0], quadrotors.inertia[0], rtol=1e-2, atol=0)
+    assert mended.inertia_inverse is quadrotors.inertia_inverse
+
+
+def test_an_inertia_with_three_digits_is_rebuilt_too():
+    coarse = changed("inertia", (3, 0, 0), 0.00791)
+    with pytest.warns(QuadrotorWarning, match="vehicle mrs"):
+        assert validate(coarse).inertia[3, 0, 0].item() == pytest.approx(0.007911375, rel=1e-9)
+
+
+def test_an_inertia_that_was_truncated_to_zero_is_rebuilt():
+    inverse = torch.diag(torch.tensor([3e6, 3e6, 2e6], dtype=torch.float64))
+    tiny = dataclasses.replace(
+        platform("crazyflie", torch.float64), inertia=torch.zeros(1, 3, 3).double(), inertia_inverse=inverse[None]
+    )
+    with pytest.warns(QuadrotorWarning, match="rounded"):
+        mended = validate(tiny)
+    assert torch.allclose(mended.inertia[0] @ inverse, torch.eye(3, dtype=torch.float64))
+
+
+def test_one_warning_covers_a_whole_population():
+    quadrotors = sample_quadrotors(200, seed=0, distribution="published", dtype=torch.float64)
+    truncated = dataclasses.replace(quadrotors, inertia=(quadrotors.inertia * 1e6).round() / 1e6)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        validate(truncated)
+    assert len(caught) == 1
+    assert "more vehicles" in str(caught[0].message)
+
+
+def test_rotors_in_another_order_are_called_out():
+    quadrotors = platform("mrs")
+    px4 = dataclasses.replace(
+        quadrotors,
+        rotor_positions=quadrotors.rotor_positions[:, [0, 2, 3, 1]],
+        rotor_torque_directions=quadrotors.rotor_torque_directions[:, [0, 2, 3, 1]],
+    )
+    with pytest.warns(QuadrotorWarning, match="rotor_positions are not in the order front-right, back-right") as caught:
+        validate(px4)
+    assert len(caught) == 1
+
+
+def test_rotors_that_turn_the_other_way_are_called_out():
+    quadrotors = platform("mrs")
+    reversed_ = dataclasses.replace(quadrotors, rotor_torque_directions=-quadrotors.rotor_torque_directions)
+    with pytest.warns(QuadrotorWarning, match="rotor_torque_directions along z are not -1, 1, -1, 1"):
+        validate(reversed_)
+
+
+def test_time_constants_that_the_step_cannot_follow_are_called_out():
+    with pytest.warns(QuadrotorWarning, match=r"rotor_time_constants_rising below 0.0036 s.*vehicle mrs"):
+        validate(changed("rotor_time_constants_rising", (3, 0), 1e-4))

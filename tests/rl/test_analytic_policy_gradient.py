@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from raptor.environments.episode import begin_episode, draw_noise
+from raptor.nn.policy import PolicyParameters, RaptorPolicy
+from raptor.quadrotor import sample_quadrotors
+from raptor.rl.analytic_policy_gradient import Flight, Objective, SegmentGradient, step_cost
+from raptor.tasks import Lissajous, References, Sensing, Task
+
+TASK = Task(
+    references=References(langevin_share=0.4, lissajous_share=0.4, lissajous=Lissajous(interval=(4, 8))),
+    sensing=Sensing(position_noise=0.01, observation_delay=(0, 2), action_delay=(0, 1)),
+)
+BOXED = Objective(box=10.0, velocity=0.1)
+
+
+def flight(num: int = 6, steps: int = 4, task: Task = TASK, dtype: torch.dtype = torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    quadrotors = sample_quadrotors(num, generator=generator, dtype=dtype).component_major()
+    episode = begin_episode(task, quadrotors, generator)
+    torch.manual_seed(0)
+    policy = RaptorPolicy(hidden_dim=8).to(dtype)
+    parameters = PolicyParameters(*(p.detach() for p in policy.tensors()))
+    hidden = policy.initial_hidden_state(num).detach()
+    return parameters, quadrotors, episode, hidden, draw_noise(task, quadrotors.mass, generator, steps)
+
+
+def autograd_gradient(segment_gradient: SegmentGradient, parameters, quadrotors, episode, hidden, noise):
+    leaves = PolicyParameters(*(p.clone().requires_grad_() for p in parameters))
+    moved, total = Flight.begin(episode, hidden), 0.0
+    for n in noise:
+        moved, cost, _ = segment_gradient._step(leaves, quadrotors, episode, moved, n)
+        total = total + cost.sum()
+    (total / (len(noise) * len(quadrotors))).backward()
+    return [p.grad for p in leaves]
+
+
+@pytest.mark.parametrize("method", ["rk4", "midpoint"])
+def test_the_adjoint_walk_gives_the_gradient_that_autograd_gives(method):
+    inputs = flight()
+    segment_gradient = SegmentGradient(TASK, BOXED, method, compile=False)
+    gradient, segment = segment_gradient(*inputs)
+    expected = autograd_gradient(segment_gradient, *inputs)
+    assert segment.cost.shape == (4, 6)
+    for ours, theirs in zip(gradient, expected, strict=True):
+        assert theirs.norm() > 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_the_gradient_is_the_slope_of_the_cost():
+    parameters, *rest = flight()
+    segment_gradient = SegmentGradient(TASK, BOXED, compile=False)
+    gradient, _ = segment_gradient(parameters, *rest)
+    generator = torch.Generator().manual_seed(3)
+    direction = PolicyParameters(*(torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters))
+    h = 1e-6
+
+    def cost(sign: float) -> float:
+        moved = PolicyParameters(*(p + sign * h * d for p, d in zip(parameters, direction, strict=True)))
+        return segment_gradient.fly(moved, *rest).cost.mean().item()
+
+    slope = sum(float((g * d).sum()) for g, d in zip(gradient, direction, strict=True))
+    assert slope == pytest.approx((cost(1) - cost(-1)) / (2 * h), rel=1e-5)
+
+
+def test_compiled_and_eager_agree_and_a_second_segment_needs_no_new_code():
+    task = Task(references=References(langevin_share=1.0))
+    inputs = flight(num=16, steps=2, task=task, dtype=torch.float32)
+    eager, compiled = (SegmentGradient(task, Objective(), compile=compile) for compile in (False, True))
+    expected, flown = eager(*inputs)
+    gradient, segment = compiled(*inputs)
+    for ours, theirs in zip(gradient, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(segment.episode.state.as_tensor(), flown.episode.state.as_tensor(), rtol=1e-4, atol=1e-4)
+    parameters, quadrotors, _, _, noise = inputs
+    compiled(parameters, quadrotors, segment.episode, segment.hidden, noise)
+    assert len(compiled._compiled) == 1
+
+
+def test_a_vehicle_that_leaves_its_bounds_is_held_there_and_costs_nothing_more():
+    parameters, quadrotors, episode, hidden, noise = flight(steps=6, task=Task(), dtype=torch.float32)
+    velocity = episode.state.linear_velocity.clone()
+    velocity[2] = 1e4
+    thrown = dataclasses.replace(episode, state=dataclasses.replace(episode.state, linear_velocity=velocity))
+    gradient, segment = SegmentGradient(Task(), Objective(), compile=False)(
+        parameters, quadrotors, thrown, hidden, noise
+    )
+    assert segment.alive.tolist() == [1, 1, 0, 1, 1, 1]
+    assert segment.cost[:, 2].abs().sum() == 0
+    assert all(torch.isfinite(g).all() for g in gradient)
+    others = torch.tensor([0, 1, 3, 4, 5])
+    _, calm = SegmentGradient(Task(), Objective(), compile=False)(parameters, quadrotors, episode, hidden, noise)
+    torch.testing.assert_close(segment.cost[:, others], calm.cost[:, others])
+
+
+def test_a_vehicle_with_parameters_that_are_not_finite_does_not_spoil_the_gradient_of_the_others():
+    parameters, quadrotors, episode, hidden, noise = flight(steps=3, task=Task(), dtype=torch.float32)
+    broken = dataclasses.replace(
+        quadrotors, inertia_inverse=quadrotors.inertia_inverse.index_fill(0, torch.tensor([1]), 1e30)
+    )
+    gradient, segment = SegmentGradient(Task(), Objective(), compile=False)(parameters, broken, episode, hidden, noise)
+    assert segment.alive.tolist() == [1, 0, 1, 1, 1, 1]
+    assert all(torch.isfinite(g).all() for g in gradient)
+
+
+def test_a_tight_limit_on_the_adjoint_shrinks_what_comes_from_later_steps():
+    inputs = flight(steps=8)
+    free, _ = SegmentGradient(TASK, Objective(), compile=False)(*inputs)
+    tight, _ = SegmentGradient(TASK, Objective(), adjoint_limit=1e-9, compile=False)(*inputs)
+    decayed, _ = SegmentGradient(TASK, Objective(), gradient_decay=0.0, compile=False)(*inputs)
+    assert not torch.allclose(free.output_bias, tight.output_bias)
+    torch.testing.assert_close(tight.output_bias, decayed.output_bias, rtol=1e-6, atol=1e-8)
+
+
+def test_the_cost_grows_with_every_error_it_is_meant_to_see():
+    generator = torch.Generator().manual_seed(0)
+    task = Task(references=References(0.0))
+    quadrotors = sample_quadrotors(1, generator=generator)
+    episode = begin_episode(task, quadrotors, generator)
+    still = dataclasses.replace(
+        episode,
+        state=dataclasses.replace(
+            episode.state,
+            position=torch.zeros(1, 3),
+            orientation=torch.tensor([[1.0, 0, 0, 0]]),
+            linear_velocity=torch.zeros(1, 3),
+        ),
+        previous_action=torch.zeros(1, 4),
+    )
+
+    def cost(action: float = 0.0, **changes: torch.Tensor) -> float:
+        following = dataclasses.replace(still, state=dataclasses.replace(still.state, **changes))
+        return step_cost(BOXED, quadrotors, still, torch.full((1, 4), action), following).item()
+
+    rest = cost()
+    assert cost(position=torch.tensor([[0.3, 0, 0]])) > rest + 0.25
+    assert cost(position=torch.tensor([[0, 0, 0.95 * quadrotors.position_threshold.item()]])) > rest + 0.5
+    assert cost(orientation=torch.tensor([[0.8, 0, 0, 0.6]])) > rest + 0.1
+    assert cost(orientation=torch.tensor([[0.8, 0.6, 0, 0]])) == pytest.approx(rest)
+    assert cost(linear_velocity=torch.tensor([[0, 1.9, 0]])) > cost(linear_velocity=torch.tensor([[0, 1.5, 0]])) + 0.3
+    assert cost(action=0.5) == pytest.approx(rest + 1.0, abs=0.01)
+    assert cost(action=1.5) > cost(action=1.0) + 1.0 + 0.9
