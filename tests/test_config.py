@@ -25,17 +25,6 @@ from raptor.limits import (
     optional,
     positive,
 )
-    LimitError,
-    above,
-    ascending,
-    at_least,
-    between,
-    each,
-    limits,
-    not_negative,
-    optional,
-    positive,
-)
 from raptor.quadrotor import Distribution
 from raptor.training import TrainDirectConfig
 

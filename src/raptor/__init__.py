@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -96,3 +98,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _register_environments() -> None:
+    """Make `gymnasium.make("raptor/Hover-v0")` work after `import raptor`."""
+    # By its file, because the room around it imports torch, for which `raptor --help` cannot wait.
+    file = Path(__file__).parent / "environments" / "registration.py"
+    spec = importlib.util.spec_from_file_location("raptor._registration", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.register_environments()
+
+
+_register_environments()

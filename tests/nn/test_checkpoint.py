@@ -135,6 +135,16 @@ def test_a_full_disk_leaves_the_old_file_as_it_was(policy, make_policy, tmp_path
     assert os.listdir(tmp_path) == ["policy.pt"]
 
 
+def test_an_old_file_is_replaced_at_once_and_never_written_into(policy, make_policy, tmp_path):
+    path, held = tmp_path / "policy.pt", tmp_path / "held.pt"
+    save_policy(policy, path, {})
+    os.link(path, held)  # whoever has the old file open keeps on reading the old one
+    before = held.read_bytes()
+    save_policy(make_policy(seed=1), path, {})
+    assert held.read_bytes() == before
+    assert path.read_bytes() != before
+
+
 def test_a_folder_in_the_place_of_the_file_is_left_alone(policy, tmp_path):
     (tmp_path / "policy.pt").mkdir()
     with pytest.raises(UserError, match=r"cannot write .*policy\.pt: "):
@@ -172,6 +182,16 @@ def test_a_truncated_file_is_refused(policy, tmp_path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match=r"policy\.pt is no policy file, or a truncated one"):
+        load_policy(path)
+
+
+def test_a_file_with_a_flipped_bit_in_its_weights_is_refused(policy, tmp_path):
+    path = tmp_path / "policy.pt"
+    save_policy(policy, path, {})
+    content = bytearray(path.read_bytes())
+    content[content.index(policy.output_layer.weight.detach().numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"policy\.pt is damaged: the checksum of .* is wrong"):
         load_policy(path)
 
 

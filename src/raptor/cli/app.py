@@ -19,19 +19,30 @@ EPILOG = "`raptor COMMAND --help` explains a command, with examples."
 class Commands(TyperGroup):
     """Prints a user's mistake as one sentence and ends with status 2; `--debug` shows the traceback instead."""
 
-    def main(self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run the command line.
 
         Args:
             args: the arguments; those of the process by default. `--debug` may stand anywhere among them.
+            prog_name: ignored; it is `raptor`, however it was started.
+            complete_var: handed on to typer, like the rest.
             standalone_mode: False returns the exit status instead of leaving the process.
-            extra: handed on to typer.
+            windows_expand_args: handed on.
+            extra: handed on.
         """
         given = list(sys.argv[1:] if args is None else args)
         end = given.index("--") if "--" in given else len(given)
         debug = "--debug" in given[:end]
         arguments = [argument for argument in given[:end] if argument != "--debug"] + given[end:]
-        extra["prog_name"] = "raptor"
+        extra |= {"prog_name": "raptor", "complete_var": complete_var, "windows_expand_args": windows_expand_args}
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             status = self._run(arguments, debug, extra)
@@ -45,7 +56,7 @@ class Commands(TyperGroup):
         except typer.Abort:
             return 130
         except Exception as error:
-            message = _sentence(error)
+            message = _sentence(error, arguments)
             if debug or message is None:
                 raise
             _say("error", message)
@@ -109,16 +120,29 @@ def main() -> None:
     app()
 
 
-def _sentence(error: Exception) -> str | None:
+def _sentence(error: Exception, arguments: Sequence[str]) -> str | None:
     """What to tell the user about an error; None where it is ours, not theirs."""
     if isinstance(error, UserError):
         return str(error)
     if hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "raptor"
-        return f"{str(error.format_message()).rstrip('.')}: see {path} --help"
+        message = str(error.format_message()).rstrip(".")
+        value = _value_of(getattr(error, "param", None), arguments)
+        got = f", got {value!r}" if message.startswith("Invalid") and value is not None and value not in message else ""
+        return f"{message}{got}: see {path} --help"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def _value_of(option: Any, arguments: Sequence[str]) -> str | None:
+    """What was given for an option, as `--name value` or `--name=value`."""
+    names = getattr(option, "opts", ())
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            return value if equals else following
     return None
 
 

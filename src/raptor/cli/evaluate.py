@@ -40,6 +40,9 @@ def evaluate(
     published: Annotated[
         bool, typer.Option("--published/--no-published", help="Put the published policy beside.")
     ] = True,
+    compile: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Compile the simulator: half a minute, then much faster.")
+    ] = True,
 ) -> None:
     """Measure how well policies fly, beside the published one: a column each, with 95 % intervals over vehicles.
 
@@ -51,33 +54,24 @@ def evaluate(
     """
     from rich.console import Console
 
+    from raptor.cli.progress import evaluation_progress, wide_console
     from raptor.devices import find_device
-    from raptor.evaluation import SUITES, check_suites
+    from raptor.evaluation import SUITES
     from raptor.evaluation import evaluate as run
 
     find_device(device)
-    suites = check_suites(suite or SUITES)
-    columns = load_columns([*policies, *([PUBLISHED] if published and PUBLISHED not in policies else [])], device)
+    columns = load_columns([*([PUBLISHED] if published else []), *policies], device)
     if json is not None:
         check_parent(json)
-    console = Console(stderr=True)
-    with console.status("flying") as status:
-        evaluation = run(
-            columns,
-            suites,
-            num_quadrotors,
-            episodes,
-            seed,
-            device,
-            progress=lambda text: status.update(text),
-        )
-    Console().print(evaluation.table())
+    with evaluation_progress(Console(stderr=True)) as progress:
+        evaluation = run(columns, suite or SUITES, num_quadrotors, episodes, seed, device, progress, compile)
+    wide_console().print(evaluation.table())
     if json is not None:
         evaluation.save(json)
         typer.echo(f"wrote {json}")
 
 
-def load_columns(sources: Sequence[str], device: str) -> dict[str, Policy]:
+def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Policy]:
     """Load policies under short names that tell them apart."""
     from raptor.nn import load_policy
 

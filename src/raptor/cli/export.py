@@ -12,7 +12,7 @@ from raptor.cli import options
 
 def export(
     policy: options.Policy,
-    format: Annotated[str, typer.Option("--format", "-f", help="What to write: onnx.")] = "onnx",
+    format: Annotated[str, typer.Option("--format", "-f", metavar="FORMAT", help="What to write: onnx.")] = "onnx",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="File to write; by default beside the policy."),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bars
 
 if TYPE_CHECKING:
@@ -45,6 +45,24 @@ def training_progress(console: Console) -> Iterator[ProgressFunction]:
             )
 
         yield show
+
+
+@contextlib.contextmanager
+def evaluation_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show what an evaluation flies, until the block ends; nothing where nobody watches."""
+    if not console.is_terminal:
+        yield lambda what, done, total: None
+        return
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(bar_width=None), TaskProgressColumn())
+    with Bars(*columns, console=console, expand=True, transient=True) as bars:
+        task = bars.add_task("compiling", total=None)
+        yield lambda what, done, total: bars.update(task, description=what, completed=done, total=total)
+
+
+def wide_console() -> Console:
+    """The standard output; wide enough for a table where it is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 def facts(progress: Progress) -> str:

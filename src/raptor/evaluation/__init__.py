@@ -1,0 +1,23 @@
+"""How well policies fly: suites, metrics with intervals, figures, a report."""
+
+from raptor.evaluation.evaluator import Progress, evaluate
+from raptor.evaluation.metrics import METRICS
+from raptor.evaluation.results import Evaluation
+from raptor.evaluation.rollout import Flights, Policy, Recording, fly
+from raptor.evaluation.statistics import Estimate, bootstrap_means
+from raptor.evaluation.suites import SUITES, TEST_SEEDS
+
+__all__ = [
+    "METRICS",
+    "SUITES",
+    "TEST_SEEDS",
+    "Estimate",
+    "Evaluation",
+    "Flights",
+    "Policy",
+    "Progress",
+    "Recording",
+    "bootstrap_means",
+    "evaluate",
+    "fly",
+]

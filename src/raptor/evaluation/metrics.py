@@ -9,8 +9,8 @@ from raptor.evaluation.rollout import Flights
 from raptor.tasks.reference import Reference
 
 METRICS = ("return", "terminated", "length", "position_rmse", "steady_offset")
-"""Names, in the order of the columns: sum of rewards; 1 where the episode ended before its time; steps flown; m, root mean
-square of the distance from the target; m, length of the mean position error."""
+"""Names, in the order of the columns: the sum of rewards; 1 where the episode ended before its time; steps flown; the
+root mean square of the distance from the target, m; the length of the mean position error, m."""
 
 HIGHER_IS_BETTER = frozenset({"return", "length"})
 """Of the other metrics, less is better."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -19,7 +19,7 @@ from raptor.quadrotor.state import component_major, components, from_components
 from raptor.tasks.task import Task
 
 ERROR_CAP = 100.0
-"""m; bound on each axis of the position error that counts, so that a vehicle that is lost, or not finite, counts as bad."""
+"""m; bound on each axis of the position error, so that a vehicle that is lost, or not finite, counts, and as bad."""
 
 STEPS_PER_DRAW = 50
 """Noise is drawn for so many steps at once, which bounds the memory that it takes."""
@@ -117,6 +117,7 @@ def fly(
     *,
     start: Episode | None = None,
     first_counted_step: int | None = None,
+    lanes: int | None = None,
     record: bool = False,
     compile: bool = True,
 ) -> Flights:
@@ -132,7 +133,9 @@ def fly(
         num_steps: length of the flight; the task's by default.
         start: where the episodes begin; drawn by default.
         first_counted_step: position errors count from this step on; from the middle of the flight by default.
-        record: keep everything step by step, which takes memory.
+        lanes: fly so many vehicles, at least N, by repeating them, and return the first N. Compiled code is made for
+            one number of vehicles, which this keeps the same from call to call.
+        record: keep the flight step by step, which takes memory.
         compile: False runs eagerly.
 
     Returns:
@@ -140,27 +143,26 @@ def fly(
     """
     num_steps = task.episode_steps if num_steps is None else num_steps
     first_counted_step = num_steps // 2 if first_counted_step is None else first_counted_step
-    device = quadrotors.device
-    quadrotors = quadrotors.component_major()
+    device, num = quadrotors.device, len(quadrotors)
     start = begin_episode(task, quadrotors, generator) if start is None else start
-    hidden = policy.initial_hidden_state(len(quadrotors)).to(device)
-    weights = tuple(w.detach().to(device) for w in policy.tensors()) if isinstance(policy, RaptorPolicy) else ()
-    flight = _Flight(weights, quadrotors, start, hidden if weights else (), _Tally.begin(quadrotors))
+    if lanes is not None and lanes != num:
+        places = torch.arange(lanes, device=device) % num
+        quadrotors, start = quadrotors[places], pytree.tree_map(lambda tensor: tensor[places], start)
+    flight = _Flight.begin(policy, quadrotors.component_major(), start)
     carried, structure = pytree.tree_flatten(pytree.tree_map(_laid_out, flight))
     step = _step(task, structure, tuple((t.shape, t.dtype, t.device) for t in carried), compile)
-    log = [flight]
+    hidden = None if flight.weights else policy.initial_hidden_state(len(quadrotors)).to(device)
+    log = [_Moment.of(flight, num)]
     for given in _inputs(task, quadrotors.mass, generator, num_steps, first_counted_step):
-        if not weights:
-            action, hidden = policy(observe(log[-1].episode), hidden)
+        if hidden is not None:
+            action, hidden = policy(observe(flight.episode), hidden)
             given.append(_laid_out(action.to(device)))
         carried, _ = step(carried, given)
-        if record or not weights:
+        if record or hidden is not None:
             flight = pytree.tree_unflatten(carried, structure)
-            if record:
-                log.append(flight)
-            else:
-                log = [flight]
-    tally: _Tally = pytree.tree_unflatten(carried, structure).tally
+        if record:
+            log.append(_Moment.of(flight, num))
+    tally: _Tally = pytree.tree_map(lambda tensor: tensor[:num], pytree.tree_unflatten(carried, structure).tally)
     counted = num_steps - first_counted_step
     return Flights(
         returns=tally.returns,
@@ -168,7 +170,7 @@ def fly(
         lengths=tally.lengths,
         position_rmse=(tally.squared_error / counted).sqrt(),
         offset=tally.error / counted,
-        recording=_recording(log, task.dt) if record else None,
+        recording=Recording(*map(torch.stack, zip(*log, strict=True)), dt=task.dt) if record else None,
     )
 
 
@@ -180,6 +182,31 @@ class _Flight(NamedTuple):
     episode: Episode
     hidden: Any  # (N, H); empty where the action is given
     tally: _Tally
+
+    @classmethod
+    def begin(cls, policy: Policy, quadrotors: Quadrotors, start: Episode) -> _Flight:
+        tally = _Tally.begin(quadrotors)
+        if not isinstance(policy, RaptorPolicy):
+            return cls((), quadrotors, start, (), tally)
+        weights = tuple(weight.detach().to(quadrotors.device) for weight in policy.tensors())
+        hidden = policy.initial_hidden_state(len(quadrotors)).to(quadrotors.device)
+        return cls(weights, quadrotors, start, hidden, tally)
+
+
+class _Moment(NamedTuple):
+    """What a recording keeps of a step, in the order of its fields."""
+
+    position: Tensor
+    orientation: Tensor
+    linear_velocity: Tensor
+    target: Tensor
+    flying: Tensor
+
+    @classmethod
+    def of(cls, flight: _Flight, num: int) -> _Moment:
+        state = flight.episode.state
+        kept = state.position, state.orientation, state.linear_velocity, flight.episode.reference.position
+        return cls(*(tensor[:num].clone() for tensor in kept), flight.tally.flying[:num] > 0)
 
 
 def _laid_out(tensor: Tensor) -> Tensor:
@@ -217,17 +244,3 @@ def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool
         return pytree.tree_leaves(_Flight(weights, quadrotors, episode, hidden, tally)), []
 
     return CarriedStep(step, compile)
-
-
-def _recording(log: Sequence[_Flight], dt: float) -> Recording:
-    def stack(pick: Callable[[_Flight], Tensor]) -> Tensor:
-        return torch.stack([pick(flight) for flight in log])
-
-    return Recording(
-        position=stack(lambda flight: flight.episode.state.position),
-        orientation=stack(lambda flight: flight.episode.state.orientation),
-        linear_velocity=stack(lambda flight: flight.episode.state.linear_velocity),
-        target=stack(lambda flight: flight.episode.reference.position),
-        flying=stack(lambda flight: flight.tally.flying > 0),
-        dt=dt,
-    )

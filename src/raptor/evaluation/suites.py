@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from raptor.environments.episode import Episode, begin_episode
 from raptor.errors import UserError
@@ -24,7 +22,7 @@ visible. `platforms`: the nine named vehicles, holding the origin. `figure-eight
 `robustness`: `unseen` with noise, delays and a wrong thrust."""
 
 TEST_SEEDS = 3_000_000
-"""Test vehicles are drawn from this seed on, training vehicles from 1 000 000 on, validation vehicles from 2 000 000 on."""
+"""Test vehicles are drawn from this seed on, those of training from 1 000 000 on, of validation from 2 000 000 on."""
 
 FIGURE_EIGHT_INTERVALS = (10.0, 6.5, 5.0)
 """Seconds that each figure takes."""
@@ -35,9 +33,7 @@ FIGURE_EIGHT_DURATION = 30.0
 FIGURE_EIGHT_BOX = 2.0
 """m; leaving a box of this half side about the origin counts as terminated; the position error counts regardless."""
 
-NOISE = Sensing(
-    position_noise=0.01, orientation_noise=0.02, linear_velocity_noise=0.05, angular_velocity_noise=0.1
-)
+NOISE = Sensing(position_noise=0.01, orientation_noise=0.02, linear_velocity_noise=0.05, angular_velocity_noise=0.1)
 
 VISIBLE = Task(
     references=References(langevin_share=0.5, lissajous_share=0.5),
@@ -48,43 +44,57 @@ the episode, so that one compiled step serves them all."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Disturbance:
-    """What a condition of `robustness` does to a vehicle. Delays are steps of 10 ms."""
-
-    noise: float = 0.0  # factor on `NOISE`
-    observation_delay: int = 0  # everything but the previous action is seen so late
-    action_delay: int = 0  # the motors answer so late
-    thrust: float = 1.0  # factor on the thrust of every rotor
-
-
-CONDITIONS = {
-    "noise": Disturbance(noise=1.0),
-    "10ms-late": Disturbance(observation_delay=1),
-    "20ms-late": Disturbance(observation_delay=2),
-    "30ms-late": Disturbance(observation_delay=3),
-    "noise+10ms-late": Disturbance(noise=1.0, observation_delay=1),
-    "motors-10ms-late": Disturbance(action_delay=1),
-    "motors-20ms-late": Disturbance(action_delay=2),
-    "thrust-0.8": Disturbance(thrust=0.8),
-    "thrust-1.5": Disturbance(thrust=1.5),
-}
-"""Of `robustness`."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Condition:
-    """A population at the start of its episodes; the same for every policy."""
+    """A population and what is asked of it; the same for every policy."""
 
     name: str  # empty where a suite has only one
-    task: Task
+    task: Task  # what is flown; its draws are those of `starts`
+    starts: Task  # what starts, references, noise and delays are drawn from
     quadrotors: Quadrotors  # N vehicles
-    start: Episode
-    noise: Tensor  # state of the generator that the noise of the flight is drawn from
-    num_steps: int
-    first_counted_step: int  # position errors count from here on
+    seed: int
+    num_steps: int = VISIBLE.episode_steps
+    first_counted_step: int = VISIBLE.episode_steps // 2  # position errors count from here on
     survivors_only: bool = True  # whether position errors of terminated flights are left out
     episodes: int = 1  # consecutive rows that are episodes of one vehicle, and are averaged
     groups: tuple[str, ...] = ()  # names of groups, all of the same size and one after another; none: a single group
+
+    def begin(self) -> tuple[Episode, torch.Generator]:
+        """Draw the starts; the generator goes on to draw the noise of the flights."""
+        generator = torch.Generator(self.quadrotors.device).manual_seed(TEST_SEEDS + self.seed)
+        start = begin_episode(self.starts, self.quadrotors, generator)
+        num_sensed = self.task.sensing.observation_delay[1] + 1
+        num_commanded = self.task.sensing.action_delay[1]
+        padded = dataclasses.replace(
+            start,
+            sensed=(start.sensed + start.sensed[-1:] * num_sensed)[:num_sensed],
+            commanded=(start.commanded + (start.previous_action,) * num_commanded)[:num_commanded],
+        )
+        return padded, generator
+
+
+def _sensing(noise: float = 0.0, observation_delay: int = 0, action_delay: int = 0) -> Sensing:
+    return dataclasses.replace(
+        NOISE,
+        noise_scale=(noise, noise),
+        observation_delay=(observation_delay, observation_delay),
+        action_delay=(action_delay, action_delay),
+    )
+
+
+IMPAIRMENTS = {
+    "noise": _sensing(noise=1),
+    "10ms-late": _sensing(observation_delay=1),
+    "20ms-late": _sensing(observation_delay=2),
+    "30ms-late": _sensing(observation_delay=3),
+    "noise+10ms-late": _sensing(noise=1, observation_delay=1),
+    "motors-10ms-late": _sensing(action_delay=1),
+    "motors-20ms-late": _sensing(action_delay=2),
+}
+"""Sensors and motors of `robustness`: noise, and steps of 10 ms by which all but the previous action is seen late, or
+the motors answer late."""
+
+THRUST_FACTORS = {"thrust-0.8": 0.8, "thrust-1.5": 1.5}
+"""Of `robustness`: thrust of the vehicle over that of its model."""
 
 
 def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device: torch.device) -> list[Condition]:
@@ -106,43 +116,49 @@ def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device
             raise UserError(f"{name} must be at least 1, got {number}")
     if not 0 <= seed < 1_000_000:
         raise UserError(f"seed must be between 0 and 999999, which keeps test vehicles apart from others, got {seed}")
-    if suite == "paper":
-        return [_sampled("", Task.paper(), Disturbance(), num_quadrotors, episodes, seed, device)]
-    if suite == "unseen":
-        return [_sampled("", VISIBLE, Disturbance(), num_quadrotors, episodes, seed, device)]
-    if suite == "robustness":
-        return [
-            _sampled(name, VISIBLE, disturbance, num_quadrotors, episodes, seed, device)
-            for name, disturbance in CONDITIONS.items()
-        ]
     if suite == "platforms":
-        return [_platforms(max(1, num_quadrotors // 8) * episodes, seed, device)]
+        return [_platforms(starts_per_platform(num_quadrotors, episodes), seed, device)]
     if suite == "figure-eight":
-        starts = max(1, num_quadrotors // 32) * episodes
+        starts = starts_per_figure(num_quadrotors, episodes)
         return [figure_eight(interval, starts, seed, device) for interval in FIGURE_EIGHT_INTERVALS]
-    raise UserError(f"there is no suite {suite!r}: choose from {', '.join(SUITES)}")
+    if suite not in SUITES:
+        raise UserError(f"there is no suite {suite!r}: choose from {', '.join(SUITES)}")
+    task, starts = (Task.paper(), Task.paper()) if suite == "paper" else (VISIBLE, Task(sensing=_sensing()))
+    sampled = sample_quadrotors(num_quadrotors, seed=TEST_SEEDS + seed).to(device).repeat_interleave(episodes)
+    plain = Condition("", task, starts, sampled, seed, episodes=episodes)
+    if suite != "robustness":
+        return [plain]
+    return [
+        *(
+            dataclasses.replace(plain, name=name, starts=dataclasses.replace(starts, sensing=sensing))
+            for name, sensing in IMPAIRMENTS.items()
+        ),
+        *(
+            dataclasses.replace(plain, name=name, quadrotors=sampled.with_thrust_scaled(factor))
+            for name, factor in THRUST_FACTORS.items()
+        ),
+    ]
 
 
-def _sampled(
-    name: str,
-    task: Task,
-    disturbance: Disturbance,
-    num_quadrotors: int,
-    episodes: int,
-    seed: int,
-    device: torch.device,
-) -> Condition:
-    quadrotors = sample_quadrotors(num_quadrotors, seed=TEST_SEEDS + seed).to(device).repeat_interleave(episodes)
-    drawn = dataclasses.replace(task, references=References())
-    quadrotors = quadrotors.with_thrust_scaled(disturbance.thrust)
-    condition = _begin(name, task, drawn, disturbance, quadrotors, seed)
-    return dataclasses.replace(condition, episodes=episodes)
+def starts_per_platform(num_quadrotors: int, episodes: int) -> int:
+    """How often each named platform starts in `platforms`."""
+    return max(1, num_quadrotors // 8) * episodes
+
+
+def starts_per_figure(num_quadrotors: int, episodes: int) -> int:
+    """How often each named platform starts on each figure of `figure-eight`."""
+    return max(1, num_quadrotors // 32) * episodes
 
 
 def _platforms(starts: int, seed: int, device: torch.device) -> Condition:
-    quadrotors = platforms().to(device).repeat_interleave(starts)
-    drawn = Task(references=References(langevin_share=0.0))
-    return dataclasses.replace(_begin("", VISIBLE, drawn, Disturbance(), quadrotors, seed), groups=PLATFORMS)
+    return Condition(
+        name="",
+        task=VISIBLE,
+        starts=Task(references=References(langevin_share=0.0), sensing=_sensing()),
+        quadrotors=platforms().to(device).repeat_interleave(starts),
+        seed=seed,
+        groups=PLATFORMS,
+    )
 
 
 def figure_eight(interval: float, starts: int, seed: int, device: torch.device) -> Condition:
@@ -156,47 +172,19 @@ def figure_eight(interval: float, starts: int, seed: int, device: torch.device) 
     """
     quadrotors = platforms().to(device).repeat_interleave(starts)
     box = torch.full_like(quadrotors.position_threshold, FIGURE_EIGHT_BOX)
-    quadrotors = dataclasses.replace(quadrotors, position_threshold=box)
     figure = Lissajous(interval=(interval, interval))
-    drawn = Task(
-        initial_states=InitialStates(guidance=1.0),
-        references=References(langevin_share=0.0, lissajous_share=1.0, lissajous=figure),
-    )
-    return dataclasses.replace(
-        _begin(f"{interval:g}s", VISIBLE, drawn, Disturbance(), quadrotors, seed),
+    return Condition(
+        name=f"{interval:g}s",
+        task=VISIBLE,
+        starts=Task(
+            initial_states=InitialStates(guidance=1.0),
+            references=References(langevin_share=0.0, lissajous_share=1.0, lissajous=figure),
+            sensing=_sensing(),
+        ),
+        quadrotors=dataclasses.replace(quadrotors, position_threshold=box),
+        seed=seed,
         num_steps=round(FIGURE_EIGHT_DURATION / VISIBLE.dt),
         first_counted_step=0,
         survivors_only=False,
         groups=PLATFORMS,
-    )
-
-
-def _begin(
-    name: str, task: Task, drawn: Task, disturbance: Disturbance, quadrotors: Quadrotors, seed: int
-) -> Condition:
-    """Draw starts as `drawn` says, of episodes that `task` flies and `disturbance` disturbs."""
-    delays = (disturbance.observation_delay,) * 2, (disturbance.action_delay,) * 2
-    sensing = dataclasses.replace(
-        NOISE,
-        noise_scale=(disturbance.noise, disturbance.noise),
-        observation_delay=delays[0],
-        action_delay=delays[1],
-    )
-    generator = torch.Generator(quadrotors.device).manual_seed(TEST_SEEDS + seed)
-    start = begin_episode(dataclasses.replace(drawn, sensing=sensing), quadrotors, generator)
-    longest = task.sensing.observation_delay[1] + 1, task.sensing.action_delay[1]
-    held = start.previous_action
-    start = dataclasses.replace(
-        start,
-        sensed=(start.sensed + start.sensed[-1:] * longest[0])[: longest[0]],
-        commanded=(start.commanded + (held,) * longest[1])[: longest[1]],
-    )
-    return Condition(
-        name=name,
-        task=task,
-        quadrotors=quadrotors,
-        start=start,
-        noise=generator.get_state(),
-        num_steps=task.episode_steps,
-        first_counted_step=task.episode_steps // 2,
     )

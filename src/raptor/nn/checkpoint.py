@@ -160,6 +160,10 @@ def _load(path: PathLike, device: torch.device | str) -> Any:
     try:
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path} is no policy file, or a truncated one: write it again, or give another")
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong; write it again, or give another")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location=device, weights_only=True)

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from raptor.quadrotor.state import from_components
-
 
 class PolicyParameters(NamedTuple):
     """The tensors of a `RaptorPolicy`, in torch's layout; the gates of the GRU are stacked in the order r, z, n."""
@@ -28,27 +26,25 @@ def policy_step(parameters: PolicyParameters, observation: Tensor, hidden: Tenso
 
     Args:
         parameters: the weights.
-        observation: (B, D), or (D,).
-        hidden: (B, H), or (H,).
+        observation: (B, D).
+        hidden: (B, H).
 
     Returns:
-        Action (B, A), linear and unbounded, and the next hidden state (B, H). Both have their components contiguous in
-        memory, which is the layout of the simulator's tensors.
+        Action (B, A), linear and unbounded, and the next hidden state (B, H). The action has its components contiguous
+        in memory, as the simulator's tensors do; the hidden state is contiguous row by row, as the products like it.
 
     Source: GRU as in torch.nn.GRU; network as in the RAPTOR paper (dense 22-16 ReLU, GRU 16-16, dense 16-4).
     """
     p = parameters
-    x = torch.relu(p.input_weight @ observation.mT + p.input_bias.unsqueeze(-1))
-    from_input = p.gru_weight_ih @ x + p.gru_bias_ih.unsqueeze(-1)
-    from_hidden = p.gru_weight_hh @ hidden.mT + p.gru_bias_hh.unsqueeze(-1)
-    input_r, input_z, input_n = from_input.chunk(3, dim=-2)
-    hidden_r, hidden_z, hidden_n = from_hidden.chunk(3, dim=-2)
+    x = torch.relu(observation @ p.input_weight.mT + p.input_bias)
+    input_r, input_z, input_n = (x @ p.gru_weight_ih.mT + p.gru_bias_ih).chunk(3, dim=-1)
+    hidden_r, hidden_z, hidden_n = (hidden @ p.gru_weight_hh.mT + p.gru_bias_hh).chunk(3, dim=-1)
     reset = torch.sigmoid(input_r + hidden_r)
     update = torch.sigmoid(input_z + hidden_z)
     candidate = torch.tanh(input_n + reset * hidden_n)
-    following = candidate + update * (hidden.mT - candidate)
-    action = p.output_weight @ following + p.output_bias.unsqueeze(-1)
-    return action.mT, following.mT
+    following = candidate + update * (hidden - candidate)
+    action = p.output_weight @ following.mT + p.output_bias.unsqueeze(-1)
+    return action.mT, following
 
 
 def check_step(observation: Tensor, hidden: Tensor | None, observation_dim: int, hidden_dim: int) -> None:
@@ -110,8 +106,8 @@ class RaptorPolicy(nn.Module):
         )
 
     def initial_hidden_state(self, *shape: int) -> Tensor:
-        """The hidden state of a fresh start, (*shape, H), components contiguous in memory."""
-        return from_components([h.expand(shape) for h in self.initial_hidden])
+        """The hidden state of a fresh start, (*shape, H)."""
+        return self.initial_hidden.expand(*shape, self.hidden_dim).contiguous()
 
     def forward(self, observation: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One step.

@@ -32,7 +32,7 @@ class Distribution:
     are the share u of the surplus thrust. u is uniform in [0, `disturbance_force`].
     """
 
-    thrust_to_weight: Range = (1.5, 5.0)
+    thrust_to_weight: Range = (1.5, 5.0)  # at full throttle
     torque_to_inertia: Range = (40.0, 1200.0)  # 1/s^2
     mass: Range = (0.02, 5.0)  # kg; uniform in the cube root, that is in size
     mass_size_deviation: float = 0.1  # how far the size departs from the cube root of the mass
@@ -40,8 +40,8 @@ class Distribution:
     rotor_time_constant_falling: Range = (0.03, 0.30)  # s
     rotor_torque_constant: Range = (0.005, 0.05)  # N m per N
     disturbance_force: float = 0.3  # largest share of the surplus thrust
-    size_law: Literal["normal", "uniform"] = "normal"
-    disturbance_law: Literal["published", "surplus"] = "published"
+    size_law: Literal["normal", "uniform"] = "normal"  # distribution of the size deviation
+    disturbance_law: Literal["published", "surplus"] = "published"  # standard deviation of the disturbance
 
     def __post_init__(self) -> None:
         """Refuse ranges that no vehicle can have.

@@ -22,7 +22,7 @@ from raptor.limits import limits, not_negative, positive
 from raptor.nn.policy import PolicyParameters, policy_step
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.state import State, component_major, components, from_components
+from raptor.quadrotor.state import State, components, from_components
 from raptor.tasks.task import Task
 
 
@@ -52,7 +52,7 @@ class Objective:
     position_rounding: float = 1e-2  # m
     heading: float = 0.2  # per rad of acos(1 - |q_z|)
     action_rate: float = 1.0  # per unit of change of the action
-    action_rounding: float = 1e-3
+    action_rounding: float = 1e-3  # below this change of the action its cost is quadratic
     saturation: float = 1.0  # on the squared excess of the action over [-1, 1]
     speed: float = 10.0  # on the squared excess of each velocity axis over `speed_limit`
     speed_limit: float = 1.6  # m/s
@@ -60,6 +60,10 @@ class Objective:
     box_limit: float = 0.8  # share of the vehicle's position threshold
     velocity: float = 0.0  # per m/s of velocity error
     cap: float = 20.0  # upper bound on the cost of a step
+
+
+HIDDEN = 6
+"""Place of the hidden state among the differentiable tensors of a flight."""
 
 
 class Flight(NamedTuple):
@@ -250,7 +254,7 @@ class SegmentGradient:
         """
         segment, fixed, trail, draws, backward = self._fly(parameters, quadrotors, episode, hidden, noise)
         arrived = Flight.begin(segment.episode, segment.hidden)
-        adjoint = [component_major(torch.zeros_like(part)) for part in arrived.differentiable]
+        adjoint = [torch.zeros_like(part) for part in arrived.differentiable]
         gradient = [torch.zeros_like(p) for p in parameters]
         for before, draw in zip(reversed(trail), reversed(draws), strict=True):
             outputs = backward(*fixed, *before, *draw, *gradient, *adjoint)
@@ -397,7 +401,13 @@ class SegmentGradient:
         norm = torch.sqrt(sum(c * c for part in parts[:6] for c in components(part)))
         scale = self.gradient_decay * (self.adjoint_limit / norm.clamp(min=self.adjoint_limit))
         finite = torch.isfinite(norm)
+
+        def contain(part: Tensor) -> Tensor:
+            return torch.where(finite.unsqueeze(-1), part * scale.unsqueeze(-1), 0.0)
+
+        # Each part stays in the memory layout of its own: the hidden state row by row, all else by components.
         contained = [
-            from_components([torch.where(finite, c * scale, 0.0) for c in components(part)]) for part in parts
+            contain(part) if i == HIDDEN else from_components(components(contain(part)))
+            for i, part in enumerate(parts)
         ]
         return [*(g + s for g, s in zip(gradient, step_gradient, strict=True)), *contained]

@@ -53,9 +53,9 @@ class WayPoints:
 class References:
     """Mixture of references: the shares say how many episodes track which; the rest hold the origin."""
 
-    langevin_share: float = 0.5
-    lissajous_share: float = 0.0
-    way_points_share: float = 0.0
+    langevin_share: float = 0.5  # of episodes, that follow a Langevin walk
+    lissajous_share: float = 0.0  # of episodes, that follow a Lissajous figure
+    way_points_share: float = 0.0  # of episodes, that follow the way-points
     langevin: Langevin = Langevin()
     lissajous: Lissajous = Lissajous()
     way_points: WayPoints = WayPoints()

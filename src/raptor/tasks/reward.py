@@ -29,9 +29,9 @@ from raptor.tasks.reference import Reference
 class Reward:
     """Weights of the reward. The defaults are RAPTOR's: nothing is squared, and the longest episode yields 750."""
 
-    constant: float = 1.5
-    scale: float = 1.0
-    non_negative: bool = False
+    constant: float = 1.5  # per step
+    scale: float = 1.0  # factor on all costs
+    non_negative: bool = False  # whether a step's reward is cut off at zero
     termination_penalty: float = -100.0  # replaces the reward of the step that ends an episode
     position: float = 1.0  # per m of tracking error
     position_clip: float = 0.0  # m; bound on the position error that counts; 0: none

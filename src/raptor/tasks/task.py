@@ -27,7 +27,7 @@ class Task:
     target_visible: bool = True  # whether position and velocity are observed relative to the target
     clip_previous_action: bool = True  # whether the action fed back and rated is the clipped one
     dt: float = 0.01  # s
-    episode_steps: int = 500
+    episode_steps: int = 500  # longest episode, in steps
 
     @classmethod
     def paper(cls) -> Task:

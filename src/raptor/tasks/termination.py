@@ -19,7 +19,7 @@ from raptor.tasks.reference import Reference
 class Termination:
     """Boxes, per axis, that a vehicle must not leave. The defaults are RAPTOR's."""
 
-    enabled: bool = True
+    enabled: bool = True  # false: every episode lasts to its last step
     position: float | None = None  # m; None: the vehicle's own `position_threshold`
     linear_velocity: float = 2.0  # m/s
     angular_velocity: float = 35.0  # rad/s

@@ -52,7 +52,7 @@ TRAINING_TASK = Task(
 class DirectConfig:
     """Settings of `raptor train-direct`."""
 
-    num_updates: int = 1200
+    num_updates: int = 1200  # steps of the optimiser; the learning rate falls to its end over as many
     batch_size: int = 1024  # vehicles flown at once
     segment_steps: int = 100  # steps of flight between two updates, and through which the gradient flows
     learning_rate: float = 6e-2  # of Adam, at its highest
@@ -61,7 +61,7 @@ class DirectConfig:
     gradient_norm: float = 0.5  # bound on the norm of the gradient
     gradient_decay: float = 1.0  # factor on each vehicle's adjoint per step backwards
     adjoint_limit: float = 1000.0  # bound on the norm of each vehicle's adjoint
-    hidden_dim: int = 16
+    hidden_dim: int = 16  # width of both hidden layers of the policy
     method: Method = "midpoint"  # integrator of the training flights
     task: Task = TRAINING_TASK
     objective: Objective = Objective()

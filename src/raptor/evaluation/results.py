@@ -1,0 +1,62 @@
+"""The outcome of an evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raptor.evaluation.statistics import Estimate
+from raptor.nn.atomic import replacing
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Estimates by policy, suite and metric, and the settings that they were made with.
+
+    A metric is one of `raptor.evaluation.METRICS`, for the suite as a whole, or that name after what it is of: a
+    condition, a platform, or both: `noise/return`, `x500_real/return`, `10s/x500_real/position_rmse`.
+    """
+
+    policies: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
+    settings: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and dicts; None where there is no number, as with the RMSE of nobody who survived."""
+        return {
+            "policies": {
+                name: {
+                    suite: {metric: estimate.to_dict() for metric, estimate in metrics.items()}
+                    for suite, metrics in suites.items()
+                }
+                for name, suites in self.policies.items()
+            },
+            "settings": dict(self.settings),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write `to_dict` as JSON; a file that was there is replaced at once or not at all.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return Path(path)
+
+    def table(self, details: bool = True) -> Table:
+        """A rich table with a column for each policy and a group of rows for each suite.
+
+        Args:
+            details: also rows for each platform and each condition.
+        """
+        from raptor.evaluation.table import rich_table
+
+        return rich_table(self, details)

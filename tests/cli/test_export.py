@@ -1,0 +1,74 @@
+"""`raptor export` and `raptor card`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from raptor.nn import OnnxPolicy, RaptorPolicy, load_policy, save_policy
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.pt"
+    save_policy(RaptorPolicy(), path, {"what": "a policy of this test", "licence": "MIT"})
+    return path
+
+
+def test_export_writes_beside_the_policy_what_acts_like_it(raptor: Run, policy_file: Path) -> None:
+    text = raptor("export", policy_file)
+    exported = policy_file.with_suffix(".onnx")
+    assert f"wrote {exported}" in text
+    original, copy = load_policy(policy_file), load_policy(exported)
+    assert isinstance(copy, OnnxPolicy)
+    observation = torch.linspace(-1, 1, 22).expand(3, 22)
+    action, hidden = copy(observation, copy.initial_hidden_state(3))
+    expected, expected_hidden = original(observation, original.initial_hidden_state(3))
+    torch.testing.assert_close(action, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(hidden, expected_hidden, rtol=1e-5, atol=1e-5)
+
+
+def test_export_of_a_run_goes_into_its_folder(raptor: Run, tmp_path: Path) -> None:
+    save_policy(RaptorPolicy(), tmp_path / "checkpoints" / "best.pt", {})
+    assert f"wrote {tmp_path / 'policy.onnx'}" in raptor("export", tmp_path)
+
+
+def test_export_takes_a_name_and_an_output(raptor: Run, tmp_path: Path) -> None:
+    raptor("export", "published", "--format", "onnx", "--output", tmp_path / "p.onnx")
+    assert (tmp_path / "p.onnx").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--format", "onxx"], "unknown export format 'onxx', did you mean 'onnx'?"),
+        (["--output", "x.pt"], "an ONNX file ends in .onnx, got x.pt"),
+    ],
+)
+def test_export_refuses_what_it_cannot_write(
+    refused: Run, policy_file: Path, arguments: list[str], sentence: str
+) -> None:
+    before = sorted(policy_file.parent.iterdir())
+    assert sentence in refused("export", policy_file, *arguments)
+    assert sorted(policy_file.parent.iterdir()) == before
+
+
+def test_a_policy_that_cannot_be_read_is_refused_and_an_older_export_stays(refused: Run, policy_file: Path) -> None:
+    exported = policy_file.with_suffix(".onnx")
+    exported.write_text("precious")
+    policy_file.write_bytes(policy_file.read_bytes()[:1000])
+    assert str(policy_file) in refused("export", policy_file)
+    assert "there is no policy" in refused("export", policy_file.with_name("other.pt"))
+    assert exported.read_text() == "precious"
+
+
+def test_card_tells_what_a_policy_is(raptor: Run, policy_file: Path) -> None:
+    text = raptor("card", policy_file)
+    assert "a policy of this test" in text
+    assert "MIT" in text
+    assert "2084 parameters" in raptor("card", "published")

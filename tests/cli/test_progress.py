@@ -1,0 +1,88 @@
+"""What is shown of a running job."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from raptor.cli.progress import COMPILING, duration, evaluation_progress, facts, quantity, training_progress
+from raptor.training import Progress
+
+BEGINNING = Progress("compiling", 0, 40, 0.1, 0.0, 0.0, math.nan, {}, {}, None)
+MIDDLE = Progress("training", 20, 40, 30.0, 9.123, 1.9e6, 65.4, {"loss": 0.512}, {"return": 612.34}, 640.5)
+
+
+def shown(*steps: Progress, terminal: bool) -> str:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=160, color_system=None)
+    with training_progress(console) as progress:
+        for step in steps:
+            progress(step)
+    return output.getvalue()
+
+
+def test_the_facts_are_rates_loss_return_and_the_time_left() -> None:
+    assert facts(MIDDLE) == (
+        "9.12 updates/s · 1.9 M env-steps/s · loss 0.512 · return 612.3 · best 640.5 · 1 min 05 s left"
+    )
+    assert facts(BEGINNING) == ""
+
+
+def test_a_terminal_sees_a_bar_with_all_of_it() -> None:
+    text = shown(BEGINNING, MIDDLE, terminal=True)
+    assert "20/40" in text
+    assert facts(MIDDLE) in text
+    assert "training" in text
+
+
+def test_the_wait_for_the_compiler_is_explained() -> None:
+    assert COMPILING in shown(BEGINNING, terminal=True)
+    assert COMPILING in shown(BEGINNING, terminal=False)
+
+
+def test_without_a_terminal_there_is_a_line_per_validation() -> None:
+    steps = [
+        dataclasses.replace(
+            MIDDLE,
+            stage=stage,
+            update=update,
+            num_updates=1000,
+            validation={"update": update // 100 * 100, "return": 1.0},
+        )
+        for update in range(100, 400)
+        for stage in ("training", "validating", "training")
+    ]
+    lines = shown(*steps, terminal=False).splitlines()
+    assert [line.split("  ")[0] for line in lines] == [f"update {update} of 1000" for update in (100, 200, 300)]
+
+
+def test_without_a_terminal_and_without_validations_there_are_about_ten_lines() -> None:
+    steps = [dataclasses.replace(MIDDLE, update=update, num_updates=1000, validation={}) for update in range(1, 1001)]
+    assert len(shown(*steps, terminal=False).splitlines()) == 11
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_evaluation_shows_what_it_does_on_a_terminal_and_nothing_elsewhere(terminal: bool) -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=160, color_system=None)
+    with evaluation_progress(console) as progress:
+        progress("mine: unseen", 25, 100)
+    assert ("mine: unseen" in output.getvalue()) == terminal
+    assert ("25%" in output.getvalue()) == terminal
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.9, "1 min 00 s"), (185, "3 min 05 s"), (3600 * 2 + 61, "2 h 01 min")],
+)
+def test_durations_are_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(12.3, "12.3"), (1234, "1.23 k"), (1.9e6, "1.9 M"), (3e9, "3 G")])
+def test_large_numbers_are_for_people(value: float, text: str) -> None:
+    assert quantity(value) == text

@@ -1,0 +1,120 @@
+"""`raptor platforms`, `raptor sample` and `raptor describe`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from raptor.cli import app
+from raptor.quadrotor import PLATFORMS, Quadrotors, from_description, platforms, sample_quadrotors
+
+Run = Callable[..., str]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "my_quadrotor.yaml"
+
+
+def test_platforms_lists_all_nine_with_what_characterises_them(raptor: Run) -> None:
+    rows = [line.split() for line in raptor("platforms").splitlines()]
+    listed = {row[0]: row[1:] for row in rows if row and row[0] in PLATFORMS}
+    assert set(listed) == set(PLATFORMS)
+    population = platforms()
+    mass, arm, thrust_to_weight, _, hover = listed["x500_real"]
+    index = PLATFORMS.index("x500_real")
+    assert float(mass) == pytest.approx(population.mass[index].item(), rel=5e-3)
+    assert float(arm) == pytest.approx(population.arm_length[index].item(), rel=5e-3)
+    assert float(thrust_to_weight) == pytest.approx(population.thrust_to_weight[index].item(), rel=5e-3)
+    assert float(hover) == pytest.approx(population.hover_throttle[index].item(), rel=5e-3)
+
+
+def test_sample_writes_the_vehicles_that_the_library_draws(raptor: Run, tmp_path: Path) -> None:
+    text = raptor("sample", "--num", 3, "--output", tmp_path / "new", "--seed", 5)
+    assert f"wrote 3 quadrotors to {tmp_path / 'new'}" in text
+    drawn = Quadrotors.from_json(tmp_path / "new")
+    assert torch.equal(drawn.mass, sample_quadrotors(3, 5).mass)
+
+
+def test_sample_takes_ranges_and_distributions(raptor: Run, tmp_path: Path) -> None:
+    raptor("sample", "-n", 20, "-o", tmp_path / "heavy", "mass=[4,4.5]", "thrust_to_weight=[2,2]")
+    heavy = Quadrotors.from_json(tmp_path / "heavy")
+    assert ((heavy.mass >= 4) & (heavy.mass <= 4.5)).all()
+    torch.testing.assert_close(heavy.thrust_to_weight, torch.full((20,), 2.0))
+    raptor("sample", "-n", 20, "-o", tmp_path / "paper", "--distribution", "paper")
+    paper = Quadrotors.from_json(tmp_path / "paper")
+    assert torch.equal(paper.arm_length, sample_quadrotors(20, 0, distribution="paper").arm_length)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-n", "0"], "num must be a positive integer, got 0"),
+        (["-n", "2", "mas=[1,2]"], "mas is unknown (command line): did you mean mass?"),
+        (["-n", "2", "mass=[2,1]"], "the configuration is impossible: mass must be (low, high) with low <= high"),
+        (["-n", "2", "mass=heavy"], "mass must be [a number, a number], got"),
+        (["-n", "2", "thrust_to_weight=[0.5,2]"], "the configuration is impossible: thrust_to_weight must be above 1"),
+        (["-n", "2", "--distribution", "mine"], "distribution must be published, paper"),
+    ],
+)
+def test_sample_refuses_what_cannot_be_drawn(refused: Run, tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    assert refused("sample", "-o", tmp_path / "new", *arguments).startswith(sentence)
+    assert not (tmp_path / "new").exists()
+
+
+def test_sample_leaves_a_folder_with_vehicles_alone_unless_told(raptor: Run, refused: Run, tmp_path: Path) -> None:
+    raptor("sample", "-n", 1, "-o", tmp_path)
+    before = (tmp_path / "0000.json").read_text()
+    assert "already holds JSON files" in refused("sample", "-n", 1, "-o", tmp_path, "--seed", 1)
+    assert (tmp_path / "0000.json").read_text() == before
+    raptor("sample", "-n", 1, "-o", tmp_path, "--seed", 1, "--overwrite")
+    assert (tmp_path / "0000.json").read_text() != before
+
+
+def test_describe_prints_every_estimate_and_writes_a_complete_vehicle(raptor: Run, tmp_path: Path) -> None:
+    described, estimates = from_description(EXAMPLE)
+    text = raptor("describe", EXAMPLE, "--output", tmp_path / "mine.json")
+    assert estimates
+    assert all(str(estimate) in text for estimate in estimates)
+    assert "my_quadrotor" in text
+    written = Quadrotors.from_json(tmp_path / "mine.json")
+    for name, tensor in written.tensors().items():
+        torch.testing.assert_close(tensor, described.tensors()[name], rtol=1e-6, atol=1e-9)
+
+
+def test_describe_without_an_output_writes_nothing(
+    raptor: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    raptor("describe", EXAMPLE)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("arm_length: 0.1\n", "mass is missing"),
+        ("mass: -1\n", "mass must be a positive number (kg), got -1"),
+        ("mass: .nan\n", "mass must be a positive number (kg), got nan"),
+        ("mass: 1\nthrust_to_weight: 0.9\n", "thrust_to_weight must be above 1"),
+        ("mass: 1\nmas: 2\n", "unknown key mas"),
+        ("mass: [\n", "is not valid YAML"),
+    ],
+)
+def test_describe_refuses_an_impossible_vehicle_and_leaves_the_output_alone(
+    refused: Run, tmp_path: Path, text: str, sentence: str
+) -> None:
+    file, output = tmp_path / "mine.yaml", tmp_path / "mine.json"
+    file.write_text(text)
+    output.write_text("precious")
+    message = refused("describe", file, "--output", output)
+    assert sentence in message
+    assert str(file) in message
+    assert output.read_text() == "precious"
+
+
+def test_describe_says_where_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(app, ["describe", str(EXAMPLE), "--output", str(tmp_path / "file" / "x.json")])
+    assert result.exit_code == 2
+    assert "error: cannot write" in result.stderr

@@ -1,0 +1,67 @@
+"""The reference pages say what the code says."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raptor.cli import reference
+from raptor.quadrotor import Distribution
+from raptor.training import TrainDirectConfig
+
+FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+
+
+@pytest.mark.parametrize("name", ["configuration.md", "command-line.md"])
+def test_the_committed_page_is_up_to_date(name: str) -> None:
+    # Mend it with: python -m raptor.cli.reference docs/reference
+    assert (FOLDER / name).read_text() == reference.pages()[name]
+
+
+def test_the_pages_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
+    reference.main(tmp_path / "new")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == set(reference.pages())
+
+
+def test_every_setting_is_explained() -> None:
+    def unexplained(config: Any) -> list[str]:
+        comments = reference.field_comments(type(config))
+        values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        groups = [value for value in values.values() if dataclasses.is_dataclass(value)]
+        own = [name for name, value in values.items() if value not in groups and not comments.get(name)]
+        return [
+            *(f"{type(config).__name__}.{name}" for name in own),
+            *(x for group in groups for x in unexplained(group)),
+        ]
+
+    assert unexplained(TrainDirectConfig()) == []
+    assert unexplained(Distribution()) == []
+
+
+def test_a_row_has_the_default_the_limits_and_the_meaning() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Example:
+        """An example."""
+
+        text: str = "a # b"  # what it # says
+
+    assert reference.field_comments(Example) == {"text": "what it # says"}
+    page = reference.configuration_page()
+    assert "| `gradient_decay` | " in page
+    assert "a number; between 0 and 1 | factor on each vehicle's adjoint" in page
+    assert "### task.references.lissajous" in page
+
+
+def test_every_option_of_a_command_is_on_the_page() -> None:
+    page = reference.command_line_page()
+    for text in (
+        "`--num-quadrotors N` | `2048`",
+        "`--episodes N` | `1`",
+        "`--output, -o DIR` | required",
+        "## raptor card",
+    ):
+        assert text in page
+    assert "raptor train-direct [OPTIONS] [KEY=VALUE]..." in page

@@ -1,0 +1,60 @@
+"""Every script in examples/ runs and does what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+import raptor
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load(name):
+    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_published_policy_holds_the_x500(capsys):
+    figures = load("fly_published_policy").main(["--num-flights", "16"])
+    assert figures["mean return"] > 680
+    assert figures["share terminated"] == 0
+    assert figures["distance from the target at the end (m)"] < 0.05
+    assert "published on x500_real, 16 flights of 5 s" in capsys.readouterr().out
+
+
+def test_a_tiny_training_improves_the_policy_and_saves_it(tmp_path):
+    file = tmp_path / "tiny.pt"
+    arguments = ["--num-updates", "12", "--batch-size", "64", "--output", str(file)]
+    before, after = load("train_tiny_policy").main(arguments)
+    assert after > before + 0.01
+    policy = raptor.load_policy(file)
+    assert policy.num_parameters == 2084
+    assert policy.card["training"] == "12 updates"
+
+
+def test_a_described_quadrotor_becomes_a_file_and_flies(tmp_path, capsys):
+    figures = load("my_quadrotor").main(["--output", str(tmp_path / "mine"), "--num-flights", "20"])
+    document = json.loads((tmp_path / "mine" / "my_quadrotor.json").read_text())
+    assert document["dynamics"]["mass"] == 0.78
+    assert figures["thrust to weight"] == pytest.approx(4 * 7.5 / (0.78 * 9.81), rel=1e-5)
+    assert figures["share terminated"] == 0
+    assert figures["distance from the target, second half (m)"] < 0.1
+    assert "hover_throttle = 0.505" in capsys.readouterr().out  # an estimate is printed
+
+
+def test_a_policy_flies_through_gymnasium():
+    one, many = load("gymnasium_loop").main(["--num-envs", "4", "--num-steps", "501"])
+    assert one > 600
+    assert len(many) >= 4  # each episode of 500 steps is over by now
+    assert max(many) > 600
+
+
+def test_no_example_is_left_out():
+    tested = {"fly_published_policy", "train_tiny_policy", "my_quadrotor", "gymnasium_loop"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
