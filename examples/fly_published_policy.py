@@ -1,6 +1,6 @@
 """Fly a policy on a named platform from random starts, and print how it went.
 
-    python examples/fly_published_policy.py --platform x500_real --policy published --num-flights 256
+python examples/fly_published_policy.py --platform x500_real --policy published --num-flights 256
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fly with Gymnasium: one vehicle for an episode, then many at once with new vehicles where episodes end.
 
-    python examples/gymnasium_loop.py --num-envs 64 --num-steps 1000
+python examples/gymnasium_loop.py --num-envs 64 --num-steps 1000
 """
 
 from __future__ import annotations

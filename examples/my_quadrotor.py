@@ -1,6 +1,6 @@
 """From a description of a quadrotor to its file, and to flights with it.
 
-    python examples/my_quadrotor.py examples/my_quadrotor.yaml --output my_quadrotor --policy published
+python examples/my_quadrotor.py examples/my_quadrotor.yaml --output my_quadrotor --policy published
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every test shares: one thread per worker, one compile cache, reproducible examples, no windows."""
+"""What every test shares: one thread, one compile cache, reproducible examples, no windows."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Kernels are stored by content, so all workers and later runs share them.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "torchinductor"))
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that a test starts
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that a test starts
 
 import hypothesis
 import pytest
 import torch
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)
+torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("reproducible")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -15,6 +16,7 @@ from raptor.cli.app import app
 from raptor.config import load_config
 from raptor.quadrotor import Distribution, platforms
 from raptor.tasks import Task
+from raptor.training.direct import TRAINING_TASK
 from raptor.training.jobs import TrainDirectConfig
 
 ROOT = Path(__file__).parents[1]
@@ -82,16 +84,10 @@ def test_python_code_runs(page, tmp_path, monkeypatch):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for number, code in enumerate(fenced(page, "python"), start=1):
         for word, package in OPTIONAL.items():
-            if word in code and not importable(package):
+            if word in code and importlib.util.find_spec(package) is None:
                 break
         else:
             exec(compile(code, f"{name(page)}, block {number}", "exec"), {"__name__": "docs"})
-
-
-def importable(package):
-    import importlib.util
-
-    return importlib.util.find_spec(package) is not None
 
 
 @pytest.mark.parametrize("words", RAPTOR_COMMANDS, ids=" ".join)
@@ -153,6 +149,15 @@ def test_every_departure_of_the_default_task_from_the_paper_is_explained():
     assert departures
     table = text.split("## The task")[1].split("## Training")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == departures
+
+
+def test_the_references_of_training_are_those_of_the_code():
+    text = (ROOT / "docs" / "explanation" / "paper-and-default.md").read_text(encoding="utf-8")
+    shares = TRAINING_TASK.references
+    hover = 1 - shares.langevin_share - shares.lissajous_share - shares.way_points_share
+    assert (f"{hover:.0%} hover, {shares.langevin_share:.0%} Langevin, {shares.lissajous_share:.0%} Lissajous").replace(
+        "%", " %"
+    ) in text
 
 
 def test_the_readme_has_room_for_measured_results():

@@ -30,12 +30,11 @@ def test_the_published_policy_holds_the_x500(capsys):
 
 def test_a_tiny_training_improves_the_policy_and_saves_it(tmp_path):
     file = tmp_path / "tiny.pt"
-    arguments = ["--num-updates", "12", "--batch-size", "64", "--output", str(file)]
-    before, after = load("train_tiny_policy").main(arguments)
-    assert after > before + 0.01
+    before, after = load("train_tiny_policy").main(["--output", str(file)])
+    assert after > 1.1 * before
     policy = raptor.load_policy(file)
     assert policy.num_parameters == 2084
-    assert policy.card["training"] == "12 updates"
+    assert policy.card["training"] == "20 updates"
 
 
 def test_a_described_quadrotor_becomes_a_file_and_flies(tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,29 +11,18 @@ import typer
 from raptor.cli import options
 
 if TYPE_CHECKING:
-    from raptor.evaluation import Policy
+    from raptor.evaluation import Evaluation, Policy
 
 PUBLISHED = "published"
 
 
 def evaluate(
     policies: options.Policies,
-    suite: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--suite",
-            "-s",
-            metavar="SUITE",
-            help="paper, unseen, platforms, figure-eight or robustness; may be given several times. All by default.",
-            show_default=False,
-        ),
-    ] = None,
+    suite: options.Suites = None,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every figure with its interval.")
     ] = None,
-    num_quadrotors: Annotated[
-        int, typer.Option("--num-quadrotors", min=1, metavar="N", help="Vehicles drawn for each suite.")
-    ] = 2048,
+    num_quadrotors: options.NumQuadrotors = 2048,
     episodes: Annotated[int, typer.Option("--episodes", min=1, metavar="N", help="Episodes of each vehicle.")] = 1,
     seed: Annotated[int, typer.Option("--seed", metavar="SEED", help="Of the vehicles and their episodes.")] = 0,
     device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1.")] = "cpu",
@@ -52,23 +41,38 @@ def evaluate(
     raptor evaluate published -s paper --num-quadrotors 4096
     ```
     """
-    from rich.console import Console
-
-    from raptor.cli.progress import evaluation_progress, wide_console
     from raptor.devices import find_device
-    from raptor.evaluation import SUITES
-    from raptor.evaluation import evaluate as run
 
     find_device(device)
     columns = load_columns([*([PUBLISHED] if published else []), *policies], device)
     if json is not None:
         check_parent(json)
-    with evaluation_progress(Console(stderr=True)) as progress:
-        evaluation = run(columns, suite or SUITES, num_quadrotors, episodes, seed, device, progress, compile)
-    wide_console().print(evaluation.table())
+    evaluation = evaluate_columns(columns, suite, num_quadrotors, episodes, seed, device, compile)
     if json is not None:
         evaluation.save(json)
         typer.echo(f"wrote {json}")
+
+
+def evaluate_columns(
+    columns: Mapping[str, Policy],
+    suites: Sequence[str] | None,
+    num_quadrotors: int,
+    episodes: int,
+    seed: int,
+    device: str,
+    compile: bool,
+) -> Evaluation:
+    """Evaluate with progress on stderr, and print the table."""
+    from rich.console import Console
+
+    from raptor.cli.progress import evaluation_progress, wide_console
+    from raptor.evaluation import SUITES
+    from raptor.evaluation import evaluate as run
+
+    with evaluation_progress(Console(stderr=True)) as progress:
+        evaluation = run(columns, suites or SUITES, num_quadrotors, episodes, seed, device, progress, compile)
+    wide_console().print(evaluation.table())
+    return evaluation
 
 
 def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Policy]:

@@ -42,6 +42,19 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Same as seed=SEED.", m
 Device = Annotated[
     str | None, typer.Option("--device", help="Same as device=DEVICE: cpu, cuda, cuda:1.", metavar="DEVICE")
 ]
+Suites = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--suite",
+        "-s",
+        metavar="SUITE",
+        help="paper, unseen, platforms, figure-eight or robustness; may be given several times. All by default.",
+        show_default=False,
+    ),
+]
+NumQuadrotors = Annotated[
+    int, typer.Option("--num-quadrotors", min=1, metavar="N", help="Vehicles drawn for each suite.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR; start it where there is none.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in DIR.")]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.compilation import register
+from raptor.devices import find_device
 from raptor.environments.carried import CarriedStep, Tensors
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
 from raptor.errors import UserError
@@ -91,6 +92,9 @@ class QuadrotorEnv:
             in which precision.
         method: integrator.
         simulator: what moves the vehicles instead of `raptor.quadrotor.step`; nothing is compiled then.
+
+    Raises:
+        UserError: there is no such device.
     """
 
     def __init__(
@@ -105,7 +109,7 @@ class QuadrotorEnv:
         method: Method = "rk4",
         simulator: Simulator | None = None,
     ) -> None:
-        self.quadrotors = quadrotors.to(device).component_major()
+        self.quadrotors = quadrotors.to(None if device is None else find_device(device)).component_major()
         self.task = Task() if task is None else task
         self.auto_reset = auto_reset
         self.generator = torch.Generator(self.quadrotors.device).manual_seed(seed)

@@ -148,8 +148,8 @@ def fly(
     if lanes is not None and lanes != num:
         places = torch.arange(lanes, device=device) % num
         quadrotors, start = quadrotors[places], pytree.tree_map(lambda tensor: tensor[places], start)
-    flight = _Flight.begin(policy, quadrotors.component_major(), start)
-    carried, structure = pytree.tree_flatten(pytree.tree_map(_laid_out, flight))
+    flight = _Flight.begin(policy, quadrotors.component_major(), pytree.tree_map(_laid_out, start))
+    carried, structure = pytree.tree_flatten(flight)
     step = _step(task, structure, tuple((t.shape, t.dtype, t.device) for t in carried), compile)
     hidden = None if flight.weights else policy.initial_hidden_state(len(quadrotors)).to(device)
     log = [_Moment.of(flight, num)]
@@ -188,9 +188,9 @@ class _Flight(NamedTuple):
         tally = _Tally.begin(quadrotors)
         if not isinstance(policy, RaptorPolicy):
             return cls((), quadrotors, start, (), tally)
-        weights = tuple(weight.detach().to(quadrotors.device) for weight in policy.tensors())
+        weights = tuple(weight.detach().to(quadrotors.device).contiguous() for weight in policy.tensors())
         hidden = policy.initial_hidden_state(len(quadrotors)).to(quadrotors.device)
-        return cls(weights, quadrotors, start, hidden, tally)
+        return cls(weights, quadrotors, start, hidden.contiguous(), tally)
 
 
 class _Moment(NamedTuple):
@@ -236,7 +236,8 @@ def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool
         weights, quadrotors, episode, hidden, tally = pytree.tree_unflatten(carried, structure)
         if weights:
             *noise, counted = given
-            action, hidden = policy_step(PolicyParameters(*weights), observe(episode), hidden)
+            action, following = policy_step(PolicyParameters(*weights), observe(episode), hidden)
+            hidden = following.contiguous()
         else:
             *noise, counted, action = given
         episode, rating = advance(task, quadrotors, episode, action, Noise(*noise))

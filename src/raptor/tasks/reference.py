@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from raptor.compilation import register
+from raptor.errors import UserError
 from raptor.limits import ascending, between, limits, not_negative, positive
 from raptor.quadrotor.state import component_major, components, from_components
 from raptor.tasks.initial_state import uniform
@@ -63,7 +64,7 @@ class References:
     def __post_init__(self) -> None:
         shares = (self.langevin_share, self.lissajous_share, self.way_points_share)
         if min(shares) < 0 or sum(shares) > 1 + 1e-9:
-            raise ValueError(f"shares of references must be >= 0 and sum to at most 1, got {shares}")
+            raise UserError(f"shares of references must be >= 0 and sum to at most 1, got {shares}")
 
 
 @register()

@@ -56,10 +56,10 @@ def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
 
 
 def heading_angle(orientation: Tensor) -> Tensor:
-    """2 acos(1 - |q_z|) in rad, (..., 4) -> (...), with gradient zero, not NaN, at q_z = 0."""
-    z = components(orientation)[3].abs()
-    turned = z > 0
-    return torch.where(turned, 2 * torch.acos(1 - torch.where(turned, z, 0.5).clamp(max=1.0)), 0.0)
+    """2 acos(1 - |q_z|) in rad, (..., 4) -> (...), with gradient zero, not infinite, where q_z rounds to nothing."""
+    cosine = (1 - components(orientation)[3].abs()).clamp(min=0.0)
+    turned = cosine < 1
+    return torch.where(turned, 2 * torch.acos(torch.where(turned, cosine, 0.5)), 0.0)
 
 
 def reward(

@@ -1,0 +1,201 @@
+"""Figures: what was flown and what it amounts to."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from raptor.evaluation.results import Evaluation
+from raptor.evaluation.rollout import Recording
+from raptor.evaluation.scenes import RAMP
+from raptor.evaluation.statistics import Estimate
+from raptor.quadrotor.platforms import PLATFORMS
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""One for each policy, safe for the colour-blind. Source: M. Okabe and K. Ito, Color Universal Design (2008)."""
+
+INK, FAINT = "#333333", "#9a9a9a"
+
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.dpi": 150,
+}
+
+SHOWN = ("crazyflie", "x500_real", "race", "soft")
+"""Platforms whose figure eights are drawn: from 30 g to 2 kg, slow and nervous ones."""
+
+RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, math.radians(30)
+"""m and rad; recovered is who stays within both for the last half second."""
+
+
+def to_png(figure: Figure) -> bytes:
+    """The picture as a PNG file."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _grid(num_rows: int, num_columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(num_rows, num_columns, squeeze=False, **options)
+
+
+def _legend(figure: Figure, names: Sequence[str], extra: Sequence[Line2D] = ()) -> None:
+    handles = [Line2D([], [], color=colour, lw=2.2, label=name) for name, colour in zip(names, COLOURS, strict=False)]
+    figure.legend(handles=[*extra, *handles], loc="outside upper center", ncols=len(handles) + len(extra))
+
+
+def figure_eights(recordings: Mapping[str, Mapping[float, Recording]], shown: Sequence[str] = SHOWN) -> Figure:
+    """One whole figure at full speed from above, a row for each speed and a column for each platform.
+
+    Args:
+        recordings: by policy, then by seconds per figure; of all platforms in the order of `PLATFORMS`.
+        shown: names of the platforms to draw.
+    """
+    intervals = list(next(iter(recordings.values())))
+    with matplotlib.rc_context(STYLE):
+        size = 2.75 * len(shown) + 0.4, 1.85 * len(intervals) + 0.9
+        figure, axes = _grid(len(intervals), len(shown), size, sharex=True, sharey=True)
+        for row, interval in zip(axes, intervals, strict=True):
+            for axis, name in zip(row, shown, strict=True):
+                flights = [by_interval[interval] for by_interval in recordings.values()]
+                _figure_eight(axis, flights, PLATFORMS.index(name))
+                axis.set_aspect("equal")
+            row[0].set_ylabel(f"{interval:g} s per figure\nx (m)")
+        for axis, name in zip(axes[0], shown, strict=True):
+            axis.set_title(name, weight="bold")
+        for axis in axes[-1]:
+            axis.set_xlabel("y (m)")
+        _legend(figure, list(recordings), [Line2D([], [], color=FAINT, lw=5, alpha=0.5, label="target")])
+    return figure
+
+
+def _figure_eight(axis: Axes, flights: Sequence[Recording], place: int) -> None:
+    """Draw the target, what each policy made of it, and the RMSE of each."""
+    settled = slice(round(RAMP / flights[0].dt), None)
+    target = flights[0].target[settled, place].cpu()
+    axis.plot(target[:, 1], target[:, 0], color=FAINT, lw=5, alpha=0.5)
+    for index, (flight, colour) in enumerate(zip(flights, COLOURS, strict=False)):
+        flown = flight.position[settled, place].cpu()
+        axis.plot(flown[:, 1], flown[:, 0], color=colour, lw=1.6)
+        rmse = flight.tracking_error[settled, place].square().mean().sqrt().item()
+        text = f"{100 * rmse:.1f} cm" if rmse < 1 else "lost"
+        corner = {"x": 0.02 + 0.96 * (index % 2), "y": 0.03 + 0.86 * (index // 2), "ha": ("left", "right")[index % 2]}
+        axis.text(s=text, transform=axis.transAxes, color=colour, fontsize=8.5, weight="bold", **corner)
+    axis.set_xlim(-1.45, 1.45)
+    axis.set_ylim(-0.95, 0.95)
+
+
+def recovery(recordings: Mapping[str, Recording]) -> Figure:
+    """Tilt and distance from the target over time, a line for each start and a column for each policy."""
+    with matplotlib.rc_context(STYLE):
+        size = max(4.2 * len(recordings), 6.0), 5.2
+        figure, axes = _grid(2, len(recordings), size, sharex=True, sharey="row")
+        for (name, flight), colour, column in zip(recordings.items(), COLOURS, axes.T, strict=False):
+            num = flight.position.shape[1]
+            column[0].set_title(f"{name}: {num_recovered(flight)} of {num} recover", weight="bold")
+            for axis, values in zip(column, (np.degrees(flight.tilt.cpu()), flight.tracking_error.cpu()), strict=True):
+                time = flight.time
+                axis.plot(time, values, color=colour, lw=0.8, alpha=0.3)
+                axis.plot(time, np.median(values, axis=1), color=INK, lw=2)
+            column[1].set_xlabel("time (s)")
+        axes[0, 0].set_ylabel("tilt (°)")
+        axes[0, 0].set_ylim(0, 180)
+        axes[0, 0].set_yticks(range(0, 181, 45))
+        axes[1, 0].set_ylabel("distance from target (m)")
+        axes[1, 0].set_ylim(0, 3)
+        handles = [
+            Line2D([], [], color=FAINT, lw=0.8, label="each start"),
+            Line2D([], [], color=INK, lw=2, label="median"),
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    return figure
+
+
+def num_recovered(flight: Recording) -> int:
+    """How many stay near the target and near level throughout the last half second."""
+    last = slice(-round(0.5 / flight.dt), None)
+    near = (flight.tracking_error[last] < RECOVERED_DISTANCE) & (flight.tilt[last] < RECOVERED_TILT)
+    return int(near.all(dim=0).sum())
+
+
+def platform_bars(evaluation: Evaluation) -> Figure:
+    """Bars with intervals for each platform and policy: return, and position error on each figure eight flown."""
+    panels = [("platforms", "{}/return", "return, holding a position (at most 750)")]
+    for interval in evaluation.settings.get("figure_eight_intervals_s", ()):
+        title = f"RMSE (m), figure eight in {interval:g} s"
+        panels.append(("figure-eight", f"{interval:g}s/{{}}/position_rmse", title))
+    panels = [panel for panel in panels if any(panel[0] in suites for suites in evaluation.policies.values())]
+    with matplotlib.rc_context(STYLE):
+        size = 3.1 * max(1, len(panels)) + 0.8, 0.6 + len(PLATFORMS) * (0.2 + 0.2 * len(evaluation.policies))
+        figure, axes = _grid(1, max(1, len(panels)), size, sharey=True)
+        for axis, (suite, key, title) in zip(axes[0], panels, strict=False):
+            for index, (suites, colour) in enumerate(zip(evaluation.policies.values(), COLOURS, strict=False)):
+                if suite in suites:
+                    estimates = [suites[suite][key.format(name)] for name in PLATFORMS]
+                    _bars(axis, estimates, index, len(evaluation.policies), colour)
+            axis.set_title(title)
+            axis.grid(visible=False, axis="y")
+        axes[0, 0].set_yticks(range(len(PLATFORMS)), PLATFORMS)
+        axes[0, 0].invert_yaxis()
+        _legend(figure, list(evaluation.policies))
+    return figure
+
+
+def _bars(axis: Axes, estimates: Sequence[Estimate], index: int, num: int, colour: str) -> None:
+    """One policy's bars among those of `num` policies."""
+    height = 0.8 / num
+    places = np.arange(len(estimates)) - 0.4 + height * (index + 0.5)
+    value, low, high = np.array(estimates).T
+    axis.barh(places, value, height=0.9 * height, color=colour)
+    axis.errorbar(value, places, xerr=[value - low, high - value], fmt="none", ecolor=INK, elinewidth=1)
+
+
+def learning_curve(
+    curve: Mapping[str, Sequence[tuple[float, float]]], levels: Mapping[str, Mapping[str, float]] | None = None
+) -> Figure:
+    """A panel for each quantity over the updates of training.
+
+    Args:
+        curve: points (update, value) by quantity.
+        levels: by quantity, named values to draw as horizontal lines for comparison.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _grid(1, len(curve), (4.2 * len(curve) + 0.6, 3.2))
+        for axis, (name, points) in zip(axes[0], curve.items(), strict=True):
+            x, y = np.array(points, dtype=float).reshape(-1, 2).T
+            axis.plot(x, y, color=COLOURS[1], lw=1.8, marker="o" if len(x) < 40 else None, ms=3.5)
+            for label, level in (levels or {}).get(name, {}).items():
+                axis.axhline(level, color=COLOURS[0], lw=1.4, ls="--")
+                axis.text(
+                    1.0, level, label, transform=axis.get_yaxis_transform(), color=COLOURS[0], ha="right", va="bottom"
+                )
+            axis.set_title(name.replace("_", " "))
+            axis.set_xlabel("update")
+    return figure

@@ -1,0 +1,91 @@
+"""`raptor evaluate`: columns, suites and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from raptor.evaluation import METRICS
+from raptor.nn import RaptorPolicy, load_policy, save_policy
+
+Run = Callable[..., str]
+QUICK = ("--suite", "unseen", "--num-quadrotors", "2", "--no-compile")
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.pt"
+    published = load_policy("published")
+    assert isinstance(published, RaptorPolicy)
+    with torch.no_grad():
+        published.output_layer.bias.add_(0.1)
+    save_policy(published, path, {"what": "a policy of this test"})
+    return path
+
+
+def test_a_table_and_a_file_with_the_published_policy_beside(raptor: Run, policy_file: Path, tmp_path: Path) -> None:
+    text = raptor("evaluate", policy_file, *QUICK, "--json", tmp_path / "out.json")
+    header = next(line for line in text.splitlines() if "published" in line)
+    assert header.index("published") < header.index("mine.pt")
+    assert f"wrote {tmp_path / 'out.json'}" in text
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert list(document["policies"]) == ["published", "mine.pt"]
+    for suites in document["policies"].values():
+        assert list(suites) == ["unseen"]
+        assert set(METRICS) <= set(suites["unseen"])
+    assert document["policies"]["published"] != document["policies"]["mine.pt"]
+    assert document["settings"]["num_quadrotors"] == 2
+
+
+def test_the_published_policy_can_be_left_out_and_is_never_there_twice(raptor: Run, policy_file: Path) -> None:
+    assert "published" not in raptor("evaluate", policy_file, *QUICK, "--no-published")
+    header = next(line for line in raptor("evaluate", "published", *QUICK).splitlines() if "published" in line)
+    assert header.count("published") == 1
+
+
+def test_policies_of_one_name_are_told_apart_by_their_paths(tmp_path: Path, policy_file: Path) -> None:
+    from raptor.cli.evaluate import load_columns
+
+    other = tmp_path / "other" / "mine.pt"
+    other.parent.mkdir()
+    other.write_bytes(policy_file.read_bytes())
+    assert list(load_columns([str(policy_file), str(other), "published"])) == [
+        str(policy_file),
+        str(other),
+        "published",
+    ]
+    assert list(load_columns([str(policy_file), "published", "published"])) == ["mine.pt", "published"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nothing.pt"], "there is no policy 'nothing.pt'"),
+        (["publised"], "there is no policy 'publised', did you mean 'published'?"),
+        (["published", "--suite", "unsen"], "unsen"),
+        (["published", "--device", "cuda:99"], "device 'cuda:99' is not there"),
+        (["published", "--num-quadrotors", "0"], "'--num-quadrotors'"),
+        (["published", "--episodes", "-1"], "'--episodes'"),
+        (["published", "--json", "no/such/folder/out.json"], "no/such/folder/out.json cannot be written"),
+        ([], "Missing argument 'POLICY'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(refused: Run, arguments: list[str], sentence: str) -> None:
+    assert sentence in refused("evaluate", *arguments)
+
+
+def test_a_damaged_policy_or_one_of_other_dimensions_is_refused_and_an_older_result_stays(
+    refused: Run, policy_file: Path, tmp_path: Path
+) -> None:
+    result = tmp_path / "out.json"
+    result.write_text("precious")
+    damaged, other = tmp_path / "damaged.pt", tmp_path / "other.pt"
+    damaged.write_bytes(policy_file.read_bytes()[:2000])
+    save_policy(RaptorPolicy(observation_dim=26), other, {})
+    assert str(damaged) in refused("evaluate", damaged, *QUICK, "--json", result)
+    assert "26" in refused("evaluate", other, *QUICK, "--json", result)
+    assert result.read_text() == "precious"

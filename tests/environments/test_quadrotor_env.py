@@ -1,0 +1,238 @@
+"""N vehicles at once: episodes, statistics, seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from raptor.environments import QuadrotorEnv
+from raptor.errors import UserError
+from raptor.quadrotor import Quadrotors, platform, sample_quadrotors
+from raptor.tasks import InitialStates, References, Reward, Task, Termination
+
+ENDING = torch.tensor([True, False, True, False])
+
+
+def equal(one, other, where=slice(None)):
+    return all(torch.equal(a[where], b[where]) for a, b in zip(one, other, strict=True))
+
+
+def test_only_vehicles_whose_episode_ended_begin_anew(half_ending, actions):
+    env, twin = half_ending(), half_ending(auto_reset=False)
+    env.reset()
+    twin.reset()
+    action = actions(1, 4)[0]
+    result, undisturbed = env.step(action), twin.step(action)
+    assert torch.equal(result.done, ENDING)
+    state, flown_on = env.episode.state.parts(), twin.episode.state.parts()
+    assert equal(state, flown_on, ~ENDING)
+    assert not any((a[ENDING] == b[ENDING]).all(-1).any() for a, b in zip(state, flown_on, strict=True))
+    assert torch.equal(env.episode.reference.time > 0, ~ENDING)
+    assert torch.equal(result.reward, undisturbed.reward)
+
+
+def test_the_true_last_observation_is_kept_where_an_episode_ended(half_ending, actions):
+    env, twin = half_ending(), half_ending(auto_reset=False)
+    env.reset()
+    twin.reset()
+    action = actions(1, 4)[0]
+    result, undisturbed = env.step(action), twin.step(action)
+    assert torch.equal(result.final_observation, undisturbed.observation)
+    assert torch.equal(result.observation[~ENDING], result.final_observation[~ENDING])
+    assert (result.observation[ENDING] != result.final_observation[ENDING]).any(-1).all()
+    assert torch.equal(result.observation, env.observation)
+    assert torch.equal(result.position_error, undisturbed.position_error)
+
+
+def test_statistics_are_those_of_the_episode_that_the_step_belongs_to(half_ending, actions):
+    env = half_ending()
+    env.reset()
+    rewards = []
+    for step, action in enumerate(actions(5, 4), start=1):
+        result = env.step(action)
+        rewards.append(result.reward)
+        lengths = torch.where(ENDING, torch.ones(4), torch.full((4,), step))
+        assert torch.equal(result.episode_length, lengths.long())
+        torch.testing.assert_close(result.episode_return[ENDING], result.reward[ENDING])
+        torch.testing.assert_close(result.episode_return[~ENDING], torch.stack(rewards).sum(0)[~ENDING])
+
+
+def test_episodes_are_truncated_at_exactly_their_last_step():
+    task = Task(termination=Termination(enabled=False))
+    env = QuadrotorEnv(platform("crazyflie"), task, compile=False, method="midpoint")
+    env.reset()
+    action = torch.full((1, 4), 2 * platform("crazyflie").hover_throttle.item() - 1)
+    with torch.no_grad():
+        truncated = [env.step(action).truncated.item() for _ in range(501)]
+    assert [step for step, flag in enumerate(truncated, start=1) if flag] == [500]
+
+
+def test_a_truncated_step_is_rated_like_any_other_and_a_terminated_one_is_not_truncated(half_ending, actions):
+    env, twin = half_ending(task=Task(episode_steps=1)), half_ending(task=Task(episode_steps=9))
+    env.reset()
+    twin.reset()
+    action = actions(1, 4)[0]
+    result = env.step(action)
+    assert torch.equal(result.terminated, ENDING)
+    assert torch.equal(result.truncated, ~ENDING)
+    assert torch.equal(result.reward, twin.step(action).reward)
+    assert (result.reward[ENDING] == Reward().termination_penalty).all()
+
+
+def test_without_auto_reset_vehicles_fly_on_until_they_are_reset(half_ending, actions):
+    env = half_ending(auto_reset=False)
+    env.reset()
+    for action in actions(3, 4):
+        result = env.step(action)
+    assert result.episode_length.tolist() == [3, 3, 3, 3]
+    before = env.episode.state.parts()
+    observation = env.reset(mask=result.done)
+    assert equal(env.episode.state.parts(), before, ~ENDING)
+    assert torch.equal(observation[~ENDING], result.observation[~ENDING])
+    assert (observation[ENDING] != result.observation[ENDING]).any(-1).all()
+    assert env.step(action).episode_length.tolist() == [1, 4, 1, 4]
+
+
+def fly(env, actions, seed=None):
+    trace = [env.reset(seed=seed)]
+    for action in actions:
+        trace += env.step(action)
+    return trace
+
+
+def test_a_seed_decides_everything_and_the_global_generator_nothing(half_ending, actions):
+    flown = actions(6, 4)
+    before = torch.random.get_rng_state()
+    env = half_ending(seed=3)
+    first = fly(env, flown)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(123)
+    assert equal(first, fly(half_ending(seed=3), flown))
+    assert equal(first, fly(env, flown, seed=3))
+    assert not torch.equal(first[0], fly(half_ending(seed=4), flown)[0])
+
+
+def test_each_new_episode_starts_elsewhere(half_ending, actions):
+    env = half_ending()
+    starts = [env.reset()[ENDING]]
+    starts += [env.step(action).observation[ENDING] for action in actions(5, 4)]
+    assert len({tuple(row.tolist()) for start in starts for row in start}) == 12
+
+
+def test_nothing_that_was_handed_out_changes_later(half_ending, actions):
+    env = half_ending()
+    held = [env.reset(), *env.episode.state.parts()]
+    copies = [tensor.clone() for tensor in held]
+    for action in actions(4, 4):
+        result = env.step(action)
+        held += [*result, *env.episode.state.parts(), env.episode.force]
+        copies += [tensor.clone() for tensor in held[len(copies) :]]
+    assert equal(held, copies)
+
+
+def test_the_first_previous_action_would_hold_the_rotors_but_the_first_change_counts_from_zero():
+    env = QuadrotorEnv(platform("mrs"), Task(initial_states=InitialStates(guidance=1.0)), compile=False)
+    observation = env.reset()
+    speed = env.episode.state.rotor_speed
+    torch.testing.assert_close(observation[:, 18:], speed / 1000 - 1)
+    assert (env.step(torch.zeros(1, 4)).reward == 1.5).all()
+    env.reset()
+    assert env.step(torch.full((1, 4), 0.1)).reward.item() == pytest.approx(1.5 - 0.2)
+
+
+def test_a_hidden_target_is_not_seen_but_counts(actions):
+    references = References(langevin_share=1.0)
+    quadrotors = sample_quadrotors(6, seed=0)
+    visible, hidden = (
+        QuadrotorEnv(quadrotors, Task(references=references, target_visible=seen), seed=1, compile=False)
+        for seen in (True, False)
+    )
+    visible.reset()
+    hidden.reset()
+    for action in actions(8, 6):
+        seen, unseen = visible.step(action), hidden.step(action)
+    state, target = hidden.episode.state, hidden.episode.reference
+    assert (target.position.norm(dim=-1) > 0).all()
+    torch.testing.assert_close(unseen.observation[:, :3], state.position)
+    torch.testing.assert_close(unseen.observation[:, 12:15], state.linear_velocity)
+    torch.testing.assert_close(seen.observation[:, :3], state.position - target.position)
+    torch.testing.assert_close(seen.observation[:, 12:15], state.linear_velocity - target.velocity)
+    torch.testing.assert_close(unseen.position_error, (state.position - target.position).norm(dim=-1))
+    assert torch.equal(seen.reward, unseen.reward)
+
+
+def test_resampling_exchanges_the_vehicles_whose_episode_ended(half_ending, actions):
+    box = half_ending().quadrotors.position_threshold
+    handed_out = []
+
+    def draw(num, generator):
+        drawn = sample_quadrotors(num, generator=generator)
+        handed_out.append(drawn)
+        return dataclasses.replace(drawn, position_threshold=box[:num])
+
+    env = half_ending(resample=draw)
+    env.reset()
+    assert torch.equal(env.quadrotors.mass, handed_out[0].mass)
+    env.step(actions(1, 4)[0])
+    assert len(handed_out[1]) == 2
+    assert torch.equal(env.quadrotors.mass[ENDING], handed_out[1].mass)
+    assert torch.equal(env.quadrotors.mass[~ENDING], handed_out[0].mass[~ENDING])
+    first = env.quadrotors.mass
+    env.reset()
+    assert (env.quadrotors.mass != first).all()
+
+
+def test_resampling_by_flag_draws_from_the_published_distribution_in_the_given_precision(make_env):
+    env = make_env(3, torch.float64, resample=True)
+    assert env.reset(seed=5).dtype == torch.float64
+    first = env.quadrotors
+    assert first.names is None
+    assert ((first.thrust_to_weight >= 1.5) & (first.thrust_to_weight <= 5)).all()
+    env.reset()
+    assert (env.quadrotors.mass != first.mass).all()
+    env.reset(seed=5)
+    assert torch.equal(env.quadrotors.mass, first.mass)
+
+
+def test_a_resampling_function_must_return_as_many_vehicles_as_asked_for(make_env):
+    env = make_env(4, resample=lambda num, generator: sample_quadrotors(num + 1, generator=generator))
+    with pytest.raises(UserError, match="asked for 4 vehicles and returned 5"):
+        env.reset()
+
+
+def test_one_vehicle_that_is_not_finite_leaves_the_others_alone(make_env, actions):
+    env, twin = make_env(), make_env()
+    env.reset()
+    twin.reset()
+    action = actions(1, 4)[0]
+    poisoned = action.clone()
+    poisoned[1] = torch.nan
+    result, clean = env.step(poisoned), twin.step(action)
+    assert result.terminated.tolist() == [False, True, False, False]
+    assert result.reward[1] == Reward().termination_penalty
+    others = torch.tensor([True, False, True, True])
+    assert equal(result, clean, others)
+    assert result.observation.isfinite().all()
+
+
+def test_a_step_needs_an_episode_and_an_action_of_the_right_shape(make_env):
+    env = make_env()
+    with pytest.raises(UserError, match="call reset"):
+        env.step(torch.zeros(4, 4))
+    with pytest.raises(UserError, match="call reset"):
+        _ = env.observation
+    env.reset()
+    with pytest.raises(UserError, match=r"must have shape \(4, 4\), got \(4,\)"):
+        env.step(torch.zeros(4))
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(UserError, match="device"):
+        QuadrotorEnv(sample_quadrotors(1, seed=0), device="warp")
+
+
+def test_the_vehicles_keep_their_names_until_others_are_drawn(make_env):
+    both = Quadrotors.concatenate([platform("crazyflie"), platform("race")])
+    assert QuadrotorEnv(both, compile=False).quadrotors.names == ("crazyflie", "race")
