@@ -1,8 +1,8 @@
 """Compile pure functions of nested tensors, with an eager fallback that says why.
 
-A function is traced once per structure, shape, memory layout, type and device of its arguments, and the trace is handed
-to torch's compiler. Calls then go to the compiled code directly: nothing is guarded at each call, because a pure function
-depends on nothing but its arguments.
+A function is traced once per structure, shape, memory layout, type and device of its arguments, and the trace is
+handed to torch's compiler. Calls then go to the compiled code directly: nothing is guarded at each call, because a
+pure function depends on nothing but its arguments.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _compile(function: FlatFunction, example: Sequence[Tensor]) -> FlatFunction:
     graph = make_fx(function)(*example)
     # Compiled code is stored on disk only for arguments that come with an environment of shapes.
     mode = FakeTensorMode(shape_env=ShapeEnv())
-    fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in example]
+    fakes: list[Any] = [mode.from_tensor(tensor, static_shapes=True) for tensor in example]
     with tracing(TracingContext(mode)):
         compiled: FlatFunction = inductor_compile(graph, fakes)
     return compiled

@@ -13,7 +13,7 @@ from raptor.compilation import register
 
 
 def components(tensor: Tensor) -> tuple[Tensor, ...]:
-    """Split (..., K) into K tensors of shape (...); the inverse of `from_components`, in the gradient's memory layout too."""
+    """Split (..., K) into K tensors of shape (...); undoes `from_components`, in the layout of the gradient too."""
     return tensor.movedim(-1, 0).unbind(0)
 
 

@@ -2,14 +2,14 @@
 
 The cost of a segment of flight is differentiated with respect to the policy's weights by the adjoint method: the
 segment is flown forward, keeping only what is handed from step to step; then one vector-Jacobian product per step walks
-back. Each direction is one compiled graph, memory does not grow with what happens inside a step, and the adjoint of each
-vehicle is in reach, so that a vehicle whose gradient explodes is held back alone.
+back. Each direction is one compiled graph, memory does not grow with what happens inside a step, and the adjoint of
+each vehicle is in reach, so that a vehicle whose gradient explodes is held back alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -145,7 +145,14 @@ class Segment(NamedTuple):
 
 
 def _rounded_norm(parts: Sequence[Tensor], rounding: float) -> Tensor:
-    return torch.sqrt(sum(part * part for part in parts) + rounding**2)
+    square = sum((part * part for part in parts[1:]), parts[0] * parts[0])
+    return torch.sqrt(square + rounding**2)
+
+
+def _pull_back(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """The value of a function and its vector-Jacobian product."""
+    result: Any = torch.func.vjp(function, *primals)
+    return result
 
 
 def step_cost(
@@ -391,14 +398,14 @@ class SegmentGradient:
             moved, cost, _ = self._move(quadrotors, episode, before, action, hidden, noise)
             return cost, moved.differentiable
 
-        (action, hidden), pull_act = torch.func.vjp(act, parameters, flight.differentiable)
-        _, pull_move = torch.func.vjp(move, flight.differentiable, action, hidden)
+        (action, hidden), pull_act = _pull_back(act, parameters, flight.differentiable)
+        _, pull_move = _pull_back(move, flight.differentiable, action, hidden)
         held, action_adjoint, hidden_adjoint = pull_move((torch.ones_like(flight.alive), adjoint))
         # The weights are shared, so what one vehicle's dynamics send back must be finite before it reaches them.
         action_adjoint = from_components([torch.where(a.isfinite(), a, 0.0) for a in components(action_adjoint)])
         step_gradient, seen = pull_act((action_adjoint, hidden_adjoint))
         parts = [a + b for a, b in zip(held, seen, strict=True)]
-        norm = torch.sqrt(sum(c * c for part in parts[:6] for c in components(part)))
+        norm = _rounded_norm([c for part in parts[:HIDDEN] for c in components(part)], 0.0)
         scale = self.gradient_decay * (self.adjoint_limit / norm.clamp(min=self.adjoint_limit))
         finite = torch.isfinite(norm)
 

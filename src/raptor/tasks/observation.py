@@ -84,7 +84,7 @@ def student_observation(sensed: Tensor, previous_action: Tensor) -> Tensor:
 
 
 def teacher_observation(sensed: Tensor, previous_action: Tensor, rotor_speed: Tensor, quadrotors: Quadrotors) -> Tensor:
-    """The 26 numbers that a teacher sees: the student's and the rotor speeds, scaled to [-1, 1] by the action limits."""
+    """The 26 numbers that a teacher sees: the student's, and the rotor speeds scaled to [-1, 1] by the limits."""
     low, high = components(quadrotors.action_limit)
     scaled = [2 * (speed - low) / (high - low) - 1 for speed in components(rotor_speed)]
     return from_components([*components(sensed), *components(previous_action), *scaled])

@@ -7,6 +7,7 @@ unless an episode asks for it, so one formula serves every vehicle of a populati
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import torch
 from torch import Tensor
@@ -88,7 +89,7 @@ def leg_durations(config: WayPoints) -> list[float]:
     points = [(0.0, 0.0, 0.0), *config.points]
     return [
         max(sum((b - a) ** 2 for a, b in zip(p, q, strict=True)) ** 0.5 / config.speed, 1e-6)
-        for p, q in zip(points[:-1], points[1:], strict=True)
+        for p, q in itertools.pairwise(points)
     ]
 
 
@@ -108,7 +109,7 @@ def sample_reference(shape: tuple[int, ...], config: References, like: Tensor, g
     amplitude = [lissajous * between(low, high) for low, high in zip(*figure.amplitude, strict=True)]
     points = [(0.0, 0.0, 0.0), *config.way_points.points]
     legs = [
-        way_points * (b - a) for p, q in zip(points[:-1], points[1:], strict=True) for a, b in zip(p, q, strict=True)
+        way_points * (b - a) for p, q in itertools.pairwise(points) for a, b in zip(p, q, strict=True)
     ]
     zero = torch.zeros((*shape, 3), dtype=like.dtype, device=like.device)
     return _targets(

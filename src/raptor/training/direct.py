@@ -121,7 +121,7 @@ class DirectLearner:
         config = self.config
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
         gradient, segment = self.gradient(self.policy.tensors(), self.quadrotors, self.episode, self.hidden, noise)
-        norm = torch.sqrt(sum((g * g).sum() for g in gradient)).item()
+        norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
         learning_rate = self._learning_rate()
         if math.isfinite(norm):
             scale = min(1.0, config.gradient_norm / max(norm, 1e-12))
