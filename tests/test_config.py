@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raptor.config import describe, differences, load_config, presets, to_dict, to_yaml
@@ -184,7 +184,15 @@ def test_the_paper_preset_flies_the_task_of_the_paper() -> None:
         ("rate.x=1", 'rate must be a number, got {"x": 1} (command line)'),
         ("rate=.nan", "rate must be finite, got NaN (command line)"),
         ("rate=.inf", "rate must be finite, got Infinity (command line)"),
-        ("inner.interval=[1,.inf]", "inner.interval must be finite, got [1, Infinity] (command line)"),
+        (
+            "inner.interval=[1,.inf]",
+            "inner.interval must be finite, got [1, Infinity] (command line)",
+        ),
+        ("count=1e19", "count must be a whole number, got 1e+19 (command line)"),
+        (
+            "count=-9999999999999999999",
+            "count must be below 2^63, got -9999999999999999999",
+        ),
         ("enabled=1", "enabled must be true or false, got 1 (command line)"),
         ("name=3", "name must be text, got 3 (command line)"),
         ("method=medium", 'method must be one of slow, fast, got "medium" (command line)'),
@@ -243,6 +251,7 @@ def test_what_to_yaml_writes_is_read_back_the_same(tmp_path: Path) -> None:
     assert load_config(TrainDirectConfig, written(tmp_path / "a.yaml", to_yaml(config))) == config
 
 
+@settings(max_examples=30)
 @given(st.floats(min_value=1e-300, max_value=1e300), st.text(max_size=20).filter(lambda text: "${" not in text))
 def test_any_number_and_any_text_survive_yaml(rate: float, name: str) -> None:
     import tempfile
@@ -321,6 +330,8 @@ def test_every_limit_is_of_a_setting_and_every_default_obeys_it() -> None:
     "override",
     [
         "num_updates=0",
+        "seed=-1",
+        "seed=1000000",
         "batch_size=0",
         "segment_steps=-1",
         "learning_rate=0",

@@ -130,9 +130,7 @@ def test_the_teacher_sees_the_truth_on_time_whatever_the_sensors_do(actions):
 
 
 def test_an_episodes_force_is_constant_and_pushes_the_vehicle(actions):
-    quadrotors = dataclasses.replace(
-        sample_quadrotors(2, seed=0), random_force=torch.tensor([[0.0, 0.0], [0.5, 0.0]])
-    )
+    quadrotors = dataclasses.replace(sample_quadrotors(2, seed=0), random_force=torch.tensor([[0.0, 0.0], [0.5, 0.0]]))
     still = fly(Task(), dataclasses.replace(quadrotors, random_force=torch.zeros(2, 2)), actions(3, 2))
     pushed = fly(Task(), quadrotors, actions(3, 2))
     assert all(torch.equal(episode.force, pushed[0].force) for episode in pushed)

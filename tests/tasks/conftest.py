@@ -18,7 +18,7 @@ DATA = pathlib.Path(__file__).parents[1] / "data" / "l2f_transitions.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Transitions:
-    """512 single steps of l2f 2.0.18 with RAPTOR's weights: random vehicles, states and actions, target at the origin."""
+    """512 single steps of l2f 2.0.18 with RAPTOR's weights: random vehicles, states and actions, target 0."""
 
     quadrotors: Quadrotors
     state: State

@@ -116,9 +116,7 @@ def test_a_way_point_path_runs_at_constant_speed_and_ends_at_its_last_point():
     config = References(langevin_share=0.0, way_points_share=1.0, way_points=WayPoints(points=points, speed=0.5))
     path = list(follow(begin(1, config), config, 700))
     for seconds, expected in ((1.0, [0.5, 0.0, 0.0]), (2.0, [1.0, 0.0, 0.0]), (4.0, [1.0, 0.0, 1.0])):
-        torch.testing.assert_close(
-            path[round(seconds / DT) - 1].position, torch.tensor([expected]), atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(path[round(seconds / DT) - 1].position, torch.tensor([expected]), atol=1e-4, rtol=0)
     assert path[100].velocity.norm().item() == pytest.approx(0.5)
     assert path[-1].position.tolist() == [[1.0, 0.0, 2.0]]
     assert path[-1].velocity.tolist() == [[0.0, 0.0, 0.0]]

@@ -261,6 +261,7 @@ def test_seed_and_device_may_be_given_beside_the_settings(tmp_path: Path, tiny: 
         (["device=no-such-device"], "device must be cpu"),
         (["device=cuda:97"], "device 'cuda:97' is not there"),
         (["batch_size=10000000000000"], "batch_size 10000000000000 does not fit into memory"),
+        (["batch_size=4000000000000000000"], "batch_size 4000000000000000000 does not fit into memory"),
     ],
 )
 def test_what_cannot_work_is_refused_before_an_older_run_is_overwritten(

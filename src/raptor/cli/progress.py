@@ -109,7 +109,7 @@ class _Lines:
     def __call__(self, progress: Progress) -> None:
         if progress.stage == "compiling":
             self.console.print(COMPILING, highlight=False)
-        if progress.stage != "training":
+        if progress.stage != "training" or progress.update == 0:
             return
         share = progress.update * LINES // max(progress.num_updates, 1)
         new = progress.validation != self.validated if progress.validation else share != self.shown

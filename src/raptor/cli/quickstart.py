@@ -31,14 +31,22 @@ def quickstart(
 
     Each step is a command of its own, too: train-direct, evaluate, export.
     """
+    import torch
+    from rich.console import Console
+
     from raptor.cli.evaluate import PUBLISHED, evaluate_columns, load_columns
+    from raptor.cli.progress import evaluation_progress
     from raptor.cli.train import run_training
     from raptor.config import to_dict
+    from raptor.evaluation import SUITES
     from raptor.evaluation.report import write_report
+    from raptor.evaluation.suites import conditions
     from raptor.export import export_onnx
     from raptor.nn import load_policy
     from raptor.training import load_run_config, read_curve
 
+    for name in suite or SUITES:
+        conditions(name, num_quadrotors, 1, 0, torch.device("cpu"))  # a mistake shall not come out after the training
     typer.echo("1 of 4: train a policy from nothing, through the gradient of the simulator")
     run_training(output, config, overrides(settings, seed, device), resume, overwrite, "quickstart")
     trained = load_run_config(output)
@@ -50,28 +58,42 @@ def quickstart(
     error = export_onnx(load_policy(output), output / "policy.onnx")
     typer.echo(f"the ONNX file differs from the policy by at most {error:.1e} over 500 recurrent steps")
     typer.echo("4 of 4: write the report")
-    write_report(
-        output / "report.html",
-        title=f"A policy for any quadrotor: {output.name}",
-        settings=to_dict(trained),
-        curve=read_curve(output),
-        evaluation=evaluation,
-        policies=columns,
-        seed=trained.seed,
-    )
+    with evaluation_progress(Console(stderr=True)) as progress:
+        write_report(
+            output / "report.html",
+            title=f"A policy for any quadrotor: {output.name}",
+            settings=to_dict(trained),
+            curve=read_curve(output),
+            evaluation=evaluation,
+            policies=columns,
+            seed=trained.seed,
+            progress=progress,
+            compile=trained.compile,
+        )
     typer.echo(_farewell(output))
 
 
 def _farewell(output: Path) -> str:
-    return f"""
-report       {output / "report.html"}
-policy       {output / "checkpoints" / "best.pt"}
-ONNX         {output / "policy.onnx"}
-evaluation   {output / "evaluation.json"}
-
-What to try next:
-  raptor card {output}                                  what this policy is
-  raptor evaluate default large {output}                beside the policies that come with the package
-  raptor train-direct -o runs/longer num_updates=10000    a better one, given more time
-  raptor describe my_quadrotor.yaml -o my_quadrotor.json  your own quadrotor, from what you know of it
-  tensorboard --logdir {output.parent}                  how the training went"""
+    files = {
+        "report": output / "report.html",
+        "policy": output / "checkpoints" / "best.pt",
+        "ONNX": output / "policy.onnx",
+        "evaluation": output / "evaluation.json",
+    }
+    commands = {
+        f"raptor card {output}": "what this policy is",
+        f"raptor evaluate default large {output}": "beside the policies that come with the package",
+        "raptor train-direct -o runs/longer num_updates=10000": "a better one, given more time",
+        "raptor describe my_quadrotor.yaml": "your own quadrotor, from what you know of it",
+        f"tensorboard --logdir {output}": "how the training went",
+    }
+    width = max(map(len, commands))
+    return "\n".join(
+        [
+            "",
+            *(f"{name:<12}{path}" for name, path in files.items()),
+            "",
+            "what to try next:",
+            *(f"  {command:<{width}}  # {why}" for command, why in commands.items()),
+        ]
+    )

@@ -56,13 +56,16 @@ def run_training(
     from raptor.training import jobs
 
     resolved = jobs.load_run_config(output, config, settings, resume)
-    with training_progress(Console(stderr=True)) as progress:
-        summary = jobs.train_direct(output, resolved, resume=resume, overwrite=overwrite, progress=progress)
+    how = f"go on with: raptor {command} --output {output} --resume"
+    try:
+        with training_progress(Console(stderr=True)) as progress:
+            summary = jobs.train_direct(output, resolved, resume=resume, overwrite=overwrite, progress=progress)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {how}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     if not summary.finished:
         typer.echo(
-            f"stopped after update {summary.num_updates} of {resolved.num_updates}, with a checkpoint; "
-            f"go on with: raptor {command} --output {output} --resume",
-            err=True,
+            f"stopped after update {summary.num_updates} of {resolved.num_updates}, with a checkpoint; {how}", err=True
         )
         raise typer.Exit(INTERRUPTED)
     rate = summary.updates_per_s * resolved.batch_size * resolved.segment_steps

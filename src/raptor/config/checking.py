@@ -85,8 +85,8 @@ def _impossible(group: type, settings: Mapping[str, Any], path: Path, sources: S
             yield from _impossible(inner[0], value, here, sources)
             continue
         got = f"got {show(value)}{_where(here, sources)}"
-        if not _finite(value):
-            yield Problem(".".join(here), f"must be finite, {got}")
+        if extreme := _extreme(value):
+            yield Problem(".".join(here), f"must be {extreme}, {got}")
         elif key in limits:
             try:
                 allowed = limits[key].allows(value)
@@ -129,10 +129,13 @@ def _where(path: Path, sources: Sequence[Source]) -> str:
 _ABSENT = object()
 
 
-def _finite(value: Any) -> bool:
+def _extreme(value: Any) -> str | None:
+    """What a number that no setting can have fails to be."""
     if isinstance(value, list):
-        return all(map(_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+        return next(filter(None, map(_extreme, value)), None)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "below 2^63"
+    return "finite" if isinstance(value, float) and not math.isfinite(value) else None
 
 
 def _round_floats(value: Any) -> Any:

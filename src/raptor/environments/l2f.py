@@ -137,11 +137,11 @@ class L2FSimulator:
         self._flown[indices] = values[changed]
         environment, parameters = self._environments.environments[0], self._parameters.parameters
         for index, document in zip(indices.tolist(), quadrotors[changed].to_dicts(), strict=True):
-            text = json.dumps(_for_l2f(document, self._task))
+            text = json.dumps(document_for_l2f(document, self._task))
             self._l2f.parameters_from_json(self._device, environment, text, parameters[index])
 
 
-def _for_l2f(document: dict[str, Any], task: Task) -> dict[str, Any]:
+def document_for_l2f(document: dict[str, Any], task: Task) -> dict[str, Any]:
     """A vehicle's document with the task's step and disturbances, and none of l2f's own noise and targets."""
     scales = {"random_force": task.disturbances.force, "random_torque": task.disturbances.torque}
     disturbances = {

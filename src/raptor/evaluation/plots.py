@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -49,8 +50,8 @@ STYLE = {
 SHOWN = ("crazyflie", "x500_real", "race", "soft")
 """Platforms whose figure eights are drawn: from 30 g to 2 kg, slow and nervous ones."""
 
-RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, math.radians(30)
-"""m and rad; recovered is who stays within both for the last half second."""
+RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, 30.0
+"""m and degrees; recovered is who stays within both for the last half second."""
 
 
 def to_png(figure: Figure) -> bytes:
@@ -67,7 +68,9 @@ def _grid(num_rows: int, num_columns: int, size: tuple[float, float], **options:
 
 
 def _legend(figure: Figure, names: Sequence[str], extra: Sequence[Line2D] = ()) -> None:
-    handles = [Line2D([], [], color=colour, lw=2.2, label=name) for name, colour in zip(names, COLOURS, strict=False)]
+    handles = [
+        Line2D([], [], color=colour, lw=2.2, label=name) for name, colour in zip(names, cycle(COLOURS), strict=False)
+    ]
     figure.legend(handles=[*extra, *handles], loc="outside upper center", ncols=len(handles) + len(extra))
 
 
@@ -101,12 +104,16 @@ def _figure_eight(axis: Axes, flights: Sequence[Recording], place: int) -> None:
     settled = slice(round(RAMP / flights[0].dt), None)
     target = flights[0].target[settled, place].cpu()
     axis.plot(target[:, 1], target[:, 0], color=FAINT, lw=5, alpha=0.5)
-    for index, (flight, colour) in enumerate(zip(flights, COLOURS, strict=False)):
+    for index, (flight, colour) in enumerate(zip(flights, cycle(COLOURS), strict=False)):
         flown = flight.position[settled, place].cpu()
         axis.plot(flown[:, 1], flown[:, 0], color=colour, lw=1.6)
         rmse = flight.tracking_error[settled, place].square().mean().sqrt().item()
         text = f"{100 * rmse:.1f} cm" if rmse < 1 else "lost"
-        corner = {"x": 0.02 + 0.96 * (index % 2), "y": 0.03 + 0.86 * (index // 2), "ha": ("left", "right")[index % 2]}
+        corner: dict[str, Any] = {
+            "x": 0.02 + 0.96 * (index % 2),
+            "y": 0.03 + 0.86 * (index // 2),
+            "ha": ("left", "right")[index % 2],
+        }
         axis.text(s=text, transform=axis.transAxes, color=colour, fontsize=8.5, weight="bold", **corner)
     axis.set_xlim(-1.45, 1.45)
     axis.set_ylim(-0.95, 0.95)
@@ -117,13 +124,12 @@ def recovery(recordings: Mapping[str, Recording]) -> Figure:
     with matplotlib.rc_context(STYLE):
         size = max(4.2 * len(recordings), 6.0), 5.2
         figure, axes = _grid(2, len(recordings), size, sharex=True, sharey="row")
-        for (name, flight), colour, column in zip(recordings.items(), COLOURS, axes.T, strict=False):
+        for (name, flight), colour, column in zip(recordings.items(), cycle(COLOURS), axes.T, strict=False):
             num = flight.position.shape[1]
             column[0].set_title(f"{name}: {num_recovered(flight)} of {num} recover", weight="bold")
-            for axis, values in zip(column, (np.degrees(flight.tilt.cpu()), flight.tracking_error.cpu()), strict=True):
-                time = flight.time
-                axis.plot(time, values, color=colour, lw=0.8, alpha=0.3)
-                axis.plot(time, np.median(values, axis=1), color=INK, lw=2)
+            for axis, values in ((column[0], flight.tilt.rad2deg()), (column[1], flight.tracking_error)):
+                axis.plot(flight.time, values.cpu(), color=colour, lw=0.8, alpha=0.3)
+                axis.plot(flight.time, values.median(dim=1).values.cpu(), color=INK, lw=2)
             column[1].set_xlabel("time (s)")
         axes[0, 0].set_ylabel("tilt (°)")
         axes[0, 0].set_ylim(0, 180)
@@ -141,7 +147,7 @@ def recovery(recordings: Mapping[str, Recording]) -> Figure:
 def num_recovered(flight: Recording) -> int:
     """How many stay near the target and near level throughout the last half second."""
     last = slice(-round(0.5 / flight.dt), None)
-    near = (flight.tracking_error[last] < RECOVERED_DISTANCE) & (flight.tilt[last] < RECOVERED_TILT)
+    near = (flight.tracking_error[last] < RECOVERED_DISTANCE) & (flight.tilt[last] < math.radians(RECOVERED_TILT))
     return int(near.all(dim=0).sum())
 
 
@@ -156,7 +162,7 @@ def platform_bars(evaluation: Evaluation) -> Figure:
         size = 3.1 * max(1, len(panels)) + 0.8, 0.6 + len(PLATFORMS) * (0.2 + 0.2 * len(evaluation.policies))
         figure, axes = _grid(1, max(1, len(panels)), size, sharey=True)
         for axis, (suite, key, title) in zip(axes[0], panels, strict=False):
-            for index, (suites, colour) in enumerate(zip(evaluation.policies.values(), COLOURS, strict=False)):
+            for index, (suites, colour) in enumerate(zip(evaluation.policies.values(), cycle(COLOURS), strict=False)):
                 if suite in suites:
                     estimates = [suites[suite][key.format(name)] for name in PLATFORMS]
                     _bars(axis, estimates, index, len(evaluation.policies), colour)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -170,7 +170,7 @@ def fly(
         lengths=tally.lengths,
         position_rmse=(tally.squared_error / counted).sqrt(),
         offset=tally.error / counted,
-        recording=Recording(*map(torch.stack, zip(*log, strict=True)), dt=task.dt) if record else None,
+        recording=_recording(log, task.dt) if record else None,
     )
 
 
@@ -205,8 +205,15 @@ class _Moment(NamedTuple):
     @classmethod
     def of(cls, flight: _Flight, num: int) -> _Moment:
         state = flight.episode.state
-        kept = state.position, state.orientation, state.linear_velocity, flight.episode.reference.position
-        return cls(*(tensor[:num].clone() for tensor in kept), flight.tally.flying[:num] > 0)
+        target = flight.episode.reference.position
+        kept = (tensor[:num].clone() for tensor in (state.position, state.orientation, state.linear_velocity, target))
+        position, orientation, linear_velocity, target = kept
+        return cls(position, orientation, linear_velocity, target, flight.tally.flying[:num] > 0)
+
+
+def _recording(log: Sequence[_Moment], dt: float) -> Recording:
+    columns = _Moment(*(torch.stack(column) for column in zip(*log, strict=True)))
+    return Recording(**columns._asdict(), dt=dt)
 
 
 def _laid_out(tensor: Tensor) -> Tensor:

@@ -119,8 +119,8 @@ def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device
     if suite == "platforms":
         return [_platforms(starts_per_platform(num_quadrotors, episodes), seed, device)]
     if suite == "figure-eight":
-        starts = starts_per_figure(num_quadrotors, episodes)
-        return [figure_eight(interval, starts, seed, device) for interval in FIGURE_EIGHT_INTERVALS]
+        num_starts = starts_per_figure(num_quadrotors, episodes)
+        return [figure_eight(interval, num_starts, seed, device) for interval in FIGURE_EIGHT_INTERVALS]
     if suite not in SUITES:
         raise UserError(f"there is no suite {suite!r}: choose from {', '.join(SUITES)}")
     task, starts = (Task.paper(), Task.paper()) if suite == "paper" else (VISIBLE, Task(sensing=_sensing()))

@@ -108,9 +108,7 @@ def sample_reference(shape: tuple[int, ...], config: References, like: Tensor, g
     interval = between(*figure.interval)
     amplitude = [lissajous * between(low, high) for low, high in zip(*figure.amplitude, strict=True)]
     points = [(0.0, 0.0, 0.0), *config.way_points.points]
-    legs = [
-        way_points * (b - a) for p, q in itertools.pairwise(points) for a, b in zip(p, q, strict=True)
-    ]
+    legs = [way_points * (b - a) for p, q in itertools.pairwise(points) for a, b in zip(p, q, strict=True)]
     zero = torch.zeros((*shape, 3), dtype=like.dtype, device=like.device)
     return _targets(
         Reference(

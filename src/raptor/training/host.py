@@ -37,8 +37,8 @@ def memory_explained(what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        refused = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-        if not refused:
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and not any(words in str(error) for words in ("can't allocate memory", "overflow")):
             raise
         raise UserError(f"{what} does not fit into memory: take a smaller one") from error
 

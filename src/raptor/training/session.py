@@ -14,9 +14,9 @@ import torch
 
 from raptor.atomic import write_atomically
 from raptor.config import to_dict
-from raptor.limits import at_least, limits
+from raptor.limits import at_least, between, limits
 from raptor.nn.checkpoint import save_policy
-from raptor.training.direct import DirectConfig, DirectLearner
+from raptor.training.direct import TRAINING_SEEDS, VALIDATION_SEED, DirectConfig, DirectLearner
 from raptor.training.host import host
 from raptor.training.progress import Clock, Progress, ProgressFunction, StopRequest
 from raptor.training.run import RunFolder
@@ -26,6 +26,7 @@ JOB = "train-direct"
 
 @dataclasses.dataclass(frozen=True)
 @limits(
+    seed=between(0, VALIDATION_SEED - TRAINING_SEEDS - 1),
     checkpoint_interval=at_least(1),
     keep_checkpoints=at_least(1),
     validation_interval=at_least(0),
@@ -34,7 +35,7 @@ JOB = "train-direct"
 class TrainDirectConfig(DirectConfig):
     """Settings of `raptor train-direct`: those of the learner, and those of the run."""
 
-    seed: int = 0  # of the weights, the vehicles and everything else that is drawn
+    seed: int = 0  # of the weights and of all vehicles and flights; beyond its limit it would draw validation vehicles
     device: str = "cpu"  # cpu, cuda, or cuda:1 and so on
     compile: bool = True  # false runs uncompiled: at once, but several times slower
     checkpoint_interval: int = 100  # updates between two checkpoints; the last update writes one in any case
@@ -82,7 +83,12 @@ class Session:
         self._tell("compiling" if config.compile else "training")
         saved = learner.update_count
         while learner.update_count < config.num_updates and not stop.made:
-            self.values = learner.update()
+            try:
+                self.values = learner.update()
+            except Exception as error:
+                if stop.made:  # Ctrl-C reaches the compiler too, and the compiler does not survive it
+                    raise KeyboardInterrupt from error
+                raise
             self.clock.tick()
             update = learner.update_count
             last = update == config.num_updates

@@ -1,0 +1,82 @@
+"""Regenerate what the README shows: the table of results and the picture of flights.
+
+    python benchmarks/results.py [--num-quadrotors 4096] [--write]
+
+Evaluates the packaged policies beside the published one on test quadrotors and prints the table. With --write it also
+puts the table into README.md, the picture into docs/images/flight.png and all figures into
+docs/experiments/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from raptor.cli.progress import evaluation_progress, wide_console
+from raptor.evaluation import SUITES, Evaluation, Policy, evaluate, plots, scenes
+from raptor.evaluation.table import HEADINGS, better, cell, rows
+from raptor.nn import load_policy
+
+ROOT = Path(__file__).parents[1]
+POLICIES = ("published", "default", "large")
+INTERVALS = (10.0, 5.0)
+"""Seconds per figure of the flights in the picture."""
+
+
+def markdown(evaluation: Evaluation) -> str:
+    """The main figures as a Markdown table; what beats the first policy beyond both intervals is bold."""
+    names = list(evaluation.policies)
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for suite in ("unseen", "platforms", "figure-eight", "robustness"):
+        for row in rows(evaluation, suite, details=suite == "robustness"):
+            if row.metric not in ("return", "terminated") and suite != "figure-eight":
+                continue
+            if suite == "figure-eight" and (row.metric != "position_rmse" or "s " not in row.label):
+                continue
+            if suite == "robustness" and row.label in ("return", "terminated (%)"):
+                continue
+            cells = []
+            for estimate in row.estimates:
+                text = cell(estimate, row.metric)
+                cells.append(f"**{text}**" if better(estimate, row.estimates[0], row.metric) else text)
+            lines.append(f"| {HEADINGS[suite].split(':')[0]}: {row.label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(policies: dict[str, Policy], path: Path) -> None:
+    """Save the flights of each policy on figure eights."""
+    recordings = {
+        name: {interval: scenes.record_figure_eight(policy, interval) for interval in INTERVALS}
+        for name, policy in policies.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(plots.to_png(plots.figure_eights(recordings)))
+
+
+def main() -> None:
+    """Evaluate, print, and write on request."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num-quadrotors", type=int, default=4096)
+    parser.add_argument("--suites", nargs="+", default=list(SUITES))
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    policies: dict[str, Policy] = {name: load_policy(name) for name in POLICIES}
+    with evaluation_progress(Console(stderr=True)) as progress:
+        evaluation = evaluate(policies, arguments.suites, arguments.num_quadrotors, progress=progress)
+    wide_console().print(evaluation.table())
+    if not arguments.write:
+        return
+    evaluation.save(ROOT / "docs" / "experiments" / "results.json")
+    readme = ROOT / "README.md"
+    start, end = "<!-- results:start -->", "<!-- results:end -->"
+    text = readme.read_text(encoding="utf-8")
+    block = f"{start}\n{markdown(evaluation)}\n{end}"
+    readme.write_text(re.sub(f"{start}.*{end}", lambda _: block, text, flags=re.DOTALL), encoding="utf-8")
+    draw(policies, ROOT / "docs" / "images" / "flight.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Everything about a policy on one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import importlib.resources
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from matplotlib.figure import Figure
+
+from raptor.evaluation import plots
+from raptor.evaluation.evaluator import Progress
+from raptor.evaluation.results import Evaluation
+from raptor.evaluation.rollout import Policy
+from raptor.evaluation.scenes import record_figure_eight, record_recovery
+from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
+from raptor.evaluation.table import HEADINGS, better, cell, rows
+from raptor.nn.atomic import replacing
+
+CURVES = ("validation/return", "validation/terminated", "training/loss")
+"""Quantities of the learning curve that are drawn, if they are there; else all of them."""
+
+
+class Picture(NamedTuple):
+    """A figure of the report."""
+
+    heading: str
+    text: str
+    source: str  # data URI
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    settings: Mapping[str, Any],
+    curve: Mapping[str, Sequence[tuple[float, float]]],
+    evaluation: Evaluation,
+    policies: Mapping[str, Policy],
+    seed: int,
+    progress: Progress | None = None,
+    compile: bool = True,
+) -> Path:
+    """Write one self-contained HTML file: settings, learning curve, table, and pictures of flights flown for it.
+
+    Args:
+        path: the file; it is replaced at once or not at all.
+        title: of the page.
+        settings: of the training, nested as one likes; may be empty.
+        curve: of the training, points (update, value) by quantity; may be empty.
+        evaluation: the figures; the first policy is the one that others are held against.
+        policies: those to fly for the pictures, by the names that they have in the evaluation.
+        seed: of the flights in the pictures.
+        progress: told how far it is, in flights.
+        compile: False flies eagerly.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    pictures = list(_pictures(curve, evaluation, policies, seed, progress, compile))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = importlib.resources.files("raptor.evaluation") / "templates" / "report.html.j2"
+    html = environment.from_string(template.read_text(encoding="utf-8")).render(
+        title=title,
+        written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        names=list(evaluation.policies),
+        suites=_suites(evaluation),
+        pictures=pictures,
+        training=dict(_flat(settings)),
+        measuring=dict(_flat(evaluation.settings)),
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return Path(path)
+
+
+def _pictures(
+    curve: Mapping[str, Sequence[tuple[float, float]]],
+    evaluation: Evaluation,
+    policies: Mapping[str, Policy],
+    seed: int,
+    progress: Progress | None,
+    compile: bool,
+) -> Iterator[Picture]:
+    lanes = evaluation.settings.get("vehicles_at_once")
+    device = evaluation.settings.get("device", "cpu")
+    total, done = len(policies) * (len(FIGURE_EIGHT_INTERVALS) + 1), 0
+
+    def tell(what: str) -> None:
+        nonlocal done
+        if progress is not None:
+            progress(f"pictures: {what}", done, total)
+        done += 1
+
+    chosen = {name: curve[name] for name in CURVES if curve.get(name)} or {n: c for n, c in curve.items() if c}
+    if chosen:
+        text = "How training went, on vehicles that it does not train on."
+        yield _picture("Learning curve", text, plots.learning_curve(chosen, _levels(evaluation)))
+    if policies:
+        eights: dict[str, dict[float, Any]] = {name: {} for name in policies}
+        for name, policy in policies.items():
+            for interval in FIGURE_EIGHT_INTERVALS:
+                tell(f"{name}, figure eight")
+                eights[name][interval] = record_figure_eight(policy, interval, seed, device, lanes, compile)
+        text = (
+            "One figure at full speed, from above, and its RMSE. Left to right from the smallest to nervous ones; "
+            "nothing but the policy's own memory tells it which vehicle it flies."
+        )
+        yield _picture("Figure eights", text, plots.figure_eights(eights))
+        falls = {}
+        for name, policy in policies.items():
+            tell(f"{name}, recovery")
+            falls[name] = record_recovery(policy, seed=seed, device=device, lanes=lanes, compile=compile)
+        text = (
+            "50 quadrotors that no training has seen, let go at rest and tilted by 90°. Recovered is who stays "
+            f"within {plots.RECOVERED_DISTANCE:g} m of the target and {plots.RECOVERED_TILT:g}° of level for the last "
+            "half second."
+        )
+        yield _picture("Recovery from tilted starts", text, plots.recovery(falls))
+    if any({"platforms", "figure-eight"} & set(suites) for suites in evaluation.policies.values()):
+        text = "Nine quadrotors that exist. Whiskers are 95 % intervals over starts."
+        yield _picture("Platform by platform", text, plots.platform_bars(evaluation))
+    tell("done")
+
+
+def _picture(heading: str, text: str, figure: Figure) -> Picture:
+    return Picture(heading, text, "data:image/png;base64," + base64.b64encode(plots.to_png(figure)).decode("ascii"))
+
+
+def _levels(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """What the first policy reaches on unseen vehicles, to be drawn beside the learning curve."""
+    name, suites = next(iter(evaluation.policies.items()))
+    unseen = suites.get("unseen", {})
+    return {f"validation/{metric}": {name: unseen[metric].value} for metric in ("return", "terminated") if unseen}
+
+
+def _suites(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The table as text: by suite a heading, and rows of a label and (text, whether better than the first policy)."""
+
+    def texts(suite: str, details: bool) -> list[tuple[str, list[tuple[str, bool]]]]:
+        return [
+            (row.label, [(cell(e, row.metric), better(e, row.estimates[0], row.metric)) for e in row.estimates])
+            for row in rows(evaluation, suite, details)
+        ]
+
+    names = dict.fromkeys(suite for suites in evaluation.policies.values() for suite in suites)
+    return [
+        {"heading": HEADINGS.get(suite, suite), "rows": texts(suite, False), "details": texts(suite, True)}
+        for suite in names
+    ]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + str(key), ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
