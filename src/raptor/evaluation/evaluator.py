@@ -23,6 +23,7 @@ from raptor.evaluation.suites import (
     SUITES,
     TEST_SEEDS,
     Condition,
+    begin_together,
     conditions,
     starts_per_figure,
     starts_per_platform,
@@ -65,18 +66,18 @@ def evaluate(
     where = find_device(device)
     _check(policies, suites)
     planned = {suite: conditions(suite, num_quadrotors, episodes, seed, where) for suite in dict.fromkeys(suites)}
-    every = [condition for group in planned.values() for condition in group]
-    lanes = min(LANES.get(where.type, 2048), max(len(condition.quadrotors) for condition in every))
-    log = _Log(progress, total=len(policies) * sum(c.num_steps * _num_chunks(c, lanes) for c in every))
+    lanes = min(LANES.get(where.type, 2048), max(len(c.quadrotors) for group in planned.values() for c in group))
+    batches = {suite: _batches(group, lanes) for suite, group in planned.items()}
+    log = _Log(progress, total=len(policies) * sum(_num_steps(b, lanes) for group in batches.values() for b in group))
     results: dict[str, dict[str, dict[str, Estimate]]] = {name: {} for name in policies}
-    for suite, group in planned.items():
+    for suite, group in batches.items():
         for name, policy in policies.items():
             means = {}
-            for condition in group:
-                log.begin(f"{name}: {suite} {condition.name}".rstrip())
-                rows = _fly(policy, condition, lanes, compile, log)
-                means[condition.name] = bootstrap_means(rows, _labels(condition, len(rows)), seed)
-            results[name][suite] = _estimates(means, group[0].groups)
+            for batch in group:
+                log.begin(" ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip())
+                for condition, rows in zip(batch, _fly(policy, batch, lanes, compile, log), strict=True):
+                    means[condition.name] = bootstrap_means(rows, _labels(condition, len(rows)), seed)
+            results[name][suite] = _estimates(means, planned[suite][0].groups)
     settings = {
         "version": raptor.__version__,
         "suites": list(planned),
@@ -127,33 +128,54 @@ def _check(policies: Mapping[str, Policy], suites: Sequence[str]) -> None:
             )
 
 
-def _num_chunks(condition: Condition, lanes: int) -> int:
-    return math.ceil(len(condition.quadrotors) / lanes)
+def _batches(group: Sequence[Condition], lanes: int) -> list[list[Condition]]:
+    """Put conditions that are flown alike into common flights, as long as there is room."""
+    batches: list[list[Condition]] = []
+    for condition in group:
+        last = batches[-1] if batches else []
+        room = sum(len(other.quadrotors) for other in [*last, condition]) <= lanes
+        alike = all(
+            (c.task, c.num_steps, c.first_counted_step)
+            == (condition.task, condition.num_steps, condition.first_counted_step)
+            for c in last
+        )
+        if last and room and alike:
+            last.append(condition)
+        else:
+            batches.append([condition])
+    return batches
 
 
-def _fly(policy: Policy, condition: Condition, lanes: int, compile: bool, log: _Log) -> Floats:
-    """Metrics (n, 5) of each vehicle, its episodes averaged, flown so many at once."""
-    start, generator = condition.begin()
+def _num_steps(batch: Sequence[Condition], lanes: int) -> int:
+    """Steps of flight that a batch takes, chunk after chunk."""
+    return batch[0].num_steps * math.ceil(sum(len(condition.quadrotors) for condition in batch) / lanes)
+
+
+def _fly(policy: Policy, batch: Sequence[Condition], lanes: int, compile: bool, log: _Log) -> list[Floats]:
+    """Metrics (n, 5) of each vehicle of each condition, episodes of a vehicle averaged; so many fly at once."""
+    quadrotors, start, generator = begin_together(batch)
     tables = []
-    for first in range(0, len(condition.quadrotors), lanes):
+    for first in range(0, len(quadrotors), lanes):
         chunk = slice(first, first + lanes)
         flights = fly(
             policy,
-            condition.task,
-            condition.quadrotors[chunk],
+            batch[0].task,
+            quadrotors[chunk],
             generator,
-            condition.num_steps,
+            batch[0].num_steps,
             start=pytree.tree_map(lambda tensor, chunk=chunk: tensor[chunk], start),
-            first_counted_step=condition.first_counted_step,
+            first_counted_step=batch[0].first_counted_step,
             lanes=lanes if compile else None,
             compile=compile,
         )
         reference = pytree.tree_map(lambda tensor, chunk=chunk: tensor[chunk], start.reference)
-        tables.append(metrics.table(flights, reference, condition.survivors_only))
-        log.add(condition.num_steps)
-    table = torch.cat(tables).reshape(-1, condition.episodes, len(metrics.METRICS))
-    rows: Floats = table.nanmean(1).cpu().numpy()
-    return rows
+        tables.append(metrics.table(flights, reference, batch[0].survivors_only))
+        log.add(batch[0].num_steps)
+    parts = torch.cat(tables).split([len(condition.quadrotors) for condition in batch])
+    return [
+        part.unflatten(0, (-1, condition.episodes)).nanmean(1).cpu().numpy()
+        for part, condition in zip(parts, batch, strict=True)
+    ]
 
 
 def _labels(condition: Condition, num_rows: int) -> NDArray[np.int64]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
+from torch.utils import _pytree as pytree
 
 from raptor.environments.episode import Episode, begin_episode
 from raptor.errors import UserError
@@ -70,6 +72,13 @@ class Condition:
             commanded=(start.commanded + (start.previous_action,) * num_commanded)[:num_commanded],
         )
         return padded, generator
+
+
+def begin_together(group: Sequence[Condition]) -> tuple[Quadrotors, Episode, torch.Generator]:
+    """The vehicles of several conditions as one population, at the start of their episodes, in the order given."""
+    starts, generators = zip(*(condition.begin() for condition in group), strict=True)
+    quadrotors = Quadrotors.concatenate(condition.quadrotors for condition in group)
+    return quadrotors, pytree.tree_map(lambda *tensors: torch.cat(tensors), *starts), generators[0]
 
 
 def _sensing(noise: float = 0.0, observation_delay: int = 0, action_delay: int = 0) -> Sensing:

@@ -195,9 +195,7 @@ def _in_bounds(quadrotors: Quadrotors, state: State) -> Tensor:
 
 def _keep(alive: Tensor, new: Tensor, old: Tensor) -> Tensor:
     going = alive > 0
-    return from_components(
-        [torch.where(going, n, o) for n, o in zip(components(new), components(old), strict=True)]
-    )
+    return from_components([torch.where(going, n, o) for n, o in zip(components(new), components(old), strict=True)])
 
 
 class SegmentGradient:
@@ -414,7 +412,6 @@ class SegmentGradient:
 
         # Each part stays in the memory layout of its own: the hidden state row by row, all else by components.
         contained = [
-            contain(part) if i == HIDDEN else from_components(components(contain(part)))
-            for i, part in enumerate(parts)
+            contain(part) if i == HIDDEN else from_components(components(contain(part))) for i, part in enumerate(parts)
         ]
         return [*(g + s for g, s in zip(gradient, step_gradient, strict=True)), *contained]
