@@ -48,10 +48,7 @@ def markdown(evaluation: Evaluation) -> str:
 
 def draw(policies: dict[str, Policy], path: Path) -> None:
     """Save the flights of each policy on figure eights."""
-    recordings = {
-        name: {interval: scenes.record_figure_eight(policy, interval) for interval in INTERVALS}
-        for name, policy in policies.items()
-    }
+    recordings = {name: scenes.record_figure_eights(policy, INTERVALS) for name, policy in policies.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(plots.to_png(plots.figure_eights(recordings)))
 

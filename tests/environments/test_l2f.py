@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.utils.env_checker import check_env
 
 import raptor  # noqa: F401  # registers the environments
 from raptor.environments import QuadrotorEnv
@@ -122,7 +123,7 @@ def test_gymnasium_makes_it_single_and_vectorised():
     env = gymnasium.make("raptor/L2F-v0")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        gymnasium.utils.env_checker.check_env(env.unwrapped)
+        check_env(env.unwrapped)
     vector = gymnasium.make_vec("raptor/L2F-v0", num_envs=3, quadrotor="random")
     vector.action_space.seed(0)
     vector.reset(seed=0)

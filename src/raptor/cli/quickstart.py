@@ -47,17 +47,15 @@ def quickstart(
 
     for name in suite or SUITES:
         conditions(name, num_quadrotors, 1, 0, torch.device("cpu"))  # a mistake shall not come out after the training
-    typer.echo("1 of 4: train a policy from nothing, through the gradient of the simulator")
     run_training(output, config, overrides(settings, seed, device), resume, overwrite, "quickstart")
     trained = load_run_config(output)
     columns = load_columns([PUBLISHED, str(output)], trained.device)
-    typer.echo("2 of 4: fly it beside the published policy")
+    typer.echo("evaluating it beside the published policy")
     evaluation = evaluate_columns(columns, suite, num_quadrotors, 1, 0, trained.device, trained.compile)
     evaluation.save(output / "evaluation.json")
-    typer.echo("3 of 4: export it")
     error = export_onnx(load_policy(output), output / "policy.onnx")
-    typer.echo(f"the ONNX file differs from the policy by at most {error:.1e} over 500 recurrent steps")
-    typer.echo("4 of 4: write the report")
+    typer.echo(f"exported it: the ONNX file differs from the policy by at most {error:.1e} over 500 recurrent steps")
+    typer.echo("writing the report, with flights of both policies")
     with evaluation_progress(Console(stderr=True)) as progress:
         write_report(
             output / "report.html",

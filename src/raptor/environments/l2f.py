@@ -96,7 +96,7 @@ class L2FSimulator:
         torque: Tensor,
         method: Method,
     ) -> State:
-        """One step of l2f from `state`; force and torque are l2f's own, drawn by `begin`.
+        """One step of l2f from `state`; force and torque are those that `begin` drew and that l2f's states keep.
 
         Raises:
             UserError: `dt` is not the task's.
@@ -116,7 +116,6 @@ class L2FSimulator:
             self._next_states,
             self._rngs,
         )
-        self._states.assign(self._next_states)
         like = state.position
         return State(
             *(

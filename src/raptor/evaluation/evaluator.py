@@ -66,7 +66,8 @@ def evaluate(
     where = find_device(device)
     _check(policies, suites)
     planned = {suite: conditions(suite, num_quadrotors, episodes, seed, where) for suite in dict.fromkeys(suites)}
-    lanes = min(LANES.get(where.type, 2048), max(len(c.quadrotors) for group in planned.values() for c in group))
+    largest = max(sum(len(condition.quadrotors) for condition in group) for group in planned.values())
+    lanes = min(LANES.get(where.type, LANES["cpu"]), largest)
     batches = {suite: _batches(group, lanes) for suite, group in planned.items()}
     log = _Log(progress, total=len(policies) * sum(_num_steps(b, lanes) for group in batches.values() for b in group))
     results: dict[str, dict[str, dict[str, Estimate]]] = {name: {} for name in policies}

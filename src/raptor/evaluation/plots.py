@@ -13,11 +13,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from raptor.evaluation.results import Evaluation
 from raptor.evaluation.rollout import Recording
 from raptor.evaluation.scenes import RAMP
-from raptor.evaluation.statistics import Estimate
 from raptor.quadrotor.platforms import PLATFORMS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -153,32 +153,33 @@ def num_recovered(flight: Recording) -> int:
 
 def platform_bars(evaluation: Evaluation) -> Figure:
     """Bars with intervals for each platform and policy: return, and position error on each figure eight flown."""
-    panels = [("platforms", "{}/return", "return, holding a position (at most 750)")]
+    panels = [("platforms", "{}/return", "return (at most 750)", 1)]
     for interval in evaluation.settings.get("figure_eight_intervals_s", ()):
-        title = f"RMSE (m), figure eight in {interval:g} s"
-        panels.append(("figure-eight", f"{interval:g}s/{{}}/position_rmse", title))
+        title = f"RMSE (cm), {interval:g} s figure eight"
+        panels.append(("figure-eight", f"{interval:g}s/{{}}/position_rmse", title, 100))
     panels = [panel for panel in panels if any(panel[0] in suites for suites in evaluation.policies.values())]
     with matplotlib.rc_context(STYLE):
         size = 3.1 * max(1, len(panels)) + 0.8, 0.6 + len(PLATFORMS) * (0.2 + 0.2 * len(evaluation.policies))
         figure, axes = _grid(1, max(1, len(panels)), size, sharey=True)
-        for axis, (suite, key, title) in zip(axes[0], panels, strict=False):
+        for axis, (suite, key, title, scale) in zip(axes[0], panels, strict=False):
             for index, (suites, colour) in enumerate(zip(evaluation.policies.values(), cycle(COLOURS), strict=False)):
                 if suite in suites:
                     estimates = [suites[suite][key.format(name)] for name in PLATFORMS]
-                    _bars(axis, estimates, index, len(evaluation.policies), colour)
+                    _bars(axis, scale * np.array(estimates), index, len(evaluation.policies), colour)
             axis.set_title(title)
             axis.grid(visible=False, axis="y")
+            axis.xaxis.set_major_locator(MaxNLocator(5))
         axes[0, 0].set_yticks(range(len(PLATFORMS)), PLATFORMS)
         axes[0, 0].invert_yaxis()
         _legend(figure, list(evaluation.policies))
     return figure
 
 
-def _bars(axis: Axes, estimates: Sequence[Estimate], index: int, num: int, colour: str) -> None:
-    """One policy's bars among those of `num` policies."""
+def _bars(axis: Axes, estimates: np.ndarray, index: int, num: int, colour: str) -> None:
+    """One policy's bars among those of `num` policies; estimates are (value, low, high) per row."""
     height = 0.8 / num
     places = np.arange(len(estimates)) - 0.4 + height * (index + 0.5)
-    value, low, high = np.array(estimates).T
+    value, low, high = estimates.T
     axis.barh(places, value, height=0.9 * height, color=colour)
     axis.errorbar(value, places, xerr=[value - low, high - value], fmt="none", ecolor=INK, elinewidth=1)
 
@@ -199,9 +200,17 @@ def learning_curve(
             axis.plot(x, y, color=COLOURS[1], lw=1.8, marker="o" if len(x) < 40 else None, ms=3.5)
             for label, level in (levels or {}).get(name, {}).items():
                 axis.axhline(level, color=COLOURS[0], lw=1.4, ls="--")
-                axis.text(
-                    1.0, level, label, transform=axis.get_yaxis_transform(), color=COLOURS[0], ha="right", va="bottom"
+                below = level > np.mean(axis.get_ylim())
+                axis.annotate(
+                    label,
+                    (1, level),
+                    xytext=(-3, -4 if below else 3),
+                    xycoords=axis.get_yaxis_transform(),
+                    textcoords="offset points",
+                    ha="right",
+                    va="top" if below else "bottom",
+                    color=COLOURS[0],
                 )
-            axis.set_title(name.replace("_", " "))
+            axis.set_title(name.replace("/", " ").replace("_", " "))
             axis.set_xlabel("update")
     return figure

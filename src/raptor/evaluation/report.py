@@ -17,8 +17,7 @@ from raptor.evaluation import plots
 from raptor.evaluation.evaluator import Progress
 from raptor.evaluation.results import Evaluation
 from raptor.evaluation.rollout import Policy
-from raptor.evaluation.scenes import record_figure_eight, record_recovery
-from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
+from raptor.evaluation.scenes import record_figure_eights, record_recovery
 from raptor.evaluation.table import HEADINGS, better, cell, rows
 from raptor.nn.atomic import replacing
 
@@ -91,7 +90,7 @@ def _pictures(
 ) -> Iterator[Picture]:
     lanes = evaluation.settings.get("vehicles_at_once")
     device = evaluation.settings.get("device", "cpu")
-    total, done = len(policies) * (len(FIGURE_EIGHT_INTERVALS) + 1), 0
+    total, done = 2 * len(policies), 0
 
     def tell(what: str) -> None:
         nonlocal done
@@ -104,11 +103,10 @@ def _pictures(
         text = "How training went, on vehicles that it does not train on."
         yield _picture("Learning curve", text, plots.learning_curve(chosen, _levels(evaluation)))
     if policies:
-        eights: dict[str, dict[float, Any]] = {name: {} for name in policies}
+        eights = {}
         for name, policy in policies.items():
-            for interval in FIGURE_EIGHT_INTERVALS:
-                tell(f"{name}, figure eight")
-                eights[name][interval] = record_figure_eight(policy, interval, seed, device, lanes, compile)
+            tell(f"{name}, figure eights")
+            eights[name] = record_figure_eights(policy, seed=seed, device=device, lanes=lanes, compile=compile)
         text = (
             "One figure at full speed, from above, and its RMSE. Left to right from the smallest to nervous ones; "
             "nothing but the policy's own memory tells it which vehicle it flies."

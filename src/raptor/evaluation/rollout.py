@@ -48,6 +48,11 @@ class Recording:
     flying: Tensor  # (T + 1, N) bool; False once the episode is over
     dt: float  # s
 
+    def __getitem__(self, index: tuple[slice, slice]) -> Recording:
+        """A part of it: steps from the start, vehicles."""
+        tensors = {name: value[index] for name, value in vars(self).items() if name != "dt"}
+        return Recording(**tensors, dt=self.dt)
+
     @property
     def time(self) -> Tensor:
         """(T + 1,) s."""
@@ -74,7 +79,14 @@ class Flights:
     lengths: Tensor  # (N,) steps
     position_rmse: Tensor  # (N,) m; over the counted steps, terminated or not
     offset: Tensor  # (N, 3) m, world; mean position error over the counted steps
-    recording: Recording | None = None
+    recording: Recording | None = None  # where it was asked for
+
+    @property
+    def recorded(self) -> Recording:
+        """The recording of a flight that was asked to make one."""
+        if self.recording is None:
+            raise ValueError("nothing was recorded: fly with record=True")
+        return self.recording
 
 
 class _Tally(NamedTuple):
@@ -134,7 +146,7 @@ def fly(
         start: where the episodes begin; drawn by default.
         first_counted_step: position errors count from this step on; from the middle of the flight by default.
         lanes: fly so many vehicles, at least N, by repeating them, and return the first N. Compiled code is made for
-            one number of vehicles, which this keeps the same from call to call.
+            one number of vehicles, which this keeps the same from call to call; eager flights have no use for it.
         record: keep the flight step by step, which takes memory.
         compile: False runs eagerly.
 
@@ -145,7 +157,7 @@ def fly(
     first_counted_step = num_steps // 2 if first_counted_step is None else first_counted_step
     device, num = quadrotors.device, len(quadrotors)
     start = begin_episode(task, quadrotors, generator) if start is None else start
-    if lanes is not None and lanes != num:
+    if compile and lanes is not None and lanes != num:
         places = torch.arange(lanes, device=device) % num
         quadrotors, start = quadrotors[places], pytree.tree_map(lambda tensor: tensor[places], start)
     flight = _Flight.begin(policy, quadrotors.component_major(), pytree.tree_map(_laid_out, start))

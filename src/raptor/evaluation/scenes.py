@@ -4,45 +4,56 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from raptor.environments.episode import Episode
 from raptor.evaluation.rollout import Policy, Recording, fly
-from raptor.evaluation.suites import Condition, conditions, figure_eight
+from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, Condition, begin_together, conditions, figure_eight
+from raptor.quadrotor.platforms import PLATFORMS
 from raptor.quadrotor.rotation import from_axis_angle
 from raptor.quadrotor.state import component_major
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import sense
-from raptor.tasks.reference import References
+from raptor.tasks.reference import Lissajous, References
 
-RAMP = 3.0
+RAMP = Lissajous().ramp[1]
 """s; the figure eights reach their full speed after this time."""
 
 
-def record_figure_eight(
+def record_figure_eights(
     policy: Policy,
-    interval: float,
+    intervals: Sequence[float] = FIGURE_EIGHT_INTERVALS,
     seed: int = 0,
     device: torch.device | str = "cpu",
     lanes: int | None = None,
     compile: bool = True,
-) -> Recording:
-    """Fly the ramp and one whole figure with each of the nine platforms.
+) -> dict[float, Recording]:
+    """Fly the ramp and one whole figure of each speed with each of the nine platforms.
 
     Args:
         policy: who flies.
-        interval: s for the figure.
-        seed: of the start.
+        intervals: s for a figure.
+        seed: of the starts.
         device: where to fly.
         lanes: see `raptor.evaluation.fly`.
         compile: False runs eagerly.
+
+    Returns:
+        What was flown by interval; vehicles are in the order of `PLATFORMS`.
     """
-    condition = figure_eight(interval, 1, seed, torch.device(device))
-    start, generator = condition.begin()
-    num_steps = round((RAMP + interval) / condition.task.dt)
-    return _record(policy, condition, start, generator, num_steps, lanes, compile)
+    group = [figure_eight(interval, 1, seed, torch.device(device)) for interval in intervals]
+    quadrotors, start, generator = begin_together(group)
+    task = group[0].task
+    longest = round((RAMP + max(intervals)) / task.dt)
+    flights = fly(policy, task, quadrotors, generator, longest, start=start, lanes=lanes, record=True, compile=compile)
+    recordings = {}
+    for index, interval in enumerate(intervals):
+        vehicles = slice(len(PLATFORMS) * index, len(PLATFORMS) * (index + 1))
+        recordings[interval] = flights.recorded[: round((RAMP + interval) / task.dt) + 1, vehicles]
+    return recordings
 
 
 def record_recovery(
@@ -71,9 +82,17 @@ def record_recovery(
     condition = dataclasses.replace(condition, starts=starts)
     start, generator = condition.begin()
     azimuth = 2 * math.pi * torch.rand(num, generator=generator, device=condition.quadrotors.device)
-    return _record(
-        policy, condition, _tilted(condition, start, azimuth, tilt), generator, condition.num_steps, lanes, compile
-    )
+    return fly(
+        policy,
+        condition.task,
+        condition.quadrotors,
+        generator,
+        condition.num_steps,
+        start=_tilted(condition, start, azimuth, tilt),
+        lanes=lanes,
+        record=True,
+        compile=compile,
+    ).recorded
 
 
 def _tilted(condition: Condition, start: Episode, azimuth: Tensor, tilt: float) -> Episode:
@@ -96,27 +115,3 @@ def _tilted(condition: Condition, start: Episode, azimuth: Tensor, tilt: float) 
         sensed=(seen,) * len(start.sensed),
         commanded=(held,) * len(start.commanded),
     )
-
-
-def _record(
-    policy: Policy,
-    condition: Condition,
-    start: Episode,
-    generator: torch.Generator,
-    num_steps: int,
-    lanes: int | None,
-    compile: bool,
-) -> Recording:
-    flights = fly(
-        policy,
-        condition.task,
-        condition.quadrotors,
-        generator,
-        num_steps,
-        start=start,
-        lanes=lanes if compile else None,
-        record=True,
-        compile=compile,
-    )
-    assert flights.recording is not None
-    return flights.recording
