@@ -18,6 +18,7 @@ from raptor.evaluation.evaluator import Progress
 from raptor.evaluation.results import Evaluation
 from raptor.evaluation.rollout import Policy
 from raptor.evaluation.scenes import record_figure_eights, record_recovery
+from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
 from raptor.evaluation.table import HEADINGS, better, cell, rows
 from raptor.nn.atomic import replacing
 
@@ -90,6 +91,7 @@ def _pictures(
 ) -> Iterator[Picture]:
     lanes = evaluation.settings.get("vehicles_at_once")
     device = evaluation.settings.get("device", "cpu")
+    intervals = evaluation.settings.get("figure_eight_intervals_s", FIGURE_EIGHT_INTERVALS)
     total, done = 2 * len(policies), 0
 
     def tell(what: str) -> None:
@@ -100,16 +102,16 @@ def _pictures(
 
     chosen = {name: curve[name] for name in CURVES if curve.get(name)} or {n: c for n, c in curve.items() if c}
     if chosen:
-        text = "How training went, on vehicles that it does not train on."
+        text = "Validation flies quadrotors that training does not. Dashed: the level of the policy to beat."
         yield _picture("Learning curve", text, plots.learning_curve(chosen, _levels(evaluation)))
     if policies:
         eights = {}
         for name, policy in policies.items():
             tell(f"{name}, figure eights")
-            eights[name] = record_figure_eights(policy, seed=seed, device=device, lanes=lanes, compile=compile)
+            eights[name] = record_figure_eights(policy, intervals, seed, device, lanes, compile)
         text = (
-            "One figure at full speed, from above, and its RMSE. Left to right from the smallest to nervous ones; "
-            "nothing but the policy's own memory tells it which vehicle it flies."
+            "Four of the nine named quadrotors from above, on one figure at full speed, with its RMSE. Nothing tells "
+            "the policy which vehicle it flies but what it sees of its motion."
         )
         yield _picture("Figure eights", text, plots.figure_eights(eights))
         falls = {}
