@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jinja2
 from matplotlib.figure import Figure
 
+from raptor.atomic import replacing
 from raptor.evaluation import plots
 from raptor.evaluation.evaluator import Progress
 from raptor.evaluation.results import Evaluation
@@ -20,10 +21,12 @@ from raptor.evaluation.rollout import Policy
 from raptor.evaluation.scenes import record_figure_eights, record_recovery
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
 from raptor.evaluation.table import HEADINGS, better, cell, rows
-from raptor.nn.atomic import replacing
 
 CURVES = ("validation/return", "validation/terminated", "training/loss")
 """Quantities of the learning curve that are drawn, if they are there; else all of them."""
+
+
+PIXELS_PER_INCH = 78
 
 
 class Picture(NamedTuple):
@@ -32,6 +35,7 @@ class Picture(NamedTuple):
     heading: str
     text: str
     source: str  # data URI
+    width: int  # pixels, so that letters are of one size in all figures
 
 
 def write_report(
@@ -131,7 +135,8 @@ def _pictures(
 
 
 def _picture(heading: str, text: str, figure: Figure) -> Picture:
-    return Picture(heading, text, "data:image/png;base64," + base64.b64encode(plots.to_png(figure)).decode("ascii"))
+    source = "data:image/png;base64," + base64.b64encode(plots.to_png(figure)).decode("ascii")
+    return Picture(heading, text, source, round(PIXELS_PER_INCH * figure.get_figwidth()))
 
 
 def _levels(evaluation: Evaluation) -> dict[str, dict[str, float]]:

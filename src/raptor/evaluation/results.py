@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raptor.atomic import replacing
 from raptor.evaluation.statistics import Estimate
-from raptor.nn.atomic import replacing
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from raptor.atomic import PathLike
 from raptor.errors import UserError
 from raptor.export.onnx import export_onnx
-from raptor.nn.atomic import PathLike
 from raptor.nn.onnx_policy import OnnxPolicy
 from raptor.nn.policy import RaptorPolicy
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from raptor.atomic import PathLike, replacing
 from raptor.errors import UserError
-from raptor.nn.atomic import PathLike, replacing
 from raptor.nn.cards import plain_card
 from raptor.nn.checkpoint import assemble
 from raptor.nn.onnx_policy import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raptor.atomic import PathLike, replacing
 from raptor.errors import UserError
-from raptor.nn.atomic import PathLike, replacing
 from raptor.nn.cards import plain_card
 from raptor.nn.policy import RaptorPolicy
 

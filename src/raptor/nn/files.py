@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from raptor.atomic import PathLike
 from raptor.errors import UserError
-from raptor.nn.atomic import PathLike
 from raptor.nn.cards import PUBLISHED_CARD
 from raptor.nn.checkpoint import read_checkpoint, read_policy, save_policy
 from raptor.nn.onnx_policy import OnnxPolicy

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raptor.atomic import PathLike
 from raptor.errors import UserError
-from raptor.nn.atomic import PathLike
 from raptor.nn.policy import check_step
 
 INPUTS = ("observation", "hidden")

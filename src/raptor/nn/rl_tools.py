@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raptor.atomic import PathLike
 from raptor.errors import UserError
-from raptor.nn.atomic import PathLike
 from raptor.nn.checkpoint import assemble
 from raptor.nn.policy import RaptorPolicy
 
