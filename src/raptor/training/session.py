@@ -80,7 +80,7 @@ class Session:
         folder.record_from(learner.update_count)
         folder.log(", ".join(f"{name} {fact}" for name, fact in host(config.device).items()))
         folder.log(f"begins after update {learner.update_count} of {config.num_updates}")
-        self._tell("compiling" if config.compile else "training")
+        self._tell("compiling" if config.compile and learner.update_count < config.num_updates else "training")
         saved = learner.update_count
         while learner.update_count < config.num_updates and not stop.made:
             try:
