@@ -112,3 +112,31 @@ def test_a_few_updates_fly_better_than_none(tiny: Tiny) -> None:
     after = one.validate(one.policy, 32)
     assert after["return"] > before["return"] + 8
     assert after["terminated"] < before["terminated"]
+
+
+def test_validation_flies_whole_episodes_whatever_the_segments(tiny: Tiny) -> None:
+    results = [
+        learner(tiny(f"segment_steps={steps}")).validate(learner(tiny()).policy, 4)["length"] for steps in (2, 4, 5)
+    ]
+    assert max(results) <= 6  # 4 and 5 do not divide an episode of 6 steps
+    assert results[0] == results[1] == results[2]
+
+
+def test_validation_asks_for_the_same_whatever_the_training_task_asks_for(tiny: Tiny) -> None:
+    plain = learner(tiny())
+    expected = plain.validate(plain.policy, 4)
+    impaired = learner(
+        tiny(
+            "task.references.lissajous_share=0.2",
+            "task.references.langevin_share=0.2",
+            "task.references.way_points_share=0.5",
+            "task.references.way_points={points: [[0.5, 0, 0], [0, 0.5, 0.5]], speed: 1}",
+            "task.initial_states.max_position=0.1",
+            "task.disturbances.force=2",
+            "task.sensing.observation_delay=[1,2]",
+            "task.sensing.action_delay=[1,1]",
+        )
+    )
+    impaired.update()
+    assert impaired.validate(plain.policy, 4)["length"] == expected["length"]
+    assert impaired.validate(plain.policy, 4)["return"] == pytest.approx(expected["return"], rel=1e-5)

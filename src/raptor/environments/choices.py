@@ -60,8 +60,8 @@ def make_task(task: str | Task, overrides: dict[str, Any]) -> Task:
 def load_quadrotors(source: Source, num: int) -> Quadrotors:
     """`num` vehicles: a platform's name, a JSON file or folder, a population, or "random".
 
-    Fewer vehicles than asked for are repeated in turn. What "random" gives is a placeholder: a new vehicle is drawn for
-    each episode.
+    Fewer vehicles than asked for are repeated in turn. With "random", the environment draws a new vehicle for each
+    episode; what is returned here only says how many fly.
 
     Raises:
         UserError: the name is unknown, a file cannot be read, or there are more vehicles than can fly.

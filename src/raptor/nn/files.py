@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from raptor.atomic import PathLike
+from raptor.devices import find_device
 from raptor.errors import UserError
 from raptor.nn.cards import PUBLISHED_CARD
 from raptor.nn.checkpoint import read_checkpoint, read_policy, save_policy
@@ -52,7 +53,7 @@ def load_policy(source: PathLike, device: torch.device | str = "cpu") -> RaptorP
     Raises:
         UserError: the source does not exist or cannot be used; names the file, the field and the value.
     """
-    _check_device(device)
+    find_device(device)
     if isinstance(source, str) and source == PUBLISHED:
         policy = _read_published()
     elif isinstance(source, str) and source in PACKAGED:
@@ -141,11 +142,3 @@ def _suggestion(source: PathLike) -> str:
     beside = {str(path.with_name(file.name)): None for file in path.parent.iterdir()} if path.parent.is_dir() else {}
     matches = difflib.get_close_matches(os.fspath(source), [*POLICY_NAMES, *beside], n=1, cutoff=0.7)
     return f", did you mean {matches[0]!r}?" if matches else ""
-
-
-def _check_device(device: torch.device | str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or ["no message"])[0]
-        raise UserError(f"device {str(device)!r} cannot be used: {reason}; raptor doctor lists the devices") from error

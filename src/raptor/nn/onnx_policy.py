@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raptor.atomic import PathLike
 from raptor.errors import UserError
-from raptor.nn.policy import check_step
+from raptor.nn.policy import Stepwise, check_step
 
 INPUTS = ("observation", "hidden")
 OUTPUTS = ("action", "next_hidden")
@@ -19,7 +19,7 @@ INITIAL_HIDDEN_STATE = "initial_hidden_state"
 CARD = "card"
 
 
-class OnnxPolicy:
+class OnnxPolicy(Stepwise):
     """A recurrent policy in an ONNX file, run by onnxruntime on the CPU; offers what evaluation asks of `RaptorPolicy`.
 
     The file has the inputs observation (batch, D) and hidden (batch, H) and the outputs action (batch, A) and
@@ -50,7 +50,6 @@ class OnnxPolicy:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.initial_hidden = self._initial_hidden(metadata, path).to(device)
         self.card: dict[str, Any] = _json(metadata.get(CARD, "{}"), dict, CARD, path)
-        self._hidden: Tensor | None = None
         self._try(path)
 
     def __call__(self, observation: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -78,25 +77,6 @@ class OnnxPolicy:
     def initial_hidden_state(self, *shape: int) -> Tensor:
         """The hidden state of a fresh start, (*shape, H)."""
         return self.initial_hidden.expand(*shape, self.hidden_dim).clone()
-
-    def reset(self) -> None:
-        """Forget: the next `evaluate_step` starts from the initial hidden state."""
-        self._hidden = None
-
-    def evaluate_step(self, observation: Tensor) -> Tensor:
-        """Action for one observation (..., D), keeping the hidden state from call to call."""
-        action, self._hidden = self(observation, self._hidden)
-        return action
-
-    def get_hidden_state(self) -> Tensor | None:
-        """The hidden state that `evaluate_step` left, or None after a reset."""
-        return None if self._hidden is None else self._hidden.clone()
-
-    def set_hidden_state(self, hidden: Tensor | None) -> None:
-        """Set the hidden state (..., H) that the next `evaluate_step` starts from; None resets."""
-        if hidden is not None and hidden.shape[-1] != self.hidden_dim:
-            raise ValueError(f"the hidden state has {self.hidden_dim} numbers, got shape {tuple(hidden.shape)}")
-        self._hidden = None if hidden is None else hidden.clone()
 
     def _dimensions(self, path: PathLike) -> tuple[int, int, int]:
         ports = {port.name: port for port in (*self._session.get_inputs(), *self._session.get_outputs())}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,36 @@ def check_step(observation: Tensor, hidden: Tensor | None, observation_dim: int,
         )
 
 
-class RaptorPolicy(nn.Module):
+class Stepwise:
+    """What a policy offers to whoever flies a single vehicle: the hidden state is kept from call to call."""
+
+    hidden_dim: int
+    _hidden: Tensor | None = None
+    if TYPE_CHECKING:  # (observation, hidden) -> (action, hidden)
+        __call__: Callable[..., tuple[Tensor, Tensor]]
+
+    def reset(self) -> None:
+        """Forget: the next `evaluate_step` starts from the initial hidden state."""
+        self._hidden = None
+
+    @torch.no_grad()
+    def evaluate_step(self, observation: Tensor) -> Tensor:
+        """Action for one observation (..., D), keeping the hidden state from call to call."""
+        action, self._hidden = self(observation, self._hidden)
+        return action
+
+    def get_hidden_state(self) -> Tensor | None:
+        """The hidden state that `evaluate_step` left, or None after a reset."""
+        return None if self._hidden is None else self._hidden.clone()
+
+    def set_hidden_state(self, hidden: Tensor | None) -> None:
+        """Set the hidden state (..., H) that the next `evaluate_step` starts from; None resets."""
+        if hidden is not None and hidden.shape[-1] != self.hidden_dim:
+            raise ValueError(f"the hidden state has {self.hidden_dim} numbers, got shape {tuple(hidden.shape)}")
+        self._hidden = None if hidden is None else hidden.clone()
+
+
+class RaptorPolicy(Stepwise, nn.Module):
     """Recurrent policy: observation -> dense, ReLU -> GRU -> dense -> action.
 
     The action is linear; whoever applies it clips it to [-1, 1]. The initial hidden state is stored with the weights
@@ -84,7 +114,6 @@ class RaptorPolicy(nn.Module):
         self.output_layer = nn.Linear(hidden_dim, action_dim)
         self.initial_hidden = nn.Parameter(torch.zeros(hidden_dim), requires_grad=False)
         self.card: dict[str, Any] = {}  # what is known about the weights; filled when they are read from a file
-        self._hidden: Tensor | None = None
 
     @property
     def num_parameters(self) -> int:
@@ -156,23 +185,3 @@ class RaptorPolicy(nn.Module):
             hidden = last[0]
             outputs.append(hidden)
         return self.output_layer(torch.stack(outputs)), hidden
-
-    def reset(self) -> None:
-        """Forget: the next `evaluate_step` starts from the initial hidden state."""
-        self._hidden = None
-
-    @torch.no_grad()
-    def evaluate_step(self, observation: Tensor) -> Tensor:
-        """Action for one observation (..., D), keeping the hidden state from call to call."""
-        action, self._hidden = self(observation, self._hidden)
-        return action
-
-    def get_hidden_state(self) -> Tensor | None:
-        """The hidden state that `evaluate_step` left, or None after a reset."""
-        return None if self._hidden is None else self._hidden.clone()
-
-    def set_hidden_state(self, hidden: Tensor | None) -> None:
-        """Set the hidden state (..., H) that the next `evaluate_step` starts from; None resets."""
-        if hidden is not None and hidden.shape[-1] != self.hidden_dim:
-            raise ValueError(f"the hidden state has {self.hidden_dim} numbers, got shape {tuple(hidden.shape)}")
-        self._hidden = None if hidden is None else hidden.clone()

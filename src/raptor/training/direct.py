@@ -18,8 +18,8 @@ from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.rl.analytic_policy_gradient import Objective, SegmentGradient
+from raptor.tasks.disturbance import Disturbances
 from raptor.tasks.initial_state import InitialStates
-from raptor.tasks.observation import Sensing
 from raptor.tasks.reference import Lissajous, References
 from raptor.tasks.task import Task
 
@@ -173,18 +173,19 @@ class DirectLearner:
         """
         config = self.config
         generator = torch.Generator(self.device).manual_seed(VALIDATION_SEED)
-        task = dataclasses.replace(
-            config.task, initial_states=InitialStates(), references=References(), sensing=_quiet(config.task.sensing)
-        )
+        task = _plain(config.task)
         rows = []
         for _ in range(math.ceil(num_episodes / config.batch_size)):
             quadrotors = sample_quadrotors(config.batch_size, generator=generator, device=self.device).component_major()
             episode = begin_episode(task, quadrotors, generator)
+            still = torch.zeros_like(episode.noise_scale)
+            episode = dataclasses.replace(episode, observation_delay=still, action_delay=still)
             hidden = policy.initial_hidden_state(config.batch_size)
             flying = torch.ones_like(quadrotors.mass)
             returns, lengths = torch.zeros_like(flying), torch.zeros_like(flying)
-            for _ in range(self._segments):
-                noise = draw_noise(config.task, quadrotors.mass, generator, config.segment_steps)
+            for first in range(0, task.episode_steps, config.segment_steps):
+                num_steps = min(config.segment_steps, task.episode_steps - first)
+                noise = draw_noise(config.task, quadrotors.mass, generator, num_steps)
                 segment = self.gradient.fly(policy.tensors(), quadrotors, episode, hidden, noise)
                 episode, hidden = segment.episode, segment.hidden
                 # A step counts as long as no step before it ended the episode.
@@ -219,9 +220,19 @@ class DirectLearner:
         self.update_count, self.diverged_count, self.skipped_count = state["counts"]
 
 
-def _quiet(sensing: Sensing) -> Sensing:
-    """The same sensors without noise and delay, in the same structure of histories."""
-    return dataclasses.replace(sensing, noise_scale=(0.0, 0.0))
+def _plain(task: Task) -> Task:
+    """What validation draws its episodes from: RAPTOR's starts, half hover and half Langevin walk, no sensor noise.
+
+    Tensors have the shapes that `task` gives them, so that the code compiled for training flies them too.
+    """
+    references = dataclasses.replace(task.references, langevin_share=0.5, lissajous_share=0.0, way_points_share=0.0)
+    return dataclasses.replace(
+        task,
+        initial_states=InitialStates(),
+        references=references,
+        disturbances=Disturbances(),
+        sensing=dataclasses.replace(task.sensing, noise_scale=(0.0, 0.0)),
+    )
 
 
 def _initial_policy(hidden_dim: int, seed: int) -> RaptorPolicy:
