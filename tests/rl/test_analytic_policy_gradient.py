@@ -8,7 +8,9 @@ import torch
 from raptor.environments.episode import begin_episode, draw_noise
 from raptor.nn.policy import PolicyParameters, RaptorPolicy
 from raptor.quadrotor import sample_quadrotors
-from raptor.rl.analytic_policy_gradient import Flight, Objective, SegmentGradient, step_cost
+from raptor.rl.analytic_policy_gradient import SegmentGradient
+from raptor.rl.flight import Flight
+from raptor.rl.objective import Objective, step_cost
 from raptor.tasks import Lissajous, References, Sensing, Task
 
 TASK = Task(
@@ -25,13 +27,13 @@ def flight(num: int = 6, steps: int = 4, task: Task = TASK, dtype: torch.dtype =
     torch.manual_seed(0)
     policy = RaptorPolicy(hidden_dim=8).to(dtype)
     parameters = PolicyParameters(*(p.detach() for p in policy.tensors()))
-    hidden = policy.initial_hidden_state(num).detach()
-    return parameters, quadrotors, episode, hidden, draw_noise(task, quadrotors.mass, generator, steps)
+    memory = (policy.initial_hidden_state(num).detach(),)
+    return parameters, quadrotors, episode, memory, draw_noise(task, quadrotors.mass, generator, steps)
 
 
-def autograd_gradient(segment_gradient: SegmentGradient, parameters, quadrotors, episode, hidden, noise):
+def autograd_gradient(segment_gradient: SegmentGradient, parameters, quadrotors, episode, memory, noise):
     leaves = PolicyParameters(*(p.clone().requires_grad_() for p in parameters))
-    moved, total = Flight.begin(episode, hidden), 0.0
+    moved, total = Flight.begin(episode, memory), 0.0
     for n in noise:
         moved, cost, _ = segment_gradient._step(leaves, quadrotors, episode, moved, n)
         total = total + cost.sum()
@@ -77,32 +79,32 @@ def test_compiled_and_eager_agree_and_a_second_segment_needs_no_new_code():
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(segment.episode.state.as_tensor(), flown.episode.state.as_tensor(), rtol=1e-4, atol=1e-4)
     parameters, quadrotors, _, _, noise = inputs
-    compiled(parameters, quadrotors, segment.episode, segment.hidden, noise)
+    compiled(parameters, quadrotors, segment.episode, segment.memory, noise)
     assert len(compiled._compiled) == 1
 
 
 def test_a_vehicle_that_leaves_its_bounds_is_held_there_and_costs_nothing_more():
-    parameters, quadrotors, episode, hidden, noise = flight(steps=6, task=Task(), dtype=torch.float32)
+    parameters, quadrotors, episode, memory, noise = flight(steps=6, task=Task(), dtype=torch.float32)
     velocity = episode.state.linear_velocity.clone()
     velocity[2] = 1e4
     thrown = dataclasses.replace(episode, state=dataclasses.replace(episode.state, linear_velocity=velocity))
     gradient, segment = SegmentGradient(Task(), Objective(), compile=False)(
-        parameters, quadrotors, thrown, hidden, noise
+        parameters, quadrotors, thrown, memory, noise
     )
     assert segment.alive.tolist() == [1, 1, 0, 1, 1, 1]
     assert segment.cost[:, 2].abs().sum() == 0
     assert all(torch.isfinite(g).all() for g in gradient)
     others = torch.tensor([0, 1, 3, 4, 5])
-    _, calm = SegmentGradient(Task(), Objective(), compile=False)(parameters, quadrotors, episode, hidden, noise)
+    _, calm = SegmentGradient(Task(), Objective(), compile=False)(parameters, quadrotors, episode, memory, noise)
     torch.testing.assert_close(segment.cost[:, others], calm.cost[:, others])
 
 
 def test_a_vehicle_with_parameters_that_are_not_finite_does_not_spoil_the_gradient_of_the_others():
-    parameters, quadrotors, episode, hidden, noise = flight(steps=3, task=Task(), dtype=torch.float32)
+    parameters, quadrotors, episode, memory, noise = flight(steps=3, task=Task(), dtype=torch.float32)
     broken = dataclasses.replace(
         quadrotors, inertia_inverse=quadrotors.inertia_inverse.index_fill(0, torch.tensor([1]), 1e30)
     )
-    gradient, segment = SegmentGradient(Task(), Objective(), compile=False)(parameters, broken, episode, hidden, noise)
+    gradient, segment = SegmentGradient(Task(), Objective(), compile=False)(parameters, broken, episode, memory, noise)
     assert segment.alive.tolist() == [1, 0, 1, 1, 1, 1]
     assert all(torch.isfinite(g).all() for g in gradient)
 

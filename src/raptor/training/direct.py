@@ -12,12 +12,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.environments.episode import Episode, begin_episode, draw_noise
+from raptor.errors import UserError
 from raptor.limits import at_least, between, limits, not_negative, positive
 from raptor.nn.policy import RaptorPolicy
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
-from raptor.rl.analytic_policy_gradient import Objective, SegmentGradient
+from raptor.rl.analytic_policy_gradient import SegmentGradient
+from raptor.rl.objective import Objective
+from raptor.rl.curriculum import Curriculum, CurriculumConfig
 from raptor.tasks.disturbance import Disturbances
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.reference import Lissajous, References
@@ -65,6 +68,19 @@ class DirectConfig:
     method: Method = "midpoint"  # integrator of the training flights
     task: Task = TRAINING_TASK
     objective: Objective = Objective()
+    curriculum: CurriculumConfig = CurriculumConfig(per="population", window=2048)
+
+    def __post_init__(self) -> None:
+        if not self.curriculum.enabled:
+            return
+        if self.curriculum.per == "vehicle":
+            raise UserError('curriculum.per must be "population" here, where each vehicle flies a single episode')
+        most = self.num_updates * self.batch_size
+        if self.curriculum.window > most:
+            raise UserError(
+                f"curriculum.window must be at most {most} here, got {self.curriculum.window}: "
+                f"{self.num_updates} updates of {self.batch_size} vehicles end no more episodes than that"
+            )
 
 
 class DirectLearner:
@@ -95,6 +111,10 @@ class DirectLearner:
         self.update_count = 0
         self.diverged_count = 0
         self.skipped_count = 0
+        self.curriculum = (
+            Curriculum(config.curriculum, config.task, config.batch_size, device) if config.curriculum.enabled else None
+        )
+        self.terminated = torch.zeros(config.batch_size, dtype=torch.bool, device=self.device)
         self.quadrotors, self.episode = self._draw(config.batch_size)
         self.hidden = self.policy.initial_hidden_state(config.batch_size).detach()
         stagger = torch.arange(config.batch_size, device=self.device) * self._segments // config.batch_size
@@ -106,6 +126,8 @@ class DirectLearner:
 
     def _draw(self, num: int) -> tuple[Quadrotors, Episode]:
         quadrotors = sample_quadrotors(num, generator=self.generator, device=self.device).component_major()
+        if self.curriculum is not None:
+            return quadrotors, self.curriculum.begin(quadrotors, self.generator)
         return quadrotors, begin_episode(self.config.task, quadrotors, self.generator)
 
     def _learning_rate(self) -> float:
@@ -120,7 +142,7 @@ class DirectLearner:
         """Fly one segment and take one step of the optimiser; returns what happened, as numbers."""
         config = self.config
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
-        gradient, segment = self.gradient(self.policy.tensors(), self.quadrotors, self.episode, self.hidden, noise)
+        gradient, segment = self.gradient(self.policy.tensors(), self.quadrotors, self.episode, (self.hidden,), noise)
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
         learning_rate = self._learning_rate()
         if math.isfinite(norm):
@@ -132,8 +154,9 @@ class DirectLearner:
             self.optimizer.step()
         else:
             self.skipped_count += 1
-        self.episode, self.hidden = segment.episode, segment.hidden
+        self.episode, (self.hidden,) = segment.episode, segment.memory
         self.age = self.age + config.segment_steps
+        self.terminated = self.terminated | segment.terminated.any(0)
         self._replace(segment.alive)
         self.update_count += 1
         return {
@@ -149,6 +172,9 @@ class DirectLearner:
         lost = alive == 0
         over = lost | (self.age >= self.config.task.episode_steps)
         self.diverged_count += int(lost.sum())
+        if self.curriculum is not None:
+            self.curriculum.record(over, self.curriculum.succeeded(self.episode, self.terminated | lost))
+        self.terminated = self.terminated & ~over
         places = over.nonzero().squeeze(-1)
         if len(places) == 0:
             return
@@ -180,14 +206,14 @@ class DirectLearner:
             episode = begin_episode(task, quadrotors, generator)
             still = torch.zeros_like(episode.noise_scale)
             episode = dataclasses.replace(episode, observation_delay=still, action_delay=still)
-            hidden = policy.initial_hidden_state(config.batch_size)
+            memory: tuple[Tensor, ...] = (policy.initial_hidden_state(config.batch_size),)
             flying = torch.ones_like(quadrotors.mass)
             returns, lengths = torch.zeros_like(flying), torch.zeros_like(flying)
             for first in range(0, task.episode_steps, config.segment_steps):
                 num_steps = min(config.segment_steps, task.episode_steps - first)
                 noise = draw_noise(config.task, quadrotors.mass, generator, num_steps)
-                segment = self.gradient.fly(policy.tensors(), quadrotors, episode, hidden, noise)
-                episode, hidden = segment.episode, segment.hidden
+                segment = self.gradient.fly(policy.tensors(), quadrotors, episode, memory, noise)
+                episode, memory = segment.episode, segment.memory
                 # A step counts as long as no step before it ended the episode.
                 going = flying * torch.cat(
                     [torch.ones_like(flying)[None], (~segment.terminated[:-1]).to(flying.dtype).cumprod(0)]
@@ -201,13 +227,16 @@ class DirectLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on."""
-        return {
+        state: dict[str, Any] = {
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "flight": pytree.tree_leaves((self.quadrotors, self.episode, self.hidden, self.age)),
             "counts": [self.update_count, self.diverged_count, self.skipped_count],
         }
+        if self.curriculum is not None:
+            state["curriculum"] = {**self.curriculum.state_dict(), "terminated": self.terminated}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state that `state_dict` gave, in place of what this learner did since."""
@@ -218,6 +247,9 @@ class DirectLearner:
         leaves = [leaf.to(self.device) for leaf in state["flight"]]
         self.quadrotors, self.episode, self.hidden, self.age = pytree.tree_unflatten(leaves, structure)
         self.update_count, self.diverged_count, self.skipped_count = state["counts"]
+        if self.curriculum is not None:
+            self.curriculum.load_state_dict(state["curriculum"])
+            self.terminated = state["curriculum"]["terminated"].to(self.device)
 
 
 def _plain(task: Task) -> Task:

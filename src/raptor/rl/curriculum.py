@@ -1,0 +1,257 @@
+"""A curriculum: the task in stages, from easy to hard, passed as vehicles learn to fly them.
+
+A stage says by factors how much of the task it asks for. All that it changes is drawn at the start of an episode, so
+that the step compiled for the task serves every stage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from raptor.environments.episode import Episode, begin_episode
+from raptor.errors import UserError
+from raptor.limits import Limit, at_least, between, limits, not_negative, positive
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.state import component_major, components
+from raptor.tasks.reward import norm
+from raptor.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+@limits(
+    name=Limit("at least one character", lambda name: len(name) > 0),
+    position=not_negative,
+    tilt=not_negative,
+    speed=not_negative,
+    references=between(0, 1),
+    reference_size=positive,
+    disturbances=not_negative,
+    noise=not_negative,
+)
+class Stage:
+    """What one stage asks for, as factors on the run's own task. A stage that is only named is the task itself."""
+
+    name: str  # in the log and in the metrics
+    position: float = 1.0  # on the distance at which episodes start
+    tilt: float = 1.0  # on the tilt with which they start
+    speed: float = 1.0  # on the linear and angular velocities with which they start
+    references: float = 1.0  # on the shares of episodes whose target moves; the rest hold the origin
+    reference_size: float = 1.0  # on how far, and by that how fast, targets move
+    disturbances: float = 1.0  # on forces and torques
+    noise: float = 1.0  # on the noise of the sensors
+
+    def applied_to(self, task: Task) -> Task:
+        """The task of this stage. Starts within each vehicle's own box are left to `Curriculum.begin`."""
+        starts, references, size = task.initial_states, task.references, self.reference_size
+        low, high = references.lissajous.amplitude
+        path = references.way_points
+        return dataclasses.replace(
+            task,
+            initial_states=dataclasses.replace(
+                starts,
+                max_position=None if starts.max_position is None else self.position * starts.max_position,
+                max_angle=self.tilt * starts.max_angle,
+                max_linear_velocity=self.speed * starts.max_linear_velocity,
+                max_angular_velocity=self.speed * starts.max_angular_velocity,
+            ),
+            references=dataclasses.replace(
+                references,
+                langevin_share=self.references * references.langevin_share,
+                lissajous_share=self.references * references.lissajous_share,
+                way_points_share=self.references * references.way_points_share,
+                langevin=dataclasses.replace(references.langevin, sigma=size * references.langevin.sigma),
+                lissajous=dataclasses.replace(
+                    references.lissajous, amplitude=(_scaled(low, size), _scaled(high, size))
+                ),
+                # Faster by as much as they are longer, the legs take the time that the compiled step knows.
+                way_points=dataclasses.replace(
+                    path, points=tuple(_scaled(point, size) for point in path.points), speed=size * path.speed
+                ),
+            ),
+            disturbances=dataclasses.replace(
+                task.disturbances,
+                force=self.disturbances * task.disturbances.force,
+                torque=self.disturbances * task.disturbances.torque,
+            ),
+            sensing=dataclasses.replace(
+                task.sensing,
+                noise_scale=(self.noise * task.sensing.noise_scale[0], self.noise * task.sensing.noise_scale[1]),
+            ),
+        )
+
+
+def _scaled(point: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
+    x, y, z = point
+    return factor * x, factor * y, factor * z
+
+
+STAGES = (
+    Stage("hover", position=0.3, tilt=0.2, speed=0.2, references=0.0, disturbances=0.0, noise=0.0),
+    Stage("recovery", references=0.0, disturbances=0.3, noise=0.5),
+    Stage("tracking", reference_size=0.5, disturbances=0.3, noise=0.5),
+    Stage("disturbed-tracking"),
+)
+"""From gentle hover to the task itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+@limits(
+    stages=Limit("at least one stage", lambda stages: len(stages) > 0),
+    advance_at=Limit("above 0 and at most 1", lambda rate: 0 < rate <= 1),
+    fall_back_at=between(0, 1),
+    window=at_least(1),
+    max_position_error=positive,
+)
+class CurriculumConfig:
+    """Stages, and when vehicles pass from one to another."""
+
+    enabled: bool = False  # false: every episode is one of the task itself
+    stages: tuple[Stage, ...] = STAGES  # in the order in which they are passed
+    advance_at: float = 0.9  # success rate at which the next stage begins
+    fall_back_at: float = 0.3  # success rate at which the stage before begins again
+    window: int = 100  # episodes that the rate is taken over: the last ones that began and ended in the stage
+    max_position_error: float = 0.3  # m; an episode succeeds that ends this close to its target, never terminated
+    per: Literal["vehicle", "population"] = "vehicle"  # whether each vehicle passes by itself, or all together
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"stages must have names of their own, and {names.count(name)} are named {name!r}")
+        if self.fall_back_at >= self.advance_at:
+            raise UserError(f"fall_back_at must be below advance_at, got {self.fall_back_at:g} and {self.advance_at:g}")
+
+
+class Curriculum:
+    """Where each vehicle stands in the stages, and the episodes that it gets there.
+
+    A vehicle's success rate is taken over its last `window` episodes that began and ended in its present stage. As soon
+    as there are so many, it decides whether the vehicle advances or falls back, after which counting restarts.
+
+    Args:
+        config: stages and thresholds.
+        task: what the stages are parts of; it flies the episodes of all of them.
+        num: vehicles.
+        device: of the vehicles.
+
+    Example:
+        ```
+        episode = curriculum.begin(quadrotors, generator)
+        ...  # fly
+        curriculum.record(finished, curriculum.succeeded(episode, terminated))
+        fresh = curriculum.begin(quadrotors, generator)  # of which the vehicles that finished take theirs
+        ```
+    """
+
+    def __init__(self, config: CurriculumConfig, task: Task, num: int, device: torch.device | str = "cpu") -> None:
+        self.config, self.task = config, task
+        rows = num if config.per == "vehicle" else 1
+        self.stage = torch.zeros(rows, dtype=torch.long, device=device)  # (num,), or (1,) for the population
+        self._began_in = torch.zeros((), dtype=torch.long, device=device)  # stage of the episodes that are under way
+        self._count = torch.zeros_like(self.stage)  # episodes since the stage began
+        self._outcomes = torch.zeros((rows, config.window), dtype=torch.bool, device=device)  # the last ones, in a ring
+        self._tasks = [stage.applied_to(task) for stage in config.stages]
+        # The slack makes 0.7 of 10 episodes 7 of them, whatever the last bits of the product.
+        self._enough = math.ceil(config.advance_at * config.window - 1e-6)
+        self._too_few = math.floor(config.fall_back_at * config.window + 1e-6)
+
+    def _beside(self, num_dims: int) -> Tensor:
+        """The stages, broadcasting with a tensor of leading shape (num, ...) and so many axes."""
+        return self.stage.reshape(-1, *[1] * (num_dims - 1))
+
+    def begin(self, quadrotors: Quadrotors, generator: torch.Generator) -> Episode:
+        """Draw an episode for each vehicle, of the stage in which it is.
+
+        Args:
+            quadrotors: of leading shape (num,) or (num, E); for a curriculum of the population, of any shape.
+            generator: every stage draws from its present state, so that a vehicle gets what `begin_episode` would give
+                it with the task of its stage.
+        """
+        state = generator.get_state()
+        drawn = []
+        for stage, task in zip(self.config.stages, self._tasks, strict=True):
+            generator.set_state(state)
+            boxed = dataclasses.replace(quadrotors, max_position=stage.position * quadrotors.max_position)
+            drawn.append(begin_episode(task, boxed, generator))
+        num_dims = len(quadrotors.shape)
+        mine = self._beside(num_dims)
+
+        def pick(first: Tensor, *others: Tensor) -> Tensor:
+            chosen, is_vector = first, first.ndim > num_dims
+            for number, other in enumerate(others, start=1):
+                chosen = torch.where((mine == number).unsqueeze(-1) if is_vector else mine == number, other, chosen)
+            return component_major(chosen) if is_vector else chosen
+
+        episode: Episode = pytree.tree_map(pick, *drawn)
+        return episode
+
+    def succeeded(self, episode: Episode, terminated: Tensor) -> Tensor:
+        """Whether episodes that end where `episode` stands are successes, (...) bool.
+
+        Args:
+            episode: at its end, of leading shape (...).
+            terminated: (...) bool, whether it was terminated at any step.
+        """
+        position, target = components(episode.state.position), components(episode.reference.position)
+        error = norm(tuple(x - r for x, r in zip(position, target, strict=True)))
+        return (error <= self.config.max_position_error) & ~terminated
+
+    def record(self, finished: Tensor, success: Tensor) -> None:
+        """Count the episodes that are over, and move on or back who has earned it.
+
+        Where an episode finished, the next one is taken to begin now. Episodes that began in another stage than the
+        present one do not count: otherwise what is left of an easy stage would pass the next one.
+
+        Args:
+            finished: (num,) or (num, E) bool, of the same shape at each call; for the population of any shape.
+            success: of the same shape, bool; read only where `finished`.
+        """
+        window, rows = self.config.window, len(self.stage)
+        counted = (finished & (self._began_in == self._beside(finished.ndim))).reshape(rows, -1)
+        rank = counted.cumsum(-1)  # from 1
+        total = rank[:, -1:]
+        kept = counted & (rank > total - window)
+        place = torch.where(kept, (self._count.unsqueeze(-1) + rank - 1) % window, window)
+        ring = torch.cat([self._outcomes, torch.zeros_like(self._outcomes[:, :1])], dim=-1)  # the rest goes to the end
+        outcomes = ring.scatter(-1, place, success.reshape(rows, -1))[:, :window]
+        count = self._count + total.squeeze(-1)
+
+        successes, judged = outcomes.sum(-1), count >= window
+        advance = judged & (successes >= self._enough) & (self.stage < len(self._tasks) - 1)
+        fall_back = judged & (successes <= self._too_few) & (self.stage > 0)
+        moved = advance | fall_back
+        self.stage = self.stage + advance.long() - fall_back.long()
+        self._count = count.masked_fill(moved, 0)
+        self._outcomes = outcomes.masked_fill(moved.unsqueeze(-1), False)
+        self._began_in = torch.where(finished, self._beside(finished.ndim), self._began_in)
+
+    def summary(self) -> dict[str, float]:
+        """Figures to log.
+
+        `stage`: the mean, counted from 0; `share/NAME`: of vehicles in each stage; `success_rate`: over all windows,
+        full or not, and left out while all are empty.
+        """
+        num_stages, counted = len(self._tasks), self._count.clamp(max=self.config.window).sum()
+        in_stage = (self.stage.unsqueeze(-1) == torch.arange(num_stages, device=self.stage.device)).sum(0)
+        *numbers, successes, episodes = torch.cat([in_stage, self._outcomes.sum()[None], counted[None]]).tolist()
+        shares = {f"share/{s.name}": n / sum(numbers) for s, n in zip(self.config.stages, numbers, strict=True)}
+        mean = sum(i * n for i, n in enumerate(numbers)) / sum(numbers)
+        return {"stage": mean, **shares, **({"success_rate": successes / episodes} if episodes else {})}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that the next call depends on."""
+        return {"stage": self.stage, "began_in": self._began_in, "count": self._count, "outcomes": self._outcomes}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that `state_dict` gave."""
+        device = self.stage.device
+        self.stage, self._began_in, self._count, self._outcomes = (
+            state[name].to(device) for name in ("stage", "began_in", "count", "outcomes")
+        )

@@ -1,0 +1,200 @@
+"""A segment of flight: what is handed from step to step while a controller flies N vehicles."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from raptor.environments.episode import Episode, Noise, Rating, advance, observe, observe_as_teacher
+from raptor.nn.policy import PolicyParameters, policy_step
+from raptor.nn.stacked_mlp import Layers, forward
+from raptor.quadrotor.dynamics import Method
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.state import State, components, from_components
+from raptor.rl.objective import Objective, step_cost
+from raptor.tasks.task import Task
+
+NUM_PHYSICAL = 6
+"""The first of the differentiable tensors of a flight are its state's five and the previous action."""
+
+
+class Flight(NamedTuple):
+    """What is handed from step to step of a segment. The gradient flows through all but the last five.
+
+    The leading shape (...) is (N,), or (T, B) where T networks fly B episodes each.
+    """
+
+    state: State
+    previous_action: Tensor  # (..., 4)
+    memory: tuple[Tensor, ...]  # (..., H) each; what the controller remembers
+    sensed: tuple[Tensor, ...]
+    commanded: tuple[Tensor, ...]
+    target_position: Tensor  # (..., 3)
+    target_velocity: Tensor  # (..., 3)
+    time: Tensor  # (...)
+    walk: Tensor  # (..., 12)
+    alive: Tensor  # (...) 1 while the vehicle is within bounds, 0 from the step on that it left them
+
+    @property
+    def differentiable(self) -> tuple[Tensor, ...]:
+        """The tensors that the gradient flows through: state and previous action, memory, then the histories."""
+        return (*self.state.parts(), self.previous_action, *self.memory, *self.sensed, *self.commanded)
+
+    def with_differentiable(self, parts: Sequence[Tensor]) -> Flight:
+        """The same flight with these tensors in place of `differentiable`."""
+        end_of_memory = NUM_PHYSICAL + len(self.memory)
+        end_of_sensed = end_of_memory + len(self.sensed)
+        return self._replace(
+            state=State(*parts[:5]),
+            previous_action=parts[5],
+            memory=tuple(parts[NUM_PHYSICAL:end_of_memory]),
+            sensed=tuple(parts[end_of_memory:end_of_sensed]),
+            commanded=tuple(parts[end_of_sensed:]),
+        )
+
+    @classmethod
+    def begin(cls, episode: Episode, memory: tuple[Tensor, ...]) -> Flight:
+        """The start of a segment: every vehicle where its episode stands, and alive."""
+        reference = episode.reference
+        return cls(
+            state=episode.state,
+            previous_action=episode.previous_action,
+            memory=memory,
+            sensed=episode.sensed,
+            commanded=episode.commanded,
+            target_position=reference.position,
+            target_velocity=reference.velocity,
+            time=reference.time,
+            walk=reference.walk,
+            alive=torch.ones_like(episode.noise_scale),
+        )
+
+    def into(self, episode: Episode) -> Episode:
+        """The episode, moved on to where the flight stands."""
+        reference = dataclasses.replace(
+            episode.reference,
+            position=self.target_position,
+            velocity=self.target_velocity,
+            time=self.time,
+            walk=self.walk,
+        )
+        return dataclasses.replace(
+            episode,
+            state=self.state,
+            reference=reference,
+            previous_action=self.previous_action,
+            last_action=self.previous_action,
+            sensed=self.sensed,
+            commanded=self.commanded,
+        )
+
+
+class Segment(NamedTuple):
+    """What was flown in S steps by N vehicles; the leading shape (...) of a flight in place of N."""
+
+    episode: Episode  # where it ended
+    memory: tuple[Tensor, ...]  # (N, H) each, where it ended
+    alive: Tensor  # (N,) 1 where the vehicle stayed within bounds, else 0
+    cost: Tensor  # (S, N)
+    reward: Tensor  # (S, N)
+    terminated: Tensor  # (S, N) bool; whether this step is one that would have ended the episode
+
+
+class Controller(Protocol):
+    """Who flies: a pure function of its parameters, what the vehicles are in, and what it remembers."""
+
+    def act(
+        self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Action (..., 4) and what is remembered of the step."""
+        ...
+
+    def num_networks(self, parameters: Any) -> int:
+        """How many networks share the flights; each has a gradient of its own."""
+        ...
+
+
+class Student:
+    """The recurrent policy, one for all vehicles; its parameters are `PolicyParameters`."""
+
+    def act(
+        self, parameters: PolicyParameters, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Controller`."""
+        action, hidden = policy_step(parameters, observe(episode), memory[0])
+        return action, (hidden,)
+
+    def num_networks(self, parameters: PolicyParameters) -> int:
+        """One."""
+        return 1
+
+
+class Teachers:
+    """T stacked networks, each of which flies B vehicles; parameters are their layers, the leading shape is (T, B)."""
+
+    def act(
+        self, parameters: Layers, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Controller`; the action is squashed by tanh, and nothing is remembered."""
+        squashed = torch.tanh(forward(parameters, observe_as_teacher(quadrotors, episode)))
+        return from_components(components(squashed)), ()
+
+    def num_networks(self, parameters: Layers) -> int:
+        """T."""
+        return len(parameters[0].weight)
+
+
+def in_bounds(quadrotors: Quadrotors, state: State) -> Tensor:
+    """1 where a vehicle is worth learning from: within 1.5 times its box, below 40 rad/s and 20 m/s; 0 elsewhere."""
+    within = torch.ones_like(quadrotors.mass, dtype=torch.bool)
+    for x in components(state.position):
+        within = within & (x.abs() <= 1.5 * quadrotors.position_threshold)
+    for v in components(state.linear_velocity):
+        within = within & (v.abs() <= 20.0)
+    for w in components(state.angular_velocity):
+        within = within & (w.abs() <= 40.0)
+    return within.to(quadrotors.mass.dtype)
+
+
+def _keep(alive: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    going = alive > 0
+    return from_components([torch.where(going, n, o) for n, o in zip(components(new), components(old), strict=True)])
+
+
+def move(
+    task: Task,
+    objective: Objective,
+    method: Method,
+    quadrotors: Quadrotors,
+    episode: Episode,
+    flight: Flight,
+    action: Tensor,
+    memory: tuple[Tensor, ...],
+    noise: Noise,
+) -> tuple[Flight, Tensor, Rating]:
+    """One step with a given action: the flight after it, its cost (...) and its rating.
+
+    A vehicle that leaves its bounds stays where it was from then on, at no cost.
+    """
+    before = flight.into(episode)
+    after, rating = advance(task, quadrotors, before, action, noise, method)
+    cost = step_cost(objective, quadrotors, before, action, after)
+    alive = flight.alive * in_bounds(quadrotors, after.state)
+    kept = (_keep(alive, new, old) for new, old in zip(after.state.parts(), flight.state.parts(), strict=True))
+    moved = Flight(
+        state=State(*kept),
+        previous_action=after.previous_action,
+        memory=memory,
+        sensed=tuple(_keep(alive, new, old) for new, old in zip(after.sensed, flight.sensed, strict=True)),
+        commanded=after.commanded,
+        target_position=after.reference.position,
+        target_velocity=after.reference.velocity,
+        time=after.reference.time,
+        walk=after.reference.walk,
+        alive=alive,
+    )
+    return moved, torch.where(alive > 0, cost, 0.0), rating

@@ -1,0 +1,82 @@
+"""The smooth cost that gradients flow through, in place of the task's reward."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from raptor.environments.episode import Episode
+from raptor.limits import limits, not_negative, positive
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.state import components
+
+
+@dataclasses.dataclass(frozen=True)
+@limits(
+    position=not_negative,
+    position_rounding=positive,
+    heading=not_negative,
+    action_rate=not_negative,
+    action_rounding=positive,
+    saturation=not_negative,
+    speed=not_negative,
+    speed_limit=not_negative,
+    box=not_negative,
+    box_limit=not_negative,
+    velocity=not_negative,
+    cap=positive,
+)
+class Objective:
+    """Weights of the smooth cost that stands in for the task's reward.
+
+    The reward's norms have no gradient at the target and its termination has none anywhere; here norms are rounded off
+    and the velocity limit becomes a slope before it.
+    """
+
+    position: float = 1.0  # per m of tracking error
+    position_rounding: float = 1e-2  # m
+    heading: float = 0.2  # per rad of acos(1 - |q_z|)
+    action_rate: float = 1.0  # per unit of change of the action
+    action_rounding: float = 1e-3  # below this change of the action its cost is quadratic
+    saturation: float = 1.0  # on the squared excess of the action over [-1, 1]
+    speed: float = 10.0  # on the squared excess of each velocity axis over `speed_limit`
+    speed_limit: float = 1.6  # m/s
+    box: float = 10.0  # on the squared excess of each axis over `box_limit`, in units of the vehicle's box
+    box_limit: float = 0.8  # share of the vehicle's position threshold
+    velocity: float = 0.0  # per m/s of velocity error
+    cap: float = 20.0  # upper bound on the cost of a step
+
+
+def rounded_norm(parts: Sequence[Tensor], rounding: float) -> Tensor:
+    """Euclidean norm of a vector in component form, smooth at the origin: sqrt(|x|^2 + rounding^2)."""
+    square = sum((part * part for part in parts[1:]), parts[0] * parts[0])
+    return torch.sqrt(square + rounding**2)
+
+
+def step_cost(
+    objective: Objective, quadrotors: Quadrotors, episode: Episode, action: Tensor, following: Episode
+) -> Tensor:
+    """Cost (N,) of one step: `action` (N, 4), unclipped, was taken in `episode` and led to `following`."""
+    state, target = following.state, following.reference
+    error = [x - r for x, r in zip(components(state.position), components(target.position), strict=True)]
+    change = [a - b for a, b in zip(components(action), components(episode.previous_action), strict=True)]
+    heading = torch.acos(1 - components(state.orientation)[3].abs().clamp(max=1 - 1e-3))
+    cost = (
+        objective.position * rounded_norm(error, objective.position_rounding)
+        + objective.heading * heading
+        + objective.action_rate * rounded_norm(change, objective.action_rounding)
+        + objective.saturation * sum(torch.relu(a.abs() - 1) ** 2 for a in components(action))
+    )
+    velocity = components(state.linear_velocity)
+    if objective.speed:
+        cost = cost + objective.speed * sum(torch.relu(v.abs() - objective.speed_limit) ** 2 for v in velocity)
+    if objective.box:
+        shares = [x.abs() / quadrotors.position_threshold for x in components(state.position)]
+        cost = cost + objective.box * sum(torch.relu(share - objective.box_limit) ** 2 for share in shares)
+    if objective.velocity:
+        error = [v - r for v, r in zip(velocity, components(target.velocity), strict=True)]
+        cost = cost + objective.velocity * rounded_norm(error, objective.position_rounding)
+    return cost.clamp(max=objective.cap)
