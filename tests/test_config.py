@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +35,19 @@ class Inner:
     interval: tuple[float, float] = (5.0, 10.0)
     low: float | None = None
     points: tuple[tuple[float, float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+@limits(height=positive)
+class Entry:
+    name: str
+    height: float = 1.0
+    inner: Inner = Inner()
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    entries: tuple[Entry, ...] = (Entry("first"), Entry("second", height=2.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +210,8 @@ def test_the_paper_preset_flies_the_task_of_the_paper() -> None:
         ("name=3", "name must be text, got 3 (command line)"),
         ("method=medium", 'method must be one of slow, fast, got "medium" (command line)'),
         ("inner=3", "inner must be a group of settings, got 3 (command line)"),
+        ("inner=[3]", "inner must be a group of settings, got [3] (command line)"),
+        ("inner.interval.0=3", 'inner.interval must be [a number, a number], got {"0": 3} (command line)'),
         ("inner.low=x", 'inner.low must be a number or null, got "x" (command line)'),
         ("inner.interval=[1]", "inner.interval must be [a number, a number], got [1] (command line)"),
         ("inner.interval=[1,2,3]", "inner.interval must be [a number, a number], got [1, 2, 3] (command line)"),
@@ -261,6 +276,90 @@ def test_any_number_and_any_text_survive_yaml(rate: float, name: str) -> None:
         assert load_config(Settings, written(Path(folder) / "a.yaml", to_yaml(config))) == config
 
 
+def test_a_list_of_groups_is_read_as_a_whole_and_its_entries_have_the_defaults_of_their_class(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.yaml", "entries:\n  - {name: a, inner: {low: 1}}\n  - {name: b, height: 3}\n")
+    expected = Listing((Entry("a", inner=Inner(low=1.0)), Entry("b", height=3.0)))
+    assert load_config(Listing, file) == expected
+    assert load_config(Listing, file, ["entries=[{name: c}]"]) == Listing((Entry("c"),))
+    assert load_config(Listing) == Listing()
+    text = to_yaml(expected)
+    assert "- name: a\n  height: 1.0\n" in text
+    assert load_config(Listing, written(tmp_path / "b.yaml", text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        (
+            "entries=[{nmae: a}]",
+            "entries.0.nmae is unknown (command line): did you mean name? The keys of entries.0 are",
+        ),
+        ("entries=[{name: a}, {height: 1}]", "entries.1.name must be text, got null (command line)"),
+        ("entries=[{name: a, height: x}]", 'entries.0.height must be a number, got "x" (command line)'),
+        ("entries=[{name: a, height: 0}]", "entries.0.height must be positive, got 0 (command line)"),
+        ("entries=[{name: a, height: .inf}]", "entries.0.height must be finite, got Infinity (command line)"),
+        ("entries=[{name: a, inner: {low: -1}}]", "entries.0.inner.low must be at least 0, got -1 (command line)"),
+        ("entries=[3]", "entries.0 must be a group of settings, got 3 (command line)"),
+        ("entries=3", "entries must be a list, each entry a group of settings, got 3 (command line)"),
+        ("entries.0.height=3", "entries must be a list, each entry a group of settings, got {"),
+    ],
+)
+def test_a_wrong_entry_of_a_list_is_refused_with_its_place(override: str, error: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_config(Listing, None, [override])
+    assert str(refused.value).startswith(error)
+
+
+def test_differences_within_lists_of_groups_are_named_entry_by_entry() -> None:
+    assert differences(Listing(), Listing((Entry("first"), Entry("second", height=3.0)))) == [
+        "entries.1.height (2.0, now 3.0)"
+    ]
+    assert 'entries.1.name ("second", now null)' in differences(Listing(), Listing((Entry("first"),)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    SHORTHAND: ClassVar[str] = "kind"
+
+    kind: Literal["small", "large"] = "small"
+    address: str = "here"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plant:
+    count: int = 1
+    machine: Machine = Machine()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("machine=large", "machine.address=there"),
+        ("machine.address=there", "machine=large"),
+        ("machine={kind: large, address: there}",),
+    ],
+)
+def test_a_plain_value_stands_for_one_field_of_a_group_beside_the_others(overrides: tuple[str, ...]) -> None:
+    assert load_config(Plant, None, overrides) == Plant(machine=Machine("large", "there"))
+
+
+def test_a_plain_value_for_a_group_is_read_from_files_too_and_never_written(tmp_path: Path) -> None:
+    base = written(tmp_path / "base.yaml", "machine: {kind: small, address: there}\n")
+    plant = load_config(Plant, written(tmp_path / "a.yaml", f"base: {base}\nmachine: large\n"))
+    assert plant == Plant(machine=Machine("large", "there"))
+    assert to_dict(plant)["machine"] == {"kind": "large", "address": "there"}
+    assert load_config(Plant, written(tmp_path / "b.yaml", to_yaml(plant))) == plant
+    assert differences(Plant(), load_config(Plant, None, ["machine=large"])) == ['machine.kind ("small", now "large")']
+
+
+def test_a_wrong_plain_value_for_a_group_is_refused_under_the_field_that_it_stands_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'^machine\.kind must be one of small, large, got "lagre" \(command line\)$'):
+        load_config(Plant, None, ["machine=lagre"])
+    file = written(tmp_path / "a.yaml", "machine: 3\n")
+    with pytest.raises(UserError, match=rf"^machine\.kind must be one of small, large, got 3 \({file}\)$"):
+        load_config(Plant, file)
+
+
 def test_differences_name_each_key_with_both_values() -> None:
     assert differences(Settings(), Settings()) == []
     assert differences(Settings(), Settings(count=4, inner=Inner((1.0, 2.0)))) == [
@@ -320,7 +419,9 @@ def test_every_limit_is_of_a_setting_and_every_default_obeys_it() -> None:
     def walk(config: Any) -> int:
         names = {field.name for field in dataclasses.fields(config)}
         assert set(limits_of(type(config))) <= names, type(config)
-        inner = [value for name in names if dataclasses.is_dataclass(value := getattr(config, name))]
+        values = [getattr(config, name) for name in names]
+        lists = [entry for value in values if isinstance(value, tuple) for entry in value]
+        inner = [value for value in (*values, *lists) if dataclasses.is_dataclass(value)]
         return len(limits_of(type(config))) + sum(map(walk, inner))
 
     assert walk(TrainDirectConfig()) > 50
@@ -353,6 +454,8 @@ def test_every_limit_is_of_a_setting_and_every_default_obeys_it() -> None:
         "task.termination.linear_velocity=0",
         "objective.cap=0",
         "objective.position_rounding=0",
+        "curriculum.stages=[]",
+        "curriculum.advance_at=2",
     ],
 )
 def test_an_impossible_value_of_a_training_setting_is_refused(override: str) -> None:

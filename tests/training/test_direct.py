@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
+from raptor.errors import UserError
 from raptor.training import TrainDirectConfig
 from raptor.training.direct import DirectLearner
 
@@ -120,6 +122,114 @@ def test_validation_flies_whole_episodes_whatever_the_segments(tiny: Tiny) -> No
     ]
     assert max(results) <= 6  # 4 and 5 do not divide an episode of 6 steps
     assert results[0] == results[1] == results[2]
+
+
+CURRICULUM = (
+    "curriculum.enabled=true",
+    "curriculum.stages=[{name: still, position: 0, tilt: 0, speed: 0, references: 0, disturbances: 0}, {name: task}]",
+    "curriculum.window=4",
+    "curriculum.advance_at=0.5",
+    "curriculum.max_position_error=10",
+)
+
+
+def test_a_curriculum_decides_how_new_vehicles_begin_and_advances_by_what_they_achieve(tiny: Tiny) -> None:
+    one = learner(tiny(*CURRICULUM))
+    assert one.curriculum is not None
+    still = one.episode.state.position
+    assert torch.equal(still, torch.zeros_like(still))
+    history = []
+    for _ in range(5):  # 4 vehicles, of which one or two end an episode at each update
+        one.update()
+        history.append((one.curriculum.summary()["stage"], int((one.episode.reference.time == 0).sum())))
+    assert [stage for stage, _ in history[:2]] == [0.0, 0.0]
+    assert history[-1][0] == 1.0
+    begun = one.episode.reference.time == 0
+    assert begun.any()
+    assert (one.episode.state.position[begun] != 0).any()
+
+
+def with_speed(one: DirectLearner, speed: float) -> None:
+    """Give every vehicle this velocity, m/s along x."""
+    velocity = torch.zeros_like(one.episode.state.linear_velocity)
+    velocity[:, 0] = speed
+    state = dataclasses.replace(one.episode.state, linear_velocity=velocity)
+    one.episode = dataclasses.replace(one.episode, state=state)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_episode_that_was_ever_terminated_fails_and_the_next_one_begins_anew(tiny: Tiny, interrupted: bool) -> None:
+    config = tiny(*CURRICULUM, "curriculum.advance_at=1", "task.termination.linear_velocity=0.5")
+    one = learner(config)
+    with_speed(one, 1.0)
+    one.update()  # terminates the first episode of all four; the last vehicle's was in its last segment
+    if interrupted:
+        state = one.state_dict()
+        one = learner(config, seed=5)
+        one.load_state_dict(state)
+    assert one.curriculum is not None
+    for _ in range(2):
+        with_speed(one, 0.0)
+        one.update()
+        assert one.curriculum.summary()["success_rate"] == 0.0
+    with_speed(one, 0.0)
+    one.update()  # the second episode of the last vehicle ends
+    assert one.curriculum.summary()["success_rate"] == 0.25
+
+
+def test_vehicles_that_leave_their_bounds_fail_their_episode(tiny: Tiny) -> None:
+    one = learner(tiny(*CURRICULUM, "task.termination.enabled=false", "curriculum.max_position_error=1e9"))
+    assert one.curriculum is not None
+    for _ in range(3):
+        far = torch.full_like(one.episode.state.position, 1e3)
+        one.episode = dataclasses.replace(one.episode, state=dataclasses.replace(one.episode.state, position=far))
+        one.update()
+    assert one.diverged_count == 12
+    assert one.curriculum.summary()["success_rate"] == 0.0
+
+
+def test_a_curriculum_resumes_from_a_saved_state_as_if_nothing_had_happened(tiny: Tiny) -> None:
+    config = tiny(*CURRICULUM)
+    straight = learner(config)
+    for _ in range(3):
+        straight.update()
+    state = pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, straight.state_dict())
+    expected = [straight.update() for _ in range(6)]
+    resumed = learner(config, seed=5)
+    resumed.load_state_dict(state)
+    assert [resumed.update() for _ in range(6)] == expected
+    assert equal(resumed.state_dict(), straight.state_dict())
+    assert "curriculum" not in learner(tiny()).state_dict()
+
+
+def test_a_curriculum_of_the_task_alone_trains_as_none_does(tiny: Tiny) -> None:
+    plain, alone = learner(tiny()), learner(tiny(*CURRICULUM, "curriculum.stages=[{name: task}]"))
+    assert [plain.update() for _ in range(4)] == [alone.update() for _ in range(4)]
+    state = alone.state_dict()
+    del state["curriculum"]
+    assert equal(plain.state_dict(), state)
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        (
+            "curriculum.per=vehicle",
+            'the configuration is impossible: curriculum.per must be "population" for train-direct, got "vehicle": '
+            "each of its vehicles flies a single episode (command line)",
+        ),
+        (
+            "curriculum.window=25",
+            "the configuration is impossible: curriculum.window must be at most 24, got 25: 6 updates of 4 vehicles "
+            "end no more episodes than that (command line)",
+        ),
+    ],
+)
+def test_a_curriculum_that_could_never_advance_is_refused(tiny: Tiny, override: str, error: str) -> None:
+    with pytest.raises(UserError) as refused:
+        tiny(*CURRICULUM, override)
+    assert str(refused.value) == error
+    assert not tiny(override).curriculum.enabled  # which matters to nobody
 
 
 def test_validation_asks_for_the_same_whatever_the_training_task_asks_for(tiny: Tiny) -> None:

@@ -313,6 +313,46 @@ def test_the_settings_of_a_run_start_another_one_like_it(straight: Path, tmp_pat
     assert to_yaml(config) in (tmp_path / "config.yaml").read_text()
 
 
+CURRICULUM = (
+    "num_updates=8",
+    "curriculum.enabled=true",
+    "curriculum.stages=[{name: still, tilt: 0}, {name: task}]",
+    "curriculum.window=2",
+    "curriculum.advance_at=0.5",
+    "curriculum.max_position_error=10",
+)
+
+
+def test_a_curriculum_is_logged_and_resumes_to_the_same_bits(tmp_path: Path, tiny: Tiny) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    train_direct(straight, tiny(*CURRICULUM))
+    stages = read_curve(straight)["curriculum/stage"]
+    assert [update for update, _ in stages] == list(range(1, 9))
+    moved = next(update for update, stage in stages if stage == 1)
+    assert f"update {moved}: the curriculum advances to task (2 of 2)" in (straight / "train.log").read_text()
+    assert load_config(TrainDirectConfig, straight / "config.yaml") == tiny(*CURRICULUM)
+    train_direct(stopped, tiny(*CURRICULUM), progress=stopping_at(moved - 1))
+    train_direct(stopped, resume=True)
+    assert f"update {moved}: the curriculum advances" in (stopped / "train.log").read_text()
+    assert_same(stopped, straight)
+
+
+def test_the_curriculum_of_the_documentation_trains(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "curriculum.md"
+    file = tmp_path / "staged.yaml"
+    file.write_text(page.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0])
+    config = load_config(TrainDirectConfig, file, [*tiny_overrides, "curriculum.window=2", "num_updates=3"])
+    assert [stage.name for stage in config.curriculum.stages] == ["hover", "tracking", "task"]
+    assert config.curriculum.stages[-1].applied_to(config.task) == config.task
+    train_direct(tmp_path / "run", config)
+    curve = read_curve(tmp_path / "run")
+    assert {"curriculum/stage", "curriculum/share/hover", "curriculum/success_rate"} <= set(curve)
+
+
+def test_without_a_curriculum_none_is_logged(straight: Path) -> None:
+    assert not [name for name in read_curve(straight) if name.startswith("curriculum/")]
+
+
 def test_training_in_a_thread_works_without_listening_to_signals(tmp_path: Path, tiny: Tiny) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

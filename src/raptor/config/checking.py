@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from raptor.config.schema import describe, groups_in, show
+from raptor.config.schema import describe, group_of_entries, groups_in, show
 from raptor.config.sources import Source
 from raptor.errors import UserError
 from raptor.limits import LimitError, limits_of
@@ -51,8 +51,23 @@ def split_unknown(cls: type, source: Source) -> tuple[Source, list[Problem]]:
                 problems.append(Problem(".".join(here), text))
                 continue
             inner = groups_in(hints[key])
+            is_list = typing.get_origin(hints[key]) is tuple
+            if isinstance(value, Mapping) if is_list else isinstance(value, list) and inner == [hints[key]]:
+                # Merged with the default it would be neither.
+                text = f"must be {describe(hints[key])}, got {show(value)} ({source.name})"
+                problems.append(Problem(".".join(here), text))
+                continue
+            shorthand = getattr(inner[0], "SHORTHAND", None) if inner else None
+            if shorthand and value is not None and not isinstance(value, Mapping):
+                value = {shorthand: value}
             if isinstance(value, Mapping) and inner:
                 value = known(inner[0], value, here)
+            entry = group_of_entries(hints[key])
+            if isinstance(value, list) and entry:
+                value = [
+                    known(entry, each, (*here, str(i))) if isinstance(each, Mapping) else each
+                    for i, each in enumerate(value)
+                ]
             if value is not None or inner != [hints[key]]:
                 kept[key] = value
         return kept
@@ -84,6 +99,11 @@ def _impossible(group: type, settings: Mapping[str, Any], path: Path, sources: S
         if isinstance(value, Mapping) and inner:
             yield from _impossible(inner[0], value, here, sources)
             continue
+        entry = group_of_entries(hints[key])
+        if isinstance(value, list) and entry:
+            for i, each in enumerate(value):
+                if isinstance(each, Mapping):
+                    yield from _impossible(entry, each, (*here, str(i)), sources)
         got = f"got {show(value)}{_where(here, sources)}"
         if extreme := _extreme(value):
             yield Problem(".".join(here), f"must be {extreme}, {got}")
@@ -106,6 +126,9 @@ def _explain(cls: type, merged: Any, error: Any, sources: Sequence[Source]) -> P
         if groups and isinstance(value, dict):
             path = (*path, str(name))
             annotation, value = typing.get_type_hints(groups[0])[name], value.get(name)
+        elif isinstance(name, int) and isinstance(value, list) and group_of_entries(annotation):
+            path = (*path, str(name))
+            annotation, value = group_of_entries(annotation), value[name]
     key = ".".join(path) or "the configuration"
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, LimitError):
@@ -116,10 +139,12 @@ def _explain(cls: type, merged: Any, error: Any, sources: Sequence[Source]) -> P
 
 
 def _where(path: Path, sources: Sequence[Source]) -> str:
-    """The last place that says something about a key, or about keys inside it."""
+    """The last place that says something about a key, or about keys inside it. A list is said as a whole."""
     for source in reversed(sources):
         inner: Any = source.settings
         for name in path:
+            if isinstance(inner, list):
+                break
             inner = inner.get(name, _ABSENT) if isinstance(inner, dict) else inner
         if inner is not _ABSENT:
             return f" ({source.name})"

@@ -14,7 +14,7 @@ import yaml
 
 from raptor.config.checking import raise_problems, split_unknown, validate
 from raptor.config.schema import show
-from raptor.config.sources import parse_overrides, read_files
+from raptor.config.sources import Source, parse_overrides, read_files
 from raptor.errors import UserError
 
 T = TypeVar("T")
@@ -26,7 +26,9 @@ def load_config(
     """Read settings.
 
     Args:
-        cls: frozen dataclass; nested dataclasses are groups.
+        cls: frozen dataclass; nested dataclasses are groups. A group with a class attribute `SHORTHAND` can be given as
+            a plain value, which then stands for the field of that name: `engine=ray` for `engine.name=ray`. A class
+            attribute `JOB` names the job whose presets are meant.
         file: YAML file, or the name of a packaged preset. Its key `base` names one file or preset, or a list of them,
             that it inherits from; relative to itself.
         overrides: `key=value` each, with dotted keys and YAML values: `task.references.lissajous.interval=[4, 10]`.
@@ -35,9 +37,8 @@ def load_config(
     Raises:
         UserError: names every unknown key, wrong type and impossible value, where it stands and what is allowed.
     """
-    given = read_files(file) if file is not None else []
-    if overrides:
-        given.append(parse_overrides(overrides))
+    job = getattr(cls, "JOB", "train-direct")
+    given = [*(read_files(file, job) if file is not None else []), *parse_overrides(overrides)]
     sources, problems = [], []
     for source in given:
         known, unknown = split_unknown(cls, source)
@@ -45,6 +46,19 @@ def load_config(
         problems += unknown
     base = cls() if default is None else default
     config, wrong = validate(cls, _merge([to_dict(base), *(source.settings for source in sources)]), sources)
+    raise_problems([*problems, *wrong])
+    assert config is not None
+    return config
+
+
+def from_dict(cls: type[T], settings: Mapping[str, Any]) -> T:
+    """Settings from nested dictionaries and lists, as `to_dict` gives them.
+
+    Raises:
+        UserError: names every unknown key, wrong type and impossible value.
+    """
+    known, problems = split_unknown(cls, Source("settings", dict(settings)))
+    config, wrong = validate(cls, _merge([to_dict(cls()), known.settings]), [known])
     raise_problems([*problems, *wrong])
     assert config is not None
     return config
@@ -92,6 +106,8 @@ def _plain(value: Any) -> Any:
 
 def _leaves(document: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     for key, value in document.items():
+        if isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
+            value = {str(i): entry for i, entry in enumerate(value)}
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, (*path, key))
         else:
@@ -99,9 +115,12 @@ def _leaves(document: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists on one line, groups over several."""
+    """Lists on one line, groups and lists of groups over several."""
 
 
 _Dumper.add_representer(
-    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+    list,
+    lambda dumper, data: dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", data, flow_style=not any(isinstance(entry, dict) for entry in data)
+    ),
 )

@@ -21,6 +21,14 @@ def groups_in(annotation: Any) -> list[type]:
     return []
 
 
+def group_of_entries(annotation: Any) -> type | None:
+    """The dataclass of which a field of this type holds a list, if it does."""
+    if typing.get_origin(annotation) is not tuple or typing.get_args(annotation)[-1] is not Ellipsis:
+        return None
+    groups = groups_in(typing.get_args(annotation)[0])
+    return groups[0] if groups else None
+
+
 def describe(annotation: Any) -> str:
     """A type in words: `a number`, `[a number, a number]`, `one of euler, rk4`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)

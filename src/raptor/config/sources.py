@@ -23,19 +23,19 @@ class Source(NamedTuple):
     settings: dict[Any, Any]
 
 
-def presets() -> list[str]:
-    """Names of the packaged presets."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+def presets(job: str = "train-direct") -> list[str]:
+    """Names of the packaged presets of a job."""
+    return sorted(path.stem for path in (PRESETS / job).glob("*.yaml"))
 
 
-def read_files(file: str | Path) -> list[Source]:
-    """Read a file, or a preset, and all that it is based on; from the deepest base to the file itself."""
-    return _read_with_bases(_locate(file, Path(), ""), ())
+def read_files(file: str | Path, job: str = "train-direct") -> list[Source]:
+    """Read a file, or a preset of a job, and all that it is based on; from the deepest base to the file itself."""
+    return _read_with_bases(_locate(file, Path(), "", job), (), job)
 
 
-def parse_overrides(overrides: Sequence[str]) -> Source:
-    """Turn `a.b=1` into the group a with the key b."""
-    settings: dict[Any, Any] = {}
+def parse_overrides(overrides: Sequence[str]) -> list[Source]:
+    """Turn each `a.b=1` into the group a with the key b."""
+    sources = []
     for override in overrides:
         key, equals, text = override.partition("=")
         path = key.strip().split(".")
@@ -45,16 +45,13 @@ def parse_overrides(overrides: Sequence[str]) -> Source:
             value = yaml.load(text, Loader=_Loader)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"the value of {key} is not valid YAML: {text!r} ({COMMAND_LINE})") from error
-        group = settings
-        for name in path[:-1]:
-            if not isinstance(group.get(name), dict):
-                group[name] = {}
-            group = group[name]
-        group[path[-1]] = value
-    return Source(COMMAND_LINE, settings)
+        for name in reversed(path):
+            value = {name: value}
+        sources.append(Source(COMMAND_LINE, value))
+    return sources
 
 
-def _read_with_bases(path: Path, above: tuple[Path, ...]) -> list[Source]:
+def _read_with_bases(path: Path, above: tuple[Path, ...], job: str) -> list[Source]:
     if path in above:
         circle = " -> ".join(map(str, (*above[above.index(path) :], path)))
         raise UserError(f"configuration files are based on each other in a circle: {circle}; remove one `base`")
@@ -63,20 +60,20 @@ def _read_with_bases(path: Path, above: tuple[Path, ...]) -> list[Source]:
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(f"base must be the name of a file or a list of names, got {show(bases)} ({path})")
-    located = [_locate(base, path.parent, f" (base of {path})") for base in bases]
-    inherited = [source for base in located for source in _read_with_bases(base, (*above, path))]
+    located = [_locate(base, path.parent, f" (base of {path})", job) for base in bases]
+    inherited = [source for base in located for source in _read_with_bases(base, (*above, path), job)]
     return [*inherited, Source(str(path), settings)]
 
 
-def _locate(name: str | Path, folder: Path, what: str) -> Path:
+def _locate(name: str | Path, folder: Path, what: str, job: str) -> Path:
     """The file of that name, or else the preset of that name."""
     path = folder / Path(name).expanduser()
     if path.is_file():
         return path.resolve()
-    if str(name) in presets():
-        return PRESETS / f"{name}.yaml"
+    if str(name) in presets(job):
+        return PRESETS / job / f"{name}.yaml"
     raise UserError(
-        f"there is no configuration file {path}{what}: give a YAML file or one of the presets {', '.join(presets())}"
+        f"there is no configuration file {path}{what}: give a YAML file or one of the presets {', '.join(presets(job))}"
     )
 
 

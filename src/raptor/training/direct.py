@@ -19,8 +19,8 @@ from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.rl.analytic_policy_gradient import SegmentGradient
-from raptor.rl.objective import Objective
 from raptor.rl.curriculum import Curriculum, CurriculumConfig
+from raptor.rl.objective import Objective
 from raptor.tasks.disturbance import Disturbances
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.reference import Lissajous, References
@@ -74,11 +74,14 @@ class DirectConfig:
         if not self.curriculum.enabled:
             return
         if self.curriculum.per == "vehicle":
-            raise UserError('curriculum.per must be "population" here, where each vehicle flies a single episode')
+            raise UserError(
+                'curriculum.per must be "population" for train-direct, got "vehicle": each of its vehicles flies a '
+                "single episode"
+            )
         most = self.num_updates * self.batch_size
         if self.curriculum.window > most:
             raise UserError(
-                f"curriculum.window must be at most {most} here, got {self.curriculum.window}: "
+                f"curriculum.window must be at most {most}, got {self.curriculum.window}: "
                 f"{self.num_updates} updates of {self.batch_size} vehicles end no more episodes than that"
             )
 
@@ -114,6 +117,7 @@ class DirectLearner:
         self.curriculum = (
             Curriculum(config.curriculum, config.task, config.batch_size, device) if config.curriculum.enabled else None
         )
+        # Whether a step of the present episode would have ended it.
         self.terminated = torch.zeros(config.batch_size, dtype=torch.bool, device=self.device)
         self.quadrotors, self.episode = self._draw(config.batch_size)
         self.hidden = self.policy.initial_hidden_state(config.batch_size).detach()

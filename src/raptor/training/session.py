@@ -69,6 +69,7 @@ class Session:
         self.folder, self.config, self.learner, self.progress = folder, config, learner, progress
         self.clock = Clock()
         self.values: dict[str, float] = {}
+        self.curriculum: dict[str, float] = {}
         self.validation: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.best_weights: dict[str, torch.Tensor] = {}
@@ -80,6 +81,7 @@ class Session:
         folder.record_from(learner.update_count)
         folder.log(", ".join(f"{name} {fact}" for name, fact in host(config.device).items()))
         folder.log(f"begins after update {learner.update_count} of {config.num_updates}")
+        self._curriculum()
         self._tell("compiling" if config.compile and learner.update_count < config.num_updates else "training")
         saved = learner.update_count
         while learner.update_count < config.num_updates and not stop.made:
@@ -92,7 +94,8 @@ class Session:
             self.clock.tick()
             update = learner.update_count
             last = update == config.num_updates
-            folder.record(update, {f"training/{name}": value for name, value in self.values.items()} | self._rates())
+            training = {f"training/{name}": value for name, value in self.values.items()}
+            folder.record(update, training | self._curriculum() | self._rates())
             self._tell("training")
             if config.validation_interval and (update % config.validation_interval == 0 or last):
                 self._validate()
@@ -167,6 +170,19 @@ class Session:
             "raptor-python": importlib.metadata.version("raptor-python"),
             "settings": to_dict(config),
         }
+
+    def _curriculum(self) -> dict[str, float]:
+        """Where the curriculum stands, if there is one; the log says when it moved."""
+        if self.learner.curriculum is None:
+            return {}
+        before = self.curriculum.get("curriculum/stage")
+        self.curriculum = {f"curriculum/{name}": value for name, value in self.learner.curriculum.summary().items()}
+        stage = self.curriculum["curriculum/stage"]
+        if before is not None and stage != before:
+            stages, moves = self.config.curriculum.stages, "advances" if stage > before else "falls back"
+            name = f"{stages[int(stage)].name} ({int(stage) + 1} of {len(stages)})"
+            self.folder.log(f"update {self.learner.update_count}: the curriculum {moves} to {name}")
+        return self.curriculum
 
     def _rates(self) -> dict[str, float]:
         rate = self.clock.updates_per_s
