@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from raptor.errors import MissingExtraError, UserError
     from raptor.evaluation import Evaluation, evaluate
     from raptor.export import export_onnx
-    from raptor.nn import OnnxPolicy, RaptorPolicy, load_policy, save_policy
+    from raptor.nn import OnnxPolicy, RaptorPolicy, TeacherPopulation, load_policy, load_teachers, save_policy
     from raptor.quadrotor import (
         PLATFORMS,
         Distribution,
@@ -41,6 +41,7 @@ _HOMES = {
     "RunSummary": "raptor.training",
     "State": "raptor.quadrotor",
     "Task": "raptor.tasks",
+    "TeacherPopulation": "raptor.nn",
     "TrainDirectConfig": "raptor.training",
     "UserError": "raptor.errors",
     "evaluate": "raptor.evaluation",
@@ -48,6 +49,7 @@ _HOMES = {
     "from_description": "raptor.quadrotor",
     "load_config": "raptor.config",
     "load_policy": "raptor.nn",
+    "load_teachers": "raptor.nn",
     "platform": "raptor.quadrotor",
     "platforms": "raptor.quadrotor",
     "sample_quadrotors": "raptor.quadrotor",
@@ -69,6 +71,7 @@ __all__ = [
     "RunSummary",
     "State",
     "Task",
+    "TeacherPopulation",
     "TrainDirectConfig",
     "UserError",
     "__version__",
@@ -77,6 +80,7 @@ __all__ = [
     "from_description",
     "load_config",
     "load_policy",
+    "load_teachers",
     "platform",
     "platforms",
     "sample_quadrotors",

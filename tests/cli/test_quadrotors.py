@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from raptor.cli import app
+from raptor.cli.quadrotors import writing_progress
 from raptor.quadrotor import PLATFORMS, Quadrotors, from_description, platforms, sample_quadrotors
 
 Run = Callable[..., str]
@@ -29,11 +33,34 @@ def test_platforms_lists_all_nine_with_what_characterises_them(raptor: Run) -> N
     assert float(hover) == pytest.approx(population.hover_throttle[index].item(), rel=5e-3)
 
 
-def test_sample_writes_the_vehicles_that_the_library_draws(raptor: Run, tmp_path: Path) -> None:
+def test_sample_writes_the_vehicles_that_the_library_draws_and_a_summary(raptor: Run, tmp_path: Path) -> None:
     text = raptor("sample", "--num", 3, "--output", tmp_path / "new", "--seed", 5)
-    assert f"wrote 3 quadrotors to {tmp_path / 'new'}" in text
+    assert text == f"wrote 3 quadrotors to {tmp_path / 'new'}: 0000.json to 0002.json, summary.yaml, summary.png\n"
     drawn = Quadrotors.from_json(tmp_path / "new")
     assert torch.equal(drawn.mass, sample_quadrotors(3, 5).mass)
+    summary = yaml.safe_load((tmp_path / "new" / "summary.yaml").read_text(encoding="utf-8"))
+    assert (summary["number"], summary["seed"]) == (3, 5)
+    assert summary["distribution"]["mass"] == [0.02, 5.0]
+    assert (tmp_path / "new" / "summary.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_first_vehicles_of_a_larger_sample_are_those_of_a_smaller_one(raptor: Run, tmp_path: Path) -> None:
+    for num in (2, 4):
+        raptor("sample", "-n", num, "-o", tmp_path / str(num))
+    for name in ("0000.json", "0001.json"):
+        assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "4" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("terminal", "patience_s", "shown"), [(True, 0, True), (True, 1e9, False), (False, 0, False)])
+def test_writing_shows_a_bar_on_a_terminal_and_only_once_it_takes_long(
+    terminal: bool, patience_s: float, shown: bool
+) -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=80, color_system=None)
+    with writing_progress(console, patience_s) as progress:
+        progress(50, 200)
+    assert ("50/200" in output.getvalue()) == shown
+    assert (output.getvalue() != "") == shown
 
 
 def test_sample_takes_ranges_and_distributions(raptor: Run, tmp_path: Path) -> None:
@@ -67,8 +94,10 @@ def test_sample_leaves_a_folder_with_vehicles_alone_unless_told(raptor: Run, ref
     before = (tmp_path / "0000.json").read_text()
     assert "already holds JSON files" in refused("sample", "-n", 1, "-o", tmp_path, "--seed", 1)
     assert (tmp_path / "0000.json").read_text() == before
+    raptor("sample", "-n", 2, "-o", tmp_path, "--overwrite")
     raptor("sample", "-n", 1, "-o", tmp_path, "--seed", 1, "--overwrite")
     assert (tmp_path / "0000.json").read_text() != before
+    assert not (tmp_path / "0001.json").exists()
 
 
 def test_describe_prints_every_estimate_and_writes_a_complete_vehicle(raptor: Run, tmp_path: Path) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from raptor.quadrotor import Quadrotors
+
+PATIENCE_S = 2.0
+"""How long a command may take before it shows how far it is."""
 
 
 def platforms() -> None:
@@ -43,23 +50,50 @@ def sample(
             help="published (what RAPTOR's code draws), or paper (what its text says).",
         ),
     ] = "published",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same names.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the population that is there.")] = False,
 ) -> None:
-    """Draw random quadrotors and write each as a JSON file in l2f's schema.
+    """Draw random quadrotors and write each as a JSON file in l2f's schema, with a summary in numbers and pictures.
+
+    The first vehicles of a larger population are those of a smaller one of the same seed.
 
     ```
     raptor sample -n 100 -o quadrotors
     raptor sample -n 10 -o heavy mass=[2,5] thrust_to_weight=[1.5,2]
     ```
+
+    In Python: `raptor.sample_quadrotors(100)`, `raptor.training.population.write_population`.
     """
+    from rich.console import Console
+
     from raptor.config import load_config
     from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
+    from raptor.training.population import PICTURE, SUMMARY, write_population
 
     drawn_from = load_config(Distribution, None, ranges or [], default=named_distribution(distribution))
-    paths = sample_quadrotors(num, seed, distribution=drawn_from).save(output, overwrite)
-    typer.echo(
-        f"wrote {len(paths)} quadrotors to {output}: {paths[0].name}{f' to {paths[-1].name}' if num > 1 else ''}"
-    )
+    quadrotors = sample_quadrotors(num, seed, distribution=drawn_from)
+    with writing_progress(Console(stderr=True)) as progress:
+        paths = write_population(quadrotors, output, overwrite, seed, drawn_from, progress)
+    files = paths[0].name if num == 1 else f"{paths[0].name} to {paths[-1].name}"
+    typer.echo(f"wrote {num} quadrotor{'s' if num > 1 else ''} to {output}: {files}, {SUMMARY}, {PICTURE}")
+
+
+@contextlib.contextmanager
+def writing_progress(console: Console, patience_s: float = PATIENCE_S) -> Iterator[Callable[[int, int], None]]:
+    """Show how many files are written, until the block ends; only on a terminal, and only once it takes long."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    begun = time.perf_counter()
+    with contextlib.ExitStack() as shown:
+        columns = (TextColumn("[bold]writing"), BarColumn(bar_width=None), MofNCompleteColumn())
+        bars = Progress(*columns, console=console, expand=True, transient=True)
+        task = bars.add_task("writing")
+
+        def show(done: int, total: int) -> None:
+            if console.is_terminal and not bars.live.is_started and time.perf_counter() - begun >= patience_s:
+                shown.enter_context(bars)
+            bars.update(task, completed=done, total=total)
+
+        yield show
 
 
 def describe(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -18,53 +17,16 @@ from matplotlib.ticker import MaxNLocator
 from raptor.evaluation.results import Evaluation
 from raptor.evaluation.rollout import Recording
 from raptor.evaluation.scenes import RAMP
+from raptor.plotting import COLOURS, FAINT, INK, STYLE, grid, to_png
 from raptor.quadrotor.platforms import PLATFORMS
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""One for each policy, safe for the colour-blind. Source: M. Okabe and K. Ito, Color Universal Design (2008)."""
-
-INK, FAINT = "#333333", "#9a9a9a"
-
-STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.labelsize": 10,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.7,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "savefig.dpi": 150,
-}
+__all__ = ["figure_eights", "learning_curve", "num_recovered", "platform_bars", "recovery", "to_png"]
 
 SHOWN = ("crazyflie", "x500_real", "race", "soft")
 """Platforms whose figure eights are drawn: from 30 g to 2 kg, slow and nervous ones."""
 
 RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, 30.0
 """m and degrees; recovered is who stays within both for the last half second."""
-
-
-def to_png(figure: Figure) -> bytes:
-    """The picture as a PNG file."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _grid(num_rows: int, num_columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.subplots(num_rows, num_columns, squeeze=False, **options)
 
 
 def _legend(figure: Figure, names: Sequence[str], extra: Sequence[Line2D] = ()) -> None:
@@ -84,7 +46,7 @@ def figure_eights(recordings: Mapping[str, Mapping[float, Recording]], shown: Se
     intervals = list(next(iter(recordings.values())))
     with matplotlib.rc_context(STYLE):
         size = 2.75 * len(shown) + 0.4, 1.85 * len(intervals) + 0.9
-        figure, axes = _grid(len(intervals), len(shown), size, sharex=True, sharey=True)
+        figure, axes = grid(len(intervals), len(shown), size, sharex=True, sharey=True)
         for row, interval in zip(axes, intervals, strict=True):
             for axis, name in zip(row, shown, strict=True):
                 flights = [by_interval[interval] for by_interval in recordings.values()]
@@ -123,7 +85,7 @@ def recovery(recordings: Mapping[str, Recording]) -> Figure:
     """Tilt and distance from the target over time, a line for each start and a column for each policy."""
     with matplotlib.rc_context(STYLE):
         size = max(4.2 * len(recordings), 6.0), 5.2
-        figure, axes = _grid(2, len(recordings), size, sharex=True, sharey="row")
+        figure, axes = grid(2, len(recordings), size, sharex=True, sharey="row")
         for (name, flight), colour, column in zip(recordings.items(), cycle(COLOURS), axes.T, strict=False):
             num = flight.position.shape[1]
             column[0].set_title(f"{name}: {num_recovered(flight)} of {num} recover", weight="bold")
@@ -160,7 +122,7 @@ def platform_bars(evaluation: Evaluation) -> Figure:
     panels = [panel for panel in panels if any(panel[0] in suites for suites in evaluation.policies.values())]
     with matplotlib.rc_context(STYLE):
         size = 3.1 * max(1, len(panels)) + 0.8, 0.6 + len(PLATFORMS) * (0.2 + 0.2 * len(evaluation.policies))
-        figure, axes = _grid(1, max(1, len(panels)), size, sharey=True)
+        figure, axes = grid(1, max(1, len(panels)), size, sharey=True)
         for axis, (suite, key, title, scale) in zip(axes[0], panels, strict=False):
             for index, (suites, colour) in enumerate(zip(evaluation.policies.values(), cycle(COLOURS), strict=False)):
                 if suite in suites:
@@ -194,7 +156,7 @@ def learning_curve(
         levels: by quantity, named values to draw as horizontal lines for comparison.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _grid(1, len(curve), (4.2 * len(curve) + 0.6, 3.2))
+        figure, axes = grid(1, len(curve), (4.2 * len(curve) + 0.6, 3.2))
         for axis, (name, points) in zip(axes[0], curve.items(), strict=True):
             x, y = np.array(points, dtype=float).reshape(-1, 2).T
             axis.plot(x, y, color=COLOURS[1], lw=1.8, marker="o" if len(x) < 40 else None, ms=3.5)

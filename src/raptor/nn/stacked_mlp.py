@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor
 
 
 class Layer(NamedTuple):
-    """One dense layer of T networks, in the layout of `torch.nn.Linear`."""
+    """One dense layer of T networks, with the axes of `torch.nn.Linear`."""
 
     weight: Tensor  # (T, out, in)
     bias: Tensor  # (T, out)
@@ -38,21 +39,37 @@ def initial_layers(
         return bound * (2 * torch.rand((num, *shape), generator=generator, dtype=dtype, device=generator.device) - 1)
 
     return tuple(
-        Layer(uniform(out, fan_in, bound=1 / math.sqrt(fan_in)), uniform(out, bound=1 / math.sqrt(fan_in)))
-        for fan_in, out in zip(sizes[:-1], sizes[1:], strict=True)
+        Layer(uniform(fan_in, out, bound=1 / math.sqrt(fan_in)).mT, uniform(out, bound=1 / math.sqrt(fan_in)))
+        for fan_in, out in itertools.pairwise(sizes)
     )
 
 
-def linear(layer: Layer, x: Tensor) -> Tensor:
-    """x W^T + b for each network: (T, B, in) -> (T, B, out)."""
+def laid_out(layers: Layers) -> Layers:
+    """The same layers with each weight in the memory order (T, in, out), in which its gradient comes about."""
+    return tuple(Layer(layer.weight.mT.contiguous().mT, layer.bias.contiguous()) for layer in layers)
+
+
+def linear(layer: Layer, x: Tensor, precision: str = "float32") -> Tensor:
+    """Weigh and add, x W^T + b, for each network: (T, B, in) -> (T, B, out).
+
+    Args:
+        layer: of T networks.
+        x: what goes in.
+        precision: `bfloat16` rounds factors to that type; the result has the type of x in any case.
+    """
+    if precision == "bfloat16":
+        product = torch.bmm(x.bfloat16(), layer.weight.bfloat16().mT)
+        return product.to(x.dtype) + layer.bias.unsqueeze(-2)
+    if layer.weight.shape[-2] == 1:  # libraries take many times as long for a matrix with one column
+        return (x * layer.weight).sum(-1, keepdim=True) + layer.bias.unsqueeze(-2)
     return torch.baddbmm(layer.bias.unsqueeze(-2), x, layer.weight.mT)
 
 
-def forward(layers: Layers, x: Tensor) -> Tensor:
+def forward(layers: Layers, x: Tensor, precision: str = "float32") -> Tensor:
     """(T, B, in) -> (T, B, out), with rectified linear units between the layers and nothing after the last."""
     for layer in layers[:-1]:
-        x = torch.relu(linear(layer, x))
-    return linear(layers[-1], x)
+        x = torch.relu(linear(layer, x, precision))
+    return linear(layers[-1], x, precision)
 
 
 def tile(layers: Layers, num: int) -> Layers:

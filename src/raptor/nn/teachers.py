@@ -1,0 +1,177 @@
+"""Teachers: one small expert network for each vehicle, all of them run at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raptor.atomic import PathLike
+from raptor.errors import UserError
+from raptor.nn.stacked_mlp import Layer, Layers, forward
+from raptor.quadrotor import Quadrotors
+
+Record = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherPopulation:
+    """T multi-layer perceptrons of one architecture: rectified linear units between the layers, tanh at the end.
+
+    A record is plain data about one teacher: `name`, `quadrotor` (name or file), `return`, `return_low`,
+    `return_high`, `share_terminated`, `steps`, `seed`, `solved`, `position_offset` (m, three numbers: where it comes
+    to rest relative to its target) and `algorithm`; any of them may be missing.
+
+    Raises:
+        UserError: the layers do not fit together, or the numbers of networks, records and vehicles differ.
+    """
+
+    layers: Layers  # weights (T, out, in) and biases (T, out), from the observation to the action
+    quadrotors: Quadrotors | None = None  # the vehicle that each was trained on
+    records: tuple[dict[str, Any], ...] = ()  # one per teacher; empty ones by default
+
+    def __post_init__(self) -> None:
+        """Check that everything fits together."""
+        object.__setattr__(self, "layers", tuple(Layer(*layer) for layer in self.layers))
+        if not self.layers:
+            raise UserError("a teacher needs at least one layer, got none")
+        _check_shapes(self.layers)
+        object.__setattr__(self, "records", tuple(dict(record) for record in self.records) or ({},) * len(self))
+        for what, number in (
+            ("records", len(self.records)),
+            ("quadrotors", len(self) if self.quadrotors is None else len(self.quadrotors)),
+        ):
+            if number != len(self):
+                raise UserError(f"{what} must be one for each of the {len(self)} teachers, got {number}")
+
+    def __call__(self, observation: Tensor) -> Tensor:
+        """Action (T, B, A) in [-1, 1] of each teacher for B observations (T, B, D) of its own."""
+        if observation.ndim != 3 or len(observation) != len(self) or observation.shape[-1] != self.observation_dim:
+            raise UserError(
+                f"observation must have shape ({len(self)} teachers, batch, {self.observation_dim}), "
+                f"got {tuple(observation.shape)}"
+            )
+        return torch.tanh(forward(self.layers, observation))
+
+    def __len__(self) -> int:
+        """Number of teachers."""
+        return len(self.layers[0].weight)
+
+    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> TeacherPopulation:
+        """Some of the teachers with their vehicles and records; an integer gives a population of one."""
+        chosen = torch.arange(len(self))
+        if isinstance(index, int):
+            chosen = chosen[range(len(self))[index]].reshape(1)
+        elif isinstance(index, slice):
+            chosen = chosen[index]
+        else:
+            index = torch.as_tensor(index, device="cpu").reshape(-1)
+            chosen = chosen[index if index.numel() else index.long()]
+        there = chosen.to(self.device)
+        return TeacherPopulation(
+            tuple(Layer(layer.weight[there], layer.bias[there]) for layer in self.layers),
+            None if self.quadrotors is None else self.quadrotors[chosen],
+            tuple(self.records[i] for i in chosen.tolist()),
+        )
+
+    @staticmethod
+    def concatenate(populations: Iterable[TeacherPopulation]) -> TeacherPopulation:
+        """One population after another, on the device of the first; without vehicles where one of them has none.
+
+        Raises:
+            UserError: there is none, or their networks are of other widths.
+        """
+        parts = list(populations)
+        if not parts:
+            raise UserError("no teachers were given: concatenate needs at least one population")
+        first, device = parts[0], parts[0].device
+        for part in parts:
+            if part.widths != first.widths:
+                raise UserError(
+                    f"teachers of widths {_dashed(first.widths)} and {_dashed(part.widths)} cannot be one population: "
+                    "train them with the same hidden layers"
+                )
+        vehicles = [part.quadrotors for part in parts if part.quadrotors is not None]
+        return TeacherPopulation(
+            tuple(
+                Layer(*(torch.cat([tensor.to(device) for tensor in tensors]) for tensors in zip(*layers, strict=True)))
+                for layers in zip(*(part.layers for part in parts), strict=True)
+            ),
+            Quadrotors.concatenate(q.to(device) for q in vehicles) if len(vehicles) == len(parts) else None,
+            tuple(record for part in parts for record in part.records),
+        )
+
+    def to(self, device: torch.device | str) -> TeacherPopulation:
+        """The same teachers, and their vehicles, on another device."""
+        return dataclasses.replace(
+            self,
+            layers=tuple(Layer(layer.weight.to(device), layer.bias.to(device)) for layer in self.layers),
+            quadrotors=None if self.quadrotors is None else self.quadrotors.to(device),
+        )
+
+    def save(self, folder: PathLike, overwrite: bool = False) -> None:
+        """Write the teachers to a folder, for `load_teachers`; see `raptor.nn.teacher_files.save_teachers`."""
+        from raptor.nn.teacher_files import save_teachers
+
+        save_teachers(self, folder, overwrite)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return self.layers[0].weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return self.layers[0].weight.dtype
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """From the observation over the hidden layers to the action."""
+        return self.observation_dim, *(layer.weight.shape[-2] for layer in self.layers)
+
+    @property
+    def observation_dim(self) -> int:
+        """Width of the observation."""
+        return self.layers[0].weight.shape[-1]
+
+    @property
+    def action_dim(self) -> int:
+        """Width of the action."""
+        return self.layers[-1].weight.shape[-2]
+
+    @property
+    def position_offset(self) -> Tensor:
+        """(T, 3) m, world; where each teacher comes to rest relative to its target; zero where it is not known."""
+        known = [record.get("position_offset") for record in self.records]
+        numbers = [[0.0] * 3 if offset is None else [math.nan if x is None else x for x in offset] for offset in known]
+        return torch.tensor(numbers, dtype=self.dtype, device=self.device).reshape(-1, 3).nan_to_num(0.0)
+
+    @property
+    def solved(self) -> Tensor:
+        """(T,) whether each teacher is good enough by its own record; False where that is not known."""
+        solved = [bool(record.get("solved")) for record in self.records]
+        return torch.tensor(solved, dtype=torch.bool, device=self.device)
+
+
+def _check_shapes(layers: Layers) -> None:
+    num, *_ = layers[0].weight.shape or (0,)
+    inputs = layers[0].weight.shape[-1] if layers[0].weight.ndim else 0
+    for i, layer in enumerate(layers):
+        outputs = layer.weight.shape[-2] if layer.weight.ndim == 3 else 0
+        for name, tensor, wanted in (
+            ("weight", layer.weight, (num, outputs, inputs)),
+            ("bias", layer.bias, (num, outputs)),
+        ):
+            if layer.weight.ndim != 3 or tuple(tensor.shape) != wanted:
+                form = "(teachers, outputs, inputs)" if layer.weight.ndim != 3 else str(wanted)
+                raise UserError(f"layers.{i}.{name} must have shape {form}, got {tuple(tensor.shape)}")
+        inputs = outputs
+
+
+def _dashed(widths: Sequence[int]) -> str:
+    return "-".join(map(str, widths))
