@@ -109,6 +109,7 @@ class Extra:
 EXTRAS = (
     Extra("l2f", ("l2f",), "the original C++ simulator as raptor/L2F-v0, to train, judge or cross-check in"),
     Extra("sb3", ("stable-baselines3",), "stable-baselines3's learning algorithms on the Gymnasium environments"),
+    Extra("ray", ("ray",), "training on a cluster (engine=ray)"),
     Extra("docs", ("mkdocs-material",), "building the documentation (make docs)"),
     Extra(
         "dev",

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, Tex
 from rich.progress import Progress as Bars
 
 if TYPE_CHECKING:
+    from raptor.training.pre_training import PreTrainProgress
     from raptor.training.progress import Progress, ProgressFunction
 
 COMPILING = "compiling the simulator and its gradient, half a minute the first time"
@@ -48,6 +49,32 @@ def training_progress(console: Console) -> Iterator[ProgressFunction]:
 
 
 @contextlib.contextmanager
+def pre_training_progress(console: Console, compiling: bool = True) -> Iterator[Callable[[PreTrainProgress], None]]:
+    """Show how a population is trained, until the block ends; `compiling` says whether something will be."""
+    if not console.is_terminal:
+        yield _PopulationLines(console, compiling)
+        return
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:.1f}/{task.total}"),
+        TextColumn("{task.fields[facts]}"),
+    )
+    with Bars(*columns, console=console, expand=True) as bars:
+        task = bars.add_task("starting", total=None, facts="")
+        beginning = ("compiling", COMPILING) if compiling else ("starting", "")
+
+        def show(progress: PreTrainProgress) -> None:
+            again = f" (attempt {progress.attempt})" if progress.attempt > 1 else ""
+            description, shown = (f"teachers{again}", population_facts(progress)) if progress.done else beginning
+            bars.update(
+                task, description=description, completed=progress.done, total=progress.num_teachers, facts=shown
+            )
+
+        yield show
+
+
+@contextlib.contextmanager
 def evaluation_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """Show what an evaluation flies, until the block ends; nothing where nobody watches."""
     if not console.is_terminal:
@@ -76,6 +103,16 @@ def facts(progress: Progress) -> str:
         parts.append(f"return {progress.validation['return']:.1f}")
     if progress.best_return is not None:
         parts.append(f"best {progress.best_return:.1f}")
+    if math.isfinite(progress.remaining_s):
+        parts.append(f"{duration(progress.remaining_s)} left")
+    return " · ".join(parts)
+
+
+def population_facts(progress: PreTrainProgress) -> str:
+    """Rate, validation return and time left, on one line."""
+    parts = [f"{quantity(progress.env_steps_per_s)} env-steps/s"]
+    if progress.mean_return is not None:
+        parts.append(f"return {progress.mean_return:.1f}")
     if math.isfinite(progress.remaining_s):
         parts.append(f"{duration(progress.remaining_s)} left")
     return " · ".join(parts)
@@ -117,4 +154,23 @@ class _Lines:
             return
         self.shown, self.validated = share, progress.validation
         text = f"update {progress.update} of {progress.num_updates}  {facts(progress)}"
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+class _PopulationLines:
+    """One line per tenth of a population."""
+
+    def __init__(self, console: Console, compiling: bool) -> None:
+        self.console, self.compiling, self.shown = console, compiling, (0, -1)
+
+    def __call__(self, progress: PreTrainProgress) -> None:
+        if self.compiling:
+            self.console.print(COMPILING, highlight=False)
+            self.compiling = False
+        share = int(progress.done * LINES / max(progress.num_teachers, 1))
+        if progress.done == 0 or (progress.attempt, share) == self.shown:
+            return
+        self.shown = progress.attempt, share
+        again = f" (attempt {progress.attempt})" if progress.attempt > 1 else ""
+        text = f"teachers {progress.done:.1f} of {progress.num_teachers}{again}  {population_facts(progress)}"
         self.console.print(text, highlight=False, soft_wrap=True)

@@ -9,11 +9,11 @@ import re
 import sys
 import tokenize
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raptor.config import describe, groups_in, presets, to_dict
+from raptor.config import describe, group_of_entries, groups_in, presets, to_dict
 from raptor.config.schema import show
 from raptor.config.sources import PRESETS
 from raptor.limits import limits_of
@@ -101,26 +101,55 @@ def _preset(name: str) -> str:
 
 def _group(config: Any, path: tuple[str, ...]) -> Iterator[str]:
     """A table of the settings of a group, then its groups."""
-    cls = type(config)
-    hints, limits, comments = typing.get_type_hints(cls), limits_of(cls), field_comments(cls)
+    cls, defaults = type(config), to_dict(config)
+    hints = typing.get_type_hints(cls)
     if path:
         yield f"### {'.'.join(path)}"
-    yield inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-    rows, inner = [], []
-    for field in dataclasses.fields(cls):
-        value = getattr(config, field.name)
-        if groups_in(hints[field.name]) == [hints[field.name]]:
-            inner.append((field.name, value))
-            continue
-        allowed = [describe(hints[field.name])]
-        if field.name in limits:
-            allowed.append(limits[field.name].text)
-        default = show(to_dict(config)[field.name])
-        rows.append((f"`{field.name}`", f"`{default}`", "; ".join(allowed), comments.get(field.name, "")))
+    yield _first_paragraph(cls)
+    groups = [name for name in defaults if groups_in(hints[name]) == [hints[name]]]
+    lists = {name: entry for name in defaults if (entry := group_of_entries(hints[name]))}
+    shown = {name: "see below" if name in lists else f"`{show(defaults[name])}`" for name in defaults}
+    rows = _rows(cls, {name: default for name, default in shown.items() if name not in groups})
     if rows:
         yield _table(("key", "default", "allowed", "meaning"), rows)
-    for name, value in inner:
-        yield from _group(value, (*path, name))
+    for name, entry in lists.items():
+        yield f"### {'.'.join((*path, name))}"
+        yield f"A list; of each entry: {_first_paragraph(entry)}"
+        yield _table(("key", "default", "allowed", "meaning"), _rows(entry, _entry_defaults(entry)))
+        yield f"By default:\n\n```yaml\n{_list_as_yaml(name, getattr(config, name))}```"
+    for name in groups:
+        yield from _group(getattr(config, name), (*path, name))
+
+
+def _rows(cls: type, defaults: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+    """Key, default, what is allowed and the meaning of fields."""
+    hints, limits, comments = typing.get_type_hints(cls), limits_of(cls), field_comments(cls)
+    rows = []
+    for name, default in defaults.items():
+        allowed = [describe(hints[name]), *([limits[name].text] if name in limits else [])]
+        rows.append((f"`{name}`", default, "; ".join(allowed), comments.get(name, "")))
+    return rows
+
+
+def _first_paragraph(cls: type) -> str:
+    return inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _entry_defaults(cls: Any) -> dict[str, str]:
+    return {
+        field.name: "required" if field.default is dataclasses.MISSING else f"`{show(field.default)}`"
+        for field in dataclasses.fields(cls)
+    }
+
+
+def _list_as_yaml(name: str, entries: Sequence[Any]) -> str:
+    """Entries on a line each, without what they share with the defaults of their class."""
+    lines = []
+    for entry in entries:
+        defaults = {field.name: field.default for field in dataclasses.fields(entry)}
+        said = [f"{key}: {show(value)}" for key, value in to_dict(entry).items() if value != defaults[key]]
+        lines.append(f"  - {{{', '.join(said)}}}\n")
+    return f"{name}:\n{''.join(lines)}"
 
 
 def _command(path: str, command: Any) -> Iterator[str]:

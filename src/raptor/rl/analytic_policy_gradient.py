@@ -8,6 +8,7 @@ in reach, so that a vehicle whose gradient explodes is held back alone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,10 +29,10 @@ Tensors = list[Tensor]
 
 
 class _Graphs(NamedTuple):
-    """One step forward and one backward, compiled."""
+    """One step forward and one backward, each compiled when it is first asked for."""
 
-    forward: FlatFunction
-    backward: FlatFunction
+    forward: Callable[[], FlatFunction]
+    backward: Callable[[], FlatFunction]
 
 
 class _Trail(NamedTuple):
@@ -41,7 +42,7 @@ class _Trail(NamedTuple):
     fixed: Tensors
     flights: list[Tensors]  # before each step
     draws: list[Tensors]
-    backward: FlatFunction
+    backward: Callable[[], FlatFunction]
 
 
 def _pull_back(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -115,11 +116,11 @@ class SegmentGradient:
         """
         weights, structure = pytree.tree_flatten(parameters)
         segment, fixed, trail, draws, backward = self._fly(parameters, quadrotors, episode, memory, noise)
-        arrived = Flight.begin(segment.episode, segment.memory)
+        arrived, step_back = Flight.begin(segment.episode, segment.memory), backward()
         adjoint = [torch.zeros_like(part) for part in arrived.differentiable]
         gradient = [torch.zeros_like(weight) for weight in weights]
         for before, draw in zip(reversed(trail), reversed(draws), strict=True):
-            outputs = backward(*fixed, *before, *draw, *gradient, *adjoint)
+            outputs = step_back(*fixed, *before, *draw, *gradient, *adjoint)
             gradient, adjoint = list(outputs[: len(gradient)]), list(outputs[len(gradient) :])
         samples = segment.cost.numel() / self.controller.num_networks(parameters)
         return pytree.tree_unflatten([g / samples for g in gradient], structure), segment
@@ -138,9 +139,10 @@ class SegmentGradient:
         num_weights = len(pytree.tree_leaves(parameters))
         graphs = self._graphs(num_weights, fixed, fixed_structure, flight, flight_structure, draws[0])
         trail, costs, rewards, terminations = [], [], [], []
+        step = graphs.forward()
         for draw in draws:
             trail.append(flight)
-            *flight, cost, reward, over = graphs.forward(*fixed, *flight, *draw)
+            *flight, cost, reward, over = step(*fixed, *flight, *draw)
             costs.append(cost)
             rewards.append(reward)
             terminations.append(over)
@@ -195,8 +197,8 @@ class SegmentGradient:
         example = [*fixed, *flight, *draw]
         adjoint = [*(torch.zeros_like(weight) for weight in fixed[:num_weights]), *parts]
         self._compiled[key] = _Graphs(
-            compile_flat(forward, example, self._compile),
-            compile_flat(backward, [*example, *adjoint], self._compile),
+            functools.cache(lambda: compile_flat(forward, example, self._compile)),
+            functools.cache(lambda: compile_flat(backward, [*example, *adjoint], self._compile)),
         )
         return self._compiled[key]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,10 +29,11 @@ class RunFolder:
         path: the folder.
         job: what runs in it, as it is called on the command line.
         keep: how many of the newest checkpoints to keep.
+        own: names of further files and folders that the job writes.
     """
 
-    def __init__(self, path: str | os.PathLike[str], job: str, keep: int = 3) -> None:
-        self.path, self.job = Path(path), job
+    def __init__(self, path: str | os.PathLike[str], job: str, keep: int = 3, own: Sequence[str] = ()) -> None:
+        self.path, self.job, self.own = Path(path), job, tuple(own)
         self.config = self.path / "config.yaml"
         self.log_file = self.path / "train.log"
         self.metrics = self.path / "metrics.jsonl"
@@ -132,6 +134,12 @@ class RunFolder:
         written = (self.log_file, self.metrics, self.summary, *(self.path / name for name in PRODUCTS))
         for path in (*self.tensorboard.glob("events.out.tfevents.*"), *written):
             path.unlink(missing_ok=True)
+        for name in self.own:
+            part = self.path / name
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
         for folder in (self.tensorboard, self.checkpoints.folder):
             with contextlib.suppress(OSError):  # something else is in it, or it is not there
                 folder.rmdir()

@@ -1,0 +1,292 @@
+"""Soft actor-critic for a population: T agents learn at once, each with networks, replay and temperature of its own.
+
+Source: T. Haarnoja et al., Soft Actor-Critic Algorithms and Applications (2018). Where rl-tools, which trained the
+published teachers, departs from it, the settings say so, and the preset `paper` follows rl-tools.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from raptor.compilation import FlatFunction, compile_flat
+from raptor.limits import at_least, between, each, limits, not_negative, positive
+from raptor.nn.stacked_mlp import Layer, Layers, forward, initial_layers, laid_out
+from raptor.rl.adam import AdamState, adam_start, adam_step
+from raptor.rl.replay import Batch
+
+LOG_STD_RANGE = (-20.0, 2.0)
+TANH_ROUNDING = 1e-6
+"""Keeps the logarithm of the squashing's slope finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+@limits(
+    gamma=between(0, 1),
+    batch_size=at_least(1),
+    actor_learning_rate=positive,
+    critic_learning_rate=positive,
+    temperature_learning_rate=not_negative,
+    polyak=between(0, 1),
+    actor_interval=at_least(1),
+    initial_temperature=positive,
+    actor_widths=each(at_least(1)),
+    critic_widths=each(at_least(1)),
+    adam_epsilon=not_negative,
+    adam_variance_floor=not_negative,
+)
+class SACConfig:
+    """Settings of the updates. The defaults are RAPTOR's, to the letter."""
+
+    gamma: float = 0.99  # discount per step
+    batch_size: int = 128  # transitions per update and teacher, shared by critics and actor
+    actor_learning_rate: float = 3e-4  # of Adam
+    critic_learning_rate: float = 3e-4  # of Adam
+    temperature_learning_rate: float = 1e-4  # of Adam, on the logarithm of the temperature
+    polyak: float = 0.005  # share of the critics that goes into their targets at each update
+    actor_interval: int = 2  # updates of the critics per update of the actor and the temperature
+    initial_temperature: float = 0.5  # weight of the entropy at the start
+    target_entropy: float = -2.0  # nats, that the temperature steers to
+    actor_widths: tuple[int, ...] = (64, 64)  # of the hidden layers
+    critic_widths: tuple[int, ...] = (256, 256)  # of the hidden layers
+    entropy_bonus: Literal["undiscounted", "discounted"] = "undiscounted"  # see `critic_target`
+    adam_epsilon: float = 1e-7  # added to the root of the variance
+    adam_variance_floor: float = 1e-7  # lower bound on the variance, as in rl-tools
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; all else is float32
+
+
+class SACState(NamedTuple):
+    """Everything that an update changes. Critics come in twins, the first of all T agents before the second."""
+
+    actor: Layers  # (T, ...)
+    critics: Layers  # (2 T, ...)
+    targets: Layers  # (2 T, ...)
+    log_temperature: Tensor  # (T,)
+    actor_adam: AdamState
+    critic_adam: AdamState
+    temperature_adam: AdamState
+
+
+class Metrics(NamedTuple):
+    """What an update saw, one number per agent."""
+
+    critic_loss: Tensor  # (T,)
+    actor_loss: Tensor  # (T,)
+    entropy: Tensor  # (T,) nats
+    temperature: Tensor  # (T,)
+    value: Tensor  # (T,) mean of the lower of both critics
+
+
+def sac_start(
+    config: SACConfig, num: int, observation_dim: int, action_dim: int, generator: torch.Generator
+) -> SACState:
+    """Fresh agents, `num` of them, on the device of the generator."""
+    actor = initial_layers(num, (observation_dim, *config.actor_widths, 2 * action_dim), generator)
+    critics = initial_layers(2 * num, (observation_dim + action_dim, *config.critic_widths, 1), generator)
+    log_temperature = torch.full((num,), math.log(config.initial_temperature), device=generator.device)
+    return SACState(
+        actor=actor,
+        critics=critics,
+        targets=critics,
+        log_temperature=log_temperature,
+        actor_adam=adam_start(actor),
+        critic_adam=adam_start(critics),
+        temperature_adam=adam_start(log_temperature),
+    )
+
+
+def sample_action(
+    actor: Layers, observation: Tensor, noise: Tensor, precision: str = "float32"
+) -> tuple[Tensor, Tensor]:
+    """Squashed Gaussian actions.
+
+    Args:
+        actor: T networks that give mean and logarithm of the standard deviation.
+        observation: (T, B, O).
+        noise: (T, B, A), standard normal.
+        precision: of the matrix products.
+
+    Returns:
+        Actions (T, B, A) in (-1, 1), and the logarithm of their density (T, B).
+    """
+    mean, log_std = forward(actor, observation, precision).chunk(2, dim=-1)
+    log_std = log_std.clamp(*LOG_STD_RANGE)
+    action = torch.tanh(mean + log_std.exp() * noise)
+    gaussian = -0.5 * noise * noise - log_std - 0.5 * math.log(2 * math.pi)
+    return action, (gaussian - torch.log(1 - action * action + TANH_ROUNDING)).sum(-1)
+
+
+def values(critics: Layers, observation: Tensor, action: Tensor, precision: str = "float32") -> Tensor:
+    """What both critics of each agent make of (T, B, O) and (T, B, A): (2, T, B)."""
+    both = torch.cat([observation, action], dim=-1).repeat(2, 1, 1)
+    return forward(critics, both, precision).squeeze(-1).unflatten(0, (2, -1))
+
+
+def critic_target(config: SACConfig, state: SACState, batch: Batch, noise: Tensor) -> Tensor:
+    """What the critics learn to predict, (T, B).
+
+    The entropy of the next action counts in full and on terminal steps too where `entropy_bonus` is `undiscounted`, as
+    in rl-tools; it is part of the value of the next observation where it is `discounted`, as in Haarnoja et al.
+    """
+    action, log_density = sample_action(state.actor, batch.next_observation, noise, config.precision)
+    lower = values(state.targets, batch.next_observation, action, config.precision).amin(0)
+    bonus = -state.log_temperature.exp().unsqueeze(-1) * log_density
+    if config.entropy_bonus == "undiscounted":
+        return batch.reward + batch.discount * lower + bonus
+    return batch.reward + batch.discount * (lower + bonus)
+
+
+def update_critics(config: SACConfig, state: SACState, batch: Batch, noise: Tensor) -> tuple[SACState, Tensor, Tensor]:
+    """One step of the critics and of their targets.
+
+    Returns:
+        The state after it, the error (T, B) of the critics, averaged over both, and their loss (T,).
+    """
+    target = critic_target(config, state, batch, noise)
+
+    def loss(critics: Layers) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        error = values(critics, batch.observation, batch.action, config.precision) - target
+        per_agent = 0.5 * (batch.weight * error * error).mean(-1).sum(0)
+        return per_agent.sum(), (error.abs().mean(0), per_agent)
+
+    gradient, (error, per_agent) = torch.func.grad(loss, has_aux=True)(state.critics)
+    critics, adam = adam_step(
+        state.critics,
+        gradient,
+        state.critic_adam,
+        config.critic_learning_rate,
+        epsilon=config.adam_epsilon,
+        variance_floor=config.adam_variance_floor,
+    )
+    targets = tuple(
+        type(old)(*(t + config.polyak * (w - t) for t, w in zip(old, new, strict=True)))
+        for old, new in zip(state.targets, critics, strict=True)
+    )
+    return state._replace(critics=critics, targets=targets, critic_adam=adam), error, per_agent
+
+
+def update_actor(
+    config: SACConfig, state: SACState, batch: Batch, noise: Tensor
+) -> tuple[SACState, Tensor, Tensor, Tensor]:
+    """One step of the actor, then of the temperature.
+
+    Returns:
+        The state after it, and per agent (T,): the actor's loss, the entropy, and the mean value.
+    """
+    temperature = state.log_temperature.exp()
+
+    def loss(actor: Layers) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        action, log_density = sample_action(actor, batch.observation, noise, config.precision)
+        lower = values(state.critics, batch.observation, action, config.precision).amin(0)
+        per_agent = (temperature.unsqueeze(-1) * log_density - lower).mean(-1)
+        return per_agent.sum(), (per_agent, -log_density.mean(-1), lower.mean(-1))
+
+    gradient, (per_agent, entropy, value) = torch.func.grad(loss, has_aux=True)(state.actor)
+    actor, actor_adam = adam_step(
+        state.actor,
+        gradient,
+        state.actor_adam,
+        config.actor_learning_rate,
+        epsilon=config.adam_epsilon,
+        variance_floor=config.adam_variance_floor,
+    )
+    log_temperature, temperature_adam = adam_step(
+        state.log_temperature,
+        temperature * (entropy - config.target_entropy),
+        state.temperature_adam,
+        config.temperature_learning_rate,
+        epsilon=config.adam_epsilon,
+        variance_floor=config.adam_variance_floor,
+    )
+    moved = state._replace(
+        actor=actor, actor_adam=actor_adam, log_temperature=log_temperature, temperature_adam=temperature_adam
+    )
+    return moved, per_agent, entropy, value
+
+
+class SAC:
+    """T agents and their updates, compiled; the state is changed in place, so that a captured graph can replay them.
+
+    Args:
+        config: the settings.
+        num: T.
+        observation_dim: O.
+        action_dim: A.
+        generator: of the initial networks, and of all noise; its device is that of the agents.
+        compile: False runs eagerly.
+    """
+
+    def __init__(
+        self,
+        config: SACConfig,
+        num: int,
+        observation_dim: int,
+        action_dim: int,
+        generator: torch.Generator,
+        compile: bool = True,
+    ) -> None:
+        self.config, self.generator = config, generator
+        self._noise_shape = (num, config.batch_size, action_dim)
+        start = sac_start(config, num, observation_dim, action_dim, generator)
+        self.state: SACState = pytree.tree_map(torch.clone, start)
+        self._leaves, self._structure = pytree.tree_flatten(self.state)
+        self._compile = compile
+        self._compiled: dict[bool, FlatFunction] = {}
+        self.update_count = 0
+
+    @torch.no_grad()
+    def update(self, batch: Batch) -> tuple[Tensor, Metrics | None]:
+        """One step of the critics, and every `actor_interval` updates one of the actor and the temperature.
+
+        Returns:
+            The error of the critics (T, B), for priorities; and what the update saw, where the actor took part.
+        """
+        with_actor = self.update_count % self.config.actor_interval == 0
+        tensors = [*batch[:-1], self._noise(), *([self._noise()] if with_actor else [])]
+        if with_actor not in self._compiled:
+            example = [*(leaf.clone() for leaf in self._leaves), *tensors]
+            self._compiled[with_actor] = compile_flat(self._step, example, self._compile)
+        error, *metrics = self._compiled[with_actor](*self._leaves, *tensors)
+        self.update_count += 1
+        return error, Metrics(*metrics) if metrics else None
+
+    def _noise(self) -> Tensor:
+        return torch.randn(self._noise_shape, generator=self.generator, device=self.generator.device)
+
+    def _step(self, *tensors: Tensor) -> list[Tensor]:
+        leaves, rest = tensors[: len(self._leaves)], tensors[len(self._leaves) :]
+        state: SACState = pytree.tree_unflatten(list(leaves), self._structure)
+        fields = len(Batch._fields) - 1
+        batch, noise = Batch._make((*rest[:fields], rest[0])), rest[fields:]
+        moved, error, critic_loss = update_critics(self.config, state, batch, noise[0])
+        metrics: list[Tensor] = []
+        if len(noise) > 1:
+            moved, actor_loss, entropy, value = update_actor(self.config, moved, batch, noise[1])
+            metrics = [critic_loss, actor_loss, entropy, moved.log_temperature.exp(), value]
+        for old, new in zip(leaves, pytree.tree_leaves(moved), strict=True):
+            if new is not old:
+                old.copy_(new)
+        return [error, *metrics]
+
+    def teachers(self) -> Layers:
+        """The networks whose output, squashed by tanh, is the deterministic action (T, B, A); copies."""
+        *hidden, last = self.state.actor
+        actions = self._noise_shape[-1]
+        mean = Layer(last.weight[:, :actions], last.bias[:, :actions])
+        return laid_out(pytree.tree_map(torch.clone, (*hidden, mean)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on, but the generator."""
+        return {"leaves": [leaf.clone() for leaf in self._leaves], "update_count": self.update_count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that `state_dict` gave."""
+        for leaf, stored in zip(self._leaves, state["leaves"], strict=True):
+            leaf.copy_(stored)
+        self.update_count = state["update_count"]

@@ -1,0 +1,159 @@
+"""Teachers trained by soft actor-critic: the learner, without files."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raptor.environments.episode import Episode
+from raptor.limits import at_least, limits, not_negative
+from raptor.nn.stacked_mlp import Layers
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.rl.collection import Collector
+from raptor.rl.curriculum import Curriculum
+from raptor.rl.replay import Replay, ReplayConfig
+from raptor.rl.sac import SAC, Metrics, SACConfig
+from raptor.tasks.observation import TEACHER_DIM
+from raptor.tasks.task import Task
+
+NUM_ACTIONS = 4
+STEPS_PER_ROUND = 500
+"""Steps of every environment between two looks at what came of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+@limits(
+    num_steps=at_least(1),
+    num_envs=at_least(1),
+    start_steps=not_negative,
+    updates_per_step=at_least(1),
+    validation_interval=at_least(1),
+)
+class SACTeachersConfig(SACConfig):
+    """Settings of teachers that are trained by soft actor-critic."""
+
+    num_steps: int = 1_000_000  # of each teacher, over all its environments
+    num_envs: int = 1  # environments of each teacher
+    start_steps: int = 10_000  # steps of each teacher before the first update
+    updates_per_step: int = 1  # updates after a step of all environments
+    validation_interval: int = 10_000  # steps of each teacher between two validations
+    replay: ReplayConfig = ReplayConfig()
+
+
+class SACTeachers:
+    """T teachers that learn by soft actor-critic, each from its own experience with its own vehicle.
+
+    Args:
+        config: the settings.
+        task: what is asked.
+        quadrotors: T vehicles.
+        curriculum: draws the episodes.
+        seed: of the weights and of everything else that is drawn.
+        compile: False runs eagerly.
+    """
+
+    def __init__(
+        self,
+        config: SACTeachersConfig,
+        task: Task,
+        quadrotors: Quadrotors,
+        curriculum: Curriculum,
+        seed: int,
+        compile: bool = True,
+    ) -> None:
+        self.config, self.curriculum = config, curriculum
+        device, num = quadrotors.device, len(quadrotors)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        if config.precision == "tf32":
+            torch.backends.cuda.matmul.allow_tf32 = True
+        self.agents = SAC(config, num, TEACHER_DIM, NUM_ACTIONS, self.generator, compile)
+        self.collector = Collector(task, quadrotors, config.num_envs, self._begin, self.generator, compile)
+        self.replay = Replay(
+            config.replay,
+            num,
+            config.num_envs,
+            TEACHER_DIM,
+            NUM_ACTIONS,
+            config.gamma,
+            task.episode_steps,
+            device,
+            compile,
+        )
+        self.step_count = 0  # of every environment
+        self.diverged = torch.zeros(num, dtype=torch.long, device=device)
+        self.skipped = torch.zeros(num, dtype=torch.long, device=device)
+
+    def _begin(self, quadrotors: Quadrotors, generator: torch.Generator) -> Episode:
+        return self.curriculum.begin(quadrotors, generator)
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds until the end; a round is `STEPS_PER_ROUND` steps of every environment."""
+        return math.ceil(self.config.num_steps / (self.config.num_envs * STEPS_PER_ROUND))
+
+    @property
+    def round_count(self) -> int:
+        """Rounds so far."""
+        return self.step_count // STEPS_PER_ROUND
+
+    @property
+    def validation_interval(self) -> int:
+        """Rounds between two validations."""
+        return max(1, self.config.validation_interval // (self.config.num_envs * STEPS_PER_ROUND))
+
+    @property
+    def env_steps(self) -> int:
+        """Steps flown so far for each teacher."""
+        return self.step_count * self.config.num_envs
+
+    def teachers(self) -> Layers:
+        """The deterministic part of the actors as they are."""
+        return self.agents.teachers()
+
+    @torch.no_grad()
+    def round(self) -> dict[str, Tensor]:
+        """Step and update; returns what the last update saw of each teacher, (T,) each."""
+        config, metrics = self.config, None
+        for _ in range(STEPS_PER_ROUND):
+            experience = self.collector.step(self.agents.state.actor)
+            self.replay.add(*experience[:-1])
+            self.diverged += experience.lost.sum(1)
+            self.step_count += 1
+            if self.env_steps < config.start_steps:
+                continue
+            for _ in range(config.updates_per_step):
+                metrics = self._update() or metrics
+        return {} if metrics is None else metrics._asdict()
+
+    def _update(self) -> Metrics | None:
+        config = self.config
+        batch = self.replay.sample(config.batch_size, self.generator, min(1.0, self.env_steps / config.num_steps))
+        error, metrics = self.agents.update(batch)
+        self.replay.update_priorities(batch.index, error)
+        self.skipped += ~error.isfinite().all(1)
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next round depends on."""
+        return {
+            "agents": self.agents.state_dict(),
+            "collector": self.collector.state_dict(),
+            "replay": self.replay.state_dict(),
+            "curriculum": self.curriculum.state_dict(),
+            "generator": self.generator.get_state(),
+            "counts": [self.step_count, self.diverged, self.skipped],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that `state_dict` gave."""
+        self.agents.load_state_dict(state["agents"])
+        self.collector.load_state_dict(state["collector"])
+        self.replay.load_state_dict(state["replay"])
+        self.curriculum.load_state_dict(state["curriculum"])
+        self.generator.set_state(state["generator"].cpu())
+        self.step_count, self.diverged, self.skipped = state["counts"]
