@@ -24,12 +24,10 @@ from raptor.rl.flight import Teachers
 from raptor.rl.objective import Objective
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
+from raptor.training.hover import hover_bias
 
 SHARED_DECLINE = 0.7
 """Share of the learning rate that is gone when teachers part."""
-
-LARGEST_HOVER_ACTION = 0.97
-"""Bound on the action that the first output is set to, so that tanh keeps a slope there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +50,8 @@ LARGEST_HOVER_ACTION = 0.97
 class APGConfig:
     """Settings of teachers that are trained through the simulator's gradient."""
 
-    num_updates: int = 500  # steps of the optimiser; the learning rate falls to its end over as many
-    num_envs: int = 32  # episodes that each teacher flies at once
+    num_updates: int = 600  # steps of the optimiser; the learning rate falls to its end over as many
+    num_envs: int = 16  # episodes that each teacher flies at once
     segment_steps: int = 100  # steps of flight between two updates, and through which the gradient flows
     learning_rate: float = 1e-2  # of Adam, at its highest
     final_learning_rate: float = 0.01  # share of the learning rate that is left at the end of the cosine
@@ -67,7 +65,7 @@ class APGConfig:
     initial_scale: float = 0.3  # factor on the usual initial weights of the last layer
     method: Method = "midpoint"  # integrator of the training flights
     validation_interval: int = 50  # updates between two validations
-    objective: Objective = Objective()
+    objective: Objective = Objective(speed=30.0, speed_limit=1.5)
 
 
 class APGTeachers:
@@ -264,6 +262,5 @@ def _hovering(config: APGConfig, quadrotors: Quadrotors, generator: torch.Genera
     num = len(quadrotors)
     drawn = initial_layers(1 if config.shared_updates else num, (TEACHER_DIM, *config.widths, 4), generator)
     *hidden, last = drawn if len(drawn[0].weight) == num else tile(drawn, num)
-    hover = (2 * quadrotors.hover_throttle - 1).clamp(-LARGEST_HOVER_ACTION, LARGEST_HOVER_ACTION)
-    bias = torch.atanh(hover).unsqueeze(-1).expand_as(last.bias)
+    bias = hover_bias(quadrotors).unsqueeze(-1).expand_as(last.bias)
     return (*hidden, Layer(config.initial_scale * last.weight, bias))

@@ -18,7 +18,7 @@ GIB = 2**30
 SHARE_OF_FREE = 0.7
 """What is taken of the free memory where nothing is said."""
 
-CPU_FLIGHTS = 2048
+CPU_FLIGHTS = 1024
 """Flights that a processor's core computes best at once: enough to fill its vectors, few enough for its cache."""
 
 CPU_AGENTS = 16

@@ -20,8 +20,12 @@ from raptor.rl.replay import Replay, ReplayConfig
 from raptor.rl.sac import SAC, Metrics, SACConfig
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
+from raptor.training.hover import hover_bias
 
 NUM_ACTIONS = 4
+INITIAL_SCALE = 0.3
+"""Factor on the usual initial weights of the mean actions where they start at hover."""
+
 STEPS_PER_ROUND = 500
 """Steps of every environment between two looks at what came of them."""
 
@@ -42,6 +46,7 @@ class SACTeachersConfig(SACConfig):
     start_steps: int = 10_000  # steps of each teacher before the first update
     updates_per_step: int = 1  # updates after a step of all environments
     validation_interval: int = 10_000  # steps of each teacher between two validations
+    start_at_hover: bool = True  # whether the first mean action is the throttle at which the vehicle hovers
     replay: ReplayConfig = ReplayConfig()
 
 
@@ -72,6 +77,8 @@ class SACTeachers:
         if config.precision == "tf32":
             torch.backends.cuda.matmul.allow_tf32 = True
         self.agents = SAC(config, num, TEACHER_DIM, NUM_ACTIONS, self.generator, compile)
+        if config.start_at_hover:
+            self._start_at_hover(quadrotors)
         self.collector = Collector(task, quadrotors, config.num_envs, self._begin, self.generator, compile)
         self.replay = Replay(
             config.replay,
@@ -87,6 +94,12 @@ class SACTeachers:
         self.step_count = 0  # of every environment
         self.diverged = torch.zeros(num, dtype=torch.long, device=device)
         self.skipped = torch.zeros(num, dtype=torch.long, device=device)
+
+    @torch.no_grad()
+    def _start_at_hover(self, quadrotors: Quadrotors) -> None:
+        last = self.agents.state.actor[-1]
+        last.weight[:, :NUM_ACTIONS] *= INITIAL_SCALE
+        last.bias[:, :NUM_ACTIONS] = hover_bias(quadrotors).unsqueeze(-1)
 
     def _begin(self, quadrotors: Quadrotors, generator: torch.Generator) -> Episode:
         return self.curriculum.begin(quadrotors, generator)
