@@ -53,7 +53,9 @@ class Captured:
         except RuntimeError as error:
             self._enabled = False
             reason = (str(error).splitlines() or ["no message"])[0]
-            warnings.warn(f"the training loop is launched step by step, because it cannot be recorded: {reason}", stacklevel=2)
+            warnings.warn(
+                f"the training loop is launched step by step, because it cannot be recorded: {reason}", stacklevel=2
+            )
             torch.cuda.synchronize()
             self._function()
 

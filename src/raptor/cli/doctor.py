@@ -22,6 +22,7 @@ PACKAGES = (
     "torch",
     "numpy",
     "h5py",
+    "safetensors",
     "foundation-policy",
     "omegaconf",
     "pydantic",

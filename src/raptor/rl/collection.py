@@ -1,4 +1,7 @@
-"""Experience of a population: T stochastic actors, each in E environments, one compiled step for all."""
+"""Experience of a population: T stochastic actors, each in E environments, one compiled step for all.
+
+The step works in place, so that it can be part of a captured graph.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.environments.carried import CarriedStep, Tensors
+from raptor.compilation import FlatFunction, compile_flat
+from raptor.environments.carried import Tensors
 from raptor.environments.episode import Episode, Noise, advance, draw_noise, observe_as_teacher
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
@@ -79,32 +83,52 @@ class Collector:
         self._for_block = grid(quadrotors, num_envs * BLOCK_STEPS)
         self._fixed, self._vehicles = pytree.tree_flatten(self._quadrotors)
         standing = _Standing(self._starts(self._quadrotors), torch.zeros_like(self._quadrotors.mass))
-        self._carried, self._structure = pytree.tree_flatten(standing)
+        self._carried, self._structure = pytree.tree_flatten(pytree.tree_map(_copied, standing))
         self._block: Tensors = []
         self._block_structure = pytree.tree_structure(None)
-        self._place = BLOCK_STEPS
-        self._places = torch.arange(BLOCK_STEPS, device=quadrotors.device).unbind()
-        self._step = CarriedStep(self._transition, compile)
+        self._place = torch.zeros((), dtype=torch.long, device=quadrotors.device)
+        self._left = 0
+        self._weights = pytree.tree_structure(None)
+        self._compile = compile
+        self._compiled: FlatFunction | None = None
 
     @torch.no_grad()
     def step(self, actor: Layers) -> Experience:
-        """Act once in every environment; `actor` as in `sample_action`."""
-        if self._place == BLOCK_STEPS:
-            self._draw()
+        """Act once in every environment; `actor` as in `sample_action`. Draws first, where nothing is left."""
+        if self._left == 0:
+            self.draw()
         weights, self._weights = pytree.tree_flatten(actor)
-        given = [*weights, *self._fixed, *self._block, self._places[self._place]]
-        self._carried, brought = self._step(self._carried, given)
-        self._place += 1
+        tensors = [*self._carried, *weights, *self._fixed, *self._block, self._place]
+        if self._compiled is None:
+            self._compiled = compile_flat(self._step, [_copied(tensor) for tensor in tensors], self._compile)
+        brought = self._compiled(*tensors)
+        self._left -= 1
         return Experience(*brought)
 
-    def _draw(self) -> None:
+    def _step(self, *tensors: Tensor) -> Tensors:
+        carried, given = tensors[: len(self._carried)], tensors[len(self._carried) :]
+        moved, brought = self._transition(list(carried), list(given))
+        for old, new in zip(carried, moved, strict=True):
+            old.copy_(new)
+        given[-1].add_(1)
+        return brought
+
+    @torch.no_grad()
+    def draw(self) -> None:
+        """Draw what the next `BLOCK_STEPS` steps consume, instead of what is left."""
         draws = draw_noise(self.task, self._for_block.mass, self.generator)[0]
         noise = tuple(draw for draw in draws if draw is not None)
         shape = (*self._for_block.mass.shape, 4)
         action_noise = torch.randn(shape, generator=self.generator, device=self.generator.device)
         block = _Block(self._starts(self._for_block), noise, action_noise)
-        self._block, self._block_structure = pytree.tree_flatten(block)
-        self._place = 0
+        leaves, self._block_structure = pytree.tree_flatten(block)
+        if not self._block:
+            self._block = [_copied(leaf) for leaf in leaves]
+        else:
+            for old, new in zip(self._block, leaves, strict=True):
+                old.copy_(new)
+        self._place.zero_()
+        self._left = BLOCK_STEPS
 
     def _starts(self, quadrotors: Quadrotors) -> Episode:
         episode: Episode = pytree.tree_map(_laid_out, self._begin(quadrotors, self.generator))
@@ -144,16 +168,22 @@ class Collector:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but the generator."""
-        return {"carried": list(self._carried), "block": list(self._block), "place": self._place}
+        return {
+            "carried": [_copied(tensor) for tensor in self._carried],
+            "block": [_copied(tensor) for tensor in self._block],
+            "place": BLOCK_STEPS - self._left,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to where `state_dict` was called."""
-        self._draw()  # for the structure of a block
-        device = self._quadrotors.device
-        self._carried = [_laid_out(tensor.to(device)) for tensor in state["carried"]]
-        self._place = state["place"]
+        self.draw()  # for the structure of a block
+        for old, stored in zip(self._carried, state["carried"], strict=True):
+            old.copy_(stored)
         if state["block"]:
-            self._block = [_laid_out(tensor.to(device)) for tensor in state["block"]]
+            for old, stored in zip(self._block, state["block"], strict=True):
+                old.copy_(stored)
+        self._left = BLOCK_STEPS - state["place"]
+        self._place.fill_(state["place"])
 
 
 def grid(quadrotors: Quadrotors, num: int) -> Quadrotors:
@@ -166,3 +196,8 @@ def grid(quadrotors: Quadrotors, num: int) -> Quadrotors:
 def _laid_out(tensor: Tensor) -> Tensor:
     """The layout in which the simulator computes: component by component over the population (T, E)."""
     return component_major(tensor, tensor.ndim - 2)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """A copy in the same memory layout, which nothing else writes to."""
+    return tensor.clone(memory_format=torch.preserve_format)

@@ -172,6 +172,7 @@ class APGTeachers:
         noise = draw_noise(self.task, self.quadrotors.mass, self.generator, config.segment_steps)
         gradient, segment = self.gradient(self.layers, self.quadrotors, self.episode, (), noise)
         norm = _norm(gradient)
+        self.skipped += ~norm.isfinite()
         if self._shares:
             gradient = pytree.tree_map(_shared(norm.isfinite()), gradient)
             norm = _norm(gradient)
@@ -185,7 +186,6 @@ class APGTeachers:
         self.layers, self.adam = adam_step(
             self.layers, pytree.tree_map(hold_back, gradient), self.adam, self._learning_rate()
         )
-        self.skipped += ~finite
         self.episode, self.age = segment.episode, self.age + config.segment_steps
         self._replace(segment.alive, segment.terminated)
         self._updates += 1

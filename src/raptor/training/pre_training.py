@@ -263,7 +263,7 @@ class _Run:
         self.returns: dict[str, float] = {}
         self.attempt = 0
         self.shards: dict[str, list[int]] = {}
-        self.begun: tuple[float, float] | None = None  # teachers done and seconds elapsed, at the attempt's first report
+        self.begun: tuple[float, float] | None = None  # teachers done and seconds, at an attempt's first report
 
     def run(self) -> PreTrainSummary:
         """Train, train the weak ones again, and write what came of it."""

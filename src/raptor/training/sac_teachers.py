@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raptor.capture import Captured
 from raptor.environments.episode import Episode
 from raptor.limits import at_least, limits, not_negative
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.rl.collection import Collector
+from raptor.rl.collection import BLOCK_STEPS, Collector
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.replay import Replay, ReplayConfig
 from raptor.rl.sac import SAC, Metrics, SACConfig
@@ -26,7 +27,7 @@ NUM_ACTIONS = 4
 INITIAL_SCALE = 0.3
 """Factor on the usual initial weights of the mean actions where they start at hover."""
 
-STEPS_PER_ROUND = 500
+STEPS_PER_ROUND = 10 * BLOCK_STEPS
 """Steps of every environment between two looks at what came of them."""
 
 
@@ -94,6 +95,13 @@ class SACTeachers:
         self.step_count = 0  # of every environment
         self.diverged = torch.zeros(num, dtype=torch.long, device=device)
         self.skipped = torch.zeros(num, dtype=torch.long, device=device)
+        self._progress = torch.zeros((), device=device)  # share of the training that is done
+        self._metrics: Metrics | None = None
+        self._ended: list[tuple[Tensor, Tensor]] = []  # of each step of a block: finished, success
+        # A block is recorded as a whole, so all blocks must update the actor in the same places.
+        alike = BLOCK_STEPS * config.updates_per_step % config.actor_interval == 0
+        self._collect = Captured(self._collecting_block, device, (self.generator,), alike)
+        self._learn = Captured(self._learning_block, device, (self.generator,), alike)
 
     @torch.no_grad()
     def _start_at_hover(self, quadrotors: Quadrotors) -> None:
@@ -131,21 +139,46 @@ class SACTeachers:
     @torch.no_grad()
     def round(self) -> dict[str, Tensor]:
         """Step and update; returns what the last update saw of each teacher, (T,) each."""
-        config, metrics = self.config, None
-        for _ in range(STEPS_PER_ROUND):
-            experience = self.collector.step(self.agents.state.actor)
-            self.replay.add(*experience[:-1])
-            self.diverged += experience.lost.sum(1)
-            self.step_count += 1
+        config, agents = self.config, self.agents
+        for _ in range(STEPS_PER_ROUND // BLOCK_STEPS):
+            self.collector.draw()
+            self._progress.fill_(min(1.0, self.env_steps / config.num_steps))
             if self.env_steps < config.start_steps:
-                continue
-            for _ in range(config.updates_per_step):
-                metrics = self._update() or metrics
-        return {} if metrics is None else metrics._asdict()
+                self._collect()
+            else:
+                count = agents.update_count + BLOCK_STEPS * config.updates_per_step
+                self._learn()
+                agents.update_count = count  # what is replayed does not count
+            self.step_count += BLOCK_STEPS
+            if self.curriculum.config.enabled:
+                for finished, success in self._ended:
+                    self.curriculum.record(finished, success)
+        return {} if self._metrics is None else self._metrics._asdict()
+
+    def _collecting_block(self) -> None:
+        self._ended = [self._step() for _ in range(BLOCK_STEPS)]
+
+    def _learning_block(self) -> None:
+        ended = []
+        for _ in range(BLOCK_STEPS):
+            ended.append(self._step())
+            for _ in range(self.config.updates_per_step):
+                self._metrics = self._update() or self._metrics
+        self._ended = ended
+
+    def _step(self) -> tuple[Tensor, Tensor]:
+        """Act once in every environment; which episodes ended (T, E), and which of them well."""
+        experience = self.collector.step(self.agents.state.actor)
+        self.replay.add(*experience[:-1])
+        self.diverged += experience.lost.sum(1)
+        if not self.curriculum.config.enabled:
+            return experience.truncated, experience.truncated
+        error = torch.linalg.vector_norm(experience.next_observation[..., :3], dim=-1)
+        success = experience.truncated & (error <= self.curriculum.config.max_position_error)
+        return experience.terminated | experience.truncated, success
 
     def _update(self) -> Metrics | None:
-        config = self.config
-        batch = self.replay.sample(config.batch_size, self.generator, min(1.0, self.env_steps / config.num_steps))
+        batch = self.replay.sample(self.config.batch_size, self.generator, self._progress)
         error, metrics = self.agents.update(batch)
         self.replay.update_priorities(batch.index, error)
         self.skipped += ~error.isfinite().all(1)
@@ -159,7 +192,7 @@ class SACTeachers:
             "replay": self.replay.state_dict(),
             "curriculum": self.curriculum.state_dict(),
             "generator": self.generator.get_state(),
-            "counts": [self.step_count, self.diverged, self.skipped],
+            "counts": [self.step_count, self.diverged.clone(), self.skipped.clone()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -169,4 +202,6 @@ class SACTeachers:
         self.replay.load_state_dict(state["replay"])
         self.curriculum.load_state_dict(state["curriculum"])
         self.generator.set_state(state["generator"].cpu())
-        self.step_count, self.diverged, self.skipped = state["counts"]
+        self.step_count, diverged, skipped = state["counts"]
+        self.diverged.copy_(diverged)
+        self.skipped.copy_(skipped)
