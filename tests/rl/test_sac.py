@@ -96,9 +96,9 @@ class SlowAgent:
             lower = torch.minimum(*(target(following).squeeze(-1) for target in self.targets))
             bonus = -alpha * log_pi
             if self.config.entropy_bonus == "undiscounted":
-                y = b.reward + b.discount * lower + bonus
+                y = self.config.reward_scale * b.reward + b.discount * lower + bonus
             else:
-                y = b.reward + b.discount * (lower + bonus)
+                y = self.config.reward_scale * b.reward + b.discount * (lower + bonus)
         for critic, adam in zip(self.critics, self.critic_adams, strict=True):
             q = critic(torch.cat([b.observation, b.action], -1)).squeeze(-1)
             loss = 0.5 * (b.weight * (q - y) ** 2).mean()
@@ -121,7 +121,7 @@ class SlowAgent:
 @pytest.mark.parametrize("bonus", ["undiscounted", "discounted"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_updates_are_those_of_an_obvious_implementation(bonus, weighted):
-    sac = agents(config(entropy_bonus=bonus))
+    sac = agents(config(entropy_bonus=bonus, reward_scale=0.5 if weighted else 1.0))
     slow = [SlowAgent(sac, number, 2) for number in range(2)]
     drawn: list[torch.Tensor] = []
     draw = sac._noise

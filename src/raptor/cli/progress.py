@@ -19,6 +19,9 @@ COMPILING = "compiling the simulator and its gradient, half a minute the first t
 LINES = 10
 """How many lines a run without validations prints."""
 
+QUIET_S = 300.0
+"""Longest silence of a run that nobody watches."""
+
 
 @contextlib.contextmanager
 def training_progress(console: Console) -> Iterator[ProgressFunction]:
@@ -158,19 +161,21 @@ class _Lines:
 
 
 class _PopulationLines:
-    """One line per tenth of a population."""
+    """One line per tenth of a population, and every few minutes."""
 
     def __init__(self, console: Console, compiling: bool) -> None:
-        self.console, self.compiling, self.shown = console, compiling, (0, -1)
+        self.console, self.compiling = console, compiling
+        self.shown, self.shown_at = (1, 0), 0.0
 
     def __call__(self, progress: PreTrainProgress) -> None:
         if self.compiling:
             self.console.print(COMPILING, highlight=False)
             self.compiling = False
         share = int(progress.done * LINES / max(progress.num_teachers, 1))
-        if progress.done == 0 or (progress.attempt, share) == self.shown:
+        waited = progress.elapsed_s - self.shown_at > QUIET_S
+        if progress.done == 0 or ((progress.attempt, share) == self.shown and not waited):
             return
-        self.shown = progress.attempt, share
+        self.shown, self.shown_at = (progress.attempt, share), progress.elapsed_s
         again = f" (attempt {progress.attempt})" if progress.attempt > 1 else ""
         text = f"teachers {progress.done:.1f} of {progress.num_teachers}{again}  {population_facts(progress)}"
         self.console.print(text, highlight=False, soft_wrap=True)

@@ -2,8 +2,8 @@
 
 The cost of a segment of flight is differentiated with respect to the weights by the adjoint method: the segment is
 flown forward, keeping only what is handed from step to step; then one vector-Jacobian product per step walks back. Each
-direction is one compiled graph, memory does not grow with what happens inside a step, and the adjoint of each vehicle is
-in reach, so that a vehicle whose gradient explodes is held back alone.
+direction is one compiled graph, memory does not grow with what happens inside a step, and the adjoint of each vehicle
+is in reach, so that a vehicle whose gradient explodes is held back alone.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ class SegmentGradient:
         draw: Tensors,
     ) -> _Graphs:
         """Compile one step forward and one backward for these shapes, once."""
-        key = tuple((tensor.shape, tensor.stride()) for tensor in (*fixed, *flight))
+        # An empty tensor may have any strides.
+        key = tuple((tensor.shape, tensor.numel() and tensor.stride()) for tensor in (*fixed, *flight))
         if key in self._compiled:
             return self._compiled[key]
         num_fixed, num_flight, num_draw = len(fixed), len(flight), len(draw)

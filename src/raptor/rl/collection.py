@@ -66,6 +66,7 @@ class Collector:
         begin: draws the episodes of a population of leading shape (T, n); it may hold a curriculum.
         generator: of everything that is drawn, on the device of the vehicles.
         compile: False runs eagerly.
+        block_steps: steps for which starts and noise are drawn at once.
     """
 
     def __init__(
@@ -76,11 +77,12 @@ class Collector:
         begin: Begin,
         generator: torch.Generator,
         compile: bool = True,
+        block_steps: int = BLOCK_STEPS,
     ) -> None:
-        self.task, self.num_envs, self.generator = task, num_envs, generator
+        self.task, self.num_envs, self.generator, self.block_steps = task, num_envs, generator, block_steps
         self._begin = begin
         self._quadrotors = grid(quadrotors, num_envs)
-        self._for_block = grid(quadrotors, num_envs * BLOCK_STEPS)
+        self._for_block = grid(quadrotors, num_envs * block_steps)
         self._fixed, self._vehicles = pytree.tree_flatten(self._quadrotors)
         standing = _Standing(self._starts(self._quadrotors), torch.zeros_like(self._quadrotors.mass))
         self._carried, self._structure = pytree.tree_flatten(pytree.tree_map(_copied, standing))
@@ -115,7 +117,7 @@ class Collector:
 
     @torch.no_grad()
     def draw(self) -> None:
-        """Draw what the next `BLOCK_STEPS` steps consume, instead of what is left."""
+        """Draw what the next `block_steps` steps consume, instead of what is left."""
         draws = draw_noise(self.task, self._for_block.mass, self.generator)[0]
         noise = tuple(draw for draw in draws if draw is not None)
         shape = (*self._for_block.mass.shape, 4)
@@ -128,7 +130,7 @@ class Collector:
             for old, new in zip(self._block, leaves, strict=True):
                 old.copy_(new)
         self._place.zero_()
-        self._left = BLOCK_STEPS
+        self._left = self.block_steps
 
     def _starts(self, quadrotors: Quadrotors) -> Episode:
         episode: Episode = pytree.tree_map(_laid_out, self._begin(quadrotors, self.generator))
@@ -171,7 +173,7 @@ class Collector:
         return {
             "carried": [_copied(tensor) for tensor in self._carried],
             "block": [_copied(tensor) for tensor in self._block],
-            "place": BLOCK_STEPS - self._left,
+            "place": self.block_steps - self._left,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -182,7 +184,7 @@ class Collector:
         if state["block"]:
             for old, stored in zip(self._block, state["block"], strict=True):
                 old.copy_(stored)
-        self._left = BLOCK_STEPS - state["place"]
+        self._left = self.block_steps - state["place"]
         self._place.fill_(state["place"])
 
 

@@ -35,6 +35,7 @@ TANH_ROUNDING = 1e-6
     temperature_learning_rate=not_negative,
     polyak=between(0, 1),
     actor_interval=at_least(1),
+    reward_scale=positive,
     initial_temperature=positive,
     actor_widths=each(at_least(1)),
     critic_widths=each(at_least(1)),
@@ -51,6 +52,7 @@ class SACConfig:
     temperature_learning_rate: float = 1e-4  # of Adam, on the logarithm of the temperature
     polyak: float = 0.005  # share of the critics that goes into their targets at each update
     actor_interval: int = 2  # updates of the critics per update of the actor and the temperature
+    reward_scale: float = 1.0  # factor on the rewards that the critics learn from
     initial_temperature: float = 0.5  # weight of the entropy at the start
     target_entropy: float = -2.0  # nats, that the temperature steers to
     actor_widths: tuple[int, ...] = (64, 64)  # of the hidden layers
@@ -137,9 +139,10 @@ def critic_target(config: SACConfig, state: SACState, batch: Batch, noise: Tenso
     action, log_density = sample_action(state.actor, batch.next_observation, noise, config.precision)
     lower = values(state.targets, batch.next_observation, action, config.precision).amin(0)
     bonus = -state.log_temperature.exp().unsqueeze(-1) * log_density
+    reward = config.reward_scale * batch.reward
     if config.entropy_bonus == "undiscounted":
-        return batch.reward + batch.discount * lower + bonus
-    return batch.reward + batch.discount * (lower + bonus)
+        return reward + batch.discount * lower + bonus
+    return reward + batch.discount * (lower + bonus)
 
 
 def update_critics(config: SACConfig, state: SACState, batch: Batch, noise: Tensor) -> tuple[SACState, Tensor, Tensor]:
