@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raptor.config import describe, differences, load_config, presets, to_dict, to_yaml
+from raptor.config import describe, differences, from_dict, load_config, presets, to_dict, to_yaml
 from raptor.errors import UserError
 from raptor.limits import (
     LimitError,
@@ -27,6 +27,7 @@ from raptor.limits import (
 )
 from raptor.quadrotor import Distribution
 from raptor.training import TrainDirectConfig
+from raptor.training.pre_training_config import PreTrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,7 @@ def written(path: Path, text: str) -> Path:
 def test_without_anything_the_defaults_hold() -> None:
     assert loaded() == Settings()
     assert load_config(TrainDirectConfig) == TrainDirectConfig()
+    assert load_config(PreTrainConfig) == PreTrainConfig()
     assert load_config(Distribution) == Distribution()
 
 
@@ -155,10 +157,50 @@ def test_a_value_can_stand_for_another_one(tmp_path: Path) -> None:
     assert "rate cannot be resolved" in refusal("rate=${nothing}")
 
 
-@pytest.mark.parametrize("name", ["large", "paper"])
-def test_every_preset_is_valid_and_changes_something(name: str) -> None:
-    assert name in presets()
-    assert differences(TrainDirectConfig(), load_config(TrainDirectConfig, name))
+@pytest.mark.parametrize("config", [TrainDirectConfig(), PreTrainConfig()], ids=lambda config: type(config).__name__)
+def test_every_preset_of_a_job_is_valid_and_changes_something(config: Any) -> None:
+    job = getattr(config, "JOB", "train-direct")
+    names = presets(job)
+    assert names
+    for name in names:
+        assert differences(config, load_config(type(config), name)), name
+
+
+def test_a_preset_is_found_under_the_job_that_it_is_of(tmp_path: Path) -> None:
+    assert presets() == presets("train-direct") == ["large", "paper"]
+    assert presets("pre-train") == ["paper"]
+    assert load_config(PreTrainConfig, "paper").algorithm == "sac"
+    file = written(tmp_path / "mine.yaml", "base: paper\nsac: {batch_size: 7}\n")
+    mine = load_config(PreTrainConfig, file)
+    assert (mine.algorithm, mine.sac.batch_size, mine.sac.entropy_bonus) == ("sac", 7, "undiscounted")
+    with pytest.raises(UserError, match=r"there is no configuration file large: .* one of the presets paper$"):
+        load_config(PreTrainConfig, "large")
+
+
+def test_the_teachers_of_the_paper_start_within_ten_arm_lengths_and_learn_as_published() -> None:
+    config = load_config(PreTrainConfig, "paper")
+    assert config.task.initial_states.max_position is None
+    sac = config.sac
+    assert (sac.num_steps, sac.num_envs, sac.start_steps, sac.updates_per_step) == (1_000_000, 1, 10_000, 1)
+    assert (sac.gamma, sac.batch_size, sac.polyak, sac.target_entropy) == (0.99, 128, 0.005, -2.0)
+    assert (sac.actor_widths, sac.critic_widths, sac.replay.capacity) == ((64, 64), (256, 256), 1_000_000)
+
+
+def test_settings_from_dictionaries_are_those_that_were_written_and_are_checked() -> None:
+    config = Listing((Entry("a", inner=Inner(low=1.0)), Entry("b", height=3.0)))
+    assert from_dict(Listing, to_dict(config)) == config
+    assert from_dict(Settings, {"inner": {"low": None}}) == Settings(inner=Inner(low=None))
+    assert from_dict(Plant, {"machine": "large"}) == Plant(machine=Machine("large"))
+    given = {"count": 4}
+    assert from_dict(Settings, given) == Settings(count=4)
+    assert given == {"count": 4}
+    for wrong, sentence in (
+        ({"cuont": 1}, r"^cuont is unknown \(settings\): did you mean count\?"),
+        ({"rate": -1}, r"^rate must be positive, got -1 \(settings\)$"),
+        ({"inner": {"low": "x"}}, r'^inner\.low must be a number or null, got "x" \(settings\)$'),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            from_dict(Settings, wrong)
 
 
 def test_a_preset_can_be_a_base(tmp_path: Path) -> None:
@@ -425,6 +467,7 @@ def test_every_limit_is_of_a_setting_and_every_default_obeys_it() -> None:
         return len(limits_of(type(config))) + sum(map(walk, inner))
 
     assert walk(TrainDirectConfig()) > 50
+    assert walk(PreTrainConfig()) > 80
 
 
 @pytest.mark.parametrize(
@@ -462,3 +505,33 @@ def test_an_impossible_value_of_a_training_setting_is_refused(override: str) -> 
     key = override.split("=")[0]
     with pytest.raises(UserError, match=rf"^{key} must be .*, got .* \(command line\)$"):
         load_config(TrainDirectConfig, None, [override])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "shard_size=0",
+        "memory_gib=0",
+        "num_validation=0",
+        "num_evaluation=1",
+        "max_attempts=0",
+        "retry_factor=0",
+        "checkpoint_interval_s=-1",
+        "tensorboard_teachers=[-1]",
+        "apg.num_envs=0",
+        "apg.learning_rate=0",
+        "apg.widths=[0]",
+        "sac.gamma=1.1",
+        "sac.polyak=2",
+        "sac.batch_size=0",
+        "sac.replay.capacity=0",
+        "sac.replay.beta=[1,0]",
+        "curriculum.stages=[]",
+        "curriculum.window=0",
+        "engine.num_workers=0",
+    ],
+)
+def test_an_impossible_value_of_a_pre_training_setting_is_refused(override: str) -> None:
+    key = override.split("=")[0]
+    with pytest.raises(UserError, match=rf"^{key} must be .*, got .* \(command line\)$"):
+        load_config(PreTrainConfig, None, [override])

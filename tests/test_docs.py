@@ -13,16 +13,18 @@ import typer
 import yaml
 
 from raptor.cli.app import app
-from raptor.config import load_config
+from raptor.config import load_config, presets
 from raptor.quadrotor import Distribution, platforms
 from raptor.tasks import Task
 from raptor.training.direct import TRAINING_TASK
 from raptor.training.jobs import TrainDirectConfig
+from raptor.training.pre_training_config import PreTrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 COMMANDS = typer.main.get_command(app).commands
 OPTIONAL = {"stable_baselines3": "stable_baselines3", "raptor/L2F-v0": "l2f"}
+SETTINGS = {"train-direct": TrainDirectConfig, "quickstart": TrainDirectConfig, "pre-train": PreTrainConfig}
 LIGHT = ("platforms", "sample", "describe", "card")
 
 
@@ -98,7 +100,7 @@ def test_commands_are_accepted_by_the_command_line(words):
     settings = context.params.get("settings") or []
     if settings:
         preset = context.params.get("config")
-        load_config(TrainDirectConfig, preset if preset in ("paper", "large") else None, settings)
+        load_config(SETTINGS[command], preset if preset in presets(command) else None, settings)
     load_config(Distribution, None, context.params.get("ranges") or [])
 
 

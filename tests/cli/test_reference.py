@@ -11,6 +11,7 @@ import pytest
 from raptor.cli import reference
 from raptor.quadrotor import Distribution
 from raptor.training import TrainDirectConfig
+from raptor.training.pre_training_config import PreTrainConfig
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -38,6 +39,7 @@ def test_every_setting_is_explained() -> None:
         ]
 
     assert unexplained(TrainDirectConfig()) == []
+    assert unexplained(PreTrainConfig()) == []
     assert unexplained(Distribution()) == []
 
 
@@ -53,6 +55,9 @@ def test_a_row_has_the_default_the_limits_and_the_meaning() -> None:
     assert "| `gradient_decay` | " in page
     assert "a number; between 0 and 1 | factor on each vehicle's adjoint" in page
     assert "### task.references.lissajous" in page
+    assert "### sac.replay" in page.split("## raptor pre-train")[1].split("## raptor sample")[0]
+    for preset in ("`large` of `raptor train-direct`", "`paper` of `raptor pre-train`"):
+        assert preset in page
 
 
 def test_every_option_of_a_command_is_on_the_page() -> None:

@@ -254,3 +254,12 @@ def test_an_agent_learns_what_a_reward_asks_for():
         sac.update(Batch(observation, action, reward, observation, zero, torch.ones(1, BATCH), zero.long()))
     mean, _ = sample_action(sac.state.actor, observation[:, :1], torch.zeros(1, 1, ACTION_DIM))
     assert (mean - 0.5).abs().max() < 0.25  # it began at about 0
+
+
+def test_learning_rates_fall_linearly_to_their_final_share():
+    falling = agents(config(final_learning_rate=0.2))
+    slow = agents(config(actor_learning_rate=1.8e-4, critic_learning_rate=1.8e-4, temperature_learning_rate=6e-5))
+    falling.update(batch(), torch.tensor(0.5))  # 60 % of the rates are left in the middle
+    slow.update(batch())
+    for ours, theirs in zip(falling._leaves, slow._leaves, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)

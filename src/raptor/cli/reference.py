@@ -30,6 +30,7 @@ def configuration_page() -> str:
     """Every setting with its type, default, limits and meaning."""
     from raptor.quadrotor import Distribution
     from raptor.training import TrainDirectConfig
+    from raptor.training.pre_training_config import PreTrainConfig
 
     parts = [
         GENERATED,
@@ -51,9 +52,11 @@ def configuration_page() -> str:
         "```",
         "Every run stores its resolved settings in its `config.yaml`, which `--config` takes again.",
         "## Presets",
-        *(_preset(name) for name in presets()),
+        *(text for job in ("train-direct", "pre-train") for text in _presets(job)),
         "## raptor train-direct, raptor quickstart",
         *_group(TrainDirectConfig(), ()),
+        "## raptor pre-train",
+        *_group(PreTrainConfig(), ()),
         "## raptor sample",
         *_group(Distribution(), ()),
     ]
@@ -95,8 +98,11 @@ def _comments(source: str) -> Iterator[tuple[str, str]]:
             yield field[1], token.string.lstrip("# ")
 
 
-def _preset(name: str) -> str:
-    return f"`{name}`\n\n```yaml\n{(PRESETS / f'{name}.yaml').read_text(encoding='utf-8').strip()}\n```"
+def _presets(job: str) -> Iterator[str]:
+    """The presets of a job, each with its file."""
+    for name in presets(job):
+        text = (PRESETS / job / f"{name}.yaml").read_text(encoding="utf-8").strip()
+        yield f"`{name}` of `raptor {job}`\n\n```yaml\n{text}\n```"
 
 
 def _group(config: Any, path: tuple[str, ...]) -> Iterator[str]:

@@ -36,7 +36,7 @@ TERMINATED = -1
 class ReplayConfig:
     """What is kept and how it is drawn."""
 
-    kind: Literal["uniform", "prioritised"] = "uniform"
+    kind: Literal["uniform", "prioritised"] = "uniform"  # every transition as likely, or by the error of the critics
     capacity: int = 1_000_000  # transitions per teacher, over all its environments
     n_step: int = 1  # rewards that are summed before the value of the observation reached is taken
     alpha: float = 0.6  # prioritised: 0 draws uniformly, 1 in proportion to the error

@@ -33,6 +33,7 @@ TANH_ROUNDING = 1e-6
     actor_learning_rate=positive,
     critic_learning_rate=positive,
     temperature_learning_rate=not_negative,
+    final_learning_rate=between(0, 1),
     polyak=between(0, 1),
     actor_interval=at_least(1),
     reward_scale=positive,
@@ -50,6 +51,7 @@ class SACConfig:
     actor_learning_rate: float = 3e-4  # of Adam
     critic_learning_rate: float = 3e-4  # of Adam
     temperature_learning_rate: float = 1e-4  # of Adam, on the logarithm of the temperature
+    final_learning_rate: float = 1.0  # share of the learning rates that is left at the end; they fall linearly to it
     polyak: float = 0.005  # share of the critics that goes into their targets at each update
     actor_interval: int = 2  # updates of the critics per update of the actor and the temperature
     reward_scale: float = 1.0  # factor on the rewards that the critics learn from
@@ -145,8 +147,10 @@ def critic_target(config: SACConfig, state: SACState, batch: Batch, noise: Tenso
     return reward + batch.discount * (lower + bonus)
 
 
-def update_critics(config: SACConfig, state: SACState, batch: Batch, noise: Tensor) -> tuple[SACState, Tensor, Tensor]:
-    """One step of the critics and of their targets.
+def update_critics(
+    config: SACConfig, state: SACState, batch: Batch, noise: Tensor, share: Tensor | float = 1.0
+) -> tuple[SACState, Tensor, Tensor]:
+    """One step of the critics and of their targets, with this share of the learning rate.
 
     Returns:
         The state after it, the error (T, B) of the critics, averaged over both, and their loss (T,).
@@ -163,7 +167,7 @@ def update_critics(config: SACConfig, state: SACState, batch: Batch, noise: Tens
         state.critics,
         gradient,
         state.critic_adam,
-        config.critic_learning_rate,
+        config.critic_learning_rate * share,
         epsilon=config.adam_epsilon,
         variance_floor=config.adam_variance_floor,
     )
@@ -175,9 +179,9 @@ def update_critics(config: SACConfig, state: SACState, batch: Batch, noise: Tens
 
 
 def update_actor(
-    config: SACConfig, state: SACState, batch: Batch, noise: Tensor
+    config: SACConfig, state: SACState, batch: Batch, noise: Tensor, share: Tensor | float = 1.0
 ) -> tuple[SACState, Tensor, Tensor, Tensor]:
-    """One step of the actor, then of the temperature.
+    """One step of the actor, then of the temperature, with this share of the learning rates.
 
     Returns:
         The state after it, and per agent (T,): the actor's loss, the entropy, and the mean value.
@@ -195,7 +199,7 @@ def update_actor(
         state.actor,
         gradient,
         state.actor_adam,
-        config.actor_learning_rate,
+        config.actor_learning_rate * share,
         epsilon=config.adam_epsilon,
         variance_floor=config.adam_variance_floor,
     )
@@ -203,7 +207,7 @@ def update_actor(
         state.log_temperature,
         temperature * (entropy - config.target_entropy),
         state.temperature_adam,
-        config.temperature_learning_rate,
+        config.temperature_learning_rate * share,
         epsilon=config.adam_epsilon,
         variance_floor=config.adam_variance_floor,
     )
@@ -242,16 +246,22 @@ class SAC:
         self._compile = compile
         self._compiled: dict[bool, FlatFunction] = {}
         self.update_count = 0
+        self._begun = torch.zeros((), device=generator.device)
 
     @torch.no_grad()
-    def update(self, batch: Batch) -> tuple[Tensor, Metrics | None]:
+    def update(self, batch: Batch, progress: Tensor | None = None) -> tuple[Tensor, Metrics | None]:
         """One step of the critics, and every `actor_interval` updates one of the actor and the temperature.
+
+        Args:
+            batch: what to learn from.
+            progress: share of the training that is done, a scalar in [0, 1]; 0 by default.
 
         Returns:
             The error of the critics (T, B), for priorities; and what the update saw, where the actor took part.
         """
         with_actor = self.update_count % self.config.actor_interval == 0
-        tensors = [*batch[:-1], self._noise(), *([self._noise()] if with_actor else [])]
+        done = self._begun if progress is None else progress
+        tensors = [*batch[:-1], done, self._noise(), *([self._noise()] if with_actor else [])]
         if with_actor not in self._compiled:
             example = [*(leaf.clone() for leaf in self._leaves), *tensors]
             self._compiled[with_actor] = compile_flat(self._step, example, self._compile)
@@ -266,11 +276,12 @@ class SAC:
         leaves, rest = tensors[: len(self._leaves)], tensors[len(self._leaves) :]
         state: SACState = pytree.tree_unflatten(list(leaves), self._structure)
         fields = len(Batch._fields) - 1
-        batch, noise = Batch._make((*rest[:fields], rest[0])), rest[fields:]
-        moved, error, critic_loss = update_critics(self.config, state, batch, noise[0])
+        batch, (progress, *noise) = Batch._make((*rest[:fields], rest[0])), rest[fields:]
+        share = 1 - (1 - self.config.final_learning_rate) * progress
+        moved, error, critic_loss = update_critics(self.config, state, batch, noise[0], share)
         metrics: list[Tensor] = []
         if len(noise) > 1:
-            moved, actor_loss, entropy, value = update_actor(self.config, moved, batch, noise[1])
+            moved, actor_loss, entropy, value = update_actor(self.config, moved, batch, noise[1], share)
             metrics = [critic_loss, actor_loss, entropy, moved.log_temperature.exp(), value]
         for old, new in zip(leaves, pytree.tree_leaves(moved), strict=True):
             if new is not old:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from typing import NamedTuple
@@ -81,8 +82,9 @@ def plan(config: PreTrainConfig, num_teachers: int, at_once: int) -> Plan:
     if fitting < (config.shard_size or 1):
         workers = ", engine.num_workers" if at_once > 1 else ""
         raise UserError(
-            f"{config.shard_size or 1} teachers of {each / GIB:.3g} GiB each and {BASE_BYTES / GIB:.2g} GiB of libraries "
-            f"do not fit into {budget / at_once / GIB:.3g} GiB: lower {setting}{workers} or shard_size, or raise memory_gib"
+            f"{config.shard_size or 1} teachers of {each / GIB:.3g} GiB each and {BASE_BYTES / GIB:.2g} GiB of "
+            f"libraries do not fit into {budget / at_once / GIB:.3g} GiB: "
+            f"lower {setting}{workers} or shard_size, or raise memory_gib"
         )
     size = min(wanted, fitting, num_teachers)
     even = math.ceil(num_teachers / math.ceil(num_teachers / size))
@@ -109,7 +111,7 @@ def bytes_per_teacher(config: PreTrainConfig) -> int:
 
 
 def _num_weights(widths: tuple[int, ...]) -> int:
-    return sum((fan_in + 1) * out for fan_in, out in zip(widths[:-1], widths[1:], strict=True))
+    return sum((fan_in + 1) * out for fan_in, out in itertools.pairwise(widths))
 
 
 def _best(config: PreTrainConfig) -> int:

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -121,16 +121,18 @@ def pre_train(
         )
     find_device(config.device)
     begun = going_on and any((folder.path / name).exists() for name in (PLAN, SHARDS))
-    vehicles = _population(folder, begun, quadrotors, generate, num_teachers, config.seed)
+    before = _read_plan(folder) if begun else None
+    vehicles = _population(folder, before, quadrotors, generate, num_teachers, config.seed)
     engine = make_engine(config.engine, config.device)
-    cut = _plan(folder, begun, config, len(vehicles), engine)
+    cut = _plan(before, config, len(vehicles), engine)
     if announce is not None:
         announce(cut.describe())
     try:
         folder.open(to_yaml(config), resume, overwrite)
         if not begun:
             save_numbered(vehicles, folder.path / QUADROTORS, overwrite=True)
-            write_atomically(folder.path / PLAN, f"{json.dumps(cut._asdict())}\n")
+            document = {**cut._asdict(), "names": vehicles.names}
+            write_atomically(folder.path / PLAN, f"{json.dumps(document)}\n")
         folder.record_from(1 << 60 if begun else 0)
         with stop_on_signal() as stop:
             return _Run(folder, config, vehicles, cut, engine, progress, lambda: stop.made).run()
@@ -175,13 +177,13 @@ def _refuse_foreign(folder: RunFolder) -> None:
 
 def _population(
     folder: RunFolder,
-    begun: bool,
+    before: _StoredPlan | None,
     source: Quadrotors | str | os.PathLike[str] | None,
     generate: int | None,
     num: int | None,
     seed: int,
 ) -> Quadrotors:
-    """The vehicles to train for; on resuming those of the run, which what is given must equal."""
+    """The vehicles to train for, each with a name; on resuming those of the run, which what is given must equal."""
     if source is not None and generate is not None:
         raise UserError("quadrotors are either read or generated: give a folder, or a number to generate")
     given = None
@@ -198,10 +200,10 @@ def _population(
     if given is not None and (stuck := cannot_hover(given).nonzero().flatten().tolist()):
         names = ", ".join(given.names[i] if given.names else str(i) for i in stuck[:10])
         raise UserError(f"{len(stuck)} quadrotors cannot hover within their limits: {names}; leave them out")
-    if not begun:
+    if before is None:
         if given is None:
             raise UserError("there are no quadrotors to train for: give a folder of them, or a number to generate")
-        return given
+        return dataclasses.replace(given, names=given.names or tuple(f"{i:04d}" for i in range(len(given))))
     own = read_population(folder.path / QUADROTORS)
     wanted = num if given is None else len(given)
     if wanted not in (None, len(own)):
@@ -211,7 +213,7 @@ def _population(
         )
     if given is not None and not _equal(given, own):
         raise UserError(f"the run in {folder.path} trains for other quadrotors: resume it without giving any")
-    return own
+    return dataclasses.replace(own, names=before.names or own.names)
 
 
 def _equal(some: Quadrotors, others: Quadrotors) -> bool:
@@ -220,13 +222,27 @@ def _equal(some: Quadrotors, others: Quadrotors) -> bool:
     return all(torch.allclose(a.to(b), b, rtol=1e-5, atol=1e-12) for a, b in pairs if isinstance(b, torch.Tensor))
 
 
-def _plan(folder: RunFolder, begun: bool, config: PreTrainConfig, num: int, engine: Engine) -> Plan:
+class _StoredPlan(NamedTuple):
+    """What a run noted of itself when it began."""
+
+    shard_size: int
+    names: tuple[str, ...] | None  # of the vehicles
+
+
+def _read_plan(folder: RunFolder) -> _StoredPlan:
+    path = folder.path / PLAN
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return _StoredPlan(int(document["shard_size"]), tuple(document.get("names") or ()) or None)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read: start anew with --overwrite") from error
+
+
+def _plan(before: _StoredPlan | None, config: PreTrainConfig, num: int, engine: Engine) -> Plan:
     """How the population is cut; as at the beginning where the run goes on, because rounding depends on it."""
     cut = plan(config, num, engine.num_at_once)
-    try:
-        before = Plan(**json.loads((folder.path / PLAN).read_text(encoding="utf-8"))) if begun else cut
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder.path / PLAN} cannot be read: start anew with --overwrite") from error
+    if before is None:
+        return cut
     if before.shard_size > cut.shard_size:
         plan(dataclasses.replace(config, shard_size=before.shard_size), num, engine.num_at_once)  # says what is missing
     return cut._replace(shard_size=before.shard_size)
@@ -271,7 +287,8 @@ class _Run:
         results: dict[str, dict[str, Any]] = {}
         waiting = list(range(len(self.quadrotors)))
         self.folder.log(self.cut.describe())
-        for self.attempt in range(self.config.max_attempts):
+        for attempt in range(self.config.max_attempts):
+            self.attempt = attempt
             self.shards = self._cut(waiting)
             tasks = {name: self._task(members) for name, members in self.shards.items()}
             self.standing, self.returns, self.begun = {}, {}, None

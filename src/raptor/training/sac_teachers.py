@@ -80,7 +80,10 @@ class SACTeachers:
         self.agents = SAC(config, num, TEACHER_DIM, NUM_ACTIONS, self.generator, compile)
         if config.start_at_hover:
             self._start_at_hover(quadrotors)
-        self.collector = Collector(task, quadrotors, config.num_envs, self._begin, self.generator, compile)
+        self.block_steps = math.gcd(BLOCK_STEPS, STEPS_PER_ROUND)
+        self.collector = Collector(
+            task, quadrotors, config.num_envs, self._begin, self.generator, compile, self.block_steps
+        )
         self.replay = Replay(
             config.replay,
             num,
@@ -99,7 +102,7 @@ class SACTeachers:
         self._metrics: Metrics | None = None
         self._ended: list[tuple[Tensor, Tensor]] = []  # of each step of a block: finished, success
         # A block is recorded as a whole, so all blocks must update the actor in the same places.
-        alike = BLOCK_STEPS * config.updates_per_step % config.actor_interval == 0
+        alike = self.block_steps * config.updates_per_step % config.actor_interval == 0
         self._collect = Captured(self._collecting_block, device, (self.generator,), alike)
         self._learn = Captured(self._learning_block, device, (self.generator,), alike)
 
@@ -140,27 +143,27 @@ class SACTeachers:
     def round(self) -> dict[str, Tensor]:
         """Step and update; returns what the last update saw of each teacher, (T,) each."""
         config, agents = self.config, self.agents
-        for _ in range(STEPS_PER_ROUND // BLOCK_STEPS):
+        for _ in range(STEPS_PER_ROUND // self.block_steps):
             self.collector.draw()
             self._progress.fill_(min(1.0, self.env_steps / config.num_steps))
             if self.env_steps < config.start_steps:
                 self._collect()
             else:
-                count = agents.update_count + BLOCK_STEPS * config.updates_per_step
+                count = agents.update_count + self.block_steps * config.updates_per_step
                 self._learn()
                 agents.update_count = count  # what is replayed does not count
-            self.step_count += BLOCK_STEPS
+            self.step_count += self.block_steps
             if self.curriculum.config.enabled:
                 for finished, success in self._ended:
                     self.curriculum.record(finished, success)
         return {} if self._metrics is None else self._metrics._asdict()
 
     def _collecting_block(self) -> None:
-        self._ended = [self._step() for _ in range(BLOCK_STEPS)]
+        self._ended = [self._step() for _ in range(self.block_steps)]
 
     def _learning_block(self) -> None:
         ended = []
-        for _ in range(BLOCK_STEPS):
+        for _ in range(self.block_steps):
             ended.append(self._step())
             for _ in range(self.config.updates_per_step):
                 self._metrics = self._update() or self._metrics
@@ -179,7 +182,7 @@ class SACTeachers:
 
     def _update(self) -> Metrics | None:
         batch = self.replay.sample(self.config.batch_size, self.generator, self._progress)
-        error, metrics = self.agents.update(batch)
+        error, metrics = self.agents.update(batch, self._progress)
         self.replay.update_priorities(batch.index, error)
         self.skipped += ~error.isfinite().all(1)
         return metrics
