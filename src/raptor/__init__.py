@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from raptor.tasks import Task
     from raptor.training.jobs import RunSummary, TrainDirectConfig, train_direct
+    from raptor.training.pre_training import PreTrainConfig, PreTrainSummary, pre_train
 
 _HOMES = {
     "Distribution": "raptor.quadrotor",
@@ -36,6 +37,8 @@ _HOMES = {
     "OnnxPolicy": "raptor.nn",
     "PLATFORMS": "raptor.quadrotor",
     "QuadrotorEnv": "raptor.environments",
+    "PreTrainConfig": "raptor.training",
+    "PreTrainSummary": "raptor.training",
     "Quadrotors": "raptor.quadrotor",
     "RaptorPolicy": "raptor.nn",
     "RunSummary": "raptor.training",
@@ -52,6 +55,7 @@ _HOMES = {
     "load_teachers": "raptor.nn",
     "platform": "raptor.quadrotor",
     "platforms": "raptor.quadrotor",
+    "pre_train": "raptor.training",
     "sample_quadrotors": "raptor.quadrotor",
     "save_policy": "raptor.nn",
     "step": "raptor.quadrotor",
@@ -65,6 +69,8 @@ __all__ = [
     "Evaluation",
     "MissingExtraError",
     "OnnxPolicy",
+    "PreTrainConfig",
+    "PreTrainSummary",
     "QuadrotorEnv",
     "Quadrotors",
     "RaptorPolicy",
@@ -83,6 +89,7 @@ __all__ = [
     "load_teachers",
     "platform",
     "platforms",
+    "pre_train",
     "sample_quadrotors",
     "save_policy",
     "step",

@@ -26,10 +26,11 @@ from raptor.config import from_dict, load_config, to_dict
 from raptor.engines import Workplace
 from raptor.errors import UserError
 from raptor.quadrotor import Quadrotors, sample_quadrotors
-from raptor.training import pre_training, sac_teachers, shards
-from raptor.training.pre_training import PreTrainProgress, PreTrainSummary, population_curve, pre_train
+from raptor.training import population_run, sac_teachers, shards
+from raptor.training.pre_training import PreTrainProgress, PreTrainSummary, pre_train
 from raptor.training.pre_training_config import PreTrainConfig
 from raptor.training.shards import VALIDATION_SEED
+from raptor.training.teacher_curves import population_curve
 
 BOTH = pytest.mark.parametrize("algorithm", ["apg", "sac"])
 
@@ -38,7 +39,7 @@ BOTH = pytest.mark.parametrize("algorithm", ["apg", "sac"])
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "EVALUATION", short_shards.EVALUATION)
     monkeypatch.setattr(sac_teachers, "STEPS_PER_ROUND", short_shards.STEPS_PER_ROUND)
-    monkeypatch.setattr(pre_training, "train_shard", short_shards.train_shard)
+    monkeypatch.setattr(population_run, "train_shard", short_shards.train_shard)
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +225,7 @@ def test_teachers_that_are_not_solved_are_trained_again_and_those_that_stay_so_a
             record["validation_return"] = value
         return result
 
-    monkeypatch.setattr(pre_training, "train_shard", work)
+    monkeypatch.setattr(population_run, "train_shard", work)
     settings = tiny("solved_return=500", "retrain_below=600", "max_attempts=3", "retry_factor=1.5", "shard_size=3")
     summary = pre_train(tmp_path, config=settings, generate=3)
     assert [num for _, _, num in asked] == [3, 2, 2]
@@ -262,7 +263,7 @@ def test_a_teacher_that_is_lost_from_the_first_flight_on_is_reported_and_the_oth
             return super().round()
 
     monkeypatch.setattr(shards, "APGTeachers", Unlucky)
-    monkeypatch.setattr(pre_training, "train_shard", shards.train_shard)
+    monkeypatch.setattr(population_run, "train_shard", shards.train_shard)
     summary: PreTrainSummary = pre_train(tmp_path, config=tiny("shard_size=3"), generate=3)
     assert summary.skipped == 4
     assert summary.diverged > 0

@@ -4,77 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from raptor.atomic import write_atomically
-from raptor.config import differences, load_config, to_dict, to_yaml
+from raptor.config import differences, load_config, to_yaml
 from raptor.devices import find_device
 from raptor.engines import Engine, make_engine
 from raptor.errors import UserError
-from raptor.nn.stacked_mlp import Layer
-from raptor.nn.teacher_files import save_teachers
-from raptor.nn.teachers import TeacherPopulation
-from raptor.plotting import to_png
 from raptor.quadrotor.numbered import save_numbered
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.training.characteristics import cannot_hover
-from raptor.training.host import host
 from raptor.training.memory import Plan, plan
-from raptor.training.pictures import curves_picture, teachers_picture
 from raptor.training.population import read_population
+from raptor.training.population_run import (
+    JOB,
+    OWN,
+    PLAN,
+    QUADROTORS,
+    SHARDS,
+    PopulationRun,
+    PreTrainProgress,
+    PreTrainSummary,
+    ProgressFunction,
+)
 from raptor.training.pre_training_config import PreTrainConfig
-from raptor.training.progress import Clock, stop_on_signal
-from raptor.training.run import RunFolder, explained
-from raptor.training.shards import CURVE, WEIGHTS, load_checked, train_shard
+from raptor.training.progress import stop_on_signal
+from raptor.training.run import RunFolder
 
-JOB = "pre-train"
-SHARDS, QUADROTORS, CURVES, PLAN = "shards", "quadrotors", "curves.json", "plan.json"
-OWN = (SHARDS, QUADROTORS, CURVES, PLAN, "teachers.safetensors", "teachers.json", "teachers.png", "curves.png")
-TEACHER_SEEDS = 10_000_000
-"""Seeds of shards begin here, apart from those of the vehicles and of validation and test."""
-
-QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
-
-
-@dataclasses.dataclass(frozen=True)
-class PreTrainProgress:
-    """Where the whole population stands."""
-
-    attempt: int  # from 1
-    done: float  # teachers trained, in fractions of one
-    num_teachers: int  # that are trained in this attempt
-    elapsed_s: float
-    remaining_s: float  # NaN where unknown
-    env_steps_per_s: float  # over all shards of this session
-    mean_return: float | None  # of the last validation of every shard
-
-
-@dataclasses.dataclass(frozen=True)
-class PreTrainSummary:
-    """What came of a pre-training."""
-
-    output: Path
-    finished: bool  # False where it was asked to stop
-    num_teachers: int
-    num_solved: int
-    unsolved: tuple[str, ...]  # names of vehicles
-    mean_return: float
-    worst_return: float
-    share_terminated: float
-    wall_clock_s: float
-    env_steps: int  # over all teachers and attempts
-    diverged: int  # flights that were begun anew because they left their bounds
-    skipped: int  # updates of single teachers that came to nothing because they were not finite
-
-
-ProgressFunction = Callable[[PreTrainProgress], None]
+__all__ = ["PreTrainConfig", "PreTrainProgress", "PreTrainSummary", "load_pre_train_config", "pre_train"]
 
 
 def pre_train(
@@ -135,7 +98,7 @@ def pre_train(
             write_atomically(folder.path / PLAN, f"{json.dumps(document)}\n")
         folder.record_from(1 << 60 if begun else 0)
         with stop_on_signal() as stop:
-            return _Run(folder, config, vehicles, cut, engine, progress, lambda: stop.made).run()
+            return PopulationRun(folder, config, vehicles, cut, engine, progress, lambda: stop.made).run()
     finally:
         folder.close()
 
@@ -246,267 +209,3 @@ def _plan(before: _StoredPlan | None, config: PreTrainConfig, num: int, engine: 
     if before.shard_size > cut.shard_size:
         plan(dataclasses.replace(config, shard_size=before.shard_size), num, engine.num_at_once)  # says what is missing
     return cut._replace(shard_size=before.shard_size)
-
-
-@dataclasses.dataclass
-class _Candidate:
-    """What an attempt made of a teacher."""
-
-    record: dict[str, Any]
-    layers: list[torch.Tensor]  # of one network
-    attempt: int
-
-
-class _Run:
-    """One session of a pre-training."""
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        config: PreTrainConfig,
-        quadrotors: Quadrotors,
-        cut: Plan,
-        engine: Engine,
-        progress: ProgressFunction | None,
-        stop: Callable[[], bool],
-    ) -> None:
-        self.folder, self.config, self.quadrotors, self.cut = folder, config, quadrotors, cut
-        self.engine, self.progress, self.stop = engine, progress, stop
-        self.names = quadrotors.names or tuple(f"{i:04d}" for i in range(len(quadrotors)))
-        self.clock = Clock()
-        self.standing: dict[str, Mapping[str, Any]] = {}  # last report of each shard
-        self.first_steps: dict[str, int] = {}
-        self.returns: dict[str, float] = {}
-        self.attempt = 0
-        self.shards: dict[str, list[int]] = {}
-        self.begun: tuple[float, float] | None = None  # teachers done and seconds, at an attempt's first report
-
-    def run(self) -> PreTrainSummary:
-        """Train, train the weak ones again, and write what came of it."""
-        best: dict[int, _Candidate] = {}
-        results: dict[str, dict[str, Any]] = {}
-        waiting = list(range(len(self.quadrotors)))
-        self.folder.log(self.cut.describe())
-        for attempt in range(self.config.max_attempts):
-            self.attempt = attempt
-            self.shards = self._cut(waiting)
-            tasks = {name: self._task(members) for name, members in self.shards.items()}
-            self.standing, self.returns, self.begun = {}, {}, None
-            done = self.engine.run(train_shard, tasks, self.folder.path / SHARDS, self._note, self.stop)
-            if len(done) < len(tasks):
-                return self._summarise(best, results, finished=False)
-            results |= done
-            for name, members in self.shards.items():
-                self._keep_better(best, name, members, done[name])
-            waiting = [i for i in waiting if self._is_weak(best[i].record)]
-            self.folder.log(f"attempt {self.attempt + 1}: {len(best) - len(waiting)} of {len(best)} teachers are good")
-            if not waiting:
-                break
-        self._write(best)
-        return self._summarise(best, results, finished=True)
-
-    def _is_weak(self, record: Mapping[str, Any]) -> bool:
-        return not record["validation_return"] >= max(self.config.solved_return, self.config.retrain_below)
-
-    def _cut(self, members: Sequence[int]) -> dict[str, list[int]]:
-        """Shards of nearly equal size, by name."""
-        num = math.ceil(len(members) / self.cut.shard_size)
-        bounds = [round(i * len(members) / num) for i in range(num + 1)]
-        return {f"{self.attempt}-{i:04d}": list(members[bounds[i] : bounds[i + 1]]) for i in range(num)}
-
-    def _task(self, members: Sequence[int]) -> dict[str, Any]:
-        return {
-            "config": to_dict(self._settings()),
-            "quadrotors": self.quadrotors[list(members)].to_dicts(),
-            "seed": TEACHER_SEEDS + 1_000_003 * self.config.seed + 100_003 * self.attempt + members[0],
-        }
-
-    def _settings(self) -> PreTrainConfig:
-        """Those of this attempt: longer each time, and through the stages of the curriculum from the second one on."""
-        config, longer = self.config, self.config.retry_factor**self.attempt
-        if self.attempt == 0:
-            return config
-        return dataclasses.replace(
-            config,
-            apg=dataclasses.replace(config.apg, num_updates=math.ceil(longer * config.apg.num_updates)),
-            sac=dataclasses.replace(config.sac, num_steps=math.ceil(longer * config.sac.num_steps)),
-            curriculum=dataclasses.replace(config.curriculum, enabled=True),
-        )
-
-    def _keep_better(
-        self, best: dict[int, _Candidate], name: str, members: Sequence[int], result: Mapping[str, Any]
-    ) -> None:
-        layers = self._weights(name)
-        for place, member in enumerate(members):
-            record = {
-                "name": self.names[member],
-                "quadrotor": f"{QUADROTORS}/{member:04d}.json",
-                **result["records"][place],
-                "attempts": self.attempt + 1,
-                "diverged": result["diverged"][place],
-                "skipped": result["skipped"][place],
-            }
-            record["solved"] = record["validation_return"] >= self.config.solved_return
-            before = best.get(member)
-            if before is None or record["validation_return"] > before.record["validation_return"]:
-                best[member] = _Candidate(record, [tensor[place] for tensor in layers], self.attempt)
-            else:
-                before.record["attempts"] = self.attempt + 1
-
-    def _weights(self, name: str) -> list[torch.Tensor]:
-        path = self.folder.path / SHARDS / name / WEIGHTS
-        try:
-            return list(load_checked(path.read_bytes(), str(path), "cpu")["layers"])
-        except (OSError, KeyError, UserError) as error:
-            raise UserError(
-                f"{path} cannot be read: delete the folder {path.parent} to train this shard again, then --resume"
-            ) from error
-
-    def _note(self, name: str, values: Mapping[str, Any]) -> None:
-        """Take in what a shard reports."""
-        self.standing[name] = values
-        self.first_steps.setdefault(name, values["env_steps"] * values["num_teachers"])
-        point = values["validation"]
-        if point:
-            returns = [value for value in point["returns"] if value is not None]
-            self.returns[name] = sum(returns) / len(returns) if returns else math.nan
-            others = {k: v for k, v in point.items() if isinstance(v, float) and k != "elapsed_s"}
-            scalars = {
-                f"shard_{name}/return": self.returns[name],
-                f"shard_{name}/worst": min(returns, default=math.nan),
-            }
-            self.folder.record(values["env_steps"], scalars | {f"shard_{name}/{k}": v for k, v in others.items()})
-        self._tell()
-
-    def _tell(self) -> None:
-        if self.progress is None:
-            return
-        total = sum(len(members) for members in self.shards.values())
-        finished = {name for name in self.shards if name not in self.standing and self._is_finished(name)}
-        done = float(sum(len(self.shards[name]) for name in finished))
-        done += sum(v["num_teachers"] * v["round"] / max(v["num_rounds"], 1) for v in self.standing.values())
-        elapsed = self.clock.elapsed_s
-        self.begun = self.begun or (done, elapsed)
-        duration = max(elapsed - self.begun[1], 1e-9)
-        rate = (done - self.begun[0]) / duration
-        steps = sum(v["env_steps"] * v["num_teachers"] - self.first_steps[n] for n, v in self.standing.items())
-        returns = [value for value in self.returns.values() if math.isfinite(value)]
-        self.progress(
-            PreTrainProgress(
-                attempt=self.attempt + 1,
-                done=done,
-                num_teachers=total,
-                elapsed_s=elapsed,
-                remaining_s=(total - done) / rate if rate > 0 else math.nan,
-                env_steps_per_s=steps / duration,
-                mean_return=sum(returns) / len(returns) if returns else None,
-            )
-        )
-
-    def _is_finished(self, name: str) -> bool:
-        return (self.folder.path / SHARDS / name / "result.json").exists()
-
-    def _write(self, best: Mapping[int, _Candidate]) -> None:
-        stacked = [torch.stack(column) for column in zip(*(best[i].layers for i in sorted(best)), strict=True)]
-        layers = tuple(Layer(*pair) for pair in zip(stacked[::2], stacked[1::2], strict=True))
-        teachers = TeacherPopulation(layers, self.quadrotors, tuple(best[i].record for i in sorted(best)))
-        save_teachers(teachers, self.folder.path, overwrite=True)
-        curves = self._curves()
-        with explained(self.folder.path):
-            write_atomically(self.folder.path / CURVES, json.dumps(curves))
-        population = population_curve(curves)
-        for point in () if self.folder.summary.exists() else population:  # once, however often it is resumed
-            values = {f"population/{k}": v for k, v in point.items() if k != "env_steps"}
-            own = {f"teacher_{i:04d}/return": point_of(curves, i, point["env_steps"]) for i in self._shown()}
-            self.folder.record(int(point["env_steps"]), values | {k: v for k, v in own.items() if v is not None})
-        write_atomically(
-            self.folder.path / "teachers.png", to_png(teachers_picture(teachers, self.config.solved_return))
-        )
-        if population:
-            write_atomically(
-                self.folder.path / "curves.png", to_png(curves_picture({self.config.algorithm: population}))
-            )
-
-    def _shown(self) -> list[int]:
-        return [i for i in self.config.tensorboard_teachers if i < len(self.quadrotors)]
-
-    def _curves(self) -> list[dict[str, Any]]:
-        """The learning curves of the first attempt, shard by shard."""
-        self.attempt = 0
-        curves = []
-        for name, members in self._cut(range(len(self.quadrotors))).items():
-            path = self.folder.path / SHARDS / name / CURVE
-            try:
-                curves.append({"teachers": members, "points": json.loads(path.read_text(encoding="utf-8"))})
-            except (OSError, ValueError):
-                self.folder.log(f"warning: {path} cannot be read, its curve is left out")
-        return curves
-
-    def _summarise(
-        self, best: Mapping[int, _Candidate], results: Mapping[str, Mapping[str, Any]], finished: bool
-    ) -> PreTrainSummary:
-        records = [candidate.record for candidate in best.values()]
-        returns = [record["return"] for record in records]
-        summary = PreTrainSummary(
-            output=self.folder.path,
-            finished=finished,
-            num_teachers=len(self.quadrotors),
-            num_solved=sum(record["solved"] for record in records),
-            unsolved=tuple(record["name"] for record in records if not record["solved"]),
-            mean_return=sum(returns) / len(returns) if returns else math.nan,
-            worst_return=min(returns, default=math.nan),
-            share_terminated=sum(r["share_terminated"] for r in records) / len(records) if records else math.nan,
-            wall_clock_s=self.clock.elapsed_s,
-            env_steps=sum(r["env_steps"] * r["num_teachers"] for r in results.values()),
-            diverged=sum(sum(r["diverged"]) for r in results.values()),
-            skipped=sum(sum(r["skipped"]) for r in results.values()),
-        )
-        if finished:
-            document = {**dataclasses.asdict(summary), "output": str(summary.output), "host": host(self.config.device)}
-            document["training_s"] = {name: result["elapsed_s"] for name, result in results.items()}
-            write_atomically(self.folder.summary, f"{json.dumps(document, indent=2)}\n")
-        self.folder.log(f"{'finished' if finished else 'stopped'} after {summary.wall_clock_s:.1f} s of this session")
-        return summary
-
-
-def point_of(curves: Sequence[Mapping[str, Any]], teacher: int, env_steps: float) -> float | None:
-    """The validation return of one teacher after so many steps, None where it was not validated then."""
-    for shard in curves:
-        if teacher in shard["teachers"]:
-            place = shard["teachers"].index(teacher)
-            for point in shard["points"]:
-                if point["env_steps"] == env_steps:
-                    value: float | None = point["returns"][place]
-                    return value
-    return None
-
-
-def population_curve(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """The validation returns of a whole population over steps: mean, quantiles, and mean of the worst ten.
-
-    Args:
-        curves: of `curves.json`: one for each shard, with the numbers of its `teachers` and the `points`.
-
-    Returns:
-        Points that every shard has, in the order of steps; `elapsed_s` is what shards took together.
-    """
-    by_steps: dict[float, list[Mapping[str, Any]]] = {}
-    for shard in curves:
-        for point in shard["points"]:
-            by_steps.setdefault(point["env_steps"], []).append(point)
-    rows = []
-    for steps, points in sorted(by_steps.items()):
-        returns = torch.tensor([v for p in points for v in p["returns"] if v is not None], dtype=torch.float64)
-        if len(points) < len(curves) or not len(returns):
-            continue
-        quantiles = {name: float(returns.quantile(share)) for name, share in QUANTILES.items()}
-        rows.append(
-            {
-                "env_steps": steps,
-                "elapsed_s": sum(point["elapsed_s"] for point in points),
-                "mean": float(returns.mean()),
-                **quantiles,
-                "worst": float(returns.sort().values[:10].mean()),
-            }
-        )
-    return rows
