@@ -21,7 +21,16 @@ from raptor.training.sac_teachers import SACTeachers, SACTeachersConfig
 
 NUM = 2
 TASK = Task(episode_steps=10)
-SMALL = {"num_steps": 60, "start_steps": 20, "batch_size": 8, "actor_widths": [8], "critic_widths": [8]}
+SMALL = {
+    "num_steps": 60,
+    "num_envs": 1,
+    "start_steps": 20,
+    "updates_per_step": 1,
+    "batch_size": 8,
+    "actor_widths": [8],
+    "critic_widths": [8],
+    "reward_scale": 1.0,
+}
 
 
 @pytest.fixture(autouse=True)
