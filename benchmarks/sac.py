@@ -25,12 +25,13 @@ from rich.table import Table
 
 from raptor import sample_quadrotors
 from raptor.compilation import compiler_problem
+from raptor.config import load_config
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.replay import Batch, ReplayConfig
 from raptor.rl.sac import SAC, SACConfig
 from raptor.tasks import Task
 from raptor.training.pre_training_config import PreTrainConfig
-from raptor.training.sac_teachers import STEPS_PER_ROUND, SACTeachers, SACTeachersConfig
+from raptor.training.sac_teachers import STEPS_PER_ROUND, SACTeachers
 
 NUM_UPDATES = 100
 """Updates between two looks at the clock."""
@@ -139,7 +140,7 @@ def peer(config: SACConfig, device: torch.device) -> Work | None:
 
 def loop(replay: ReplayConfig, device: torch.device) -> Work:
     """The whole loop of one teacher, one update for each step, with a full replay."""
-    config = SACTeachersConfig(start_steps=0, replay=replay)
+    config = dataclasses.replace(load_config(PreTrainConfig, "paper").sac, start_steps=0, replay=replay)
     quadrotors, task = sample_quadrotors(1, seed=0, device=device).component_major(), Task()
     curriculum = Curriculum(PreTrainConfig().curriculum_in_use(), task, len(quadrotors), device)
     learner = SACTeachers(config, task, quadrotors, curriculum, seed=0)

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from raptor import sample_quadrotors
+from raptor.config import load_config
 from raptor.errors import UserError
 from raptor.rl.curriculum import Curriculum
 from raptor.training.apg_teachers import APGTeachers
@@ -155,7 +156,10 @@ def main() -> None:
     console, device, num = Console(), arguments.device, arguments.num_teachers
     there = torch.device(device).type == "cpu" or torch.cuda.is_available()
     memory = arguments.memory_gib if there else arguments.memory_gib or 139.0
-    config = PreTrainConfig(device=device, memory_gib=None if memory is None else SHARE_OF_FREE * memory)
+    config = dataclasses.replace(
+        PreTrainConfig(device=device, memory_gib=None if memory is None else SHARE_OF_FREE * memory),
+        sac=load_config(PreTrainConfig, "paper").sac,
+    )
     if not there:
         console.print(
             f"CUDA is not available here, so nothing is measured; this is the plan for a GPU of {memory:g} GiB, "
