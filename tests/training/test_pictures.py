@@ -1,4 +1,4 @@
-"""Pictures of populations show every teacher and say how many are not good enough."""
+"""Pictures of populations show every teacher and say how many are not solved."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_each_panel_shows_every_teacher_at_its_return_and_marks_the_unsolved() -
     for marks, colour in ((good, SOLVED), (bad, UNSOLVED)):
         assert matplotlib.colors.same_color(marks.get_edgecolor()[0][:3], colour)
     assert [line.get_ydata()[0] for line in axis.lines] == [500.0]
-    assert legend_of(figure) == ["2 good enough", "2 not good enough", "good enough: 500"]
+    assert legend_of(figure) == ["2 solved", "2 not solved", "solved from 500 on"]
     assert figure.get_suptitle() == "4 teachers, mean return 412.5"
     assert to_png(figure).startswith(b"\x89PNG")
 
@@ -48,7 +48,7 @@ def test_each_panel_shows_every_teacher_at_its_return_and_marks_the_unsolved() -
 def test_a_teacher_without_a_return_is_counted_but_not_averaged() -> None:
     figure = teachers_picture(teachers([600.0, None, 500.0], [True, False, True]))
     assert figure.get_suptitle() == "3 teachers, mean return 550.0, 1 without a return"
-    assert legend_of(figure) == ["2 good enough", "1 not good enough"]
+    assert legend_of(figure) == ["2 solved", "1 not solved"]
     assert teachers_picture(teachers([None], [False])).get_suptitle() == (
         "1 teacher, no return known, 1 without a return"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import torch
@@ -57,8 +59,7 @@ class TeacherTest:
     def __init__(self, task: Task, quadrotors: Quadrotors, num_episodes: int, seed: int, compile: bool = True) -> None:
         self.task, self.seed = task, seed
         self._quadrotors = grid(quadrotors, num_episodes)
-        self._step = CarriedStep(self._fly, compile)
-        self._structure = pytree.tree_structure(None)
+        self._compile = compile
 
     @torch.no_grad()
     def __call__(self, layers: Layers) -> TeacherFlights:
@@ -72,16 +73,17 @@ class TeacherTest:
         flight = _Flight(
             layers, self._quadrotors, episode, torch.ones_like(like), zero, zero, episode.state.position, zeros
         )
-        carried, self._structure = pytree.tree_flatten(flight)
+        carried, structure = pytree.tree_flatten(flight)
         carried = [_laid_out(tensor) for tensor in carried]
+        step = _step(task, structure, tuple((t.shape, t.dtype, t.device) for t in carried), self._compile)
         flags = like.new_tensor([0.0, 1.0]).unbind()
         counted_from = task.episode_steps // 2
         for first in range(0, task.episode_steps, STEPS_PER_DRAW):
             block = draw_noise(task, like, generator, min(STEPS_PER_DRAW, task.episode_steps - first))
             for number, noise in enumerate(block, start=first):
                 given = [*(draw for draw in noise if draw is not None), flags[int(number >= counted_from)]]
-                carried, _ = self._step(carried, given)
-        flown: _Flight = pytree.tree_unflatten(carried, self._structure)
+                carried, _ = step(carried, given)
+        flown: _Flight = pytree.tree_unflatten(carried, structure)
         held = holds_origin.to(like.dtype).unsqueeze(-1)
         counted = held.sum(1).clamp(min=1) * (task.episode_steps - counted_from)
         return TeacherFlights(
@@ -91,11 +93,16 @@ class TeacherTest:
             position_offset=(held * flown.position_sum).sum(1) / counted,
         )
 
-    def _fly(self, carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
-        flight: _Flight = pytree.tree_unflatten(carried, self._structure)
+
+@functools.lru_cache(maxsize=16)
+def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool) -> CarriedStep:
+    """One step of a flight, compiled once for each task and kind of flight; weights and vehicles are arguments."""
+
+    def step(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
+        flight: _Flight = pytree.tree_unflatten(carried, structure)
         *noise, counted = given
         action, _ = Teachers().act(flight.layers, flight.quadrotors, flight.episode, ())
-        episode, rating = advance(self.task, flight.quadrotors, flight.episode, action, Noise(*noise))
+        episode, rating = advance(task, flight.quadrotors, flight.episode, action, Noise(*noise))
         going = flight.flying > 0
         position = from_components(
             [
@@ -114,6 +121,8 @@ class TeacherTest:
             ),
         )
         return pytree.tree_leaves(moved), []
+
+    return CarriedStep(step, compile)
 
 
 def _laid_out(tensor: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -100,14 +101,8 @@ class APGTeachers:
         self.generator = torch.Generator(device).manual_seed(seed)
         self.layers = laid_out(_hovering(config, quadrotors, self.generator))
         self.adam = adam_start(self.layers)
-        self.gradient = SegmentGradient(
-            task,
-            config.objective,
-            config.method,
-            config.gradient_decay,
-            config.adjoint_limit,
-            compile,
-            controller=Teachers(),
+        self.gradient = _segment_gradient(
+            task, config.objective, config.method, config.gradient_decay, config.adjoint_limit, compile
         )
         self.quadrotors = grid(quadrotors, config.num_envs)
         self.episode = self._begin()
@@ -234,6 +229,14 @@ class APGTeachers:
         self.episode, self.age, self.lost = filled((self.episode, self.age, self.lost), state["flight"])
         self.curriculum.load_state_dict(state["curriculum"])
         self._updates, self.diverged, self.skipped = state["counts"]
+
+
+@functools.lru_cache(maxsize=4)
+def _segment_gradient(
+    task: Task, objective: Objective, method: Method, decay: float, limit: float, compile: bool
+) -> SegmentGradient:
+    """The same one for all shards of a process, so that what was compiled for one serves the next."""
+    return SegmentGradient(task, objective, method, decay, limit, compile, controller=Teachers())
 
 
 def _norm(gradient: Layers) -> Tensor:

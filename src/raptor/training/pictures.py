@@ -50,11 +50,11 @@ def population_picture(quadrotors: Quadrotors) -> Figure:
 
 
 def teachers_picture(population: TeacherPopulation, solved_return: float | None = None) -> Figure:
-    """The return of each teacher against what characterises its vehicle; those that are not good enough stand out.
+    """The return of each teacher against what characterises its vehicle; those that are not solved stand out.
 
     Args:
         population: with vehicles; a record without a `return` is left out of the panels, not of the counts.
-        solved_return: from which return on a teacher counts as good enough, drawn as a line.
+        solved_return: from which return on a teacher counts as solved, drawn as a line.
 
     Raises:
         UserError: the teachers come without their vehicles.
@@ -172,11 +172,11 @@ def _title(returns: np.ndarray) -> str:
 
 def _legend(solved: np.ndarray, solved_return: float | None) -> list[Line2D]:
     handles = [
-        Line2D([], [], color=SOLVED, marker="o", ls="", ms=5, label=f"{solved.sum()} good enough"),
-        Line2D([], [], color=UNSOLVED, marker="x", ls="", ms=7, mew=1.6, label=f"{(~solved).sum()} not good enough"),
+        Line2D([], [], color=SOLVED, marker="o", ls="", ms=5, label=f"{solved.sum()} solved"),
+        Line2D([], [], color=UNSOLVED, marker="x", ls="", ms=7, mew=1.6, label=f"{(~solved).sum()} not solved"),
     ]
     if solved_return is not None:
-        handles.append(Line2D([], [], color=INK, lw=1.2, ls="--", label=f"good enough: {solved_return:g}"))
+        handles.append(Line2D([], [], color=INK, lw=1.2, ls="--", label=f"solved from {solved_return:g} on"))
     return handles
 
 
