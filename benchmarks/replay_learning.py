@@ -1,10 +1,11 @@
 """Uniform replay, prioritised replay and 3-step returns side by side, learning with soft actor-critic.
 
-    python benchmarks/replay_learning.py [--num-steps 200000] [--num-seeds 3] [--write]
+    python benchmarks/replay_learning.py [--num-steps 64000] [--num-seeds 3] [--output runs/replay] [--write]
 
 Each method trains the Crazyflie and two sampled vehicles, three times each from other seeds, all in one program. What
 is printed and drawn is the validation return over steps: the mean over vehicles, and its 95 % interval over seeds.
-With --write, the figures go to docs/experiments/replay.json and the picture to docs/images/replay.png.
+What a method learnt is kept in the output folder, so that a run that was stopped goes on with the next method. With
+--write, the figures go to docs/experiments/replay.json and the picture to docs/images/replay.png.
 """
 
 from __future__ import annotations
@@ -94,17 +95,22 @@ def picture(curves: dict[str, dict[str, Any]]) -> Figure:
 def main() -> None:
     """Train with each method, print, and write on request."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num-steps", type=int, default=200_000)
+    parser.add_argument("--num-steps", type=int, default=64_000)
     parser.add_argument("--num-seeds", type=int, default=3, choices=STUDENT_T)
-    parser.add_argument("--num-points", type=int, default=20)
+    parser.add_argument("--num-points", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("runs/replay"))
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     path = ROOT / "docs" / "experiments" / "replay.json"
     curves: dict[str, dict[str, Any]] = {}
+    sizes = arguments.num_steps, arguments.num_seeds, arguments.num_points
     for name, method in METHODS.items():
-        curves[name] = learn(method, arguments.num_steps, arguments.num_seeds, arguments.num_points, name)
+        kept = arguments.output / f"{name}_{'_'.join(map(str, sizes))}.json"
+        if not kept.exists():
+            write_atomically(kept, json.dumps(learn(method, *sizes, name)))
+        curves[name] = json.loads(kept.read_text(encoding="utf-8"))
     table = Table(title=f"validation return, {arguments.num_seeds} seeds, 95 % intervals")
     table.add_column("")
     shares = (0.25, 0.5, 0.75, 1.0)
