@@ -1,0 +1,217 @@
+"""What a replay is made of: rings of transitions, and the pure functions that write, read and draw.
+
+Every environment of every teacher fills a column of its own, one slot per step, so that a transition and the one that
+follows it are neighbours. Each observation is therefore stored once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from raptor.limits import ascending, at_least, between, limits, positive
+from raptor.rl.sum_tree import find_leaves
+
+PRIORITIES = (1e-30, 1e30)
+"""Bounds on stored priorities: above zero, and so that no sum overflows."""
+
+TERMINATED = -1
+"""Stands in `Storage.following` where nothing follows."""
+
+
+@dataclasses.dataclass(frozen=True)
+@limits(
+    capacity=between(1, 1e9),  # rows are numbered in int32
+    n_step=at_least(1),
+    alpha=between(0, 1),
+    beta=ascending(between(0, 1)),
+    epsilon=positive,
+)
+class ReplayConfig:
+    """What is kept and how it is drawn."""
+
+    kind: Literal["uniform", "prioritised"] = "uniform"  # every transition as likely, or by the error of the critics
+    capacity: int = 1_000_000  # transitions per teacher, over all its environments
+    n_step: int = 1  # rewards that are summed before the value of the observation reached is taken
+    alpha: float = 0.6  # prioritised: 0 draws uniformly, 1 in proportion to the error
+    beta: tuple[float, float] = (0.4, 1.0)  # prioritised: exponent of the importance weights, first and last
+    epsilon: float = 1e-6  # prioritised: added to the error, so that every transition can be drawn
+    precision: Literal["float32", "float16"] = "float32"  # of the stored observations
+
+
+class Transitions(NamedTuple):
+    """B transitions of each of T teachers."""
+
+    observation: Tensor  # (T, B, O)
+    action: Tensor  # (T, B, A)
+    reward: Tensor  # (T, B) discounted sum over the window of at most n steps
+    next_observation: Tensor  # (T, B, O) where the window ended; of no meaning where `discount` is 0
+    discount: Tensor  # (T, B) factor on the value of `next_observation`: gamma^steps, or 0 after a termination
+
+
+class Batch(NamedTuple):
+    """B transitions of each of T teachers, as drawn."""
+
+    observation: Tensor  # (T, B, O)
+    action: Tensor  # (T, B, A)
+    reward: Tensor  # (T, B) discounted sum over the window of at most n steps
+    next_observation: Tensor  # (T, B, O) where the window ended; of no meaning where `discount` is 0
+    discount: Tensor  # (T, B) factor on the value of `next_observation`: gamma^steps, or 0 after a termination
+    weight: Tensor  # (T, B) importance weights, at most 1
+    index: Tensor  # type: ignore[assignment]  # (T, B) int64 place in the replay of the teacher, for `update_priorities`
+
+
+class Storage(NamedTuple):
+    """The rings: S slots per column, of which the one at the cursor is the next to be filled.
+
+    A transition's place is its column's number times S plus its slot. Rows of `observation` are these places, then F
+    rows per column for the final observations of truncated episodes.
+    """
+
+    observation: Tensor  # (T, E S + E F, O)
+    action: Tensor  # (T, E S, A)
+    reward: Tensor  # (T, E S)
+    following: Tensor  # (T, E S) int32; row of `observation` that the transition led to, or TERMINATED
+    truncations: Tensor  # (T, E) int64; how many there were
+    cursor: Tensor  # () int64
+    filled: Tensor  # () int64; transitions per column, at most S - 1
+
+
+class Sizes(NamedTuple):
+    """Extents of the tensors."""
+
+    teachers: int
+    environments: int
+    slots: int
+    finals: int  # rows for final observations per column
+    observation: int
+    action: int
+
+
+def sizes_of(
+    config: ReplayConfig, num_teachers: int, num_envs: int, observation_dim: int, action_dim: int, episode_steps: int
+) -> Sizes:
+    """The extents that such a replay has."""
+    slots = -(-config.capacity // num_envs) + 1
+    return Sizes(num_teachers, num_envs, slots, slots // episode_steps + 2, observation_dim, action_dim)
+
+
+def layout_of(config: ReplayConfig, sizes: Sizes) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and type of each tensor of the storage."""
+    teachers, places = sizes.teachers, sizes.environments * sizes.slots
+    return {
+        "observation": (
+            (teachers, places + sizes.environments * sizes.finals, sizes.observation),
+            torch.float16 if config.precision == "float16" else torch.float32,
+        ),
+        "action": ((teachers, places, sizes.action), torch.float32),
+        "reward": ((teachers, places), torch.float32),
+        "following": ((teachers, places), torch.int32),
+        "truncations": ((teachers, sizes.environments), torch.int64),
+        "cursor": ((), torch.int64),
+        "filled": ((), torch.int64),
+    }
+
+
+def slots_of(storage: Storage) -> int:
+    """S."""
+    return storage.action.shape[1] // storage.truncations.shape[1]
+
+
+def write_places(storage: Storage) -> tuple[Tensor, Tensor]:
+    """Place (E,) at the cursor of each column, and the one after it, which is to hold the upcoming observation."""
+    slots = slots_of(storage)
+    first = slots * torch.arange(storage.truncations.shape[1], device=storage.cursor.device)
+    return first + storage.cursor, first + (storage.cursor + 1) % slots
+
+
+def write(
+    storage: Storage,
+    observation: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    next_observation: Tensor,
+) -> None:
+    """Fill the slot at the cursor of every column, in place, and move on; shapes as in `Replay.add`."""
+    places, envs = storage.action.shape[1], storage.truncations.shape[1]
+    finals = storage.observation.shape[1] // envs - slots_of(storage)
+    here, upcoming = write_places(storage)
+    cut = truncated & ~terminated
+    final = places + finals * torch.arange(envs, device=here.device) + storage.truncations % finals
+    row = torch.where(cut, final, upcoming)
+    rows = torch.cat([here.expand_as(row), row], dim=1)
+    observations = torch.cat([observation, next_observation], dim=1)
+    if storage.observation.dtype == torch.float16:
+        largest = torch.finfo(torch.float16).max
+        observations = observations.clamp(-largest, largest).to(torch.float16)
+    # The compiler writes `index_put_` in place; of what other writes change it makes a copy first.
+    teacher = torch.arange(row.shape[0], device=here.device).unsqueeze(-1)
+    storage.observation.index_put_((teacher, rows), observations)
+    storage.action.index_put_((teacher, here), action)
+    storage.reward.index_put_((teacher, here), reward)
+    storage.following.index_put_((teacher, here), torch.where(terminated, TERMINATED, row).to(torch.int32))
+    storage.truncations.add_(cut.to(torch.int64))
+    storage.filled.copy_((storage.filled + 1).clamp(max=slots_of(storage) - 1))
+    storage.cursor.copy_((storage.cursor + 1) % slots_of(storage))
+
+
+def read(storage: Storage, index: Tensor, n_step: int, gamma: float) -> Transitions:
+    """The transitions at `index` (T, B), each the start of a window of at most `n_step` steps.
+
+    A window ends, inclusively, with a termination, a truncation or the newest transition of the column.
+    """
+    places = storage.action.shape[1]
+    teacher = torch.arange(index.shape[0], device=index.device).unsqueeze(-1)
+    reward = storage.reward[teacher, index]
+    row = storage.following[teacher, index].long()
+    discount = torch.full_like(reward, gamma)
+    for step in range(1, n_step):
+        going = (row >= 0) & (row < places) & (row % slots_of(storage) != storage.cursor)
+        at = torch.where(going, row, index)
+        reward = torch.where(going, reward + gamma**step * storage.reward[teacher, at], reward)
+        row = torch.where(going, storage.following[teacher, at].long(), row)
+        discount = torch.where(going, gamma ** (step + 1), discount)
+    return Transitions(
+        observation=storage.observation[teacher, index].float(),
+        action=storage.action[teacher, index],
+        reward=reward,
+        next_observation=storage.observation[teacher, row.clamp(min=0)].float(),
+        discount=torch.where(row == TERMINATED, 0.0, discount),
+    )
+
+
+def draw_uniform(storage: Storage, uniform: Tensor) -> Tensor:
+    """Places (T, B) of transitions, each as likely as any other, from numbers in [0, 1) (T, B), float64."""
+    slots, envs = slots_of(storage), storage.truncations.shape[1]
+    column = (uniform * envs).long().clamp(max=envs - 1)
+    oldest_first = ((uniform * envs - column) * storage.filled).long()
+    slot = storage.cursor - storage.filled + torch.minimum(oldest_first, storage.filled - 1).clamp(min=0)
+    return column * slots + torch.where(slot < 0, slot + slots, slot)
+
+
+def draw_prioritised(levels: Sequence[Tensor], uniform: Tensor) -> Tensor:
+    """Places (T, B) in proportion to priority, one in each of B equal parts of the total (Schaul et al. 2016, B.2.1).
+
+    Args:
+        levels: of the sum tree.
+        uniform: numbers in [0, 1) (T, B), float64.
+    """
+    num = uniform.shape[-1]
+    total = levels[-1].sum(-1, keepdim=True).to(uniform.dtype)
+    mass = (torch.arange(num, device=uniform.device) + uniform) * (total / num)
+    return find_leaves(levels, mass)
+
+
+def importance_weights(priority: Tensor, beta: Tensor) -> Tensor:
+    """(N P)^-beta over its largest in the batch of each teacher (T, B), in which N and the total cancel out.
+
+    Source: Schaul et al. 2016, section 3.4.
+    """
+    priority = priority.clamp(min=PRIORITIES[0])
+    return (priority.amin(-1, keepdim=True) / priority) ** beta
