@@ -146,7 +146,7 @@ def test_the_plan_is_told_in_words() -> None:
     ("overrides", "at_once", "sentence"),
     [
         (["memory_gib=0.1"], 1, "1 teachers of .* GiB each .* do not fit into 0.1 GiB: lower apg.num_envs or"),
-        (["algorithm=sac", "memory_gib=0.7"], 1, "lower sac.replay.capacity or shard_size, or raise memory_gib"),
+        (["algorithm=sac", "memory_gib=0.61"], 1, "lower sac.replay.capacity or shard_size, or raise memory_gib"),
         (["memory_gib=1", "shard_size=100000"], 1, "100000 teachers of .* do not fit into 1 GiB"),
         (["memory_gib=4"], 8, "into 0.5 GiB: lower apg.num_envs, engine.num_workers or shard_size"),
     ],
