@@ -103,7 +103,7 @@ def peer(config: SACConfig, device: torch.device) -> Work | None:
     except ImportError:
         return None
 
-    class Stub(gymnasium.Env[Any, Any]):
+    class NoiseEnv(gymnasium.Env[Any, Any]):
         """Noise to learn from."""
 
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (OBSERVATION_DIM,), np.float32)
@@ -121,7 +121,7 @@ def peer(config: SACConfig, device: torch.device) -> Work | None:
 
     model = stable_baselines3.SAC(
         "MlpPolicy",
-        Stub(),
+        NoiseEnv(),
         batch_size=config.batch_size,
         policy_kwargs={"net_arch": {"pi": list(config.actor_widths), "qf": list(config.critic_widths)}},
         train_freq=NUM_SEEN,

@@ -99,7 +99,7 @@ def test_what_cannot_be_written_is_named(config, tmp_path, reports):
 
 
 def test_a_task_cannot_write_outside_its_folder_nor_its_own_result(tmp_path, reports):
-    for name in ("../a", "/tmp/a", "", "result.json"):
+    for name in ("../a", "/a", "", "result.json"):
 
         def work(task, workplace, name=name):
             workplace.write(name, b"")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from raptor.config import differences, load_config, to_yaml
 from raptor.devices import find_device
-from raptor.errors import UserError
 from raptor.training.direct import DirectLearner
 from raptor.training.host import memory_explained
 from raptor.training.progress import ProgressFunction, stop_on_signal
@@ -55,11 +54,8 @@ def train_direct(
         seed=config.seed if seed is None else seed,
         device=config.device if device is None else device,
     )
-    if stored is not None and (changed := differences(stored, config)):
-        raise UserError(
-            f"the run in {folder.path} was begun with other settings: {', '.join(changed)}; "
-            "resume it without them, or choose another output folder"
-        )
+    if stored is not None:
+        folder.refuse_changes(differences(stored, config))
     folder.checkpoints.keep = config.keep_checkpoints
     find_device(config.device)
     with memory_explained(f"batch_size {config.batch_size}"):

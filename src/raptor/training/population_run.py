@@ -63,7 +63,7 @@ class PreTrainSummary:
     mean_return: float
     worst_return: float
     share_terminated: float
-    wall_clock_s: float
+    wall_clock_s: float  # of this session
     env_steps: int  # over all teachers and attempts
     diverged: int  # flights that were begun anew because they left their bounds
     skipped: int  # updates of single teachers that came to nothing because they were not finite
@@ -78,7 +78,6 @@ class _Candidate:
 
     record: dict[str, Any]
     layers: list[torch.Tensor]  # of one network
-    attempt: int
 
 
 class PopulationRun:
@@ -113,6 +112,7 @@ class PopulationRun:
         self.returns: dict[str, float] = {}
         self.attempt = 0
         self.shards: dict[str, list[int]] = {}
+        self.before = 0  # teachers of this attempt that an earlier session finished
         self.begun: tuple[float, float] | None = None  # teachers done and seconds, at an attempt's first report
 
     def run(self) -> PreTrainSummary:
@@ -123,9 +123,10 @@ class PopulationRun:
         self.folder.log(self.cut.describe())
         for attempt in range(self.config.max_attempts):
             self.attempt = attempt
-            self.shards = self._cut(waiting)
+            self.shards = self._cut(waiting, attempt)
             tasks = {name: self._task(members) for name, members in self.shards.items()}
             self.standing, self.returns, self.begun = {}, {}, None
+            self.before = sum(len(members) for name, members in self.shards.items() if self._is_finished(name))
             done = self.engine.run(train_shard, tasks, self.folder.path / SHARDS, self._note, self.stop)
             if len(done) < len(tasks):
                 return self._summarise(best, results, finished=False)
@@ -142,11 +143,11 @@ class PopulationRun:
     def _is_weak(self, record: Mapping[str, Any]) -> bool:
         return not record["validation_return"] >= max(self.config.solved_return, self.config.retrain_below)
 
-    def _cut(self, members: Sequence[int]) -> dict[str, list[int]]:
+    def _cut(self, members: Sequence[int], attempt: int) -> dict[str, list[int]]:
         """Shards of nearly equal size, by name."""
         num = math.ceil(len(members) / self.cut.shard_size)
         bounds = [round(i * len(members) / num) for i in range(num + 1)]
-        return {f"{self.attempt}-{i:04d}": list(members[bounds[i] : bounds[i + 1]]) for i in range(num)}
+        return {f"{attempt}-{i:04d}": list(members[bounds[i] : bounds[i + 1]]) for i in range(num)}
 
     def _task(self, members: Sequence[int]) -> dict[str, Any]:
         return {
@@ -183,7 +184,7 @@ class PopulationRun:
             record["solved"] = record["validation_return"] >= self.config.solved_return
             before = best.get(member)
             if before is None or record["validation_return"] > before.record["validation_return"]:
-                best[member] = _Candidate(record, [tensor[place] for tensor in layers], self.attempt)
+                best[member] = _Candidate(record, [tensor[place] for tensor in layers])
             else:
                 before.record["attempts"] = self.attempt + 1
 
@@ -216,9 +217,9 @@ class PopulationRun:
         if self.progress is None:
             return
         total = sum(len(members) for members in self.shards.values())
-        finished = {name for name in self.shards if name not in self.standing and self._is_finished(name)}
-        done = float(sum(len(self.shards[name]) for name in finished))
-        done += sum(v["num_teachers"] * v["round"] / max(v["num_rounds"], 1) for v in self.standing.values())
+        done = self.before + sum(
+            v["num_teachers"] * v["round"] / max(v["num_rounds"], 1) for v in self.standing.values()
+        )
         elapsed = self.clock.elapsed_s
         self.begun = self.begun or (done, elapsed)
         duration = max(elapsed - self.begun[1], 1e-9)
@@ -266,9 +267,8 @@ class PopulationRun:
 
     def _curves(self) -> list[dict[str, Any]]:
         """The learning curves of the first attempt, shard by shard."""
-        self.attempt = 0
         curves = []
-        for name, members in self._cut(range(len(self.quadrotors))).items():
+        for name, members in self._cut(range(len(self.quadrotors)), attempt=0).items():
             path = self.folder.path / SHARDS / name / CURVE
             try:
                 curves.append({"teachers": members, "points": json.loads(path.read_text(encoding="utf-8"))})

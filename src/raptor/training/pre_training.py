@@ -77,11 +77,8 @@ def pre_train(
     _refuse_foreign(folder)
     stored = load_pre_train_config(output) if going_on else None
     config = stored or PreTrainConfig() if config is None else config
-    if stored is not None and (changed := _differences(stored, config)):
-        raise UserError(
-            f"the run in {folder.path} was begun with other settings: {', '.join(changed)}; "
-            "resume it without them, or choose another output folder"
-        )
+    if stored is not None:
+        folder.refuse_changes(_differences(stored, config))
     find_device(config.device)
     begun = going_on and any((folder.path / name).exists() for name in (PLAN, SHARDS))
     before = _read_plan(folder) if begun else None

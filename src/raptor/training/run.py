@@ -80,6 +80,21 @@ class RunFolder:
             )
         return holds and resume
 
+    def refuse_changes(self, changed: Sequence[str]) -> None:
+        """Refuse to go on with settings other than the run began with.
+
+        Args:
+            changed: each setting that differs, as `raptor.config.differences` tells it; none is no problem.
+
+        Raises:
+            UserError: names them.
+        """
+        if changed:
+            raise UserError(
+                f"the run in {self.path} was begun with other settings: {', '.join(changed)}; "
+                "resume it without them, or choose another output folder"
+            )
+
     def open(self, config: str, resume: bool = False, overwrite: bool = False) -> None:
         """Take hold of the folder.
 
