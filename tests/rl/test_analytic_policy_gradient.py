@@ -5,11 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from raptor.environments.episode import begin_episode, draw_noise
+from raptor.environments.episode import advance, begin_episode, draw_noise, observe_as_teacher
 from raptor.nn.policy import PolicyParameters, RaptorPolicy
+from raptor.nn.stacked_mlp import Layer, forward, initial_layers
 from raptor.quadrotor import sample_quadrotors
+from raptor.quadrotor.state import component_major
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.flight import Flight
+from raptor.rl.guide import TeacherGuide
 from raptor.rl.objective import Objective, step_cost
 from raptor.tasks import Lissajous, References, Sensing, Task
 
@@ -51,6 +54,52 @@ def test_the_adjoint_walk_gives_the_gradient_that_autograd_gives(method):
     for ours, theirs in zip(gradient, expected, strict=True):
         assert theirs.norm() > 0
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+class Nagging:
+    """A guide that wants the same action everywhere."""
+
+    def __init__(self, action, weight):
+        self.action, self.weight = action, torch.tensor(weight, dtype=action.dtype)
+
+    def labels(self, quadrotors, episodes):
+        return [component_major(self.action.expand(len(quadrotors), 4)) for _ in episodes]
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_guide_adds_the_gradient_of_the_squared_difference_from_its_actions(compile):
+    parameters, quadrotors, episode, memory, noise = flight(num=4, steps=3)
+    wanted = torch.tensor([0.3, -0.2, 0.1, 0.5], dtype=torch.float64)
+    segment_gradient = SegmentGradient(TASK, BOXED, compile=compile)
+    inputs = (parameters, quadrotors, episode, memory, noise)
+    plain, _ = segment_gradient(*inputs)
+    guided, segment = segment_gradient(*inputs, guide=Nagging(wanted, 0.7))
+    unchanged, _ = segment_gradient(*inputs, guide=Nagging(wanted, 0.0))
+    leaves = PolicyParameters(*(p.clone().requires_grad_() for p in parameters))
+    moved, total = Flight.begin(episode, memory), 0.0
+    eager = SegmentGradient(TASK, BOXED, compile=False)
+    for n in noise:
+        action, _ = eager._act(leaves, quadrotors, episode, moved)
+        moved, _, _ = eager._step(leaves, quadrotors, episode, moved, n)
+        total = total + 0.7 * ((action - wanted) ** 2).mean(-1).sum()
+    expected = torch.autograd.grad(total / segment.cost.numel(), leaves)
+    for with_guide, without, same, added in zip(guided, plain, unchanged, expected, strict=True):
+        assert added.norm() > 0
+        torch.testing.assert_close(with_guide - without, added, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(same, without, rtol=1e-12, atol=1e-14)
+
+
+def test_teachers_guide_their_own_vehicles():
+    _, quadrotors, episode, _, noise = flight(num=6)
+    layers = initial_layers(3, (26, 8, 4), torch.Generator().manual_seed(0), torch.float64)
+    later, _ = advance(TASK, quadrotors, episode, torch.zeros(6, 4, dtype=torch.float64), noise[0])
+    labels = TeacherGuide(layers, compile=False).labels(quadrotors, [episode, later])
+    for label, seen in zip(labels, (episode, later), strict=True):
+        observation = observe_as_teacher(quadrotors, seen)
+        for i in range(6):
+            own = tuple(Layer(*(tensor[i // 2 : i // 2 + 1] for tensor in layer)) for layer in layers)
+            torch.testing.assert_close(label[i], torch.tanh(forward(own, observation[i][None, None]))[0, 0])
+        assert label.mT.is_contiguous()
 
 
 def test_the_gradient_is_the_slope_of_the_cost():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils import _pytree as pytree
 
 from raptor.errors import UserError
+from raptor.nn import save_policy
 from raptor.training import TrainDirectConfig
 from raptor.training.direct import DirectLearner
 
@@ -243,10 +245,37 @@ def test_validation_asks_for_the_same_whatever_the_training_task_asks_for(tiny: 
             "task.references.way_points={points: [[0.5, 0, 0], [0, 0.5, 0.5]], speed: 1}",
             "task.initial_states.max_position=0.1",
             "task.disturbances.force=2",
-            "task.sensing.observation_delay=[1,2]",
-            "task.sensing.action_delay=[1,1]",
         )
     )
     impaired.update()
     assert impaired.validate(plain.policy, 4)["length"] == expected["length"]
     assert impaired.validate(plain.policy, 4)["return"] == pytest.approx(expected["return"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "impairment", ["task.sensing={position_noise: 0.5, linear_velocity_noise: 0.5}", "task.sensing.action_delay=[2,2]"]
+)
+def test_validation_flies_with_the_sensors_and_motors_that_the_policy_is_to_live_with(
+    tiny: Tiny, impairment: str
+) -> None:
+    plain, impaired = learner(tiny()), learner(tiny(impairment))
+    assert impaired.validate(plain.policy, 4)["return"] != pytest.approx(plain.validate(plain.policy, 4)["return"])
+
+
+def test_vehicles_come_from_the_distribution_that_is_asked_for(tiny: Tiny) -> None:
+    light = learner(tiny("distribution.mass=[0.02,0.03]"))
+    light.update()
+    assert light.quadrotors.mass.max() <= 0.03 < learner(tiny()).quadrotors.mass.max()
+
+
+def test_training_goes_on_from_a_policy_that_is_given(tiny: Tiny, tmp_path: Path) -> None:
+    first = learner(tiny("hidden_dim=8"))
+    save_policy(first.policy, tmp_path / "first.pt", {})
+    onward = learner(tiny("hidden_dim=8", f"initial_policy={tmp_path / 'first.pt'}"), seed=5)
+    for mine, its in zip(onward.policy.parameters(), first.policy.parameters(), strict=True):
+        assert torch.equal(mine, its)
+    onward.update()
+    assert not torch.equal(onward.policy.output_layer.weight, first.policy.output_layer.weight)
+    assert not onward.policy.initial_hidden.requires_grad
+    with pytest.raises(UserError, match="hidden_dim=8, the settings ask for 16"):
+        learner(tiny("hidden_dim=16", f"initial_policy={tmp_path / 'first.pt'}"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from raptor.compilation import FlatFunction, compile_flat
 from raptor.environments.episode import Episode, Noise, Rating
 from raptor.quadrotor.dynamics import Method
-from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import components, from_components
 from raptor.rl.flight import NUM_PHYSICAL, Controller, Flight, Segment, Student, move
 from raptor.rl.objective import Objective, rounded_norm
@@ -28,11 +28,21 @@ from raptor.tasks.task import Task
 Tensors = list[Tensor]
 
 
+class Guide(Protocol):
+    """Who knows what to do: its actions pull at those of the controller."""
+
+    weight: Tensor  # () of the mean squared difference of the actions, beside the cost of a step
+
+    def labels(self, quadrotors: Quadrotors, episodes: Sequence[Episode]) -> Sequence[Tensor]:
+        """What the guide would do in each of these episodes, (..., 4) each in component-major layout."""
+        ...
+
+
 class _Graphs(NamedTuple):
     """One step forward and one backward, each compiled when it is first asked for."""
 
     forward: Callable[[], FlatFunction]
-    backward: Callable[[], FlatFunction]
+    backward: Callable[[bool], FlatFunction]  # whether there is a guide
 
 
 class _Trail(NamedTuple):
@@ -42,7 +52,7 @@ class _Trail(NamedTuple):
     fixed: Tensors
     flights: list[Tensors]  # before each step
     draws: list[Tensors]
-    backward: Callable[[], FlatFunction]
+    backward: Callable[[bool], FlatFunction]
 
 
 def _pull_back(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -100,6 +110,7 @@ class SegmentGradient:
         episode: Episode,
         memory: tuple[Tensor, ...],
         noise: Sequence[Noise],
+        guide: Guide | None = None,
     ) -> tuple[Any, Segment]:
         """Fly one step for each entry of `noise` and differentiate the mean cost.
 
@@ -109,21 +120,35 @@ class SegmentGradient:
             episode: where they stand.
             memory: what the controller remembers.
             noise: what each step consumes.
+            guide: whose actions are to be imitated, in the states that the controller comes to.
 
         Returns:
             Gradient of the mean cost per vehicle and step, nested like the parameters, and what was flown. Where
-            several networks fly, each has the gradient of the mean cost of its own vehicles.
+            several networks fly, each has the gradient of the mean cost of its own vehicles. What a guide adds to the
+            gradient is not among the costs of the segment.
         """
         weights, structure = pytree.tree_flatten(parameters)
         segment, fixed, trail, draws, backward = self._fly(parameters, quadrotors, episode, memory, noise)
-        arrived, step_back = Flight.begin(segment.episode, segment.memory), backward()
+        arrived, step_back = Flight.begin(segment.episode, segment.memory), backward(guide is not None)
         adjoint = [torch.zeros_like(part) for part in arrived.differentiable]
         gradient = [torch.zeros_like(weight) for weight in weights]
-        for before, draw in zip(reversed(trail), reversed(draws), strict=True):
-            outputs = step_back(*fixed, *before, *draw, *gradient, *adjoint)
+        pulls = self._pulls(guide, quadrotors, episode, trail, arrived)
+        for before, draw, pull in zip(reversed(trail), reversed(draws), reversed(pulls), strict=True):
+            outputs = step_back(*fixed, *before, *draw, *pull, *gradient, *adjoint)
             gradient, adjoint = list(outputs[: len(gradient)]), list(outputs[len(gradient) :])
         samples = segment.cost.numel() / self.controller.num_networks(parameters)
         return pytree.tree_unflatten([g / samples for g in gradient], structure), segment
+
+    @staticmethod
+    def _pulls(
+        guide: Guide | None, quadrotors: Quadrotors, episode: Episode, trail: Sequence[Tensors], like: Flight
+    ) -> list[Tensors]:
+        """What each step's way back is given of the guide: labels and their weight, or nothing."""
+        if guide is None:
+            return [[]] * len(trail)
+        structure = pytree.tree_structure(like)
+        episodes = [pytree.tree_unflatten(flight, structure).into(episode) for flight in trail]
+        return [[label, guide.weight] for label in guide.labels(quadrotors, episodes)]
 
     def _fly(
         self,
@@ -189,17 +214,23 @@ class SegmentGradient:
             moved, cost, rating = self._step(parameters, quadrotors, episode, before, noise)
             return [*pytree.tree_leaves(moved), cost, rating.reward, rating.terminated]
 
-        def backward(*tensors: Tensor) -> Tensors:
+        def backward(guided: bool, *tensors: Tensor) -> Tensors:
             (parameters, quadrotors, episode), before, noise, rest = arguments(tensors)
+            pull, rest = (rest[:2], rest[2:]) if guided else ([], rest)
             gradient, adjoint = rest[:num_weights], tuple(rest[num_weights:])
-            return self._step_adjoint(parameters, quadrotors, episode, before, noise, gradient, adjoint)
+            return self._step_adjoint(parameters, quadrotors, episode, before, noise, pull, gradient, adjoint)
 
-        parts = pytree.tree_unflatten(flight, flight_structure).differentiable
+        begun: Flight = pytree.tree_unflatten(flight, flight_structure)
         example = [*fixed, *flight, *draw]
-        adjoint = [*(torch.zeros_like(weight) for weight in fixed[:num_weights]), *parts]
+        adjoint = [*(torch.zeros_like(weight) for weight in fixed[:num_weights]), *begun.differentiable]
+        pull = [begun.previous_action, begun.alive.new_zeros(())]
+
+        def compile_backward(guided: bool) -> FlatFunction:
+            given = [*example, *(pull if guided else []), *adjoint]
+            return compile_flat(functools.partial(backward, guided), given, self._compile)
+
         self._compiled[key] = _Graphs(
-            functools.cache(lambda: compile_flat(forward, example, self._compile)),
-            functools.cache(lambda: compile_flat(backward, [*example, *adjoint], self._compile)),
+            functools.cache(lambda: compile_flat(forward, example, self._compile)), functools.cache(compile_backward)
         )
         return self._compiled[key]
 
@@ -232,6 +263,7 @@ class SegmentGradient:
         episode: Episode,
         flight: Flight,
         noise: Noise,
+        pull: Sequence[Tensor],
         gradient: Sequence[Tensor],
         adjoint: tuple[Tensor, ...],
     ) -> Tensors:
@@ -248,6 +280,17 @@ class SegmentGradient:
         (action, memory), pull_act = _pull_back(act, parameters, flight.differentiable)
         _, pull_move = _pull_back(move, flight.differentiable, action, memory)
         held, action_adjoint, memory_adjoint = pull_move((torch.ones_like(flight.alive), adjoint))
+        if pull:
+            label, weight = pull
+            share = flight.alive * weight * (2 / NUM_ROTORS)
+            action_adjoint = from_components(
+                [
+                    back + share * (a - wanted)
+                    for back, a, wanted in zip(
+                        components(action_adjoint), components(action), components(label), strict=True
+                    )
+                ]
+            )
         # The weights are shared, so what one vehicle's dynamics send back must be finite before it reaches them.
         action_adjoint = from_components([torch.where(a.isfinite(), a, 0.0) for a in components(action_adjoint)])
         step_gradient, seen = pull_act((action_adjoint, memory_adjoint))

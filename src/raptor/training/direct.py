@@ -14,10 +14,11 @@ from torch.utils import _pytree as pytree
 from raptor.environments.episode import Episode, begin_episode, draw_noise
 from raptor.errors import UserError
 from raptor.limits import at_least, between, limits, not_negative, positive
+from raptor.nn.files import load_policy
 from raptor.nn.policy import RaptorPolicy
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.sampling import Distribution, sample_quadrotors
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum, CurriculumConfig
 from raptor.rl.objective import Objective
@@ -50,10 +51,9 @@ TRAINING_TASK = Task(
     gradient_norm=positive,
     gradient_decay=between(0, 1),
     adjoint_limit=positive,
-    hidden_dim=at_least(1),
 )
-class DirectConfig:
-    """Settings of `raptor train-direct`."""
+class GradientConfig:
+    """Settings of training through the gradient of the simulator."""
 
     num_updates: int = 1200  # steps of the optimiser; the learning rate falls to its end over as many
     batch_size: int = 1024  # vehicles flown at once
@@ -64,8 +64,8 @@ class DirectConfig:
     gradient_norm: float = 0.5  # bound on the norm of the gradient
     gradient_decay: float = 1.0  # factor on each vehicle's adjoint per step backwards
     adjoint_limit: float = 1000.0  # bound on the norm of each vehicle's adjoint
-    hidden_dim: int = 16  # width of both hidden layers of the policy
     method: Method = "midpoint"  # integrator of the training flights
+    distribution: Distribution = Distribution()
     task: Task = TRAINING_TASK
     objective: Objective = Objective()
     curriculum: CurriculumConfig = CurriculumConfig(per="population", window=2048)
@@ -86,7 +86,7 @@ class DirectConfig:
             )
 
 
-class DirectLearner:
+class GradientLearner:
     """Flies a batch of ever new vehicles and improves a policy after each segment.
 
     Every vehicle flies one episode and is then replaced by a newly drawn one; the episodes are staggered, so that each
@@ -94,17 +94,23 @@ class DirectLearner:
 
     Args:
         config: the settings.
-        seed: of the weights, the vehicles and everything else that is drawn.
+        policy: where it begins; improved in place.
+        seed: of the vehicles and everything else that is drawn.
         device: of all tensors.
         compile: False runs eagerly.
     """
 
     def __init__(
-        self, config: DirectConfig, seed: int = 0, device: torch.device | str = "cpu", compile: bool = True
+        self,
+        config: GradientConfig,
+        policy: RaptorPolicy,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        compile: bool = True,
     ) -> None:
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(TRAINING_SEEDS + seed)
-        self.policy = _initial_policy(config.hidden_dim, TRAINING_SEEDS + seed).to(self.device)
+        self.policy = policy.to(self.device)
         self.optimizer = torch.optim.Adam(
             [p for p in self.policy.parameters() if p.requires_grad], lr=config.learning_rate, betas=(0.9, 0.999)
         )
@@ -129,10 +135,13 @@ class DirectLearner:
         return math.ceil(self.config.task.episode_steps / self.config.segment_steps)
 
     def _draw(self, num: int) -> tuple[Quadrotors, Episode]:
-        quadrotors = sample_quadrotors(num, generator=self.generator, device=self.device).component_major()
+        quadrotors = self._sample(num, self.generator)
         if self.curriculum is not None:
             return quadrotors, self.curriculum.begin(quadrotors, self.generator)
         return quadrotors, begin_episode(self.config.task, quadrotors, self.generator)
+
+    def _sample(self, num: int, generator: torch.Generator) -> Quadrotors:
+        return sample_quadrotors(num, None, generator, self.config.distribution, self.device).component_major()
 
     def _learning_rate(self) -> float:
         config = self.config
@@ -206,10 +215,8 @@ class DirectLearner:
         task = _plain(config.task)
         rows = []
         for _ in range(math.ceil(num_episodes / config.batch_size)):
-            quadrotors = sample_quadrotors(config.batch_size, generator=generator, device=self.device).component_major()
+            quadrotors = self._sample(config.batch_size, generator)
             episode = begin_episode(task, quadrotors, generator)
-            still = torch.zeros_like(episode.noise_scale)
-            episode = dataclasses.replace(episode, observation_delay=still, action_delay=still)
             memory: tuple[Tensor, ...] = (policy.initial_hidden_state(config.batch_size),)
             flying = torch.ones_like(quadrotors.mass)
             returns, lengths = torch.zeros_like(flying), torch.zeros_like(flying)
@@ -256,19 +263,55 @@ class DirectLearner:
             self.terminated = state["curriculum"]["terminated"].to(self.device)
 
 
-def _plain(task: Task) -> Task:
-    """What validation draws its episodes from: RAPTOR's starts, half hover and half Langevin walk, no sensor noise.
+@dataclasses.dataclass(frozen=True)
+@limits(hidden_dim=at_least(1))
+class DirectConfig(GradientConfig):
+    """Settings of `raptor train-direct`."""
 
-    Tensors have the shapes that `task` gives them, so that the code compiled for training flies them too.
+    hidden_dim: int = 16  # width of both hidden layers of the policy
+    initial_policy: str | None = None  # name, run folder or file of the policy to begin with; null: drawn by the seed
+
+
+class DirectLearner(GradientLearner):
+    """A `GradientLearner` that begins with a policy of its own.
+
+    Args:
+        config: the settings.
+        seed: of the weights, the vehicles and everything else that is drawn.
+        device: of all tensors.
+        compile: False runs eagerly.
+
+    Raises:
+        UserError: the policy to begin with cannot be read, or has another width.
+    """
+
+    def __init__(
+        self, config: DirectConfig, seed: int = 0, device: torch.device | str = "cpu", compile: bool = True
+    ) -> None:
+        super().__init__(config, _first_policy(config, TRAINING_SEEDS + seed), seed, device, compile)
+
+
+def _plain(task: Task) -> Task:
+    """What validation draws its episodes from: RAPTOR's starts, half hover and half Langevin walk.
+
+    Sensors and delays are those of `task`: a policy that is to live with them is chosen with them.
     """
     references = dataclasses.replace(task.references, langevin_share=0.5, lissajous_share=0.0, way_points_share=0.0)
-    return dataclasses.replace(
-        task,
-        initial_states=InitialStates(),
-        references=references,
-        disturbances=Disturbances(),
-        sensing=dataclasses.replace(task.sensing, noise_scale=(0.0, 0.0)),
-    )
+    return dataclasses.replace(task, initial_states=InitialStates(), references=references, disturbances=Disturbances())
+
+
+def _first_policy(config: DirectConfig, seed: int) -> RaptorPolicy:
+    if config.initial_policy is None:
+        return _initial_policy(config.hidden_dim, seed)
+    policy = load_policy(config.initial_policy)
+    if not isinstance(policy, RaptorPolicy):
+        raise UserError(f"initial_policy must be a recurrent policy that can be trained, got {config.initial_policy}")
+    if policy.hidden_dim != config.hidden_dim:
+        raise UserError(
+            f"initial_policy {config.initial_policy} has hidden_dim={policy.hidden_dim}, the settings ask for "
+            f"{config.hidden_dim}: give the same"
+        )
+    return policy
 
 
 def _initial_policy(hidden_dim: int, seed: int) -> RaptorPolicy:
