@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.environments.episode import begin_episode
 from raptor.evaluation import fly
+from raptor.nn import MLPPolicy, RaptorPolicy
 from raptor.quadrotor import from_axis_angle, platform, sample_quadrotors
 from raptor.tasks import InitialStates, References, Task, Termination
 
@@ -74,18 +75,23 @@ def test_vehicles_do_not_touch_each_other(published, generator):
     assert alone.position_rmse.item() == pytest.approx(together.position_rmse[4].item(), abs=1e-5)
 
 
-def test_a_policy_that_is_called_flies_as_one_that_is_part_of_the_step(published, generator):
+@pytest.mark.parametrize("network", [RaptorPolicy, MLPPolicy])
+def test_a_policy_that_is_called_flies_as_one_that_is_part_of_the_step(network):
+    torch.manual_seed(0)
+    inside = network(hidden_dim=8)
+
     class Called:
-        initial_hidden_state = published.initial_hidden_state
+        initial_hidden_state = inside.initial_hidden_state
 
         def __call__(self, observation, hidden):
-            return published(observation, hidden)
+            return inside(observation, hidden)
 
     quadrotors = sample_quadrotors(5, seed=1)
     flights = [
         fly(policy, Task(), quadrotors, torch.Generator().manual_seed(2), 120, compile=False)
-        for policy in (published, Called())
+        for policy in (inside, Called())
     ]
+    assert flights[0].lengths.unique().numel() > 1
     torch.testing.assert_close(flights[0].returns, flights[1].returns, atol=1e-3, rtol=0)
 
 

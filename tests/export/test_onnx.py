@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 
 from raptor.errors import UserError
 from raptor.export import FORMATS, ExportError, export_onnx, export_policy, verify_onnx
-from raptor.nn import OnnxPolicy, RaptorPolicy, load_policy, policy_card, save_policy
+from raptor.nn import MLPPolicy, OnnxPolicy, RaptorPolicy, load_policy, policy_card, save_policy
 
 
-def random_policy(hidden_dim=16, seed=0):
-    policy = RaptorPolicy(hidden_dim=hidden_dim)
+def random_policy(hidden_dim=16, seed=0, network=RaptorPolicy):
+    policy = network(hidden_dim=hidden_dim)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -147,6 +147,30 @@ def test_an_exported_policy_refuses_what_does_not_fit(exported):
         loaded(torch.zeros(5, 22), torch.zeros(4, 16))
     with pytest.raises(ValueError, match="16 numbers"):
         loaded.set_hidden_state(torch.zeros(5, 17))
+
+
+def test_a_memoryless_policy_is_exported_without_a_hidden_state_and_flies_like_the_original(tmp_path, generator):
+    policy, path = random_policy(hidden_dim=8, network=MLPPolicy), tmp_path / "policy.onnx"
+    assert 0 < export_onnx(policy, path) < 2e-5
+    graph = onnx.load(path).graph
+    assert [port.name for port in (*graph.input, *graph.output)] == ["observation", "action"]
+    loaded = load_policy(path)
+    assert (loaded.observation_dim, loaded.hidden_dim, loaded.action_dim) == (22, 0, 4)
+    assert loaded.card == policy.card
+    for shape in ((), (5,), (3, 5)):
+        observation = torch.randn(*shape, 22, generator=generator)
+        action, hidden = loaded(observation, loaded.initial_hidden_state(*shape))
+        assert hidden.shape == (*shape, 0)
+        torch.testing.assert_close(action, policy(observation)[0], rtol=1e-5, atol=1e-5)
+        loaded.reset()
+        torch.testing.assert_close(loaded.evaluate_step(observation), action)
+        torch.testing.assert_close(loaded.evaluate_step(observation), action)
+
+
+def test_verification_notices_another_memoryless_policy(tmp_path):
+    export_onnx(random_policy(hidden_dim=8, network=MLPPolicy), tmp_path / "policy.onnx")
+    with pytest.raises(ExportError, match="after 1 steps"):
+        verify_onnx(random_policy(hidden_dim=8, seed=1, network=MLPPolicy), tmp_path / "policy.onnx")
 
 
 def test_a_failed_verification_leaves_nothing_new_and_the_old_file_as_it_was(policy, tmp_path):

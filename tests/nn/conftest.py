@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
-from raptor.nn import RaptorPolicy
+from raptor.nn import MLPPolicy, RaptorPolicy
 
 
 @pytest.fixture
@@ -12,8 +14,8 @@ def policy():
     return random_policy()
 
 
-def random_policy(hidden_dim=16, dtype=torch.float32, seed=0):
-    policy = RaptorPolicy(hidden_dim=hidden_dim).to(dtype)
+def random_policy(hidden_dim=16, dtype=torch.float32, seed=0, network=RaptorPolicy):
+    policy = network(hidden_dim=hidden_dim).to(dtype)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -24,3 +26,8 @@ def random_policy(hidden_dim=16, dtype=torch.float32, seed=0):
 @pytest.fixture
 def make_policy():
     return random_policy
+
+
+@pytest.fixture
+def make_mlp():
+    return functools.partial(random_policy, network=MLPPolicy)

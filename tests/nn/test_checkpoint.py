@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from raptor.errors import UserError
-from raptor.nn import RaptorPolicy, load_policy, read_checkpoint, save_policy
+from raptor.nn import MLPPolicy, RaptorPolicy, load_policy, read_checkpoint, save_policy
 from raptor.nn.checkpoint import assemble
 
 
@@ -60,6 +60,34 @@ def test_what_is_saved_comes_back(make_policy, generator, tmp_path, hidden_dim, 
     for ours, theirs in zip(loaded.forward_sequence(observations), policy.forward_sequence(observations), strict=True):
         assert torch.equal(ours, theirs)
     assert os.listdir(path.parent) == ["policy.pt"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_memoryless_policy_comes_back_as_one(make_mlp, generator, tmp_path, dtype):
+    policy = make_mlp(hidden_dim=8, dtype=dtype)
+    save_policy(policy, tmp_path / "policy.pt", {"what": policy.summary})
+    loaded = load_policy(tmp_path / "policy.pt")
+    assert isinstance(loaded, MLPPolicy)
+    assert loaded.card == {"what": policy.summary}
+    observation = torch.randn(5, 22, generator=generator, dtype=dtype)
+    assert torch.equal(loaded(observation)[0], policy(observation)[0])
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_the_kind_of_a_recurrent_policy_goes_without_saying_and_may_be_said(policy, make_mlp, tmp_path):
+    path = tmp_path / "policy.pt"
+    save_policy(policy, path, {})
+    assert read_checkpoint(path)["architecture"] == {"observation_dim": 22, "hidden_dim": 16, "action_dim": 4}
+    torch.save(document_of(policy, architecture=read_checkpoint(path)["architecture"] | {"kind": "gru"}), path)
+    assert torch.equal(load_policy(path).gru.weight_ih_l0, policy.gru.weight_ih_l0)
+    save_policy(make_mlp(), path, {})
+    assert read_checkpoint(path)["architecture"]["kind"] == "mlp"
+
+
+@pytest.mark.parametrize("kind", ["lstm", None, ["mlp"]])
+def test_a_policy_of_an_unknown_kind_is_refused(policy, tmp_path, kind):
+    architecture = {"kind": kind, "observation_dim": 22, "hidden_dim": 16, "action_dim": 4}
+    refused(document_of(policy, architecture=architecture), tmp_path / "a.pt", "kind must be gru or mlp, got")
 
 
 def test_a_loaded_policy_can_be_trained_except_for_its_initial_hidden_state(policy, tmp_path):
@@ -115,7 +143,7 @@ def test_a_policy_that_is_not_finite_is_not_saved(policy, tmp_path):
 def test_only_names_that_can_be_loaded_again_are_written(policy, tmp_path):
     with pytest.raises(UserError, match=r"ends in \.pt, got .*policy\.onnx"):
         save_policy(policy, tmp_path / "policy.onnx", {})
-    with pytest.raises(UserError, match="can only hold a RaptorPolicy, got a Linear"):
+    with pytest.raises(UserError, match="can only hold a RaptorPolicy or an MLPPolicy, got a Linear"):
         save_policy(torch.nn.Linear(2, 2), tmp_path / "policy.pt", {})
 
 
@@ -229,6 +257,8 @@ def test_weights_of_another_architecture_are_refused(policy, make_policy, tmp_pa
     refused(document_of(policy, weights=half), path, r"must all be torch\.float32.*got torch\.float16")
     mixed = weights | {"initial_hidden": torch.zeros(16, dtype=torch.float64)}
     refused(document_of(policy, weights=mixed), path, r"got torch\.float32, torch\.float64")
+    dense = {"kind": "mlp", "observation_dim": 22, "hidden_dim": 16, "action_dim": 4}
+    refused(document_of(policy, architecture=dense), path, "MLPPolicy has no weight initial_hidden")
     sparse = weights | {"output_layer.weight": weights["output_layer.weight"].to_sparse()}
     refused(document_of(policy, weights=sparse), path, r"output_layer\.weight must be a tensor")
 

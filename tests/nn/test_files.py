@@ -76,6 +76,21 @@ def test_a_run_without_validation_gives_its_last_checkpoint_by_number(save, tmp_
     assert policy_card(str(tmp_path)) == {"what": "policy 3"}
 
 
+def test_a_run_of_post_training_gives_its_best_student_or_the_last_epoch_by_number(save, tmp_path):
+    save(tmp_path / "checkpoint_epoch_9.pt", 1)
+    save(tmp_path / "checkpoint_epoch_10.pt", 2)
+    save(tmp_path / "final_student.pt", 3)
+    assert policy_card(tmp_path) == {"what": "policy 2"}
+    save(tmp_path / "best_student.pt", 4)
+    assert policy_card(tmp_path) == {"what": "policy 4"}
+
+
+def test_the_best_of_a_run_comes_before_every_checkpoint_along_the_way(save, tmp_path):
+    save(tmp_path / "checkpoints" / "update_000100.pt", 1)
+    save(tmp_path / "best_student.pt", 2)
+    assert policy_card(tmp_path) == {"what": "policy 2"}
+
+
 def test_a_damaged_best_checkpoint_is_an_error_and_not_silently_another(save, tmp_path):
     save(tmp_path / "checkpoints" / "update_000100.pt", 1)
     (tmp_path / "checkpoints" / "best.pt").write_bytes(b"PK")
@@ -84,7 +99,8 @@ def test_a_damaged_best_checkpoint_is_an_error_and_not_silently_another(save, tm
 
 
 def test_a_folder_without_checkpoints_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"holds neither checkpoints/best\.pt nor"):
+    names = r"best\.pt nor best_student\.pt nor checkpoints/update_\*\.pt nor checkpoint_epoch_\*\.pt"
+    with pytest.raises(UserError, match=rf"holds neither checkpoints/{names}: give the folder"):
         load_policy(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"holds neither checkpoints/best\.pt nor"):

@@ -20,7 +20,8 @@ def export(
 ) -> None:
     """Write a policy in a format that runs without this package, and verify the file against the original.
 
-    The ONNX model takes observation (batch, 22) and hidden (batch, 16) and gives action and next_hidden, for any batch.
+    The ONNX model takes observation (batch, 22) and hidden (batch, 16) and gives action and next_hidden, for any batch;
+    that of a memoryless policy takes observation and gives action.
 
     ```
     raptor export runs/mine                    # writes runs/mine/policy.onnx
@@ -33,7 +34,7 @@ def export(
     loaded = load_policy(policy)
     path = output or default_output(policy, format if format in FORMATS else "out")
     error = export_policy(loaded, path, format)
-    typer.echo(f"wrote {path}, which differs from the policy by at most {error:.1e} over 500 recurrent steps")
+    typer.echo(f"wrote {path}, which differs from the policy by at most {error:.1e} over 500 steps")
 
 
 def card(policy: options.Policy) -> None:

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.environments.carried import CarriedStep
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
+from raptor.nn.mlp_policy import MLPParameters, MLPPolicy, mlp_step
 from raptor.nn.policy import PolicyParameters, RaptorPolicy, policy_step
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major, components, from_components
@@ -138,7 +139,8 @@ def fly(
     Vehicles whose episode is over fly on, but no longer add to return and length.
 
     Args:
-        policy: a `RaptorPolicy`, which is compiled into the step, or any other policy, which is called at each step.
+        policy: a `RaptorPolicy` or an `MLPPolicy`, which is compiled into the step, or any other policy, which is
+            called at each step.
         task: what is asked.
         quadrotors: N vehicles.
         generator: source of randomness, on the device of the vehicles.
@@ -192,15 +194,17 @@ class _Flight(NamedTuple):
     weights: tuple[Tensor, ...]  # of a policy that is part of the step; empty where the action is given
     quadrotors: Quadrotors
     episode: Episode
-    hidden: Any  # (N, H); empty where the action is given
+    hidden: Any  # (N, H); empty where the policy is memoryless or the action is given
     tally: _Tally
 
     @classmethod
     def begin(cls, policy: Policy, quadrotors: Quadrotors, start: Episode) -> _Flight:
         tally = _Tally.begin(quadrotors)
-        if not isinstance(policy, RaptorPolicy):
+        if not isinstance(policy, (RaptorPolicy, MLPPolicy)):
             return cls((), quadrotors, start, (), tally)
-        weights = tuple(weight.detach().to(quadrotors.device).contiguous() for weight in policy.tensors())
+        weights = pytree.tree_map(lambda w: w.detach().to(quadrotors.device).contiguous(), policy.tensors())
+        if isinstance(policy, MLPPolicy):
+            return cls(weights, quadrotors, start, (), tally)
         hidden = policy.initial_hidden_state(len(quadrotors)).to(quadrotors.device)
         return cls(weights, quadrotors, start, hidden.contiguous(), tally)
 
@@ -255,8 +259,7 @@ def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool
         weights, quadrotors, episode, hidden, tally = pytree.tree_unflatten(carried, structure)
         if weights:
             *noise, counted = given
-            action, following = policy_step(PolicyParameters(*weights), observe(episode), hidden)
-            hidden = following.contiguous()
+            action, hidden = _act(weights, observe(episode), hidden)
         else:
             *noise, counted, action = given
         episode, rating = advance(task, quadrotors, episode, action, Noise(*noise))
@@ -264,3 +267,10 @@ def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool
         return pytree.tree_leaves(_Flight(weights, quadrotors, episode, hidden, tally)), []
 
     return CarriedStep(step, compile)
+
+
+def _act(weights: PolicyParameters | MLPParameters, observation: Tensor, hidden: Any) -> tuple[Tensor, Any]:
+    if isinstance(weights, MLPParameters):
+        return mlp_step(weights, observation), hidden
+    action, following = policy_step(weights, observation, hidden)
+    return action, following.contiguous()

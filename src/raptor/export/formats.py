@@ -9,14 +9,14 @@ from types import MappingProxyType
 from raptor.atomic import PathLike
 from raptor.errors import UserError
 from raptor.export.onnx import export_onnx
+from raptor.nn.checkpoint import StudentPolicy
 from raptor.nn.onnx_policy import OnnxPolicy
-from raptor.nn.policy import RaptorPolicy
 
-FORMATS: Mapping[str, Callable[[RaptorPolicy | OnnxPolicy, PathLike], float]] = MappingProxyType({"onnx": export_onnx})
+FORMATS: Mapping[str, Callable[[StudentPolicy | OnnxPolicy, PathLike], float]] = MappingProxyType({"onnx": export_onnx})
 """Writes a policy to a file, verifies it, and returns the largest error."""
 
 
-def export_policy(policy: RaptorPolicy | OnnxPolicy, path: PathLike, format: str = "onnx") -> float:
+def export_policy(policy: StudentPolicy | OnnxPolicy, path: PathLike, format: str = "onnx") -> float:
     """Write a policy to `path` and verify what was written against the original.
 
     Args:

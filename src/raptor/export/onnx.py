@@ -1,4 +1,4 @@
-"""Export to ONNX: one step of the policy, its hidden state going in and coming out."""
+"""Export to ONNX: one step of the policy, its hidden state, where it has one, going in and coming out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from raptor.atomic import PathLike, replacing
 from raptor.errors import UserError
 from raptor.nn.cards import plain_card
-from raptor.nn.checkpoint import assemble
+from raptor.nn.checkpoint import StudentPolicy, architecture_of, assemble
+from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.onnx_policy import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
 from raptor.nn.policy import RaptorPolicy
 
@@ -33,7 +34,7 @@ class ExportError(UserError):
     """What was written differs from the policy it was written from."""
 
 
-class _Step(nn.Module):
+class _RecurrentStep(nn.Module):
     """The policy's step in rows of (batch, features), which exports to plain matrix products."""
 
     def __init__(self, policy: RaptorPolicy) -> None:
@@ -52,11 +53,16 @@ class _Step(nn.Module):
         return nn.functional.linear(following, p.output_weight, p.output_bias), following
 
 
-def export_onnx(policy: RaptorPolicy | OnnxPolicy, path: PathLike, tolerance: float = TOLERANCE) -> float:
-    """Write a policy as ONNX and verify the file against torch over 500 recurrent steps.
+def _memoryless_step(policy: MLPPolicy) -> nn.Module:
+    return nn.Sequential(policy.input_layer, nn.ReLU(), policy.middle_layer, nn.ReLU(), policy.output_layer)
+
+
+def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: float = TOLERANCE) -> float:
+    """Write a policy as ONNX and verify the file against torch over 500 steps.
 
     The model takes observation (batch, D) and hidden (batch, H) and gives action (batch, A) and next_hidden (batch, H),
-    in float32, for any batch. Its metadata holds the initial hidden state and the policy's card as JSON.
+    in float32, for any batch; that of a memoryless policy takes observation and gives action. Its metadata holds the
+    initial hidden state and the policy's card as JSON.
 
     Args:
         policy: a policy on any device; it is left as it is.
@@ -75,9 +81,8 @@ def export_onnx(policy: RaptorPolicy | OnnxPolicy, path: PathLike, tolerance: fl
         raise UserError(f"cannot export to {target}: the policy is ONNX already, give the checkpoint it was made from")
     if target.suffix.lower() != ".onnx":
         raise UserError(f"an ONNX file ends in .onnx, got {target}: choose another name")
-    architecture = {name: getattr(policy, name) for name in ("observation_dim", "hidden_dim", "action_dim")}
     weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in policy.state_dict().items()}
-    original = assemble(architecture, weights, f"the policy to be written to {target}")
+    original = assemble(architecture_of(policy), weights, f"the policy to be written to {target}")
     original.card = plain_card(policy.card)
     model = _convert(original)
     with replacing(target) as temporary:
@@ -87,7 +92,7 @@ def export_onnx(policy: RaptorPolicy | OnnxPolicy, path: PathLike, tolerance: fl
 
 @torch.no_grad()
 def verify_onnx(
-    policy: RaptorPolicy,
+    policy: StudentPolicy,
     path: PathLike,
     num_steps: int = 500,
     batch_sizes: Sequence[int] = (1, 7),
@@ -99,7 +104,7 @@ def verify_onnx(
     Args:
         policy: the original, in float32 on the CPU.
         path: the ONNX file.
-        num_steps: recurrent steps.
+        num_steps: how many steps, one after the other.
         batch_sizes: each is flown.
         tolerance: bound on the error / (1 + abs(value)).
         name: what an error calls the file.
@@ -120,33 +125,34 @@ def verify_onnx(
         for t, observation in enumerate(observations):
             action, hidden = policy(observation, hidden)
             exported_action, exported_hidden = exported(observation, exported_hidden)
-            for ours, theirs in ((action, exported_action), (hidden, exported_hidden)):
-                error = (theirs - ours).abs()
-                worst = (error / (1 + ours.abs())).max().item()
-                if not worst <= tolerance:
-                    raise ExportError(
-                        f"{name or path} differs from the policy by {error.max().item():.2g} after {t + 1} steps "
-                        f"(batch {batch_size}, allowed {tolerance:.2g}): please report this with `raptor doctor`"
-                    )
-                largest = max(largest, error.max().item())
+            ours, theirs = torch.cat((action, hidden), -1), torch.cat((exported_action, exported_hidden), -1)
+            error = (theirs - ours).abs()
+            worst = (error / (1 + ours.abs())).max().item()
+            if not worst <= tolerance:
+                raise ExportError(
+                    f"{name or path} differs from the policy by {error.max().item():.2g} after {t + 1} steps "
+                    f"(batch {batch_size}, allowed {tolerance:.2g}): please report this with `raptor doctor`"
+                )
+            largest = max(largest, error.max().item())
     return largest
 
 
-def _convert(policy: RaptorPolicy) -> onnx.ModelProto:
+def _convert(policy: StudentPolicy) -> onnx.ModelProto:
     import onnx
 
-    example = (torch.zeros(2, policy.observation_dim), torch.zeros(2, policy.hidden_dim))
+    step, ports = (_RecurrentStep(policy), 2) if isinstance(policy, RaptorPolicy) else (_memoryless_step(policy), 1)
+    example = (torch.zeros(2, policy.observation_dim), torch.zeros(2, policy.hidden_dim))[:ports]
     batch = torch.export.Dim("batch")
     with _quiet():
         program = torch.onnx.export(
-            _Step(policy).eval(),
+            step.eval(),
             example,
             dynamo=True,
             external_data=False,
             opset_version=OPSET,
-            input_names=INPUTS,
-            output_names=OUTPUTS,
-            dynamic_shapes=({0: batch}, {0: batch}),
+            input_names=INPUTS[:ports],
+            output_names=OUTPUTS[:ports],
+            dynamic_shapes=({0: batch},) * ports,
             verbose=False,
         )
     assert program is not None
@@ -154,7 +160,7 @@ def _convert(policy: RaptorPolicy) -> onnx.ModelProto:
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]  # where the exporter found it, paths of this machine among it
-    metadata = {INITIAL_HIDDEN_STATE: json.dumps(policy.initial_hidden.tolist()), CARD: json.dumps(policy.card)}
+    metadata = {INITIAL_HIDDEN_STATE: json.dumps(policy.initial_hidden_state().tolist()), CARD: json.dumps(policy.card)}
     onnx.helper.set_model_props(model, metadata)  # in place of the exporter's own
     onnx.checker.check_model(model)
     return model

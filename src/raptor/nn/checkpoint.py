@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,21 +17,26 @@ from torch import Tensor
 from raptor.atomic import PathLike, replacing
 from raptor.errors import UserError
 from raptor.nn.cards import plain_card
+from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
 
 FORMAT = "raptor-policy"
 VERSION = 1
+GRU, MLP = "gru", "mlp"
+StudentPolicy = RaptorPolicy | MLPPolicy
+KINDS: Mapping[str, type[StudentPolicy]] = MappingProxyType({GRU: RaptorPolicy, MLP: MLPPolicy})
+"""The policies that a file can hold, by the `kind` of their architecture; a file that names none holds the first."""
 DIMENSIONS = ("observation_dim", "hidden_dim", "action_dim")
 _LARGEST_DIMENSION = 65536
 
 
 def save_policy(
-    policy: RaptorPolicy, path: PathLike, card: Mapping[str, Any], training: Mapping[str, Any] | None = None
+    policy: StudentPolicy, path: PathLike, card: Mapping[str, Any], training: Mapping[str, Any] | None = None
 ) -> None:
     """Write a policy to `path` (`*.pt`), complete or not at all.
 
     Args:
-        policy: on any device; its weights are written from the CPU, in their own precision.
+        policy: recurrent or memoryless, on any device; its weights are written from the CPU, in their own precision.
         path: the file; its folder is created if it is not there.
         card: what the policy is and how it came about: text, numbers, and lists and groups of these.
         training: state to go on training from: tensors, text, numbers, and nested lists and dictionaries of these.
@@ -42,14 +48,16 @@ def save_policy(
     target = Path(path)
     if target.suffix.lower() != ".pt":
         raise UserError(f"a policy file ends in .pt, got {target}: choose another name")
-    if not isinstance(policy, RaptorPolicy):
-        raise UserError(f"{target} can only hold a RaptorPolicy, got a {type(policy).__name__}: save its original")
+    if not isinstance(policy, StudentPolicy):
+        raise UserError(
+            f"{target} can only hold a RaptorPolicy or an MLPPolicy, got a {type(policy).__name__}: save its original"
+        )
     weights = {name: tensor.detach().cpu().clone() for name, tensor in policy.state_dict().items()}
     _check_finite(weights, f"the policy to be written to {target}")
     document: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": {name: getattr(policy, name) for name in DIMENSIONS},
+        "architecture": architecture_of(policy),
         "weights": weights,
         "card": plain_card(card),
     }
@@ -88,7 +96,7 @@ def read_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> dict[
     return document
 
 
-def read_policy(path: PathLike) -> RaptorPolicy:
+def read_policy(path: PathLike) -> StudentPolicy:
     """Read a policy, its card in `policy.card`, from a file of `save_policy`.
 
     Raises:
@@ -100,35 +108,44 @@ def read_policy(path: PathLike) -> RaptorPolicy:
     return policy
 
 
+def architecture_of(policy: StudentPolicy) -> dict[str, Any]:
+    """What `assemble` builds the policy from, beside its weights; a recurrent policy's kind goes without saying."""
+    kind = {} if isinstance(policy, RaptorPolicy) else {"kind": MLP}
+    return kind | {name: getattr(policy, name) for name in DIMENSIONS}
+
+
 def assemble(
     architecture: Mapping[str, Any],
     weights: Mapping[str, Any],
     source: PathLike,
     names: Mapping[str, str] | None = None,
-) -> RaptorPolicy:
+) -> StudentPolicy:
     """Build a policy from its weights; draws no random numbers.
 
     Args:
-        architecture: observation_dim, hidden_dim, action_dim.
+        architecture: observation_dim, hidden_dim, action_dim, and the kind, one of `KINDS`; gru by default.
         weights: the policy's `state_dict`.
         source: the file, for error messages.
         names: what the file calls a weight, where that differs from the key in `weights`.
 
     Raises:
-        UserError: names the dimension or the weight that is missing, unknown, of the wrong shape or type, or not
-            finite.
+        UserError: names the kind, the dimension or the weight that is missing, unknown, of the wrong shape or type, or
+            not finite.
     """
     names = {} if names is None else names
+    kind = architecture.get("kind", GRU)
+    if kind not in tuple(KINDS):
+        raise UserError(f"kind must be {' or '.join(KINDS)}, got {kind!r} ({source}): try a newer raptor-python")
     for name in DIMENSIONS:
         size = architecture.get(name)
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _LARGEST_DIMENSION:
             raise UserError(f"{name} must be a whole number from 1 to {_LARGEST_DIMENSION}, got {size!r} ({source})")
     with torch.device("meta"):  # shapes only: no memory, no random numbers
-        policy = RaptorPolicy(*(architecture[name] for name in DIMENSIONS))
+        policy = KINDS[kind](*(architecture[name] for name in DIMENSIONS))
     expected = policy.state_dict()
     for key in weights:
         if key not in expected:
-            raise UserError(f"{source} holds another architecture: a RaptorPolicy has no weight {key}")
+            raise UserError(f"{source} holds another architecture: {type(policy).__name__} has no weight {key}")
     for key, like in expected.items():
         name = names.get(key, key)
         if key not in weights:

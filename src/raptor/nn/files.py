@@ -16,7 +16,7 @@ from raptor.atomic import PathLike
 from raptor.devices import find_device
 from raptor.errors import UserError
 from raptor.nn.cards import PUBLISHED_CARD
-from raptor.nn.checkpoint import read_checkpoint, read_policy, save_policy
+from raptor.nn.checkpoint import StudentPolicy, read_checkpoint, read_policy, save_policy
 from raptor.nn.onnx_policy import OnnxPolicy
 from raptor.nn.policy import RaptorPolicy
 from raptor.nn.rl_tools import read_rl_tools
@@ -32,17 +32,22 @@ PACKAGED = ("default", "large")
 POLICY_NAMES = (PUBLISHED, *PACKAGED)
 """The policies that need no file."""
 
+_BEST = ("checkpoints/best.pt", "best_student.pt")
+_NUMBERED = ("checkpoints/update_*.pt", "checkpoint_epoch_*.pt")
+"""The policies of a run: of train-direct, of post-train."""
+
 _SOURCES = f"{', '.join(POLICY_NAMES)}, the folder of a run, or a .pt, .h5 or .onnx file"
 
 
-def load_policy(source: PathLike, device: torch.device | str = "cpu") -> RaptorPolicy | OnnxPolicy:
+def load_policy(source: PathLike, device: torch.device | str = "cpu") -> StudentPolicy | OnnxPolicy:
     """Load a policy from wherever it is; nothing in a file is executed.
 
     Args:
         source: one of
             "published", the policy that was published with RAPTOR, from the package foundation-policy;
             "default" or "large", the policies that come with this package;
-            the folder of a run, which gives its checkpoints/best.pt, or its last checkpoints/update_*.pt;
+            the folder of a run, which gives its checkpoints/best.pt, or its last checkpoints/update_*.pt; for that of
+            raptor post-train it is best_student.pt, or its last checkpoint_epoch_*.pt;
             a file of `save_policy` (.pt), an rl-tools checkpoint (.h5), or an exported policy (.onnx).
             A name in text comes before a file of that name: write ./default, or give a Path, for a folder of that name.
         device: of the weights. An ONNX file runs on the CPU and answers on the device of the observation.
@@ -54,6 +59,7 @@ def load_policy(source: PathLike, device: torch.device | str = "cpu") -> RaptorP
         UserError: the source does not exist or cannot be used; names the file, the field and the value.
     """
     find_device(device)
+    policy: StudentPolicy
     if isinstance(source, str) and source == PUBLISHED:
         policy = _read_published()
     elif isinstance(source, str) and source in PACKAGED:
@@ -91,7 +97,7 @@ def _read_published() -> RaptorPolicy:
     return policy
 
 
-def _read_packaged(name: str) -> RaptorPolicy:
+def _read_packaged(name: str) -> StudentPolicy:
     file = POLICIES / f"{name}.pt"
     if not file.is_file():
         raise UserError(
@@ -120,21 +126,19 @@ def _find(source: PathLike) -> Path:
 
 def _checkpoint_of(run: Path) -> Path:
     """The best checkpoint of a run, or its last."""
-    folder = run / "checkpoints"
-    best = folder / "best.pt"
-    if best.exists():
-        return best
-    updates = {
+    for best in _BEST:
+        if (run / best).exists():
+            return run / best
+    numbered = {
         int(match[1]): file
-        for file in folder.glob("update_*.pt")
-        if (match := re.fullmatch(r"update_([0-9]+)\.pt", file.name))
+        for pattern in _NUMBERED
+        for file in run.glob(pattern)
+        if (match := re.fullmatch(r"[a-z_]+_([0-9]+)\.pt", file.name))
     }
-    if not updates:
-        raise UserError(
-            f"{run} holds neither checkpoints/best.pt nor checkpoints/update_*.pt: give the folder of a run that has "
-            f"written a checkpoint"
-        )
-    return updates[max(updates)]
+    if not numbered:
+        names = " nor ".join((*_BEST, *_NUMBERED))
+        raise UserError(f"{run} holds neither {names}: give the folder of a run that has written a checkpoint")
+    return numbered[max(numbered)]
 
 
 def _suggestion(source: PathLike) -> str:

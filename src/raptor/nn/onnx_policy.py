@@ -13,18 +13,21 @@ from raptor.atomic import PathLike
 from raptor.errors import UserError
 from raptor.nn.policy import Stepwise, check_step
 
-INPUTS = ("observation", "hidden")
-OUTPUTS = ("action", "next_hidden")
+INPUTS: tuple[str, ...] = ("observation", "hidden")
+OUTPUTS: tuple[str, ...] = ("action", "next_hidden")
+"""What a recurrent policy connects; a memoryless one has the first of each."""
+
 INITIAL_HIDDEN_STATE = "initial_hidden_state"
 CARD = "card"
 
 
 class OnnxPolicy(Stepwise):
-    """A recurrent policy in an ONNX file, run by onnxruntime on the CPU; offers what evaluation asks of `RaptorPolicy`.
+    """A policy in an ONNX file, run by onnxruntime on the CPU; offers what evaluation asks of `RaptorPolicy`.
 
     The file has the inputs observation (batch, D) and hidden (batch, H) and the outputs action (batch, A) and
-    next_hidden (batch, H), with a dynamic batch. Its metadata may hold the initial hidden state, which is zero
-    otherwise, and a card, both as JSON.
+    next_hidden (batch, H), with a dynamic batch; that of a memoryless policy has neither hidden nor next_hidden, and
+    `hidden_dim` is then 0. Its metadata may hold the initial hidden state, which is zero otherwise, and a card, both as
+    JSON.
 
     Args:
         path: the file.
@@ -46,6 +49,9 @@ class OnnxPolicy(Stepwise):
             self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
             raise UserError(f"{path} is truncated, damaged or no ONNX file: {_first_line(error)}") from error
+        self._inputs, self._outputs = INPUTS, OUTPUTS
+        if len(self._session.get_inputs()) == 1:
+            self._inputs, self._outputs = INPUTS[:1], OUTPUTS[:1]
         self.observation_dim, self.hidden_dim, self.action_dim = self._dimensions(path)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.initial_hidden = self._initial_hidden(metadata, path).to(device)
@@ -66,9 +72,11 @@ class OnnxPolicy(Stepwise):
         shape = observation.shape[:-1]
         if hidden is None:
             hidden = self.initial_hidden_state(*shape)
-        inputs = (observation.reshape(-1, self.observation_dim), hidden.reshape(-1, self.hidden_dim))
+        batch = shape.numel()
+        inputs = (observation.reshape(batch, self.observation_dim), hidden.reshape(batch, self.hidden_dim))
         arrays = [tensor.detach().to("cpu", torch.float32).contiguous().numpy() for tensor in inputs]
-        action, following = self._session.run(OUTPUTS, dict(zip(INPUTS, arrays, strict=True)))
+        outputs = self._session.run(self._outputs, dict(zip(self._inputs, arrays, strict=False)))
+        action, following = (*outputs, arrays[1])[:2]  # without a memory, what was given comes back
         return (
             torch.from_numpy(action).to(observation).reshape(*shape, self.action_dim),
             torch.from_numpy(following).to(observation).reshape(*shape, self.hidden_dim),
@@ -80,10 +88,10 @@ class OnnxPolicy(Stepwise):
 
     def _dimensions(self, path: PathLike) -> tuple[int, int, int]:
         ports = {port.name: port for port in (*self._session.get_inputs(), *self._session.get_outputs())}
-        if set(ports) != {*INPUTS, *OUTPUTS}:
+        if set(ports) != {*self._inputs, *self._outputs}:
             raise UserError(
                 f"{path} holds another architecture: it connects {', '.join(ports)}, a policy's file connects "
-                f"{', '.join((*INPUTS, *OUTPUTS))}"
+                f"{', '.join((*INPUTS, *OUTPUTS))}, or {INPUTS[0]} and {OUTPUTS[0]} alone"
             )
         for name, port in ports.items():
             batch, *sizes = port.shape or [None]
@@ -97,10 +105,11 @@ class OnnxPolicy(Stepwise):
                     f"{name} must be tensor(float) of shape (any batch, a number), got {port.type} of shape "
                     f"{port.shape} ({path}): export it again with a dynamic batch"
                 )
-        observation, hidden, action, following = (ports[name].shape[1] for name in (*INPUTS, *OUTPUTS))
+        width = {name: int(port.shape[1]) for name, port in ports.items()}
+        hidden, following = width.get("hidden", 0), width.get("next_hidden", 0)
         if hidden != following:
             raise UserError(f"hidden and next_hidden must be of one size, got {hidden} and {following} ({path})")
-        return observation, hidden, action
+        return width["observation"], hidden, width["action"]
 
     def _initial_hidden(self, metadata: dict[str, str], path: PathLike) -> Tensor:
         numbers = _json(metadata.get(INITIAL_HIDDEN_STATE, "[]"), list, INITIAL_HIDDEN_STATE, path)

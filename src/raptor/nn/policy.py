@@ -68,10 +68,10 @@ def check_step(observation: Tensor, hidden: Tensor | None, observation_dim: int,
 class Stepwise:
     """What a policy offers to whoever flies a single vehicle: the hidden state is kept from call to call."""
 
-    hidden_dim: int
     _hidden: Tensor | None = None
-    if TYPE_CHECKING:  # (observation, hidden) -> (action, hidden)
-        __call__: Callable[..., tuple[Tensor, Tensor]]
+    if TYPE_CHECKING:
+        __call__: Callable[..., tuple[Tensor, Tensor]]  # (observation, hidden) -> (action, hidden)
+        initial_hidden_state: Callable[..., Tensor]  # (*shape) -> (*shape, H)
 
     def reset(self) -> None:
         """Forget: the next `evaluate_step` starts from the initial hidden state."""
@@ -89,8 +89,9 @@ class Stepwise:
 
     def set_hidden_state(self, hidden: Tensor | None) -> None:
         """Set the hidden state (..., H) that the next `evaluate_step` starts from; None resets."""
-        if hidden is not None and hidden.shape[-1] != self.hidden_dim:
-            raise ValueError(f"the hidden state has {self.hidden_dim} numbers, got shape {tuple(hidden.shape)}")
+        width = len(self.initial_hidden_state())
+        if hidden is not None and hidden.shape[-1] != width:
+            raise ValueError(f"the hidden state has {width} numbers, got shape {tuple(hidden.shape)}")
         self._hidden = None if hidden is None else hidden.clone()
 
 
@@ -119,6 +120,12 @@ class RaptorPolicy(Stepwise, nn.Module):
     def num_parameters(self) -> int:
         """Number of stored numbers, the initial hidden state included."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def summary(self) -> str:
+        """The layers and their size, as a card tells them."""
+        D, H, A = self.observation_dim, self.hidden_dim, self.action_dim
+        return f"dense {D}-{H} ReLU, GRU {H}, dense {H}-{A}; {self.num_parameters} parameters"
 
     def tensors(self) -> PolicyParameters:
         """The trainable tensors, for `policy_step`."""

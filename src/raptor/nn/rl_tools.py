@@ -81,6 +81,7 @@ def _read(file: h5py.File, path: PathLike) -> RaptorPolicy:
         "action_dim": weights["output_layer.weight"].shape[0],
     }
     policy = assemble(architecture, weights, path, _PATHS)
+    assert isinstance(policy, RaptorPolicy)  # what an architecture without a kind gives
     if "example" in file:
         _check_example(policy, file, path)
     policy.card = {"what": "an rl-tools checkpoint"} | {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from raptor.environments.episode import Episode, Noise, Rating, advance, observe, observe_as_teacher
+from raptor.nn.mlp_policy import MLPParameters, mlp_step
 from raptor.nn.policy import PolicyParameters, policy_step
 from raptor.nn.stacked_mlp import Layers, forward
 from raptor.quadrotor.dynamics import Method
@@ -129,6 +130,20 @@ class Student:
         return action, (hidden,)
 
     def num_networks(self, parameters: PolicyParameters) -> int:
+        """One."""
+        return 1
+
+
+class MLPStudent:
+    """The memoryless policy, one for all vehicles; its parameters are `MLPParameters`."""
+
+    def act(
+        self, parameters: MLPParameters, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Controller`; nothing is remembered."""
+        return mlp_step(parameters, observe(episode)), ()
+
+    def num_networks(self, parameters: MLPParameters) -> int:
         """One."""
         return 1
 
