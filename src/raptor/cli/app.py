@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from raptor.cli import evaluate, export, machine, pre_train, quadrotors, quickstart, train
+from raptor.cli import evaluate, export, machine, post_train, pre_train, quadrotors, quickstart, run, train
 from raptor.errors import UserError
 
 EPILOG = "`raptor COMMAND --help` explains a command, with examples."
@@ -105,6 +105,8 @@ for name, command in (
     ("quickstart", quickstart.quickstart),
     ("train-direct", train.train_direct),
     ("pre-train", pre_train.pre_train),
+    ("post-train", post_train.post_train),
+    ("run", run.run),
     ("evaluate", evaluate.evaluate),
     ("export", export.export),
     ("card", export.card),

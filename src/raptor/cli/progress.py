@@ -99,7 +99,9 @@ def facts(progress: Progress) -> str:
     """Rates, loss, validation return and time left, on one line."""
     parts = []
     if progress.updates_per_s:
-        parts += [f"{progress.updates_per_s:.3g} updates/s", f"{quantity(progress.env_steps_per_s)} env-steps/s"]
+        parts.append(f"{progress.updates_per_s:.3g} {progress.unit}s/s")
+        if math.isfinite(progress.env_steps_per_s):
+            parts.append(f"{quantity(progress.env_steps_per_s)} env-steps/s")
     if "loss" in progress.values:
         parts.append(f"loss {progress.values['loss']:.3g}")
     if progress.validation:
@@ -149,15 +151,15 @@ class _Lines:
     def __call__(self, progress: Progress) -> None:
         if progress.stage == "compiling":
             self.console.print(COMPILING, highlight=False)
-        if progress.stage != "training" or progress.update == 0:
+        if progress.stage in ("compiling", "validating") or progress.update == 0:
             return
         share = progress.update * LINES // max(progress.num_updates, 1)
         new = progress.validation != self.validated if progress.validation else share != self.shown
         if not new:
             return
         self.shown, self.validated = share, progress.validation
-        text = f"update {progress.update} of {progress.num_updates}  {facts(progress)}"
-        self.console.print(text, highlight=False, soft_wrap=True)
+        text = f"{progress.unit} {progress.update} of {progress.num_updates}  {facts(progress)}"
+        self.console.print(text.rstrip(), highlight=False, soft_wrap=True)
 
 
 class _PopulationLines:

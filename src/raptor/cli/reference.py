@@ -29,7 +29,7 @@ def pages() -> dict[str, str]:
 def configuration_page() -> str:
     """Every setting with its type, default, limits and meaning."""
     from raptor.quadrotor import Distribution
-    from raptor.training import TrainDirectConfig
+    from raptor.training import PostTrainConfig, TrainDirectConfig
     from raptor.training.pre_training_config import PreTrainConfig
 
     parts = [
@@ -50,13 +50,16 @@ def configuration_page() -> str:
         "```\n"
         "raptor train-direct -o runs/mine --config mine.yaml learning_rate=1e-2 task.references.langevin_share=0.2\n"
         "```",
-        "Every run stores its resolved settings in its `config.yaml`, which `--config` takes again.",
+        "Every run stores its resolved settings in its `config.yaml`, `raptor post-train` in `params/config.yaml`; "
+        "`--config` takes that file again.",
         "## Presets",
-        *(text for job in ("train-direct", "pre-train") for text in _presets(job)),
+        *(text for job in ("train-direct", "pre-train", "post-train") for text in _presets(job)),
         "## raptor train-direct, raptor quickstart",
         *_group(TrainDirectConfig(), ()),
         "## raptor pre-train",
         *_group(PreTrainConfig(), ()),
+        "## raptor post-train",
+        *_group(PostTrainConfig(), ()),
         "## raptor sample",
         *_group(Distribution(), ()),
     ]

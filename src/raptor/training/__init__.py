@@ -2,6 +2,7 @@
 
 from raptor.training.checkpoints import Checkpoints, RunWarning
 from raptor.training.jobs import RunSummary, TrainDirectConfig, load_run_config, train_direct
+from raptor.training.post_training import PostTrainConfig, PostTrainSummary, load_post_train_config, post_train
 from raptor.training.pre_training import (
     PreTrainConfig,
     PreTrainProgress,
@@ -14,6 +15,8 @@ from raptor.training.run import RunFolder, read_curve
 
 __all__ = [
     "Checkpoints",
+    "PostTrainConfig",
+    "PostTrainSummary",
     "PreTrainConfig",
     "PreTrainProgress",
     "PreTrainSummary",
@@ -22,8 +25,10 @@ __all__ = [
     "RunSummary",
     "RunWarning",
     "TrainDirectConfig",
+    "load_post_train_config",
     "load_pre_train_config",
     "load_run_config",
+    "post_train",
     "pre_train",
     "read_curve",
     "train_direct",

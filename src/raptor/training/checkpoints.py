@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raptor.errors import UserError
-from raptor.nn.checkpoint import read_checkpoint, save_policy
-from raptor.nn.policy import RaptorPolicy
-
-_NAME = re.compile(r"update_(\d+)\.pt")
+from raptor.nn.checkpoint import StudentPolicy, read_checkpoint, save_policy
 
 
 class RunWarning(UserWarning):
@@ -20,23 +17,26 @@ class RunWarning(UserWarning):
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run.
+    """The checkpoints of a run.
 
     Args:
         folder: where the files lie.
         keep: how many of the newest stay when another is written.
+        prefix: what the name of a checkpoint begins with; the number of its update follows.
+        best: name of the best policy's file.
     """
 
-    def __init__(self, folder: Path, keep: int = 3) -> None:
-        self.folder, self.keep = folder, keep
-        self.best = folder / "best.pt"
+    def __init__(self, folder: Path, keep: int = 3, prefix: str = "update_", best: str = "best.pt") -> None:
+        self.folder, self.keep, self.prefix = folder, keep, prefix
+        self.best = folder / best
 
     def paths(self) -> dict[int, Path]:
         """Checkpoints by update, oldest first; without the best."""
-        found = {int(match[1]): path for path in self.folder.glob("*.pt") if (match := _NAME.fullmatch(path.name))}
+        name = re.compile(rf"{re.escape(self.prefix)}(\d+)\.pt")
+        found = {int(match[1]): path for path in self.folder.glob("*.pt") if (match := name.fullmatch(path.name))}
         return dict(sorted(found.items()))
 
-    def write(self, update: int, policy: RaptorPolicy, card: Mapping[str, Any], training: Mapping[str, Any]) -> Path:
+    def write(self, update: int, policy: StudentPolicy, card: Mapping[str, Any], training: Mapping[str, Any]) -> Path:
         """Write a checkpoint, then delete the oldest ones beyond those to keep.
 
         Args:
@@ -48,7 +48,7 @@ class Checkpoints:
         Raises:
             UserError: it cannot be written; those before it are intact.
         """
-        path = self.folder / f"update_{update:06d}.pt"
+        path = self.folder / f"{self.prefix}{update:06d}.pt"
         try:
             save_policy(policy, path, card, training)
         except UserError as error:

@@ -14,14 +14,16 @@ from torch.utils import _pytree as pytree
 from raptor.environments.episode import Episode, begin_episode, draw_noise
 from raptor.errors import UserError
 from raptor.limits import at_least, between, limits, not_negative, positive
+from raptor.nn.checkpoint import StudentPolicy
 from raptor.nn.files import load_policy
 from raptor.nn.policy import RaptorPolicy
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import Distribution, sample_quadrotors
-from raptor.rl.analytic_policy_gradient import SegmentGradient
+from raptor.rl.analytic_policy_gradient import Guide, SegmentGradient
 from raptor.rl.curriculum import Curriculum, CurriculumConfig
 from raptor.rl.objective import Objective
+from raptor.rl.student_flights import controller_of
 from raptor.tasks.disturbance import Disturbances
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.reference import Lissajous, References
@@ -103,7 +105,7 @@ class GradientLearner:
     def __init__(
         self,
         config: GradientConfig,
-        policy: RaptorPolicy,
+        policy: StudentPolicy,
         seed: int = 0,
         device: torch.device | str = "cpu",
         compile: bool = True,
@@ -115,7 +117,13 @@ class GradientLearner:
             [p for p in self.policy.parameters() if p.requires_grad], lr=config.learning_rate, betas=(0.9, 0.999)
         )
         self.gradient = SegmentGradient(
-            config.task, config.objective, config.method, config.gradient_decay, config.adjoint_limit, compile
+            config.task,
+            config.objective,
+            config.method,
+            config.gradient_decay,
+            config.adjoint_limit,
+            compile,
+            controller_of(self.policy.tensors()),
         )
         self.update_count = 0
         self.diverged_count = 0
@@ -125,20 +133,32 @@ class GradientLearner:
         )
         # Whether a step of the present episode would have ended it.
         self.terminated = torch.zeros(config.batch_size, dtype=torch.bool, device=self.device)
-        self.quadrotors, self.episode = self._draw(config.batch_size)
-        self.hidden = self.policy.initial_hidden_state(config.batch_size).detach()
-        stagger = torch.arange(config.batch_size, device=self.device) * self._segments // config.batch_size
-        self.age = stagger * config.segment_steps
+        places = torch.arange(config.batch_size, device=self.device)
+        self.quadrotors, self.episode = self._draw(places)
+        self.memory = self._initial_memory(config.batch_size)
+        self.age = places * self._segments // config.batch_size * config.segment_steps
 
     @property
     def _segments(self) -> int:
         return math.ceil(self.config.task.episode_steps / self.config.segment_steps)
 
-    def _draw(self, num: int) -> tuple[Quadrotors, Episode]:
-        quadrotors = self._sample(num, self.generator)
+    def _draw(self, places: Tensor) -> tuple[Quadrotors, Episode]:
+        quadrotors = self._vehicles(places)
         if self.curriculum is not None:
             return quadrotors, self.curriculum.begin(quadrotors, self.generator)
         return quadrotors, begin_episode(self.config.task, quadrotors, self.generator)
+
+    def _vehicles(self, places: Tensor) -> Quadrotors:
+        """New vehicles for these places of the batch."""
+        return self._sample(len(places), self.generator)
+
+    def _guide(self) -> Guide | None:
+        """Whose actions are imitated in the coming update."""
+        return None
+
+    def _initial_memory(self, num: int) -> tuple[Tensor, ...]:
+        hidden = self.policy.initial_hidden_state(num).detach()
+        return (hidden,) if hidden.shape[-1] else ()
 
     def _sample(self, num: int, generator: torch.Generator) -> Quadrotors:
         return sample_quadrotors(num, None, generator, self.config.distribution, self.device).component_major()
@@ -155,7 +175,9 @@ class GradientLearner:
         """Fly one segment and take one step of the optimiser; returns what happened, as numbers."""
         config = self.config
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
-        gradient, segment = self.gradient(self.policy.tensors(), self.quadrotors, self.episode, (self.hidden,), noise)
+        gradient, segment = self.gradient(
+            self.policy.tensors(), self.quadrotors, self.episode, self.memory, noise, self._guide()
+        )
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
         learning_rate = self._learning_rate()
         if math.isfinite(norm):
@@ -167,7 +189,7 @@ class GradientLearner:
             self.optimizer.step()
         else:
             self.skipped_count += 1
-        self.episode, (self.hidden,) = segment.episode, segment.memory
+        self.episode, self.memory = segment.episode, segment.memory
         self.age = self.age + config.segment_steps
         self.terminated = self.terminated | segment.terminated.any(0)
         self._replace(segment.alive)
@@ -191,33 +213,31 @@ class GradientLearner:
         places = over.nonzero().squeeze(-1)
         if len(places) == 0:
             return
-        new_quadrotors, new_episode = self._draw(len(places))
-        new_hidden = self.policy.initial_hidden_state(len(places)).detach()
-        old = (self.quadrotors, self.episode, self.hidden)
-        new = (new_quadrotors, new_episode, new_hidden)
+        old = (self.quadrotors, self.episode, self.memory)
+        new = (*self._draw(places), self._initial_memory(len(places)))
 
         def put(kept: Tensor, fresh: Tensor) -> Tensor:
             merged = kept.clone(memory_format=torch.preserve_format)
             merged[places] = fresh
             return merged
 
-        self.quadrotors, self.episode, self.hidden = pytree.tree_map(put, old, new)
+        self.quadrotors, self.episode, self.memory = pytree.tree_map(put, old, new)
         self.age = self.age.masked_fill(over, 0)
 
     @torch.no_grad()
-    def validate(self, policy: RaptorPolicy, num_episodes: int) -> dict[str, float]:
+    def validate(self, policy: StudentPolicy, num_episodes: int) -> dict[str, float]:
         """Mean return, share terminated and length on validation vehicles, hovering or following a Langevin target.
 
         The vehicles and starts are the same at each call, and none of them is ever trained on.
         """
         config = self.config
         generator = torch.Generator(self.device).manual_seed(VALIDATION_SEED)
-        task = _plain(config.task)
+        task = validation_task(config.task)
         rows = []
         for _ in range(math.ceil(num_episodes / config.batch_size)):
             quadrotors = self._sample(config.batch_size, generator)
             episode = begin_episode(task, quadrotors, generator)
-            memory: tuple[Tensor, ...] = (policy.initial_hidden_state(config.batch_size),)
+            memory = self._initial_memory(config.batch_size)
             flying = torch.ones_like(quadrotors.mass)
             returns, lengths = torch.zeros_like(flying), torch.zeros_like(flying)
             for first in range(0, task.episode_steps, config.segment_steps):
@@ -242,7 +262,7 @@ class GradientLearner:
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
-            "flight": pytree.tree_leaves((self.quadrotors, self.episode, self.hidden, self.age)),
+            "flight": pytree.tree_leaves((self.quadrotors, self.episode, self.memory, self.age)),
             "counts": [self.update_count, self.diverged_count, self.skipped_count],
         }
         if self.curriculum is not None:
@@ -254,9 +274,9 @@ class GradientLearner:
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
-        structure = pytree.tree_structure((self.quadrotors, self.episode, self.hidden, self.age))
+        structure = pytree.tree_structure((self.quadrotors, self.episode, self.memory, self.age))
         leaves = [leaf.to(self.device) for leaf in state["flight"]]
-        self.quadrotors, self.episode, self.hidden, self.age = pytree.tree_unflatten(leaves, structure)
+        self.quadrotors, self.episode, self.memory, self.age = pytree.tree_unflatten(leaves, structure)
         self.update_count, self.diverged_count, self.skipped_count = state["counts"]
         if self.curriculum is not None:
             self.curriculum.load_state_dict(state["curriculum"])
@@ -291,7 +311,7 @@ class DirectLearner(GradientLearner):
         super().__init__(config, _first_policy(config, TRAINING_SEEDS + seed), seed, device, compile)
 
 
-def _plain(task: Task) -> Task:
+def validation_task(task: Task) -> Task:
     """What validation draws its episodes from: RAPTOR's starts, half hover and half Langevin walk.
 
     Sensors and delays are those of `task`: a policy that is to live with them is chosen with them.
@@ -315,11 +335,15 @@ def _first_policy(config: DirectConfig, seed: int) -> RaptorPolicy:
 
 
 def _initial_policy(hidden_dim: int, seed: int) -> RaptorPolicy:
-    """A policy with small outputs, so that the first flights are near hover."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy = RaptorPolicy(hidden_dim=hidden_dim)
-    with torch.no_grad():
-        policy.output_layer.weight.mul_(0.3)
-        policy.output_layer.bias.zero_()
+    calm(policy)
     return policy
+
+
+@torch.no_grad()
+def calm(policy: StudentPolicy) -> None:
+    """Make the outputs of a policy that knows nothing small, so that its first flights are near hover."""
+    policy.output_layer.weight.mul_(0.3)
+    policy.output_layer.bias.zero_()

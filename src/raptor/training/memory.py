@@ -73,7 +73,7 @@ def plan(config: PreTrainConfig, num_teachers: int, at_once: int) -> Plan:
         UserError: not even one teacher fits, or not as many as `shard_size` asks for; names the setting to change.
     """
     at_once = min(at_once, num_teachers)
-    budget = (config.memory_gib * GIB) if config.memory_gib is not None else SHARE_OF_FREE * _free(config.device)
+    budget = budget_bytes(config.memory_gib, config.device)
     each = bytes_per_teacher(config)
     room = budget / at_once - BASE_BYTES
     fitting = int(room // each)
@@ -89,6 +89,11 @@ def plan(config: PreTrainConfig, num_teachers: int, at_once: int) -> Plan:
     size = min(wanted, fitting, num_teachers)
     even = math.ceil(num_teachers / math.ceil(num_teachers / size))
     return Plan(num_teachers, even, each, min(at_once, math.ceil(num_teachers / even)), budget)
+
+
+def budget_bytes(memory_gib: float | None, device: str) -> float:
+    """What may be taken: what is given, or most of what is free on the device."""
+    return memory_gib * GIB if memory_gib is not None else SHARE_OF_FREE * _free(device)
 
 
 def bytes_per_teacher(config: PreTrainConfig) -> int:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Literal
 
+Stage = Literal["testing teachers", "compiling", "training", "imitating", "fine-tuning", "validating"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
     """Where a job stands."""
 
-    stage: Literal["compiling", "training", "validating"]
+    stage: Stage
     update: int
     num_updates: int
     elapsed_s: float  # since the run began, without the pauses between its sessions
@@ -26,6 +28,7 @@ class Progress:
     values: Mapping[str, float]  # of the last update
     validation: Mapping[str, float]  # of the last validation; empty before
     best_return: float | None
+    unit: str = "update"  # what is counted
 
 
 ProgressFunction = Callable[[Progress], None]

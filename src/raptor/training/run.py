@@ -18,6 +18,9 @@ from raptor.training.checkpoints import Checkpoints
 MARK = "# raptor run: "
 """How the configuration of a run begins; by it a run is told from a folder of something else."""
 
+CONFIGS = ("config.yaml", "params/config.yaml")
+"""Where a job may keep its configuration, within the folder."""
+
 PRODUCTS = ("evaluation.json", "policy.onnx", "report.html")
 """What is made from the policy of a run, beside it; it goes when the run is overwritten."""
 
@@ -29,17 +32,27 @@ class RunFolder:
         path: the folder.
         job: what runs in it, as it is called on the command line.
         keep: how many of the newest checkpoints to keep.
-        own: names of further files and folders that the job writes.
+        own: names of further files and folders that the job writes, or patterns of them.
+        config: where the resolved settings are, one of `CONFIGS`.
+        checkpoints: instead of those in a folder of their own.
     """
 
-    def __init__(self, path: str | os.PathLike[str], job: str, keep: int = 3, own: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        job: str,
+        keep: int = 3,
+        own: Sequence[str] = (),
+        config: str = "config.yaml",
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
         self.path, self.job, self.own = Path(path), job, tuple(own)
-        self.config = self.path / "config.yaml"
+        self.config = self.path / config
         self.log_file = self.path / "train.log"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.tensorboard = self.path / "tensorboard"
-        self.checkpoints = Checkpoints(self.path / "checkpoints", keep)
+        self.checkpoints = checkpoints or Checkpoints(self.path / "checkpoints", keep)
         self._closing = contextlib.ExitStack()
         self._metrics: IO[str] | None = None
         self._writer: Any = None
@@ -52,17 +65,15 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose another output folder")
-        parts = (self.config, self.log_file, self.metrics, self.summary, self.tensorboard, self.checkpoints.folder)
-        present = [part.name for part in parts if part.exists()]
-        if not present:
-            return False
-        begins = self.config.read_text(encoding="utf-8", errors="replace") if self.config.is_file() else ""
-        if not begins.startswith(MARK):
+        jobs = [job for name in CONFIGS if (job := _job_of(self.path / name)) is not None]
+        for job in jobs:
+            if job != self.job:
+                raise UserError(f"{self.path} holds a run of {job}, not of {self.job}: choose another output folder")
+        parts = [self.config, self.log_file, self.metrics, self.summary, self.tensorboard, *self._own_parts()]
+        present = [str(part.relative_to(self.path)) for part in parts if part.exists()]
+        if present and not jobs:
             raise UserError(f"{self.path} holds {', '.join(present)} that no run wrote: choose another output folder")
-        job = begins.splitlines()[0][len(MARK) :]
-        if job != self.job:
-            raise UserError(f"{self.path} holds a run of {job}, not of {self.job}: choose another output folder")
-        return True
+        return bool(jobs)
 
     def check(self, resume: bool, overwrite: bool) -> bool:
         """Whether a run is to be resumed; changes nothing.
@@ -114,7 +125,8 @@ class RunFolder:
             self.checkpoints.clear_remains()
             return
         with explained(self.path):
-            self.clear()
+            if overwrite and self.holds_run():
+                self.clear()
             write_atomically(self.config, f"{MARK}{self.job}\n{config}")
             self.checkpoints.folder.mkdir(exist_ok=True)
 
@@ -149,16 +161,26 @@ class RunFolder:
         written = (self.log_file, self.metrics, self.summary, *(self.path / name for name in PRODUCTS))
         for path in (*self.tensorboard.glob("events.out.tfevents.*"), *written):
             path.unlink(missing_ok=True)
-        for name in self.own:
-            part = self.path / name
+        for part in self._further():
             if part.is_dir():
                 shutil.rmtree(part)
             else:
                 part.unlink(missing_ok=True)
-        for folder in (self.tensorboard, self.checkpoints.folder):
+        self.config.unlink(missing_ok=True)
+        parents = {(self.path / name).parent for name in self.own}
+        for folder in {self.tensorboard, self.checkpoints.folder, self.config.parent, *parents} - {self.path}:
             with contextlib.suppress(OSError):  # something else is in it, or it is not there
                 folder.rmdir()
-        self.config.unlink(missing_ok=True)
+
+    def _own_parts(self) -> list[Path]:
+        """What only this job writes: its checkpoints, or the folder that they have to themselves, and all else."""
+        kept, further = self.checkpoints, self._further()
+        if kept.folder != self.path:
+            return [kept.folder, *further]
+        return [*kept.paths().values(), kept.best, *further]
+
+    def _further(self) -> list[Path]:
+        return [part for name in self.own for part in sorted(self.path.glob(name))]
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -201,6 +223,12 @@ def read_curve(run: str | os.PathLike[str]) -> dict[str, list[tuple[float, float
             if name != "update":
                 curve.setdefault(name, []).append((line["update"], value))
     return curve
+
+
+def _job_of(config: Path) -> str | None:
+    """What runs in the folder of this configuration; None where it is that of no run."""
+    begins = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    return begins.splitlines()[0][len(MARK) :] if begins.startswith(MARK) else None
 
 
 @contextlib.contextmanager

@@ -1,0 +1,86 @@
+"""`raptor post-train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raptor.cli import options
+from raptor.cli.options import overrides
+from raptor.cli.train import INTERRUPTED
+
+
+def post_train(
+    output: options.Output,
+    settings: options.Settings = None,
+    teachers: Annotated[
+        list[Path] | None,
+        typer.Option("--teachers", "-t", metavar="DIR", help="Folder of teachers; may be given several times."),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings, or a preset: paper.")
+    ] = None,
+    seed: options.Seed = None,
+    device: options.Device = None,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Teach one policy what many teachers do, then train it on through the simulator's gradient.
+
+    First the teachers fly, and the student learns from what they see and do; then the student flies, and the teacher of
+    each vehicle says what it would have done there. At last the student is trained on through the simulator, held by
+    its teachers less and less. Ctrl-C writes a checkpoint and stops; --resume goes on, also after a kill, to the result
+    that the run would have had without.
+
+    ```
+    raptor post-train --teachers teachers --output student
+    raptor post-train --teachers teachers --output student fine_tune.num_updates=0    # imitation only
+    raptor post-train --teachers teachers --output student num_epochs=0               # gradient only
+    raptor post-train --teachers teachers --output student student.hidden_dim=32 num_epochs=100
+    raptor post-train --teachers teachers --output student --config paper             # as published
+    raptor post-train --output student --resume                                       # after Ctrl-C or a kill
+    raptor evaluate student                                                           # see how good it is
+    ```
+
+    All settings are in docs/reference/configuration.md; those of a run in its params/config.yaml.
+    """
+    from rich.console import Console
+
+    from raptor.cli.progress import duration, training_progress
+    from raptor.training import post_training
+
+    resolved = post_training.load_post_train_config(output, config, overrides(settings, seed, device), resume)
+    how = f"go on with: raptor post-train --output {output} --resume"
+    console = Console(stderr=True)
+    try:
+        with training_progress(console) as progress:
+            summary = post_training.post_train(
+                output,
+                teachers or None,
+                resolved,
+                resume,
+                overwrite,
+                progress,
+                announce=lambda words: console.print(words, highlight=False, soft_wrap=True),
+            )
+    except KeyboardInterrupt:
+        begun = post_training.run_folder(output).config.exists()
+        typer.echo(f"interrupted; {how}" if begun else "interrupted before anything was written", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if not summary.finished:
+        typer.echo(f"stopped after epoch {summary.num_epochs}, with a checkpoint; {how}", err=True)
+        raise typer.Exit(INTERRUPTED)
+    typer.echo(
+        f"trained {summary.num_epochs} epochs in {duration(summary.wall_clock_s)}: {summary.output}; the "
+        f"{summary.num_teachers} teachers return {summary.teacher_return:.1f}"
+    )
+    by = resolved.best_by.replace("_", " ")
+    for what, found in (("best imitation", summary.imitated), ("best", summary.best)):
+        if found and not (what == "best" and found == summary.imitated):
+            typer.echo(
+                f"{what} by {by}: return {found['mean_return']:.1f}, {found['share_terminated']:.1%} terminated, "
+                f"at epoch {found['epoch']:.0f}"
+            )
+    typer.echo(f"next: raptor evaluate {summary.output}")

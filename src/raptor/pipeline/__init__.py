@@ -1,0 +1,25 @@
+"""Chains of jobs: from vehicles to teachers, a student, its figures, its exports and a report, resumable anywhere."""
+
+from raptor.pipeline.document import load_pipeline
+from raptor.pipeline.graph import Pipeline, Stage
+from raptor.pipeline.jobs import JOBS, Job
+from raptor.pipeline.plan import Step, make_plan
+from raptor.pipeline.run import PipelineSummary, StageSummary, output_of, run_pipeline
+from raptor.pipeline.work import Outcome, Work, read_evaluation
+
+__all__ = [
+    "JOBS",
+    "Job",
+    "Outcome",
+    "Pipeline",
+    "PipelineSummary",
+    "Stage",
+    "StageSummary",
+    "Step",
+    "Work",
+    "load_pipeline",
+    "make_plan",
+    "output_of",
+    "read_evaluation",
+    "run_pipeline",
+]

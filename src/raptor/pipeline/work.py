@@ -1,0 +1,191 @@
+"""What each job does in a pipeline: its stage's keys handed to the function that its command calls, too."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raptor.atomic import PathLike
+from raptor.config import to_dict
+from raptor.errors import UserError
+from raptor.evaluation import Evaluation, evaluate
+from raptor.evaluation.report import write_report
+from raptor.evaluation.statistics import Estimate
+from raptor.export import export_policy
+from raptor.nn import load_policy
+from raptor.quadrotor import sample_quadrotors
+from raptor.training import read_curve, train_direct
+from raptor.training.population import write_population
+from raptor.training.post_training import post_train
+from raptor.training.pre_training import pre_train
+
+EVALUATION_FILE, REPORT_FILE = "evaluation.json", "report.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a job needs to know of its stage."""
+
+    folder: Path  # of the stage
+    keys: Any  # of the stage, see `raptor.pipeline.stages`
+    sources: Mapping[str, tuple[str | Path, ...]]  # by key: what it names, where it is
+    columns: Mapping[str | Path, str]  # by source: a short name
+    settings: Mapping[str, Mapping[str, Any]]  # of the stages that train, by name
+    overwrite: bool  # replace what an earlier run left; else go on with it
+    progress: Callable[..., None]  # called as the job calls its own
+    announce: Callable[[str], None]
+
+    def source(self, key: str) -> str | Path | None:
+        """Where the only thing is that a key names."""
+        return next(iter(self.sources.get(key, ())), None)
+
+    def policies(self, device: str = "cpu") -> dict[str, Any]:
+        """The policies of the stage, loaded, by short names."""
+        return {self.columns[source]: load_policy(source, device) for source in self.sources.get("policies", ())}
+
+
+class Outcome(NamedTuple):
+    """What came of a stage."""
+
+    finished: bool  # False where it was asked to stop
+    sentence: str
+
+
+def run_sample(work: Work) -> Outcome:
+    """Draw quadrotors."""
+    keys = work.keys
+    quadrotors = sample_quadrotors(keys.num, keys.seed, distribution=keys.settings)
+    write_population(quadrotors, work.folder, True, keys.seed, keys.settings, work.progress)
+    return Outcome(True, f"{keys.num} quadrotors")
+
+
+def run_pre_train(work: Work) -> Outcome:
+    """Train teachers."""
+    keys = work.keys
+    summary = pre_train(
+        work.folder,
+        work.source("quadrotors"),
+        keys.settings,
+        keys.generate,
+        keys.num_teachers,
+        resume=not work.overwrite,
+        overwrite=work.overwrite,
+        progress=work.progress,
+        announce=work.announce,
+    )
+    sentence = f"{summary.num_solved} of {summary.num_teachers} teachers solved, mean return {summary.mean_return:.1f}"
+    return Outcome(summary.finished, sentence)
+
+
+def run_post_train(work: Work) -> Outcome:
+    """Distil a student."""
+    summary = post_train(
+        work.folder,
+        work.sources["teachers"],
+        work.keys.settings,
+        resume=not work.overwrite,
+        overwrite=work.overwrite,
+        progress=work.progress,
+        announce=work.announce,
+    )
+    best = f", best validation return {summary.best['mean_return']:.1f}" if summary.best else ""
+    return Outcome(summary.finished, f"{summary.num_epochs} epochs of {summary.num_teachers} teachers{best}")
+
+
+def run_train_direct(work: Work) -> Outcome:
+    """Train through the simulator alone."""
+    overwrite = work.overwrite
+    config = work.keys.settings
+    if (source := work.source("initial_policy")) is not None:
+        config = dataclasses.replace(config, initial_policy=str(source))
+    summary = train_direct(work.folder, config, resume=not overwrite, overwrite=overwrite, progress=work.progress)
+    best = f", best validation return {summary.best['return']:.1f}" if summary.best else ""
+    return Outcome(summary.finished, f"{summary.num_updates} updates{best}")
+
+
+def run_evaluate(work: Work) -> Outcome:
+    """Measure policies."""
+    keys = work.keys
+    evaluation = evaluate(
+        work.policies(keys.device),
+        keys.suites,
+        keys.num_quadrotors,
+        keys.episodes,
+        keys.seed,
+        keys.device,
+        work.progress,
+        keys.compile,
+    )
+    evaluation.save(work.folder / EVALUATION_FILE)
+    suite = keys.suites[0]
+    returns = {name: suites[suite].get("return") for name, suites in evaluation.policies.items()}
+    told = [f"{name} {estimate.value:.1f}" for name, estimate in returns.items() if estimate is not None]
+    return Outcome(True, f"return in {suite}: {', '.join(told)}" if told else f"{len(returns)} policies")
+
+
+def run_export(work: Work) -> Outcome:
+    """Write a policy in another format, verified."""
+    source, file = work.sources["policy"][0], exported_file(work.keys)
+    error = export_policy(load_policy(source), work.folder / file, work.keys.format)
+    return Outcome(True, f"{file} differs from the policy by at most {error:.1e}")
+
+
+def run_report(work: Work) -> Outcome:
+    """Write a page about an evaluation."""
+    keys, trained = work.keys, work.source("training")
+    source = work.source("evaluation")
+    assert source is not None
+    evaluation = read_evaluation(source)
+    write_report(
+        work.folder / REPORT_FILE,
+        title=keys.title or f"A policy for any quadrotor: {work.folder.resolve().parent.name}",
+        settings=work.settings.get(keys.training, {}),
+        curve={} if trained is None else read_curve(trained),
+        evaluation=evaluation,
+        policies=work.policies(evaluation.settings.get("device", "cpu")),
+        seed=keys.seed,
+        progress=work.progress,
+        compile=keys.compile,
+    )
+    return Outcome(True, str(work.folder / REPORT_FILE))
+
+
+def exported_file(keys: Any) -> str:
+    """What an export is called."""
+    return f"policy.{keys.format}"
+
+
+def read_evaluation(path: PathLike) -> Evaluation:
+    """Read what `Evaluation.save` wrote.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        policies = {
+            name: {
+                suite: {metric: _estimate(numbers) for metric, numbers in metrics.items()}
+                for suite, metrics in suites.items()
+            }
+            for name, suites in document["policies"].items()
+        }
+        return Evaluation(policies, dict(document["settings"]))
+    except OSError as error:
+        raise UserError(f"cannot read the evaluation {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} holds no evaluation: make one with raptor evaluate --json") from error
+
+
+def _estimate(numbers: Mapping[str, float | None]) -> Estimate:
+    value, low, high = (math.nan if numbers[name] is None else float(numbers[name] or 0) for name in Estimate._fields)
+    return Estimate(value, low, high)
+
+
+def settings_of(keys: Any) -> dict[str, Any]:
+    """The settings of a stage, nested; none where its job has none."""
+    return to_dict(keys.settings) if hasattr(keys, "settings") else {}

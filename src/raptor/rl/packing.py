@@ -1,0 +1,66 @@
+"""Packing: episodes of any length laid end to end into sequences of equal length, so that no step is padding.
+
+       episode 2            episode 0        episode 3
+    |================|===========================|========
+    |---- sequence 0 ----|---- sequence 1 ----|---- sequence 2 ----|
+
+A recurrent student forgets where an episode begins inside a sequence, and where a sequence begins inside an episode.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Where B packed sequences of L steps come from."""
+
+    row: Tensor  # (L, B) int64, episode * S + step, for episodes (E, S, ...) with their first two axes flattened
+    reset: Tensor  # (L, B) bool, True where an episode begins inside a sequence; row 0 begins afresh without it
+
+
+def pack(
+    length: Tensor,
+    episode_steps: int,
+    sequence_length: int,
+    batch_size: int,
+    generator: torch.Generator | None,
+) -> list[Batch]:
+    """Shuffle episodes and cut them into batches of sequences.
+
+    A batch is filled sequence by sequence, each with consecutive steps; what an episode has left when a sequence is
+    full begins the next. The last batch is dropped unless an episode is left over once it is full, so it is dropped
+    also where the last episode fills it exactly.
+
+    Args:
+        length: (E,) int64, steps of each episode, at most S.
+        episode_steps: S, the rows that an episode is stored in.
+        sequence_length: L.
+        batch_size: B.
+        generator: of the order of the episodes, on the device of `length`; None keeps them in order.
+
+    Returns:
+        The batches, in order; none where the episodes do not fill one.
+
+    Source: RAPTOR's post-training, which fills its batches so.
+    """
+    order = torch.arange(len(length), device=length.device)
+    if generator is not None:
+        order = torch.randperm(len(length), generator=generator, device=length.device)
+    length = length[order]
+    end = length.cumsum(0)
+    num_rows = int(end[-1]) if len(end) else 0
+    num_batches = max(num_rows - 1, 0) // (batch_size * sequence_length)
+    num_packed = num_batches * batch_size * sequence_length
+    begin = end - length  # of each episode, among the packed rows
+    row = (order * episode_steps - begin).repeat_interleave(length, output_size=num_rows)[:num_packed]
+    reset = torch.zeros(num_packed, dtype=torch.bool, device=row.device)
+    reset[begin[begin < num_packed]] = True
+    reset[::sequence_length] = False
+    shape = num_batches, batch_size, sequence_length
+    rows = row.new_empty(num_batches, sequence_length, batch_size)
+    torch.add(row.view(shape).mT, torch.arange(num_packed, device=row.device).view(shape).mT, out=rows)
+    return [Batch(*batch) for batch in zip(rows, reset.view(shape).mT.contiguous(), strict=True)]

@@ -1,0 +1,255 @@
+"""How far a student is from its teachers' actions, and the gradient of that, written out by hand.
+
+Whatever of a recurrent network does not wait for the step before is a matrix product over many steps at once, as in
+cuDNN: the input layer, what the gates get from it, the output layer, and the gradient of all weights. What does wait is
+a loop over the steps. Steps go by blocks, of which nothing is kept for the way back but the hidden state. On a CPU the
+loop is a kernel of its own, see `raptor.rl.sequence_kernel`; the operations of torch here say what it computes.
+
+All that is per sequence has the sequences as its last axis in memory.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from raptor.compilation import FlatFunction, compile_flat, compile_pure, compiler_problem
+from raptor.nn.mlp_policy import MLPParameters, mlp_step
+from raptor.nn.policy import PolicyParameters
+from raptor.rl.sequence_kernel import SequenceKernel
+
+BLOCK_STEPS = 20
+"""Steps whose loop is unrolled into one compiled graph."""
+
+
+def _given(p: PolicyParameters, observation: Tensor, shape: torch.Size) -> tuple[Tensor, list[Tensor]]:
+    """What K steps of B sequences get from the observations: features (H, K B), and (H, K, B) for gates r, z and n."""
+    features = torch.relu(p.input_weight @ observation.flatten(0, 1).mT + p.input_bias.unsqueeze(-1))
+    given = (p.gru_weight_ih @ features).unflatten(-1, shape).chunk(3)
+    return features, [g + b.view(-1, 1, 1) for g, b in zip(given, p.gru_bias_ih.chunk(3), strict=True)]
+
+
+def _gates(given: Sequence[Tensor], recalled: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Gates r, z and n, given what they get from the observation and what they get from the hidden state."""
+    reset, update = (torch.sigmoid(g + h) for g, h in zip(given[:2], recalled[:2], strict=True))
+    return reset, update, torch.tanh(given[2] + reset * recalled[2])
+
+
+def _forward(p: PolicyParameters, observation: Tensor, keep: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """K steps of `raptor.nn.policy.policy_step` from the hidden state (H, B).
+
+    Returns:
+        The hidden state after each step, (H, K, B), and after the last, (H, B).
+    """
+    _, given = _given(p, observation, keep.shape)
+    following = []
+    for t in range(len(keep)):
+        hidden = keep[t] * hidden
+        recalled = p.gru_weight_hh @ hidden + p.gru_bias_hh.unsqueeze(-1)
+        _, update, candidate = _gates([g[:, t] for g in given], recalled.chunk(3))
+        hidden = candidate + update * (hidden - candidate)
+        following.append(hidden)
+    return torch.stack(following, 1), hidden
+
+
+def _slopes(adjoint: Tensor, gates: Sequence[Tensor], recalled: Tensor, entering: Tensor) -> tuple[Tensor, ...]:
+    """Derivatives by what n, r and z sum up, and by the hidden state's part of n, given that by the hidden state."""
+    reset, update, candidate = gates
+    slope_n = adjoint * (1 - update) * (1 - candidate * candidate)
+    slope_r = slope_n * recalled * reset * (1 - reset)
+    slope_z = adjoint * (entering - candidate) * update * (1 - update)
+    return slope_n, slope_r, slope_z, slope_n * reset
+
+
+def _backward(
+    p: PolicyParameters,
+    observation: Tensor,
+    label: Tensor,
+    keep: Tensor,
+    hidden: Tensor,
+    following: Tensor,
+    adjoint: Tensor,
+) -> tuple[PolicyParameters, Tensor, Tensor]:
+    """Differentiate half the sum of the squared errors of K steps and of all that follows.
+
+    All but the hidden state is computed once more, which takes less time than to keep it.
+
+    Args:
+        p: the weights.
+        observation: (K, B, D).
+        label: (K, B, A).
+        keep: (K, B), 0 where an episode begins, 1 elsewhere.
+        hidden: (H, B) before the first step.
+        following: (H, K, B) hidden state after each step.
+        adjoint: (H, B) derivative of what follows by the hidden state after the last step.
+
+    Returns:
+        The gradient by the weights, of these K steps' part; the sum of the squared errors; and the derivative by the
+        hidden state before the first step.
+    """
+    width, shape = len(hidden), keep.shape
+    error = p.output_weight @ following.flatten(1) + p.output_bias.unsqueeze(-1) - label.flatten(0, 1).mT
+    passed = (p.output_weight.mT @ error).unflatten(-1, shape)  # from the actions to the hidden states
+    features, given = _given(p, observation, shape)
+    entering = keep * torch.cat([hidden.unsqueeze(1), following[:, :-1]], 1)
+    recalled = (p.gru_weight_hh @ entering.flatten(1) + p.gru_bias_hh.unsqueeze(-1)).unflatten(-1, shape).chunk(3)
+    gates = _gates(given, recalled)
+    adjoints = []
+    for t in reversed(range(len(keep))):
+        adjoint = adjoint + passed[:, t]
+        adjoints.append(adjoint)
+        gates_t = [gate[:, t] for gate in gates]
+        _, *slopes = _slopes(adjoint, gates_t, recalled[2][:, t], entering[:, t])
+        adjoint = keep[t] * (adjoint * gates_t[1] + p.gru_weight_hh.mT @ torch.cat(slopes))
+    slope = torch.cat(_slopes(torch.stack(adjoints[::-1], 1), gates, recalled[2], entering)).flatten(1)  # (4 H, K B)
+    by_input, by_hidden = slope[: 3 * width], slope[width:]  # gates n, r, z and r, z, n
+    slope_x = torch.where(features > 0, p.gru_weight_ih.roll(width, 0).mT @ by_input, 0.0)
+    gradient = PolicyParameters(
+        input_weight=slope_x @ observation.flatten(0, 1),
+        input_bias=slope_x.sum(-1),
+        gru_weight_ih=(by_input @ features.mT).roll(-width, 0),
+        gru_weight_hh=by_hidden @ entering.flatten(1).mT,
+        gru_bias_ih=by_input.sum(-1).roll(-width, 0),
+        gru_bias_hh=by_hidden.sum(-1),
+        output_weight=error @ following.flatten(1).mT,
+        output_bias=error.sum(-1),
+    )
+    return gradient, error.square().sum(), adjoint
+
+
+class _Graphs(NamedTuple):
+    """A block of steps forward and backward."""
+
+    forward: FlatFunction
+    backward: FlatFunction
+
+
+class SequenceGradient:
+    """Mean squared error of a recurrent student over packed sequences, and its gradient through all their steps.
+
+    The hidden state is zero before the first step and wherever an episode begins, and is not trained. On a CPU a kernel
+    of its own does the work, on one thread and at any batch size alike; elsewhere, and without a compiler, torch does.
+
+    Args:
+        compile: False runs eagerly.
+    """
+
+    def __init__(self, compile: bool = True) -> None:
+        self._compile = compile
+        self._kernels: dict[Any, SequenceKernel | None] = {}
+        self._compiled: dict[Any, _Graphs] = {}
+
+    @torch.no_grad()
+    def __call__(
+        self, parameters: PolicyParameters, observation: Tensor, label: Tensor, reset: Tensor
+    ) -> tuple[PolicyParameters, Tensor]:
+        """Differentiate.
+
+        Args:
+            parameters: the student's weights.
+            observation: (L, B, D).
+            label: (L, B, A), what it should do.
+            reset: (L, B) bool, True where an episode begins.
+
+        Returns:
+            Gradient of the mean squared error over all L B A numbers, and that error, a scalar tensor.
+        """
+        weights = PolicyParameters(*(weight.detach().contiguous() for weight in parameters))
+        given = weights, observation, label, (~reset).to(observation.dtype)
+        kernel = self._kernel(weights) if self._compile and observation.device.type == "cpu" else None
+        half, error = self._by_blocks(*given) if kernel is None else kernel(*given)
+        return PolicyParameters(*(part * (2 / label.numel()) for part in half)), error / label.numel()
+
+    def _kernel(self, weights: PolicyParameters) -> SequenceKernel | None:
+        """The kernel for these widths; None, after a warning, where it cannot be built."""
+        key = tuple((weight.shape, weight.dtype) for weight in weights)
+        if key not in self._kernels:
+            try:
+                self._kernels[key] = None if compiler_problem() else SequenceKernel(weights)
+            except Exception as error:  # whatever the compiler's tool chain raises
+                problem = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+                warnings.warn(f"sequences are trained at half the speed, without a kernel: {problem}", stacklevel=3)
+                self._kernels[key] = None
+        return self._kernels[key]
+
+    def _by_blocks(
+        self, weights: PolicyParameters, observation: Tensor, label: Tensor, keep: Tensor
+    ) -> tuple[PolicyParameters, Tensor]:
+        """Half the gradient of the sum of the squared errors, and the sum."""
+        hidden = observation.new_zeros(weights.gru_weight_hh.shape[1], observation.shape[1])
+        given = observation.contiguous(), label.contiguous(), keep.contiguous()
+        blocks = list(zip(*(tensor.split(BLOCK_STEPS) for tensor in given), strict=True))
+        graphs = {len(block[0]): self._graphs(weights, block, hidden) for block in (blocks[0], blocks[-1])}
+        trail = []
+        for observed, labels, kept in blocks:
+            following, after = graphs[len(kept)].forward(*weights, observed, kept, hidden)
+            trail.append((observed, labels, kept, hidden, following))
+            hidden = after
+        sums = [torch.zeros_like(weight) for weight in weights] + [hidden.new_zeros(())]
+        adjoint = torch.zeros_like(hidden)
+        while trail:
+            block = trail.pop()
+            *sums, adjoint = graphs[len(block[0])].backward(*weights, *sums, *block, adjoint)
+        *half, error = sums
+        return PolicyParameters(*half), error
+
+    def _graphs(self, weights: Sequence[Tensor], block: Sequence[Tensor], hidden: Tensor) -> _Graphs:
+        """Compile a block of steps forward and backward for these shapes, once."""
+        key = (*(tensor.shape for tensor in (*block, hidden)), hidden.dtype, hidden.device)
+        if key in self._compiled:
+            return self._compiled[key]
+        num = len(weights)
+
+        def forward(*tensors: Tensor) -> list[Tensor]:
+            return list(_forward(PolicyParameters(*tensors[:num]), *tensors[num:]))
+
+        def backward(*tensors: Tensor) -> list[Tensor]:
+            p, sums, rest = PolicyParameters(*tensors[:num]), tensors[num : 2 * num + 1], tensors[2 * num + 1 :]
+            gradient, error, adjoint = _backward(p, *rest)
+            return [*(before + part for before, part in zip(sums, (*gradient, error), strict=True)), adjoint]
+
+        observed, labels, keep = block
+        example = [*weights, observed, keep, hidden]
+        following, after = forward(*example)
+        sums = [*weights, keep.sum()]
+        self._compiled[key] = _Graphs(
+            compile_flat(forward, example, self._compile),
+            compile_flat(backward, [*weights, *sums, observed, labels, keep, hidden, following, after], self._compile),
+        )
+        return self._compiled[key]
+
+
+class TransitionGradient:
+    """Mean squared error of a student without memory over single steps, and its gradient.
+
+    Args:
+        compile: False runs eagerly.
+    """
+
+    def __init__(self, compile: bool = True) -> None:
+        self._compiled = compile_pure(torch.func.grad_and_value(_squared_error), compile)
+
+    @torch.no_grad()
+    def __call__(
+        self, parameters: Sequence[Tensor], observation: Tensor, label: Tensor
+    ) -> tuple[MLPParameters, Tensor]:
+        """Differentiate.
+
+        Args:
+            parameters: the student's weights, as of `MLPParameters`.
+            observation: (M, D).
+            label: (M, A), what it should do.
+
+        Returns:
+            Gradient of the mean squared error over all M A numbers, and that error, a scalar tensor.
+        """
+        gradient, error = self._compiled(MLPParameters(*parameters), observation, label)
+        return gradient, error
+
+
+def _squared_error(parameters: MLPParameters, observation: Tensor, label: Tensor) -> Tensor:
+    return (mlp_step(parameters, observation) - label).square().mean()

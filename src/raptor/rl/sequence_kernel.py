@@ -1,0 +1,161 @@
+"""The gradient over packed sequences on a CPU, by a kernel of its own (`sequence_kernel.cpp`).
+
+A step of so small a network takes less time than the calls that would launch it. So the recurrence is one call for all
+steps, built with the tool chain of torch's compiler, and the gradient by the weights is what it is anyway: matrix
+products over many steps. Few sequences are taken at a time, so that what the way back needs stays in the cache.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from raptor.nn.policy import PolicyParameters
+
+NUM_SEQUENCES = 32
+"""Sequences side by side in vectors: two of 512 bits in single precision."""
+
+BLOCK_STEPS = 80
+"""Steps whose part of the gradient is one matrix product."""
+
+
+class _Kernels(NamedTuple):
+    forward: Callable[..., None]
+    backward: Callable[..., None]
+
+
+@functools.cache
+def _kernels(dtype: torch.dtype, hidden_dim: int, observation_dim: int, action_dim: int) -> _Kernels:
+    """Compile for these widths; torch keeps what it compiled on disk."""
+    from torch._inductor.codecache import CppPythonBindingsCodeCache
+
+    number = {torch.float32: "float", torch.float64: "double"}[dtype]
+    source = f"""
+#include <numeric>
+#include <torch/csrc/inductor/cpp_prefix.h>
+using T = {number};
+constexpr int64_t S = {NUM_SEQUENCES}, H = {hidden_dim}, D = {observation_dim}, A = {action_dim};
+{Path(__file__).with_suffix(".cpp").read_text(encoding="utf-8")}
+"""
+
+    def load(name: str, num_read: int, num_written: int) -> Callable[..., None]:
+        types = [f"const {number}*"] * num_read + [f"{number}*"] * num_written + ["const int64_t"] * 2
+        kernel: Callable[..., None] = CppPythonBindingsCodeCache.load_pybinding(
+            types, source.replace(f"void sequence_{name}(", 'extern "C" void kernel(')
+        )
+        return kernel
+
+    return _Kernels(load("forward", 12, 4), load("backward", 7, 3))
+
+
+class _Block(NamedTuple):
+    """Of a block of steps, what the kernel reads on the way back, and the factors of the matrix products after it."""
+
+    trail: tuple[Tensor, Tensor, Tensor]  # states, gates, error
+    features: Tensor  # (N, H) of the input layer
+    entering: Tensor  # (N, H) hidden state before each step
+    following: Tensor  # (N, H) hidden state after each step
+    error: Tensor  # (A, N)
+    by_input: Tensor  # (3 H, N) derivatives by what n, r and z get from the features
+    by_hidden: Tensor  # (3 H, N) derivatives by what r, z and n get from the hidden state
+    by_features: Tensor  # (H, N) derivatives by the features before their ReLU
+
+
+class _Room(NamedTuple):
+    """Where the kernels write, for sequences of one length; shapes as the kernels say."""
+
+    trail: tuple[Tensor, Tensor, Tensor]  # states, gates, error
+    slopes: Tensor
+    blocks: list[_Block]
+
+    @classmethod
+    def of(cls, steps: int, hidden_dim: int, action_dim: int, like: Tensor) -> _Room:
+        """Room for so many steps."""
+        num_blocks, num = -(-steps // BLOCK_STEPS), BLOCK_STEPS * NUM_SEQUENCES
+        states = like.new_empty(num_blocks, 3, hidden_dim, num)
+        gates = like.new_empty(steps, 4, hidden_dim, NUM_SEQUENCES)
+        error, slopes = like.new_empty(num_blocks, action_dim, num), like.new_empty(5, hidden_dim, num)
+        blocks = []
+        for trail in zip(states, gates.split(BLOCK_STEPS), error, strict=True):
+            num = len(trail[1]) * NUM_SEQUENCES  # the last block may be shorter
+            features, entering, following = trail[0][..., :num].mT
+            by_input, by_hidden = (slopes[i : i + 3, :, :num].view(-1, num) for i in (0, 1))
+            blocks.append(
+                _Block(
+                    trail=trail,
+                    features=features,
+                    entering=entering,
+                    following=following,
+                    error=trail[2][:, :num],
+                    by_input=by_input,
+                    by_hidden=by_hidden,
+                    by_features=slopes[4, :, :num],
+                )
+            )
+        return cls((states, gates, error), slopes, blocks)
+
+
+class SequenceKernel:
+    """See `raptor.rl.sequence_gradient.SequenceGradient`, which calls this on a CPU.
+
+    Args:
+        parameters: weights like those that will come.
+    """
+
+    def __init__(self, parameters: PolicyParameters) -> None:
+        weight = parameters.gru_weight_hh
+        self.widths = weight.shape[1], parameters.input_weight.shape[1], len(parameters.output_weight)
+        self._kernels = _kernels(weight.dtype, *self.widths)
+        self._room: _Room | None = None
+
+    def __call__(
+        self, parameters: PolicyParameters, observation: Tensor, label: Tensor, keep: Tensor
+    ) -> tuple[PolicyParameters, Tensor]:
+        """Sum the squared errors and half their gradient.
+
+        Args:
+            parameters: the weights, each contiguous.
+            observation: (L, B, D).
+            label: (L, B, A).
+            keep: (L, B), 0 where an episode begins, 1 elsewhere.
+
+        Returns:
+            Half the gradient of the sum, and the sum, a scalar tensor.
+        """
+        H, _, A = self.widths
+        missing = -observation.shape[1] % NUM_SEQUENCES
+        counted = torch.ones_like(keep[0])
+        if missing:
+            observation, label = (pad(tensor, (0, 0, 0, missing)) for tensor in (observation, label))
+            keep, counted = pad(keep, (0, missing)), pad(counted, (0, missing))
+        if self._room is None or len(self._room.trail[1]) != len(keep):
+            self._room = _Room.of(len(keep), H, A, keep)
+        room = self._room
+        sums = PolicyParameters(*(torch.zeros_like(weight) for weight in parameters))
+        by_input, squares = torch.zeros_like(sums.gru_weight_ih), keep.new_zeros(1)  # gates in the order n, r, z
+        totals = keep.new_zeros(5 * H + A)
+        weights = parameters.gru_weight_ih, parameters.gru_weight_hh, parameters.output_weight
+        given = (tensor.split(NUM_SEQUENCES, 1) for tensor in (observation, label, keep))
+        for *few, counts in zip(*given, counted.split(NUM_SEQUENCES), strict=True):
+            rows, labels, kept = (tensor.contiguous() for tensor in few)
+            self._kernels.forward(*parameters, rows, labels, kept, counts, *room.trail, squares, len(kept), BLOCK_STEPS)
+            seen, adjoint = rows.flatten(0, 1).split(BLOCK_STEPS * NUM_SEQUENCES), kept.new_zeros(H, NUM_SEQUENCES)
+            for block, x, k in reversed(list(zip(room.blocks, seen, kept.split(BLOCK_STEPS), strict=True))):
+                self._kernels.backward(*weights, k, *block.trail, adjoint, room.slopes, totals, len(k), BLOCK_STEPS)
+                sums.input_weight.addmm_(block.by_features, x)
+                by_input.addmm_(block.by_input, block.features)
+                sums.gru_weight_hh.addmm_(block.by_hidden, block.entering)
+                sums.output_weight.addmm_(block.error, block.following)
+        return sums._replace(
+            input_bias=totals[4 * H : 5 * H],
+            gru_weight_ih=by_input.roll(-H, 0),
+            gru_bias_ih=totals[: 3 * H].roll(-H),
+            gru_bias_hh=totals[H : 4 * H],
+            output_bias=totals[5 * H :],
+        ), squares[0]

@@ -1,0 +1,89 @@
+"""Beyond imitation: a student trained on through the simulator's gradient, held by its teachers until it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from raptor.limits import at_least, limits, not_negative
+from raptor.nn.checkpoint import StudentPolicy
+from raptor.nn.stacked_mlp import Layer
+from raptor.nn.teachers import TeacherPopulation
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.rl.analytic_policy_gradient import Guide
+from raptor.rl.guide import TeacherGuide
+from raptor.training.direct import GradientConfig, GradientLearner
+
+
+@dataclasses.dataclass(frozen=True)
+@limits(num_updates=at_least(0), updates_per_epoch=at_least(1), imitation=not_negative, imitation_updates=at_least(0))
+class FineTuneConfig(GradientConfig):
+    """Settings of what follows imitation: training through the simulator's gradient."""
+
+    num_updates: int = 1200  # steps of the optimiser; 0: imitation only
+    updates_per_epoch: int = 100  # updates that are validated and written as one epoch
+    imitation: float = 1.0  # weight of the mean squared difference from the teachers' actions, at the beginning
+    imitation_updates: int = 300  # updates over which that weight falls to zero; 0: teachers play no part
+
+
+class FineTuner(GradientLearner):
+    """Trains a student on through the simulator's gradient.
+
+    As long as imitation has a weight, each vehicle of the batch belongs to one of the teachers, which says what it
+    would do; after that, vehicles are ever new ones.
+
+    Args:
+        config: the settings; the batch is cut to a multiple of the teachers where they take part.
+        policy: the student, improved in place.
+        teachers: with their vehicles; None or more than there are places in the batch: as many of them as fit.
+        seed: of everything that is drawn.
+        device: of all tensors.
+        compile: False runs eagerly.
+    """
+
+    def __init__(
+        self,
+        config: FineTuneConfig,
+        policy: StudentPolicy,
+        teachers: TeacherPopulation | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        compile: bool = True,
+    ) -> None:
+        self.fine_tune = config
+        self._teacher_guide: TeacherGuide | None = None
+        if teachers is not None and config.imitation and config.imitation_updates:
+            there = teachers[: config.batch_size].to(device)
+            each = config.batch_size // len(there)
+            config = dataclasses.replace(config, batch_size=len(there) * each)
+            assert there.quadrotors is not None
+            plain = dataclasses.replace(there.quadrotors, names=None, documents=None)
+            self._own = plain.repeat_interleave(each)
+            layers = tuple(Layer(*(tensor.detach() for tensor in layer)) for layer in there.layers)
+            self._teacher_guide = TeacherGuide(layers, config.imitation, compile)
+        self.update_count = 0
+        super().__init__(config, policy, seed, device, compile)
+
+    @property
+    def imitation(self) -> float:
+        """Weight of imitation in the coming update."""
+        config = self.fine_tune
+        if self._teacher_guide is None:
+            return 0.0
+        return config.imitation * max(0.0, 1 - self.update_count / config.imitation_updates)
+
+    def _vehicles(self, places: Tensor) -> Quadrotors:
+        return self._own[places].component_major() if self.imitation else super()._vehicles(places)
+
+    def _guide(self) -> Guide | None:
+        if not self.imitation or self._teacher_guide is None:
+            return None
+        self._teacher_guide.weight.fill_(self.imitation)
+        return self._teacher_guide
+
+    def update(self) -> dict[str, float]:
+        """See `GradientLearner`; also tells the weight of imitation, and how many updates were left out so far."""
+        imitation = self.imitation
+        return {**super().update(), "imitation": imitation, "num_skipped": float(self.skipped_count)}

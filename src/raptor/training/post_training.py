@@ -1,0 +1,164 @@
+"""Post-training: one student from many teachers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from raptor.atomic import PathLike, write_atomically
+from raptor.config import differences, load_config, to_yaml
+from raptor.devices import find_device
+from raptor.errors import UserError
+from raptor.nn.teachers import TeacherPopulation
+from raptor.training.checkpoints import Checkpoints
+from raptor.training.host import memory_explained
+from raptor.training.post_training_config import PostTrainConfig
+from raptor.training.post_training_memory import plan_post_training
+from raptor.training.post_training_run import BEST, JOB, OWN, TEACHERS, PostTrainRun, PostTrainSummary
+from raptor.training.progress import Progress, ProgressFunction, stop_on_signal
+from raptor.training.run import RunFolder
+from raptor.training.selection import examine, fingerprint, read_teachers, select, shortened
+
+__all__ = ["PostTrainConfig", "PostTrainSummary", "load_post_train_config", "post_train"]
+
+Source = TeacherPopulation | PathLike | Sequence[PathLike]
+
+
+def post_train(
+    output: PathLike,
+    teachers: Source | None = None,
+    config: PostTrainConfig | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: ProgressFunction | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> PostTrainSummary:
+    """Teach one student what many teachers do, then train it on through the simulator's gradient.
+
+    A run that was killed at any moment and resumed gives bit for bit what it would have given without, on the same kind
+    of machine with as many threads.
+
+    Args:
+        output: the run folder, see `raptor.load_policy`.
+        teachers: a folder of `raptor pre-train`, several of them, or a population; by default those of the run that is
+            resumed.
+        config: the settings; by default those of the run that is resumed, or else the default ones.
+        resume: go on with the run in `output`; start it where there is none.
+        overwrite: delete what an earlier run wrote to `output`.
+        progress: called after each epoch and around what takes long.
+        announce: called with the plan, and with the teachers that are left out, in words.
+
+    Raises:
+        UserError: the folder holds a run and neither `resume` nor `overwrite` is given, settings or teachers differ
+            from those of the run to be resumed, teachers cannot be read, are too weak or come without vehicles, the
+            data does not fit into memory, the device is missing, the disk is full.
+    """
+    folder = run_folder(output)
+    going_on = folder.check(resume, overwrite)
+    stored = load_post_train_config(output) if going_on else None
+    config = stored or PostTrainConfig() if config is None else config
+    if stored is not None:
+        folder.refuse_changes(_differences(stored, config))
+    folder.checkpoints.keep = config.keep_checkpoints
+    find_device(config.device)
+    before = _read_tested(folder) if going_on else None
+    population = read_teachers(_source(folder, before, teachers))
+    mark = fingerprint(population)
+    if before is not None and before["fingerprint"] != mark:
+        raise UserError(f"the run in {folder.path} learns from other teachers: resume it without giving any")
+    say = announce or (lambda message: None)
+    say(plan_post_training(config, len(population)).describe())
+    if before is None:
+        population = examine(population, config, _teller(progress, len(population)))
+    else:
+        population = dataclasses.replace(population, records=tuple(before["records"]))
+    strong, weak = select(population, config)
+    if weak:
+        say(f"{len(weak)} teachers do not reach {config.solved_return:g} and are left out: {shortened(weak)}")
+    try:
+        folder.open(to_yaml(config), resume, overwrite)
+        if before is None:
+            document = {"source": _place(teachers), "fingerprint": mark, "records": population.records}
+            write_atomically(folder.path / TEACHERS, f"{json.dumps(document)}\n")
+        with memory_explained(f"batch_size {config.batch_size}"), stop_on_signal() as stop:
+            return PostTrainRun(folder, config, strong, tuple(weak), progress).run(stop)
+    finally:
+        folder.close()
+
+
+def run_folder(output: PathLike) -> RunFolder:
+    """The folder of a post-training, as it lays out its files."""
+    checkpoints = Checkpoints(Path(output), prefix="checkpoint_epoch_", best=BEST)
+    return RunFolder(output, JOB, own=OWN, config="params/config.yaml", checkpoints=checkpoints)
+
+
+def load_post_train_config(
+    run: str | os.PathLike[str], file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
+) -> PostTrainConfig:
+    """The settings of a run: those that it was begun with, under those that are given now.
+
+    Args:
+        run: the run folder.
+        file: see `load_config`.
+        overrides: see `load_config`.
+        resume: False ignores what the folder holds.
+
+    Raises:
+        UserError: see `load_config`.
+    """
+    stored, folder = None, run_folder(run)
+    if resume and folder.holds_run():
+        stored = load_config(PostTrainConfig, folder.config)
+    return load_config(PostTrainConfig, file, overrides, default=stored)
+
+
+def _differences(stored: PostTrainConfig, config: PostTrainConfig) -> list[str]:
+    """Settings that would change the result; how often something is written, and how much is kept, would not."""
+    free = ("checkpoint_interval", "keep_checkpoints", "video_interval", "memory_gib")
+    return differences(stored, dataclasses.replace(config, **{name: getattr(stored, name) for name in free}))
+
+
+def _place(teachers: Source | None) -> list[str] | None:
+    """The folders that teachers are read from; None where they are no files."""
+    if teachers is None or isinstance(teachers, TeacherPopulation):
+        return None
+    folders = [teachers] if isinstance(teachers, (str, os.PathLike)) else list(teachers)
+    return [str(Path(folder).resolve()) for folder in folders]
+
+
+def _source(folder: RunFolder, before: dict[str, Any] | None, teachers: Source | None) -> Source:
+    if teachers is not None:
+        return teachers
+    if before is None:
+        raise UserError("there are no teachers to learn from: give the output folder of raptor pre-train")
+    if before["source"] is None:
+        raise UserError(f"the run in {folder.path} began with teachers of no folder: give the same ones to resume it")
+    source: list[str] = before["source"]
+    return source
+
+
+def _read_tested(folder: RunFolder) -> dict[str, Any] | None:
+    """What the run noted of its teachers; None where it was stopped before."""
+    path = folder.path / TEACHERS
+    if not path.exists():
+        return None
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {name: document[name] for name in ("source", "fingerprint", "records")}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} cannot be read: start anew with --overwrite") from error
+
+
+def _teller(progress: ProgressFunction | None, num: int) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+
+    def tell(done: int) -> None:
+        nan = float("nan")
+        progress(Progress("testing teachers", done, num, 0.0, 0.0, 0.0, nan, {}, {}, None, unit="teacher"))
+
+    return tell
