@@ -85,7 +85,7 @@ def teachers_figure(results: dict[str, Any]) -> Figure:
             (axes[0, 0], "return", "return on unseen quadrotors", 1.0),
             (axes[0, 1], "terminated", "terminated (%)", 100.0),
         ):
-            mean = [factor * row[name]["mean"] for row in rows]
+            mean = [factor * row[name]["value"] for row in rows]
             low, high = ([factor * row[name][end] for row in rows] for end in ("low", "high"))
             axis.fill_between(numbers, low, high, color=COLOURS[0], alpha=0.2, lw=0)
             axis.plot(numbers, mean, "o-", color=COLOURS[0], lw=1.8)
@@ -137,9 +137,9 @@ def show(results: dict[str, Any]) -> Table:
             name,
             str(row["teachers"]),
             str(row["parameters"]),
-            f"{r['mean']:.1f} [{r['low']:.1f}, {r['high']:.1f}]",
-            f"{100 * t['mean']:.2f} [{100 * t['low']:.2f}, {100 * t['high']:.2f}]",
-            f"{e['mean']:.3f}",
+            f"{r['value']:.1f} [{r['low']:.1f}, {r['high']:.1f}]",
+            f"{100 * t['value']:.2f} [{100 * t['low']:.2f}, {100 * t['high']:.2f}]",
+            f"{e['value']:.3f}",
             f"{row['seconds']:.0f}",
         )
     return table

@@ -24,7 +24,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 COMMANDS = typer.main.get_command(app).commands
 OPTIONAL = {"stable_baselines3": "stable_baselines3", "raptor/L2F-v0": "l2f"}
-SETTINGS = {"train-direct": TrainDirectConfig, "quickstart": TrainDirectConfig, "pre-train": PreTrainConfig}
+SETTINGS = {
+    "train-direct": TrainDirectConfig,
+    "quickstart": TrainDirectConfig,
+    "pre-train": PreTrainConfig,
+    "post-train": PostTrainConfig,
+}
 LIGHT = ("platforms", "sample", "describe", "card")
 
 

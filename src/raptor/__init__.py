@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from raptor.errors import MissingExtraError, UserError
     from raptor.evaluation import Evaluation, evaluate
     from raptor.export import export_onnx
-    from raptor.nn import OnnxPolicy, RaptorPolicy, TeacherPopulation, load_policy, load_teachers, save_policy
+    from raptor.nn import (
+        MLPPolicy,
+        OnnxPolicy,
+        RaptorPolicy,
+        TeacherPopulation,
+        load_policy,
+        load_teachers,
+        save_policy,
+    )
+    from raptor.pipeline import PipelineSummary, run_pipeline
     from raptor.quadrotor import (
         PLATFORMS,
         Distribution,
@@ -28,14 +37,19 @@ if TYPE_CHECKING:
     )
     from raptor.tasks import Task
     from raptor.training.jobs import RunSummary, TrainDirectConfig, train_direct
+    from raptor.training.post_training import PostTrainConfig, PostTrainSummary, post_train
     from raptor.training.pre_training import PreTrainConfig, PreTrainSummary, pre_train
 
 _HOMES = {
     "Distribution": "raptor.quadrotor",
     "Evaluation": "raptor.evaluation",
     "MissingExtraError": "raptor.errors",
+    "MLPPolicy": "raptor.nn",
     "OnnxPolicy": "raptor.nn",
     "PLATFORMS": "raptor.quadrotor",
+    "PipelineSummary": "raptor.pipeline",
+    "PostTrainConfig": "raptor.training",
+    "PostTrainSummary": "raptor.training",
     "QuadrotorEnv": "raptor.environments",
     "PreTrainConfig": "raptor.training",
     "PreTrainSummary": "raptor.training",
@@ -55,7 +69,9 @@ _HOMES = {
     "load_teachers": "raptor.nn",
     "platform": "raptor.quadrotor",
     "platforms": "raptor.quadrotor",
+    "post_train": "raptor.training",
     "pre_train": "raptor.training",
+    "run_pipeline": "raptor.pipeline",
     "sample_quadrotors": "raptor.quadrotor",
     "save_policy": "raptor.nn",
     "step": "raptor.quadrotor",
@@ -67,8 +83,12 @@ __all__ = [
     "PLATFORMS",
     "Distribution",
     "Evaluation",
+    "MLPPolicy",
     "MissingExtraError",
     "OnnxPolicy",
+    "PipelineSummary",
+    "PostTrainConfig",
+    "PostTrainSummary",
     "PreTrainConfig",
     "PreTrainSummary",
     "QuadrotorEnv",
@@ -89,7 +109,9 @@ __all__ = [
     "load_teachers",
     "platform",
     "platforms",
+    "post_train",
     "pre_train",
+    "run_pipeline",
     "sample_quadrotors",
     "save_policy",
     "step",

@@ -12,8 +12,8 @@ import torch
 from raptor import load_policy, load_teachers
 from raptor.config import load_config
 from raptor.errors import UserError
-from raptor.evaluation import evaluate
-from raptor.pipeline import PipelineSummary, load_pipeline, read_evaluation, run_pipeline
+from raptor.evaluation import Evaluation, evaluate
+from raptor.pipeline import PipelineSummary, load_pipeline, run_pipeline
 from raptor.pipeline.stages import column_names
 from raptor.training import TrainDirectConfig, shards
 from raptor.training.population import read_population
@@ -86,7 +86,7 @@ def test_every_stage_leaves_what_its_command_leaves(finished: PipelineSummary) -
 
 
 def test_an_evaluation_is_that_of_the_library(finished: PipelineSummary) -> None:
-    evaluation = read_evaluation(finished.output / "evaluation" / "evaluation.json")
+    evaluation = Evaluation.load(finished.output / "evaluation" / "evaluation.json")
     assert list(evaluation.policies) == ["student", "onnx"]
     student = load_policy(finished.output / "student")
     expected = evaluate({"student": student}, ["unseen"], num_quadrotors=2, compile=False)
@@ -159,7 +159,7 @@ def test_a_mistake_in_a_late_stage_is_told_before_the_first(file: Path, tmp_path
 def test_an_evaluation_without_a_number_is_read_as_such(tmp_path: Path) -> None:
     path = tmp_path / "evaluation.json"
     path.write_text('{"policies": {"a": {"unseen": {"rmse": {"value": 0, "low": null, "high": 1}}}}, "settings": {}}')
-    value, low, high = read_evaluation(path).policies["a"]["unseen"]["rmse"]
+    value, low, high = Evaluation.load(path).policies["a"]["unseen"]["rmse"]
     assert (value, high) == (0, 1)
     assert math.isnan(low)
 
@@ -185,9 +185,9 @@ def test_a_file_that_holds_no_evaluation_is_named(tmp_path: Path, text: str) -> 
     path = tmp_path / "evaluation.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"evaluation\.json holds no evaluation: make one with raptor evaluate --json"):
-        read_evaluation(path)
+        Evaluation.load(path)
     with pytest.raises(UserError, match="cannot read the evaluation"):
-        read_evaluation(tmp_path / "nothing.json")
+        Evaluation.load(tmp_path / "nothing.json")
 
 
 def test_policies_of_the_same_name_are_told_apart() -> None:

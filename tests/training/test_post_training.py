@@ -360,12 +360,11 @@ def test_progress_goes_through_all_stages_and_never_back(tmp_path: Path, teacher
 def test_videos_of_validation_vehicles_are_made_when_asked_for(
     straight: Callable[..., Path], tmp_path: Path, teachers: Path
 ) -> None:
-    post_train(tmp_path, teachers, tiny("video_interval=3"))
+    post_train(tmp_path, teachers, tiny("video_interval=3", IMITATION))
     videos = {path.name: path.read_bytes() for path in (tmp_path / "videos").iterdir()}
-    assert sorted(videos) == [f"epoch_{epoch:06d}.gif" for epoch in (3, 4, 6, 7)]
+    assert sorted(videos) == [f"epoch_{epoch:06d}.gif" for epoch in (3, 4)]
     assert all(content.startswith(b"GIF89a") for content in videos.values())
-    last = read_checkpoint(max(tmp_path.glob("checkpoint_epoch_*.pt")))["weights"]
-    same = read_checkpoint(straight() / "final_student.pt")["weights"]
+    same, last = (read_checkpoint(run / "checkpoint_epoch_000004.pt")["weights"] for run in (straight(), tmp_path))
     assert all(torch.equal(tensor, same[name]) for name, tensor in last.items())  # watching changes nothing
 
 

@@ -118,12 +118,12 @@ def _stage_progress(stage: Stage, console: Console) -> contextlib.AbstractContex
 def _show(summary: PipelineSummary) -> None:
     """The figures that are new, what was done, and where the report is."""
     from raptor.cli.progress import duration, wide_console
-    from raptor.pipeline import read_evaluation
+    from raptor.evaluation import Evaluation
 
     console = wide_console()
     for stage in summary.stages:
         if stage.job == "evaluate" and stage.action != "skip":
-            console.print(read_evaluation(stage.product).table(details=False))
+            console.print(Evaluation.load(stage.product).table(details=False))
     table = _table("stage", "", "time", "result")
     for stage in summary.stages:
         time = duration(stage.wall_clock_s) if stage.action != "skip" else ""

@@ -13,9 +13,9 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from raptor.config.checking import raise_problems, split_unknown, validate
+from raptor.config.merging import merge, plain
 from raptor.config.schema import show
 from raptor.config.sources import Source, parse_overrides, read_files
-from raptor.errors import UserError
 
 T = TypeVar("T")
 
@@ -86,16 +86,7 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def _merge(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Later documents over earlier ones, group by group; `${key}` stands for the value of another key."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        merged = OmegaConf.merge(*(OmegaConf.create(dict(document)) for document in documents))
-        return cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True, throw_on_missing=True))
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "the configuration"
-        raise UserError(f"{key} cannot be resolved: {str(error).splitlines()[0]}") from error
+    return cast("dict[str, Any]", plain(merge(documents), resolve=True))
 
 
 def _plain(value: Any) -> Any:

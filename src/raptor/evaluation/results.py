@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raptor.atomic import replacing
+from raptor.errors import UserError
 from raptor.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -50,6 +51,28 @@ class Evaluation:
         with replacing(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Evaluation:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: the file cannot be read, or holds something else.
+        """
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+            policies = {
+                name: {
+                    suite: {metric: Estimate.from_dict(numbers) for metric, numbers in metrics.items()}
+                    for suite, metrics in suites.items()
+                }
+                for name, suites in document["policies"].items()
+            }
+            return cls(policies, dict(document["settings"]))
+        except OSError as error:
+            raise UserError(f"cannot read the evaluation {path}: {error.strerror or error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path} holds no evaluation: make one with raptor evaluate --json") from error
 
     def table(self, details: bool = True) -> Table:
         """A rich table with a column for each policy and a group of rows for each suite.

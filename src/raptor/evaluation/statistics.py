@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,11 @@ class Estimate(NamedTuple):
     def to_dict(self) -> dict[str, float | None]:
         """The three numbers by name, None in place of NaN, which JSON does not know."""
         return {name: number if math.isfinite(number) else None for name, number in self._asdict().items()}
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, float | None]) -> Estimate:
+        """What `to_dict` gave."""
+        return cls(*(math.nan if (number := numbers[name]) is None else float(number) for name in cls._fields))
 
 
 class Means(NamedTuple):

@@ -5,7 +5,7 @@ from raptor.pipeline.graph import Pipeline, Stage
 from raptor.pipeline.jobs import JOBS, Job
 from raptor.pipeline.plan import Step, make_plan
 from raptor.pipeline.run import PipelineSummary, StageSummary, output_of, run_pipeline
-from raptor.pipeline.work import Outcome, Work, read_evaluation
+from raptor.pipeline.work import Outcome, Work
 
 __all__ = [
     "JOBS",
@@ -20,6 +20,5 @@ __all__ = [
     "load_pipeline",
     "make_plan",
     "output_of",
-    "read_evaluation",
     "run_pipeline",
 ]

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from raptor.config import to_dict
 from raptor.config.checking import Problem, raise_problems, split_unknown, validate
+from raptor.config.merging import merge, plain
 from raptor.config.schema import show
 from raptor.config.sources import COMMAND_LINE, Source, parse_overrides, read_files
 from raptor.errors import UserError
@@ -19,7 +20,6 @@ from raptor.limits import between, limits, optional
 from raptor.nn.files import POLICY_NAMES
 from raptor.pipeline.graph import Input, Pipeline, Stage, close, in_order
 from raptor.pipeline.jobs import JOBS, Job
-from raptor.pipeline.merging import merge, plain
 from raptor.pipeline.stages import POLICY, named, references
 
 PRESETS = "run"

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raptor.atomic import PathLike
 from raptor.config import to_dict
-from raptor.errors import UserError
 from raptor.evaluation import Evaluation, evaluate
 from raptor.evaluation.report import write_report
-from raptor.evaluation.statistics import Estimate
 from raptor.export import export_policy
 from raptor.nn import load_policy
 from raptor.quadrotor import sample_quadrotors
@@ -139,7 +134,7 @@ def run_report(work: Work) -> Outcome:
     keys, trained = work.keys, work.source("training")
     source = work.source("evaluation")
     assert source is not None
-    evaluation = read_evaluation(source)
+    evaluation = Evaluation.load(source)
     write_report(
         work.folder / REPORT_FILE,
         title=keys.title or f"A policy for any quadrotor: {work.folder.resolve().parent.name}",
@@ -157,33 +152,6 @@ def run_report(work: Work) -> Outcome:
 def exported_file(keys: Any) -> str:
     """What an export is called."""
     return f"policy.{keys.format}"
-
-
-def read_evaluation(path: PathLike) -> Evaluation:
-    """Read what `Evaluation.save` wrote.
-
-    Raises:
-        UserError: the file cannot be read, or holds something else.
-    """
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-        policies = {
-            name: {
-                suite: {metric: _estimate(numbers) for metric, numbers in metrics.items()}
-                for suite, metrics in suites.items()
-            }
-            for name, suites in document["policies"].items()
-        }
-        return Evaluation(policies, dict(document["settings"]))
-    except OSError as error:
-        raise UserError(f"cannot read the evaluation {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} holds no evaluation: make one with raptor evaluate --json") from error
-
-
-def _estimate(numbers: Mapping[str, float | None]) -> Estimate:
-    value, low, high = (math.nan if numbers[name] is None else float(numbers[name] or 0) for name in Estimate._fields)
-    return Estimate(value, low, high)
 
 
 def settings_of(keys: Any) -> dict[str, Any]:

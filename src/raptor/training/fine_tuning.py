@@ -22,10 +22,22 @@ from raptor.training.direct import GradientConfig, GradientLearner
 class FineTuneConfig(GradientConfig):
     """Settings of what follows imitation: training through the simulator's gradient."""
 
-    num_updates: int = 1200  # steps of the optimiser; 0: imitation only
+    num_updates: int = 3000  # steps of the optimiser; 0: imitation only
+    batch_size: int = 2048  # vehicles flown at once; rounded to a multiple of the teachers, as long as these take part
+    learning_rate: float = 2e-2  # of Adam, at its highest
     updates_per_epoch: int = 100  # updates that are validated and written as one epoch
     imitation: float = 1.0  # weight of the mean squared difference from the teachers' actions, at the beginning
     imitation_updates: int = 300  # updates over which that weight falls to zero; 0: teachers play no part
+
+
+def fitted(config: FineTuneConfig, num_teachers: int) -> FineTuneConfig:
+    """The settings with a batch that so many teachers share evenly.
+
+    Raises:
+        UserError: the other settings do not go with that batch.
+    """
+    taking_part = min(num_teachers, config.batch_size)
+    return dataclasses.replace(config, batch_size=taking_part * round(config.batch_size / taking_part))
 
 
 class FineTuner(GradientLearner):
@@ -35,9 +47,9 @@ class FineTuner(GradientLearner):
     would do; after that, vehicles are ever new ones.
 
     Args:
-        config: the settings; the batch is cut to a multiple of the teachers where they take part.
+        config: the settings; see `fitted` for the batch that is flown where teachers take part.
         policy: the student, improved in place.
-        teachers: with their vehicles; None or more than there are places in the batch: as many of them as fit.
+        teachers: with their vehicles; of more than the batch has places, as many as it has, spread over all of them.
         seed: of everything that is drawn.
         device: of all tensors.
         compile: False runs eagerly.
@@ -55,9 +67,10 @@ class FineTuner(GradientLearner):
         self.fine_tune = config
         self._teacher_guide: TeacherGuide | None = None
         if teachers is not None and config.imitation and config.imitation_updates:
-            there = teachers[: config.batch_size].to(device)
-            each = config.batch_size // len(there)
-            config = dataclasses.replace(config, batch_size=len(there) * each)
+            num = min(len(teachers), config.batch_size)
+            there = teachers[torch.arange(num) * len(teachers) // num].to(device)
+            config = fitted(config, num)
+            each = config.batch_size // num
             assert there.quadrotors is not None
             plain = dataclasses.replace(there.quadrotors, names=None, documents=None)
             self._own = plain.repeat_interleave(each)

@@ -15,6 +15,7 @@ from raptor.devices import find_device
 from raptor.errors import UserError
 from raptor.nn.teachers import TeacherPopulation
 from raptor.training.checkpoints import Checkpoints
+from raptor.training.fine_tuning import fitted
 from raptor.training.host import memory_explained
 from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.post_training_memory import plan_post_training
@@ -79,12 +80,14 @@ def post_train(
     strong, weak = select(population, config)
     if weak:
         say(f"{len(weak)} teachers do not reach {config.solved_return:g} and are left out: {shortened(weak)}")
+    fitted(config.fine_tune, len(strong))  # what does not go together shall not come out after the imitation
     try:
         folder.open(to_yaml(config), resume, overwrite)
         if before is None:
             document = {"source": _place(teachers), "fingerprint": mark, "records": population.records}
             write_atomically(folder.path / TEACHERS, f"{json.dumps(document)}\n")
-        with memory_explained(f"batch_size {config.batch_size}"), stop_on_signal() as stop:
+        batches = f"batch_size {config.batch_size} or fine_tune.batch_size {config.fine_tune.batch_size}"
+        with memory_explained(batches), stop_on_signal() as stop:
             return PostTrainRun(folder, config, strong, tuple(weak), progress).run(stop)
     finally:
         folder.close()

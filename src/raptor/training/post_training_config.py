@@ -100,6 +100,8 @@ class PostTrainConfig:
                 f"sequence_length must be at most task.episode_steps, which is {self.task.episode_steps}, "
                 f"got {self.sequence_length}"
             )
+        if self.target_visible and not self.task.target_visible:
+            raise UserError("task.target_visible is false, but target_visible is true: set target_visible=false")
         if self.num_epochs == 0 and self.fine_tune.num_updates == 0:
             raise UserError("num_epochs and fine_tune.num_updates must not both be 0: there is nothing to train")
         if self.num_epochs and self.epoch_teacher_forcing > self.num_epochs:

@@ -74,7 +74,6 @@ def pre_train(
     """
     folder = RunFolder(output, JOB, own=OWN)
     going_on = folder.check(resume, overwrite)
-    _refuse_foreign(folder)
     stored = load_pre_train_config(output) if going_on else None
     config = stored or PreTrainConfig() if config is None else config
     if stored is not None:
@@ -126,13 +125,6 @@ def _differences(stored: PreTrainConfig, config: PreTrainConfig) -> list[str]:
         config, engine=stored.engine, checkpoint_interval_s=stored.checkpoint_interval_s, memory_gib=stored.memory_gib
     )
     return differences(stored, same)
-
-
-def _refuse_foreign(folder: RunFolder) -> None:
-    """Leave alone what is called as if a run had written it, where none has been."""
-    present = [name for name in OWN if (folder.path / name).exists()]
-    if present and not folder.holds_run():
-        raise UserError(f"{folder.path} holds {', '.join(present)} that no run wrote: choose another output folder")
 
 
 def _population(

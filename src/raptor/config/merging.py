@@ -32,5 +32,5 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "the pipeline"
+        key = getattr(error, "full_key", None) or "the configuration"
         raise UserError(f"{key} cannot be resolved: {str(error).splitlines()[0]}") from error
