@@ -18,6 +18,7 @@ from raptor.quadrotor import Distribution, platforms
 from raptor.tasks import Task
 from raptor.training.direct import TRAINING_TASK
 from raptor.training.jobs import TrainDirectConfig
+from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.pre_training_config import PreTrainConfig
 
 ROOT = Path(__file__).parents[1]
