@@ -21,7 +21,7 @@ from raptor.evaluation.table import HEADINGS, better, cell, rows
 from raptor.nn import load_policy
 
 ROOT = Path(__file__).parents[1]
-POLICIES = ("published", "default", "large")
+POLICIES = ("published", "default", "large", "robust")
 INTERVALS = (10.0, 5.0)
 """Seconds per figure of the flights in the picture."""
 

@@ -26,7 +26,9 @@ from raptor.limits import (
     positive,
 )
 from raptor.quadrotor import Distribution
+from raptor.tasks import Task
 from raptor.training import TrainDirectConfig
+from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.pre_training_config import PreTrainConfig
 
 
@@ -157,7 +159,9 @@ def test_a_value_can_stand_for_another_one(tmp_path: Path) -> None:
     assert "rate cannot be resolved" in refusal("rate=${nothing}")
 
 
-@pytest.mark.parametrize("config", [TrainDirectConfig(), PreTrainConfig()], ids=lambda config: type(config).__name__)
+@pytest.mark.parametrize(
+    "config", [TrainDirectConfig(), PreTrainConfig(), PostTrainConfig()], ids=lambda config: type(config).__name__
+)
 def test_every_preset_of_a_job_is_valid_and_changes_something(config: Any) -> None:
     job = getattr(config, "JOB", "train-direct")
     names = presets(job)
@@ -167,7 +171,7 @@ def test_every_preset_of_a_job_is_valid_and_changes_something(config: Any) -> No
 
 
 def test_a_preset_is_found_under_the_job_that_it_is_of(tmp_path: Path) -> None:
-    assert presets() == presets("train-direct") == ["large", "paper"]
+    assert presets() == presets("train-direct") == ["large", "paper", "robust"]
     assert presets("pre-train") == ["paper"]
     assert load_config(PreTrainConfig, "paper").algorithm == "sac"
     file = written(tmp_path / "mine.yaml", "base: paper\nsac: {batch_size: 7}\n")
@@ -175,6 +179,23 @@ def test_a_preset_is_found_under_the_job_that_it_is_of(tmp_path: Path) -> None:
     assert (mine.algorithm, mine.sac.batch_size, mine.sac.entropy_bonus) == ("sac", 7, "undiscounted")
     with pytest.raises(UserError, match=r"there is no configuration file large: .* one of the presets paper$"):
         load_config(PreTrainConfig, "large")
+
+
+def test_the_student_of_the_paper_learns_as_published() -> None:
+    config = load_config(PostTrainConfig, "paper")
+    assert (config.num_epochs, config.num_episodes, config.epoch_teacher_forcing) == (1000, 10, 10)
+    assert (config.batch_size, config.sequence_length, config.learning_rate) == (64, 500, 1e-4)
+    assert (config.epsilon, config.variance_floor, config.gradient_norm) == (1e-7, 1e-7, None)
+    assert (config.final_learning_rate, config.warm_up_batches) == (1, 0)
+    assert config.on_policy
+    assert config.shuffle
+    assert config.teacher_deterministic
+    assert config.steady_state_position_correction
+    assert config.num_active_teachers is None
+    assert (config.num_teacher_episodes, config.solved_return, config.weak_teachers) == (100, 300, "refuse")
+    assert (config.best_by, config.fine_tune.num_updates) == ("data_collection", 0)
+    assert config.flown_task == Task.paper()
+    assert (config.student.kind, config.student.hidden_dim) == ("gru", 16)
 
 
 def test_the_teachers_of_the_paper_start_within_ten_arm_lengths_and_learn_as_published() -> None:

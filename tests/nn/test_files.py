@@ -10,7 +10,7 @@ import torch
 from raptor.errors import UserError
 from raptor.nn import CARD_FIELDS, POLICY_NAMES, files, format_card, load_policy, policy_card, save_policy
 
-PACKAGED = {"default": 2084, "large": 26756}
+PACKAGED = {"default": 2084, "large": 26756, "robust": 26756}
 
 
 def packaged(name):
@@ -135,7 +135,7 @@ def test_a_missing_file_is_an_error_that_lists_the_sources(source, tmp_path, mon
 @pytest.mark.parametrize("name", ["policy.txt", "policy", "policy.tar.gz"])
 def test_a_file_of_an_unknown_kind_is_an_error(name, tmp_path):
     (tmp_path / name).write_text("hello")
-    with pytest.raises(UserError, match=r"unknown kind.*: give published, default, large"):
+    with pytest.raises(UserError, match=r"unknown kind.*: give published, default, large, robust"):
         load_policy(tmp_path / name)
 
 
@@ -163,7 +163,7 @@ def test_a_policy_goes_to_the_device():
 
 
 def test_the_published_name_is_first_among_the_names():
-    assert POLICY_NAMES == ("published", "default", "large")
+    assert POLICY_NAMES == ("published", "default", "large", "robust")
 
 
 def test_a_card_reads_well():

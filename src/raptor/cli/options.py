@@ -11,7 +11,7 @@ Policy = Annotated[
     str,
     typer.Argument(
         metavar="POLICY",
-        help="published, default, large, the folder of a run, or a .pt, .h5 or .onnx file.",
+        help="published, default, large, robust, the folder of a run, or a .pt, .h5 or .onnx file.",
         show_default=False,
     ),
 ]
@@ -19,7 +19,7 @@ Policies = Annotated[
     list[str],
     typer.Argument(
         metavar="POLICY",
-        help="Each: published, default, large, the folder of a run, or a .pt, .h5 or .onnx file.",
+        help="Each: published, default, large, robust, the folder of a run, or a .pt, .h5 or .onnx file.",
         show_default=False,
     ),
 ]
@@ -33,7 +33,7 @@ Settings = Annotated[
 ]
 Config = Annotated[
     str | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings, or a preset: large, paper."),
+    typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings, or a preset: large, paper, robust."),
 ]
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the run.", show_default=False, file_okay=True)

@@ -28,7 +28,7 @@ __all__ = ["POLICY_NAMES", "load_policy", "policy_card", "read_checkpoint", "sav
 
 PUBLISHED = "published"
 POLICIES: Traversable = importlib.resources.files("raptor.nn") / "policies"
-PACKAGED = ("default", "large")
+PACKAGED = ("default", "large", "robust")
 POLICY_NAMES = (PUBLISHED, *PACKAGED)
 """The policies that need no file."""
 
@@ -45,7 +45,7 @@ def load_policy(source: PathLike, device: torch.device | str = "cpu") -> Student
     Args:
         source: one of
             "published", the policy that was published with RAPTOR, from the package foundation-policy;
-            "default" or "large", the policies that come with this package;
+            "default", "large" or "robust", the policies that come with this package;
             the folder of a run, which gives its checkpoints/best.pt, or its last checkpoints/update_*.pt; for that of
             raptor post-train it is best_student.pt, or its last checkpoint_epoch_*.pt;
             a file of `save_policy` (.pt), an rl-tools checkpoint (.h5), or an exported policy (.onnx).
