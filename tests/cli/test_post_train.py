@@ -21,8 +21,9 @@ from raptor.nn.stacked_mlp import initial_layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
 from raptor.tasks.task import Task
-from raptor.training import selection
+from raptor.training import post_training, selection
 from raptor.training.post_training_config import PostTrainConfig
+from raptor.training.post_training_run import PostTrainRun
 
 Run = Callable[..., str]
 TINY = (
@@ -182,6 +183,23 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(teachers: Path, tmp_pa
     epoch = max(int(path.stem.split("_")[2]) for path in run.glob("checkpoint_epoch_*.pt"))
     assert f"stopped after epoch {epoch}, with a checkpoint" in errors
     assert f"go on with: raptor post-train --output {run} --resume" in errors
+
+
+def test_an_interruption_before_an_old_run_is_overwritten_does_not_lead_back_to_it(
+    raptor: Run, teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["post-train", "-t", str(teachers / "some"), "-o", str(tmp_path / "run")]
+    raptor(*command, *TINY, "num_epochs=1", "fine_tune.num_updates=0")
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(post_training, "examine", interrupted)
+    result = CliRunner().invoke(app, [*command, *TINY, "--overwrite"])
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "interrupted before anything was written")
+    monkeypatch.setattr(PostTrainRun, "run", interrupted)
+    result = CliRunner().invoke(app, [*command, "--resume"])
+    assert (result.exit_code, "interrupted; go on with: raptor post-train" in result.stderr) == (130, True)
 
 
 def test_the_help_teaches() -> None:

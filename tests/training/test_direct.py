@@ -11,10 +11,15 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
+from raptor.config import load_config
 from raptor.errors import UserError
 from raptor.nn import save_policy
+from raptor.tasks.observation import Sensing
+from raptor.tasks.task import Task
 from raptor.training import TrainDirectConfig
-from raptor.training.direct import DirectLearner
+from raptor.training.direct import TRAINING_SEEDS, TRAINING_TASK, VALIDATION_SEED, DirectLearner, validation_task
+from raptor.training.post_training_config import PostTrainConfig
+from raptor.training.pre_training_config import PreTrainConfig
 
 Tiny = Callable[..., TrainDirectConfig]
 
@@ -64,6 +69,20 @@ def test_a_learner_goes_on_from_a_saved_state_as_if_nothing_had_happened(tiny: T
     resumed.load_state_dict(state)
     assert [resumed.update() for _ in range(2)] == expected
     assert equal(resumed.state_dict(), straight.state_dict())
+
+
+@pytest.mark.parametrize("config", [TrainDirectConfig, PreTrainConfig, PostTrainConfig])
+def test_no_seed_of_training_draws_the_vehicles_of_validation(config: type) -> None:
+    assert load_config(config, None, [f"seed={TRAINING_SEEDS - 1}"]).seed + TRAINING_SEEDS < VALIDATION_SEED
+    with pytest.raises(UserError, match="seed must be between 0 and 999999, got 1000000"):
+        load_config(config, None, [f"seed={TRAINING_SEEDS}"])
+
+
+def test_what_no_episode_of_validation_tracks_makes_no_difference_to_it() -> None:
+    plain = validation_task(Task())
+    assert validation_task(TRAINING_TASK) == plain
+    sensing = Sensing(position_noise=0.01)
+    assert validation_task(dataclasses.replace(TRAINING_TASK, sensing=sensing)).sensing == sensing
 
 
 def test_validation_is_repeatable_and_changes_nothing(tiny: Tiny) -> None:

@@ -320,6 +320,20 @@ def test_a_batch_whose_gradient_is_not_finite_is_left_out() -> None:
     assert all(weight.isfinite().all() for weight in weights_of(one.policy))
 
 
+def test_a_return_that_is_not_a_number_does_not_put_its_teacher_last_for_ever() -> None:
+    """Without termination, a vehicle may fly on into what is no number; the student is worst there."""
+    teachers = few_teachers()
+    gravity = teachers.quadrotors.gravity.clone()
+    gravity[1] = math.nan
+    lost = dataclasses.replace(teachers, quadrotors=dataclasses.replace(teachers.quadrotors, gravity=gravity))
+    settings = ("num_active_teachers=1", "epoch_teacher_forcing=0", "num_epochs=9")
+    one = distiller(*settings, "task.termination.enabled=false", "task.reward.action=1", teachers=lost)
+    returns = [one.epoch()["data_collection/mean_return"] for _ in range(3)]
+    assert [math.isnan(value) for value in returns] == [False, True, False]
+    assert one.student_returns.isfinite().all()  # each has flown
+    assert one._active(forced=False).tolist() == [1]
+
+
 def test_a_seed_gives_the_same_student_and_nothing_else_is_drawn_from() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()

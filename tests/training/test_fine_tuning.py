@@ -10,12 +10,14 @@ from short_distillation import few_teachers, tiny
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from raptor.environments.episode import draw_noise
 from raptor.nn.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.guide import TeacherGuide
 from raptor.training.direct import GradientLearner
 from raptor.training.distillation import first_student
 from raptor.training.fine_tuning import FineTuner
+from raptor.training.post_training_memory import bytes_of_fine_tuning
 
 
 def student(kind: str = "gru") -> StudentPolicy:
@@ -59,10 +61,10 @@ def test_as_long_as_imitation_has_weight_the_vehicles_are_the_teachers_own_and_a
     assert len(newest.unique()) == 6
 
 
-def test_of_more_teachers_than_there_are_places_the_first_take_part() -> None:
-    teachers = few_teachers(4)
+def test_of_more_teachers_than_there_are_places_some_from_all_over_take_part() -> None:
+    teachers = few_teachers(6)
     one = tuner("batch_size=3", teachers=teachers)
-    assert owners(one, teachers) == [0, 1, 2]
+    assert owners(one, teachers) == [0, 2, 4]
     assert one.update()["imitation"] == 1.0
 
 
@@ -94,6 +96,19 @@ def test_a_student_that_is_held_tightly_becomes_like_its_teachers(kind: str) -> 
     for _ in range(14):
         one.update()
     assert apart() < 0.3 * before
+
+
+@pytest.mark.parametrize("segment_steps", [10, 40])
+def test_the_plan_of_the_memory_is_what_a_segment_keeps(segment_steps: int) -> None:
+    settings = (f"segment_steps={segment_steps}", "batch_size=60", "task.episode_steps=80")
+    one, teachers = tuner(*settings), few_teachers()
+    noise = draw_noise(one.config.task, one.quadrotors.mass, one.generator, segment_steps)
+    trail = one.gradient._fly(one.policy.tensors(), one.quadrotors, one.episode, one.memory, noise)
+    episodes = [one.episode] * segment_steps
+    kept = (trail.flights, trail.draws, trail.fixed, one._teacher_guide.labels(one.quadrotors, episodes), one._own)
+    measured = sum(tensor.nbytes for tensor in pytree.tree_leaves(kept) if isinstance(tensor, Tensor))
+    config = tiny(*(f"fine_tune.{setting}" for setting in settings))
+    assert 0.3 < measured / bytes_of_fine_tuning(config, teachers.widths) < 1.0
 
 
 @pytest.mark.parametrize("after", [1, 4])

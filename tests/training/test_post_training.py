@@ -8,6 +8,7 @@ import json
 import math
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,15 @@ from raptor.config import load_config
 from raptor.errors import UserError
 from raptor.nn import MLPPolicy, RaptorPolicy, load_policy, read_checkpoint
 from raptor.nn.teachers import TeacherPopulation
-from raptor.training import post_training_run, selection
+from raptor.training import post_training, post_training_run, selection, student_validation
 from raptor.training.direct import DirectConfig, DirectLearner, GradientConfig
 from raptor.training.distillation import Distiller
 from raptor.training.fine_tuning import FineTuner
 from raptor.training.post_training import PostTrainConfig, load_post_train_config, post_train
+from raptor.training.post_training_memory import plan_post_training
 from raptor.training.progress import Progress
 from raptor.training.run import RunFolder, read_curve
+from raptor.training.student_validation import Validation
 
 EVALUATION = {f"evaluation/{name}" for name in ("mean_return", "std_return", "mean_length", "share_terminated")}
 OFF_POLICY = ("on_policy=false", "num_active_teachers=2", "student.kind=mlp", "best_by=data_collection")
@@ -167,8 +170,11 @@ def test_the_folder_is_a_policy_with_a_card_and_gives_the_best_by_validation(
     policy = load_policy(run)
     assert isinstance(policy, RaptorPolicy if kind == "gru" else MLPPolicy)
     assert policy.hidden_dim == 5
-    best = json.loads((run / "summary.json").read_text())["best"]
-    assert best["mean_return"] == max(value for _, value in read_curve(run)["evaluation/mean_return"])
+    summary, returns = json.loads((run / "summary.json").read_text()), read_curve(run)["evaluation/mean_return"]
+    best, imitated = summary["best"], summary["imitated"]
+    assert best["mean_return"] == max(imitated["mean_return"], *(value for epoch, value in returns if epoch > 4))
+    if kind == "gru":
+        assert imitated["mean_return"] == max(value for epoch, value in returns if epoch <= 4)
     assert policy.card["results"]["validation mean_return"] == best["mean_return"]
     assert policy.card["training"].startswith(f"distilled from 3 teachers, epoch {best['epoch']:.0f} of 7")
     weights = read_checkpoint(run / f"checkpoint_epoch_{best['epoch']:06.0f}.pt")["weights"]
@@ -187,6 +193,10 @@ def test_the_best_by_its_flights_is_the_student_that_flew_them(tmp_path: Path, t
     flown_in = max(of_student, key=of_student.__getitem__)
     assert summary.best["mean_return"] == of_student[flown_in]
     assert summary.best["epoch"] == flown_in - 1
+    assert summary.best_by == "data collection"
+    told = load_policy(tmp_path).card["results"]
+    assert told["data collection mean_return"] == summary.best["mean_return"]
+    assert not [name for name in told if name.startswith("validation")]
     weights = read_checkpoint(tmp_path / f"checkpoint_epoch_{flown_in - 1:06.0f}.pt")["weights"]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in load_policy(tmp_path).state_dict().items())
 
@@ -209,6 +219,26 @@ def test_fine_tuning_begins_with_the_best_imitation_and_is_held_against_its_vali
     assert all(torch.equal(tensor, weights[name]) for name, tensor in begun[0].items())
     assert summary.imitated["mean_return"] != max(v for _, v in read_curve(tmp_path)["data_collection/mean_return"])
     assert summary.best["mean_return"] == max(summary.imitated["mean_return"], summary.evaluation["mean_return"])
+    assert summary.best_by == "validation"
+    for name, found in (("best_student.pt", summary.best), ("imitated_student.pt", summary.imitated)):
+        told = load_policy(tmp_path / name).card["results"]
+        assert told == {f"validation {figure}": value for figure, value in found.items() if figure != "epoch"}
+
+
+def test_fine_tuning_is_validated_with_the_sensors_that_it_trains_with(tmp_path: Path, teachers: Path) -> None:
+    """And so is the best imitated student, before it is held against it."""
+    settings = ("fine_tune.task.sensing.position_noise=0.3", "fine_tune.num_updates=1", "num_epochs=2")
+    config = tiny(*settings, "task.clip_previous_action=false")
+    validation = Validation(config)
+    assert [validation.task(tuning).sensing.position_noise for tuning in (False, True)] == [0.0, 0.3]
+    assert not validation.task(True).clip_previous_action
+    summary = post_train(tmp_path, teachers, config)
+    imitated, final = (load_policy(tmp_path / f"{name}_student.pt") for name in ("imitated", "final"))
+    assert validation(imitated, tuning=True).items() <= summary.imitated.items()
+    assert validation(final, tuning=True) == summary.evaluation
+    at = summary.imitated["epoch"]
+    clean = dict(read_curve(tmp_path)["evaluation/mean_return"])[at]
+    assert validation(imitated, tuning=False)["mean_return"] == clean != summary.imitated["mean_return"]
 
 
 def test_imitation_only_and_gradient_only_are_one_setting_away(
@@ -237,15 +267,15 @@ def test_the_target_is_hidden_in_fine_tuning_and_in_validation_too(
     tmp_path: Path, teachers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flown = []
-    for name, place in (("Distiller", 0), ("FineTuner", 0), ("StudentTest", 0)):
-        original = getattr(post_training_run, name)
+    places = (post_training_run, "Distiller"), (post_training_run, "FineTuner"), (student_validation, "StudentTest")
+    for module, name in places:
+        original = getattr(module, name)
 
-        def watch(*arguments: Any, original: Any = original, place: int = place) -> Any:
-            config = arguments[place]
+        def watch(config: Any, *others: Any, original: Any = original) -> Any:
             flown.append(getattr(config, "flown_task", getattr(config, "task", config)))
-            return original(*arguments)
+            return original(config, *others)
 
-        monkeypatch.setattr(post_training_run, name, watch)
+        monkeypatch.setattr(module, name, watch)
     post_train(tmp_path, teachers, tiny("target_visible=false", "fine_tune.num_updates=1", "num_epochs=2"))
     assert len(flown) == 4
     assert not any(task.target_visible for task in flown)
@@ -413,6 +443,16 @@ def alone(teachers: TeacherPopulation) -> TeacherPopulation:
         ),
         (("memory_gib=0.5", "on_policy=false"), few_teachers(), "num_active_teachers, num_data_epochs or batch_size"),
         (("num_episodes=1000000000",), few_teachers(), "3000000000 flights of 8 steps and batches of 2 sequences take"),
+        (
+            ("fine_tune.batch_size=1000000000",),
+            few_teachers(),
+            "fine-tuning with 1000000000 quadrotors flown at once through 2 steps takes",
+        ),
+        (
+            (),
+            dataclasses.replace(few_teachers(), records=({"name": object()},) * 3),
+            "records of teachers must be text, numbers, or lists and groups of these, got object",
+        ),
         (("device=tpu",), few_teachers(), "device must be cpu"),
     ],
 )
@@ -435,6 +475,7 @@ def test_a_mistake_is_told_before_anything_is_written_or_overwritten(
         ("fine_tune.num_updates=-1", "fine_tune.num_updates must be at least 0, got -1"),
         ("student.kind=lstm", "student.kind must be one of gru, mlp"),
         ("weak_teachers=keep", "weak_teachers must be one of drop, refuse"),
+        ("fine_tune.curriculum.enabled=true", "curriculum.window must be at most 35, got 2048"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(setting: str, sentence: str) -> None:
@@ -443,6 +484,14 @@ def test_impossible_settings_are_refused_by_name(setting: str, sentence: str) ->
     assert sentence in str(error.value)
     with pytest.raises(UserError, match="must not both be 0: there is nothing to train"):
         tiny(IMITATION, GRADIENT)
+
+
+def test_what_will_never_be_done_is_neither_planned_nor_checked() -> None:
+    assert not tiny(IMITATION, "fine_tune.curriculum.enabled=true").fine_tune.num_updates
+    huge = plan_post_training(tiny(GRADIENT, "num_episodes=1000000000"), 3)
+    assert (huge.episodes, huge.data_bytes) == (0, 0)
+    assert huge.describe().startswith("3 teachers, no imitation, 0.6 GiB in all of ")
+    assert plan_post_training(tiny(IMITATION, "fine_tune.batch_size=1000000000"), 3).episodes == 6
 
 
 def test_the_names_of_the_settings_are_those_that_were_promised() -> None:
@@ -589,6 +638,40 @@ def test_a_run_is_resumed_only_with_settings_that_give_the_same_result(straight:
     assert post_train(run, config=tiny(*harmless), resume=True).finished
     assert load_post_train_config(run, None, ["video_interval=1"]) == tiny("video_interval=1")
     assert load_post_train_config(run, None, ["seed=1"], resume=False) == PostTrainConfig(seed=1)
+
+
+def test_fine_tuning_may_be_planned_anew_as_long_as_it_has_not_begun(
+    straight: Callable[..., Path], tmp_path: Path, teachers: Path
+) -> None:
+    assert post_train(tmp_path, teachers, tiny(IMITATION)).finished
+    assert post_train(tmp_path, config=tiny(), resume=True).finished
+    assert load_post_train_config(tmp_path) == tiny()
+    assert_same(tmp_path, straight())
+    sentence = refusal(tmp_path, config=tiny("fine_tune.batch_size=9"), resume=True)
+    assert "was begun with other settings: fine_tune.batch_size (7, now 9)" in sentence
+
+
+def test_what_is_known_of_teachers_may_be_tensors(tmp_path: Path) -> None:
+    records = tuple({"steps": torch.tensor(i), "position_offset": torch.zeros(3)} for i in range(3))
+    settings = tiny(IMITATION, "num_epochs=1", "epoch_teacher_forcing=1")
+    assert post_train(tmp_path, dataclasses.replace(few_teachers(), records=records), settings).finished
+    noted = json.loads((tmp_path / "params" / "teachers.json").read_text())["records"]
+    assert [record["steps"] for record in noted] == [0, 1, 2]
+
+
+def test_the_time_of_a_run_includes_the_test_of_its_teachers(
+    tmp_path: Path, teachers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, now, test = [0.0], time.perf_counter, selection.examine
+
+    def long_test(*arguments: Any) -> TeacherPopulation:
+        late[0] = 1e6
+        return test(*arguments)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now() + late[0])
+    monkeypatch.setattr(post_training, "examine", long_test)
+    settings = tiny(IMITATION, "num_epochs=1", "epoch_teacher_forcing=1")
+    assert post_train(tmp_path, teachers, settings).wall_clock_s > 1e6
 
 
 def test_another_seed_gives_another_student(straight: Callable[..., Path], tmp_path: Path, teachers: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from short_distillation import TEST_TASK, few_teachers, tiny
 
 from raptor.errors import UserError
-from raptor.nn.stacked_mlp import initial_layers
+from raptor.nn.stacked_mlp import Layer, initial_layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.teacher_flights import TeacherTest
@@ -40,6 +40,20 @@ def test_teachers_come_from_a_folder_from_several_or_as_they_are(tmp_path: Path)
     all_of_them = read_teachers([tmp_path / "two", tmp_path / "three"])
     assert torch.equal(all_of_them.layers[0].weight, torch.cat([two.layers[0].weight, three.layers[0].weight]))
     torch.testing.assert_close(all_of_them.quadrotors.mass, torch.cat([two.quadrotors.mass, three.quadrotors.mass]))
+
+
+def test_teachers_of_double_precision_are_read_in_that_of_students(tmp_path: Path) -> None:
+    single, teachers = few_teachers(2), few_teachers(3, seed=1)
+    layers = tuple(Layer(*(tensor.double() for tensor in layer)) for layer in teachers.layers)
+    double = dataclasses.replace(teachers, layers=layers, quadrotors=teachers.quadrotors.to(dtype=torch.float64))
+    single.save(tmp_path / "single")
+    double.save(tmp_path / "double")
+    for read in (read_teachers(tmp_path / "double"), read_teachers(double)):
+        assert all(torch.equal(a, b) for a, b in zip(read.layers[0], teachers.layers[0], strict=True))
+        torch.testing.assert_close(read.quadrotors.mass, teachers.quadrotors.mass)
+        assert examine(read, tiny()).position_offset.dtype == torch.float32
+    both = read_teachers([tmp_path / "single", tmp_path / "double"])
+    assert torch.equal(both.layers[0].weight, torch.cat([single.layers[0].weight, teachers.layers[0].weight]))
 
 
 def test_teachers_that_no_student_can_learn_from_are_refused(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def post_train(
 
     resolved = post_training.load_post_train_config(output, config, overrides(settings, seed, device), resume)
     how = f"go on with: raptor post-train --output {output} --resume"
-    console = Console(stderr=True)
+    console, settled = Console(stderr=True), post_training.run_folder(output).config
+    before = _written(settled)
     try:
         with training_progress(console) as progress:
             summary = post_training.post_train(
@@ -66,7 +67,7 @@ def post_train(
                 announce=lambda words: console.print(words, highlight=False, soft_wrap=True),
             )
     except KeyboardInterrupt:
-        begun = post_training.run_folder(output).config.exists()
+        begun = settled.exists() and (resume or _written(settled) != before)
         typer.echo(f"interrupted; {how}" if begun else "interrupted before anything was written", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not summary.finished:
@@ -76,11 +77,15 @@ def post_train(
         f"trained {summary.num_epochs} epochs in {duration(summary.wall_clock_s)}: {summary.output}; the "
         f"{summary.num_teachers} teachers return {summary.teacher_return:.1f}"
     )
-    by = resolved.best_by.replace("_", " ")
     for what, found in (("best imitation", summary.imitated), ("best", summary.best)):
         if found and not (what == "best" and found == summary.imitated):
             typer.echo(
-                f"{what} by {by}: return {found['mean_return']:.1f}, {found['share_terminated']:.1%} terminated, "
-                f"at epoch {found['epoch']:.0f}"
+                f"{what} by {summary.best_by}: return {found['mean_return']:.1f}, "
+                f"{found['share_terminated']:.1%} terminated, at epoch {found['epoch']:.0f}"
             )
     typer.echo(f"next: raptor evaluate {summary.output}")
+
+
+def _written(file: Path) -> int | None:
+    """When a file was written; None where it is not there."""
+    return file.stat().st_mtime_ns if file.exists() else None

@@ -73,7 +73,7 @@ class GradientConfig:
     curriculum: CurriculumConfig = CurriculumConfig(per="population", window=2048)
 
     def __post_init__(self) -> None:
-        if not self.curriculum.enabled:
+        if not (self.curriculum.enabled and self.num_updates):
             return
         if self.curriculum.per == "vehicle":
             raise UserError(
@@ -316,7 +316,9 @@ def validation_task(task: Task) -> Task:
 
     Sensors and delays are those of `task`: a policy that is to live with them is chosen with them.
     """
-    references = dataclasses.replace(task.references, langevin_share=0.5, lissajous_share=0.0, way_points_share=0.0)
+    references = dataclasses.replace(
+        task.references, langevin_share=0.5, lissajous_share=0.0, lissajous=Lissajous(), way_points_share=0.0
+    )
     return dataclasses.replace(task, initial_states=InitialStates(), references=references, disturbances=Disturbances())
 
 

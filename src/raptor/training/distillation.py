@@ -70,7 +70,8 @@ class Distiller:
         outcome = self._collect(recipe, self.epoch_count)
         returns = outcome.returns.mean(1)
         if not forced:
-            self.student_returns[recipe.active] = returns
+            # What is no number is worst, but after those who never flew.
+            self.student_returns[recipe.active] = returns.nan_to_num(nan=torch.finfo(returns.dtype).min)
         self._recipes = [*self._recipes, recipe][-num_slots(config) :]
         losses = self._train()
         self.epoch_count += 1
@@ -125,6 +126,7 @@ class Distiller:
 
     def _train(self) -> list[Tensor]:
         """One pass over the store; the error of each batch."""
+        skipped = torch.zeros((), dtype=torch.int64, device=self.device)
         batches = self._packed() if isinstance(self.policy, RaptorPolicy) else self._shuffled()
         losses = []
         stored = self.data.observation.flatten(0, 1), self.data.label.flatten(0, 1)
@@ -136,8 +138,9 @@ class Distiller:
                 gradient, loss = self._sequences(parameters, given, wanted, reset)
             else:
                 gradient, loss = self._transitions(parameters, given, wanted)
-            self._descend(parameters, gradient, i / len(batches))
+            skipped += ~self._descend(parameters, gradient, i / len(batches))
             losses.append(loss)
+        self.skipped_count += int(skipped)
         return losses
 
     def _packed(self) -> list[Batch]:
@@ -162,23 +165,25 @@ class Distiller:
         nothing = flown.new_zeros(0)
         return [Batch(row, nothing) for row in rows[: len(rows) // size * size].split(size)]
 
-    def _descend(self, parameters: StudentParameters, gradient: StudentParameters, progress: float) -> None:
-        """One step of the optimiser."""
+    def _descend(self, parameters: StudentParameters, gradient: StudentParameters, progress: float) -> Tensor:
+        """One step of the optimiser, where the gradient is finite; () whether it is, left on the device."""
         config = self.config
         rate = self._learning_rate(progress)
         self.batch_count += 1
-        norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
-        if not math.isfinite(norm):
-            self.skipped_count += 1
-            return
-        if config.gradient_norm is not None and norm > config.gradient_norm:
-            gradient = type(gradient)(*(g * (config.gradient_norm / norm) for g in gradient))
-        moved, self.adam = adam_step(
+        norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt()
+        finite = norm.isfinite()
+        if config.gradient_norm is not None:
+            scale = (config.gradient_norm / norm).clamp(max=1)
+            gradient = type(gradient)(*(g * scale for g in gradient))
+        before = parameters, self.adam
+        after = adam_step(
             parameters, gradient, self.adam, rate, epsilon=config.epsilon, variance_floor=config.variance_floor
         )
+        moved, self.adam = pytree.tree_map(lambda new, old: torch.where(finite, new, old), after, before)
         with torch.no_grad():
             for weight, new in zip(self.policy.tensors(), moved, strict=True):
                 weight.copy_(new)
+        return finite
 
     def _learning_rate(self, progress: float) -> float:
         """After `progress` of the present epoch: a warm-up over batches, a cosine over epochs."""
@@ -196,7 +201,6 @@ class Distiller:
             "generator": self.generator.get_state(),
             "student_returns": self.student_returns,
             "counts": [self.epoch_count, self.batch_count, self.skipped_count],
-            "flown": list(self.flown),
             "recipes": [[list(student or ()), state, active] for student, state, active in self._recipes],
         }
 
@@ -208,7 +212,6 @@ class Distiller:
         self.adam = pytree.tree_unflatten(leaves, pytree.tree_structure(self.adam))
         self.epoch_count, self.batch_count, self.skipped_count = state["counts"]
         self.student_returns = state["student_returns"].to(self.device)
-        self.flown = kind(*(tensor.to(self.device) for tensor in state["flown"]))
         self._recipes = [
             _Recipe(kind(*(w.to(self.device) for w in student)) if student else None, seed, active.to(self.device))
             for student, seed, active in state["recipes"]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from raptor.atomic import PathLike, write_atomically
 from raptor.config import differences, load_config, to_yaml
@@ -19,9 +23,9 @@ from raptor.training.fine_tuning import fitted
 from raptor.training.host import memory_explained
 from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.post_training_memory import plan_post_training
-from raptor.training.post_training_run import BEST, JOB, OWN, TEACHERS, PostTrainRun, PostTrainSummary
-from raptor.training.progress import Progress, ProgressFunction, stop_on_signal
-from raptor.training.run import RunFolder
+from raptor.training.post_training_run import BEST, FINAL, JOB, OWN, TEACHERS, PostTrainRun, PostTrainSummary
+from raptor.training.progress import Clock, Progress, ProgressFunction, stop_on_signal
+from raptor.training.run import MARK, RunFolder
 from raptor.training.selection import examine, fingerprint, read_teachers, select, shortened
 
 __all__ = ["PostTrainConfig", "PostTrainSummary", "load_post_train_config", "post_train"]
@@ -56,14 +60,14 @@ def post_train(
     Raises:
         UserError: the folder holds a run and neither `resume` nor `overwrite` is given, settings or teachers differ
             from those of the run to be resumed, teachers cannot be read, are too weak or come without vehicles, the
-            data does not fit into memory, the device is missing, the disk is full.
+            training does not fit into memory, the device is missing, the disk is full.
     """
-    folder = run_folder(output)
+    folder, clock = run_folder(output), Clock()
     going_on = folder.check(resume, overwrite)
     stored = load_post_train_config(output) if going_on else None
     config = stored or PostTrainConfig() if config is None else config
     if stored is not None:
-        folder.refuse_changes(_differences(stored, config))
+        folder.refuse_changes(_differences(folder, stored, config))
     folder.checkpoints.keep = config.keep_checkpoints
     find_device(config.device)
     before = _read_tested(folder) if going_on else None
@@ -72,7 +76,7 @@ def post_train(
     if before is not None and before["fingerprint"] != mark:
         raise UserError(f"the run in {folder.path} learns from other teachers: resume it without giving any")
     say = announce or (lambda message: None)
-    say(plan_post_training(config, len(population)).describe())
+    say(plan_post_training(config, len(population), population.widths).describe())
     if before is None:
         population = examine(population, config, _teller(progress, len(population)))
     else:
@@ -80,15 +84,18 @@ def post_train(
     strong, weak = select(population, config)
     if weak:
         say(f"{len(weak)} teachers do not reach {config.solved_return:g} and are left out: {shortened(weak)}")
-    fitted(config.fine_tune, len(strong))  # what does not go together shall not come out after the imitation
+    fitted(config.tuning, len(strong))  # what does not go together shall not come out after the imitation
+    document = {"source": _place(teachers), "fingerprint": mark, "records": population.records}
+    noted = json.dumps(document, default=_plain)
     try:
         folder.open(to_yaml(config), resume, overwrite)
+        if stored is not None and stored.fine_tune != config.fine_tune:
+            _begin_otherwise(folder, dataclasses.replace(stored, fine_tune=config.fine_tune))
         if before is None:
-            document = {"source": _place(teachers), "fingerprint": mark, "records": population.records}
-            write_atomically(folder.path / TEACHERS, f"{json.dumps(document)}\n")
+            write_atomically(folder.path / TEACHERS, f"{noted}\n")
         batches = f"batch_size {config.batch_size} or fine_tune.batch_size {config.fine_tune.batch_size}"
         with memory_explained(batches), stop_on_signal() as stop:
-            return PostTrainRun(folder, config, strong, tuple(weak), progress).run(stop)
+            return PostTrainRun(folder, config, strong, tuple(weak), clock, progress).run(stop)
     finally:
         folder.close()
 
@@ -119,10 +126,40 @@ def load_post_train_config(
     return load_config(PostTrainConfig, file, overrides, default=stored)
 
 
-def _differences(stored: PostTrainConfig, config: PostTrainConfig) -> list[str]:
-    """Settings that would change the result; how often something is written, and how much is kept, would not."""
-    free = ("checkpoint_interval", "keep_checkpoints", "video_interval", "memory_gib")
+def _differences(folder: RunFolder, stored: PostTrainConfig, config: PostTrainConfig) -> list[str]:
+    """Settings that would change the result so far.
+
+    How often something is written, and how much is kept, would not; nor would settings of a fine-tuning that is yet to
+    come, so that one that turns out not to fit into memory does not cost the imitation.
+    """
+    free = ["checkpoint_interval", "keep_checkpoints", "video_interval", "memory_gib"]
+    if stored.fine_tune != config.fine_tune and not _fine_tuned(folder):
+        free.append("fine_tune")
     return differences(stored, dataclasses.replace(config, **{name: getattr(stored, name) for name in free}))
+
+
+def _fine_tuned(folder: RunFolder) -> bool:
+    """Whether a run that goes on does so after an update of fine-tuning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of damaged checkpoints come when the run goes on
+        found = folder.checkpoints.newest()
+    return found is not None and "tuner" in found[1]["training"]
+
+
+def _begin_otherwise(folder: RunFolder, config: PostTrainConfig) -> None:
+    """Note what fine-tuning is to be instead; a run that ended with the imitation has not ended any more."""
+    for ending in (folder.summary, folder.path / FINAL):
+        ending.unlink(missing_ok=True)
+    write_atomically(folder.config, f"{MARK}{JOB}\n{to_yaml(config)}")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know, in its types: tensors and arrays as lists."""
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        return value.tolist()
+    raise UserError(
+        f"records of teachers must be text, numbers, or lists and groups of these, got {type(value).__name__}: {value}"
+    )
 
 
 def _place(teachers: Source | None) -> list[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar, Literal
 
 from raptor.errors import UserError
@@ -51,7 +52,11 @@ class StudentConfig:
     memory_gib=optional(positive),
 )
 class PostTrainConfig:
-    """Settings of `raptor post-train`."""
+    """Settings of `raptor post-train`.
+
+    In fine-tuning, `target_visible` and `task.clip_previous_action` are those of imitation, whatever `fine_tune.task`
+    says: the student goes on with the observation that it knows.
+    """
 
     JOB: ClassVar[str] = "post-train"
 
@@ -79,15 +84,15 @@ class PostTrainConfig:
     solved_return: float = 300.0  # a teacher whose return in that test is below is weak
     weak_teachers: Literal["drop", "refuse"] = "drop"  # go on without them, or not at all
     steady_state_position_correction: bool = True  # whether the student learns to rest where the teacher's target is
-    target_visible: bool = True  # whether the student sees position and velocity relative to the target
+    target_visible: bool = True  # whether the student sees position and velocity relative to the target, in fine-tuning too
     best_by: Literal["validation", "data_collection"] = "validation"  # whose mean return tells the best student
     validation_interval: int = 10  # epochs between two validations
     num_validation: int = 1024  # validation vehicles, none of which has a teacher
-    validation_steps: int = 500  # longest flight of a validation
+    validation_steps: int = 500  # longest flight of a validation; its sensors are those of task, then of fine_tune.task
     checkpoint_interval: int = 10  # epochs between two checkpoints
     keep_checkpoints: int = 3  # how many of the newest checkpoints stay
     video_interval: int = 0  # epochs between two videos of a validation flight; 0: none
-    memory_gib: float | None = None  # that the data may take; null: most of what is free
+    memory_gib: float | None = None  # that training may take; null: most of what is free
     method: Method = "rk4"  # integrator of the flights
     task: Task = Task(episode_steps=160)
     student: StudentConfig = StudentConfig()
@@ -114,3 +119,18 @@ class PostTrainConfig:
     def flown_task(self) -> Task:
         """The task as the student flies it."""
         return dataclasses.replace(self.task, target_visible=self.target_visible)
+
+    @property
+    def tuning(self) -> FineTuneConfig:
+        """Fine-tuning, with the observation of imitation."""
+        task = dataclasses.replace(
+            self.fine_tune.task,
+            target_visible=self.target_visible,
+            clip_previous_action=self.task.clip_previous_action,
+        )
+        return dataclasses.replace(self.fine_tune, task=task)
+
+    @property
+    def num_epochs_in_all(self) -> int:
+        """Of imitation and of fine-tuning."""
+        return self.num_epochs + math.ceil(self.fine_tune.num_updates / self.fine_tune.updates_per_epoch)

@@ -1,54 +1,112 @@
-"""How much memory a distillation takes, planned before it begins."""
+"""How much memory a post-training takes, planned before it begins."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from raptor.errors import UserError
 from raptor.rl.demonstrations import BLOCK_STEPS
 from raptor.tasks.observation import NUM_SENSED, STUDENT_DIM, TEACHER_DIM
+from raptor.tasks.task import Task
 from raptor.training.distillation import episodes_per_epoch, num_slots
 from raptor.training.memory import BASE_BYTES, EPISODE_NUMBERS, GIB, VEHICLE_NUMBERS, budget_bytes
 from raptor.training.post_training_config import PostTrainConfig
+
+TEACHER_WIDTHS = (TEACHER_DIM, 64, 64, 4)
+"""Of the teachers of `raptor pre-train`."""
 
 
 class PostTrainPlan(NamedTuple):
     """What will be flown and kept."""
 
     num_teachers: int
-    episodes: int  # of an epoch
+    episodes: int  # of an epoch of imitation; 0 where there is none
     data_bytes: float  # of all flights that are kept
-    all_bytes: float
+    all_bytes: float  # of imitation, or of fine-tuning if that takes more: the one is over when the other begins
     budget: float  # bytes
 
     def describe(self) -> str:
         """What will be used, in words."""
+        data = f"{self.episodes} flights an epoch: {self.data_bytes / GIB:.2g} GiB of data"
         return (
-            f"{self.num_teachers} teachers, {self.episodes} flights an epoch: {self.data_bytes / GIB:.2g} GiB of data, "
+            f"{self.num_teachers} teachers, {data if self.episodes else 'no imitation'}, "
             f"{self.all_bytes / GIB:.2g} GiB in all of {self.budget / GIB:.3g} GiB"
         )
 
 
-def plan_post_training(config: PostTrainConfig, num_teachers: int) -> PostTrainPlan:
-    """Plan the memory of an epoch.
+def plan_post_training(
+    config: PostTrainConfig, num_teachers: int, teacher_widths: Sequence[int] = TEACHER_WIDTHS
+) -> PostTrainPlan:
+    """Plan the memory of imitation and of fine-tuning.
+
+    Args:
+        config: the settings.
+        num_teachers: how many take part.
+        teacher_widths: of their networks, from the observation to the action.
 
     Raises:
-        UserError: the data does not fit; names the settings to lower.
+        UserError: one of them does not fit; names the settings to lower.
     """
-    episodes, steps = episodes_per_epoch(config, num_teachers), config.task.episode_steps
-    kept = episodes * num_slots(config)
-    history = NUM_SENSED * (config.task.sensing.observation_delay[1] + 1) + 4 * config.task.sensing.action_delay[1]
-    data = 4.0 * kept * steps * (STUDENT_DIM + 4)
-    order = 20.0 * kept * steps  # of the rows, while they are packed
-    flights = 4.0 * episodes * (2 * (VEHICLE_NUMBERS + EPISODE_NUMBERS + history) + BLOCK_STEPS * (TEACHER_DIM + 24))
+    budget = budget_bytes(config.memory_gib, config.device)
+    libraries = BASE_BYTES + 4.0 * config.num_validation * _numbers_of_flight(config.flown_task)
+    imitation = tuning = libraries
+    episodes, data = 0, 0.0
+    if config.num_epochs:
+        episodes = episodes_per_epoch(config, num_teachers)
+        data = 4.0 * episodes * num_slots(config) * config.task.episode_steps * (STUDENT_DIM + 4)
+        imitation += data + _bytes_of_imitation(config, episodes)
+        _check_imitation(config, episodes, imitation, budget)
+    if config.fine_tune.num_updates:
+        tuning += bytes_of_fine_tuning(config, teacher_widths)
+        _check_fine_tuning(config, tuning, budget)
+    return PostTrainPlan(num_teachers, episodes, data, max(imitation, tuning), budget)
+
+
+def _bytes_of_imitation(config: PostTrainConfig, episodes: int) -> float:
+    """Besides the flights that are kept."""
+    order = 20.0 * episodes * num_slots(config) * config.task.episode_steps  # of the rows, while they are packed
+    flights = 4.0 * episodes * (_numbers_of_flight(config.flown_task) + BLOCK_STEPS * (TEACHER_DIM + 24))
     width = config.student.hidden_dim
     batch = 4.0 * config.sequence_length * config.batch_size * (2 * STUDENT_DIM + 12 * width)
-    budget = budget_bytes(config.memory_gib, config.device)
-    used = BASE_BYTES + data + order + flights + batch
+    return order + flights + batch
+
+
+def bytes_of_fine_tuning(config: PostTrainConfig, teacher_widths: Sequence[int] = TEACHER_WIDTHS) -> float:
+    """Of a segment, each step of which is kept for the way back, and of what the teachers say along it."""
+    tuning = config.tuning
+    noise = 3 + NUM_SENSED * tuning.task.sensing.noisy
+    step = 45 + _history(tuning.task) + config.student.hidden_dim + noise + 3
+    if config.num_epochs and tuning.imitation and tuning.imitation_updates:
+        step += 2 * TEACHER_DIM + 2 * max(teacher_widths) + 8
+    return 4.0 * tuning.batch_size * (tuning.segment_steps * step + 2 * _numbers_of_flight(tuning.task))
+
+
+def _numbers_of_flight(task: Task) -> int:
+    """Of one vehicle, before a step and after it."""
+    return 2 * (VEHICLE_NUMBERS + EPISODE_NUMBERS + _history(task))
+
+
+def _history(task: Task) -> int:
+    """Numbers that late sensors and motors remember."""
+    return NUM_SENSED * (task.sensing.observation_delay[1] + 1) + 4 * task.sensing.action_delay[1]
+
+
+def _check_imitation(config: PostTrainConfig, episodes: int, used: float, budget: float) -> None:
     if used > budget:
         fewer = "num_episodes, num_active_teachers" + ("" if config.on_policy else ", num_data_epochs")
         raise UserError(
-            f"{kept} flights of {steps} steps and batches of {config.batch_size} sequences take {used / GIB:.3g} GiB, "
-            f"which does not fit into {budget / GIB:.3g} GiB: lower {fewer} or batch_size, or raise memory_gib"
+            f"{episodes * num_slots(config)} flights of {config.task.episode_steps} steps and batches of "
+            f"{config.batch_size} sequences take {used / GIB:.3g} GiB, which does not fit into {budget / GIB:.3g} GiB: "
+            f"lower {fewer} or batch_size, or raise memory_gib"
         )
-    return PostTrainPlan(num_teachers, episodes, data, used, budget)
+
+
+def _check_fine_tuning(config: PostTrainConfig, used: float, budget: float) -> None:
+    if used > budget:
+        tuning = config.fine_tune
+        raise UserError(
+            f"fine-tuning with {tuning.batch_size} quadrotors flown at once through {tuning.segment_steps} steps takes "
+            f"{used / GIB:.3g} GiB, which does not fit into {budget / GIB:.3g} GiB: lower fine_tune.batch_size or "
+            "fine_tune.segment_steps, or raise memory_gib"
+        )

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.metadata
-import json
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from raptor.atomic import write_atomically
-from raptor.config import to_dict
-from raptor.nn.checkpoint import StudentPolicy, save_policy
+from raptor.nn.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
-from raptor.quadrotor.sampling import sample_quadrotors
-from raptor.rl.student_flights import StudentParameters, StudentTest
-from raptor.training.direct import TRAINING_SEEDS, VALIDATION_SEED, calm, validation_task
-from raptor.training.distillation import Distiller, first_student, weights_of
+from raptor.training.direct import TRAINING_SEEDS, calm
+from raptor.training.distillation import Distiller, first_student
 from raptor.training.fine_tuning import FineTuner
 from raptor.training.host import host
 from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.progress import Clock, Progress, ProgressFunction, Stage, StopRequest
 from raptor.training.run import RunFolder
+from raptor.training.session import card_of, newest_checkpoint, stoppable, write_summary, write_weights
+from raptor.training.student_validation import FIGURES, Validation
 
 JOB = PostTrainConfig.JOB
 BEST, FINAL, IMITATED = "best_student.pt", "final_student.pt", "imitated_student.pt"
 VIDEOS, TEACHERS = "videos", "params/teachers.json"
 OWN = (FINAL, IMITATED, f"{VIDEOS}/epoch_*.gif", TEACHERS)
 """What a post-training writes besides what every run does."""
-
-NUM_FILMED = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +39,11 @@ class PostTrainSummary:
     dropped: tuple[str, ...]  # weak teachers that took no part
     teacher_return: float  # mean of the teachers, in their test
     num_epochs: int  # of imitation and of fine-tuning
-    wall_clock_s: float  # of all sessions, compilation included
+    wall_clock_s: float  # of all sessions, compilation and the test of the teachers included
     num_steps: float  # of flight, in imitation
     evaluation: dict[str, float]  # of the last student
-    best: dict[str, float]  # epoch and evaluation of the best student
+    best_by: str  # what the figures of the following two are of: validation, or data collection
+    best: dict[str, float]  # epoch and figures of the best student
     imitated: dict[str, float]  # the same of the best student before fine-tuning; empty before imitation ended
 
 
@@ -61,6 +55,7 @@ class PostTrainRun:
         config: the settings.
         teachers: those that take part, tested.
         dropped: names of those that do not.
+        clock: that has run since the session began.
         progress: called after each epoch, and around what takes long.
     """
 
@@ -70,11 +65,12 @@ class PostTrainRun:
         config: PostTrainConfig,
         teachers: TeacherPopulation,
         dropped: tuple[str, ...],
+        clock: Clock,
         progress: ProgressFunction | None,
     ) -> None:
         self.folder, self.config, self.teachers, self.dropped = folder, config, teachers, dropped
-        self.progress = progress
-        self.clock = Clock()
+        self.clock, self.progress = clock, progress
+        self.num_epochs = config.num_epochs_in_all
         self.epoch = 0
         self.policy: StudentPolicy = first_student(config.student, TRAINING_SEEDS + config.seed).to(config.device)
         self.settled = copy.deepcopy(self.policy)  # as it was after the last whole epoch
@@ -86,16 +82,7 @@ class PostTrainRun:
         self.best_weights: dict[str, torch.Tensor] = {}
         self.imitated: dict[str, float] = {}
         self.num_steps = 0.0
-        vehicles = sample_quadrotors(config.num_validation, seed=VALIDATION_SEED, device=config.device)
-        task = dataclasses.replace(validation_task(config.flown_task), episode_steps=config.validation_steps)
-        self._test = StudentTest(task, vehicles, VALIDATION_SEED, config.compile)
-        self._film = StudentTest(task, vehicles[:NUM_FILMED], VALIDATION_SEED, config.compile, NUM_FILMED)
-
-    @property
-    def num_epochs(self) -> int:
-        """Of imitation and of fine-tuning together."""
-        tuning = self.config.fine_tune
-        return self.config.num_epochs + math.ceil(tuning.num_updates / tuning.updates_per_epoch)
+        self.validation = Validation(config)
 
     def run(self, stop: StopRequest) -> PostTrainSummary:
         """Go on until the last epoch, or until someone asks to stop."""
@@ -104,24 +91,23 @@ class PostTrainRun:
         folder.record_from(self.epoch)
         folder.log(", ".join(f"{name} {fact}" for name, fact in host(config.device).items()))
         folder.log(f"begins after epoch {self.epoch} of {self.num_epochs}")
-        self._tell("compiling" if config.compile and self.epoch < self.num_epochs else self._stage)
-        saved = self.epoch
-        while self.epoch < self.num_epochs and not stop.made:
-            if not self._advance(stop):
-                saved = -1
-                break
+        self._tell("compiling" if config.compile and self.epoch < self.num_epochs else None)
+        saved = self._done
+        while self.epoch < self.num_epochs and not stop.made and self._advance(stop):
             self.clock.tick()
             last = self.epoch in (config.num_epochs, self.num_epochs)
             if last or self.epoch % config.validation_interval == 0 or self.epoch > config.num_epochs:
                 self._evaluate()
-            self.folder.record(self.epoch, {**self.values, **self._rates()})
-            self._tell(self._stage)
+            speed = {"speed/elapsed_s": self.clock.elapsed_s, "speed/epochs_per_s": self.clock.updates_per_s}
+            folder.record(self.epoch, {**self.values, **speed})
+            self._tell()
             if config.video_interval and (last or self.epoch % config.video_interval == 0):
-                self._make_video()
+                video = folder.path / VIDEOS / f"epoch_{self.epoch:06d}.gif"
+                self.validation.film(self.policy, self.tuner is not None, video)
             if last or self.epoch % config.checkpoint_interval == 0:
                 self._save()
-                saved = self.epoch
-        if saved != self.epoch:
+                saved = self._done
+        if saved != self._done:
             self._save()
         if self.epoch == self.num_epochs:
             self._write_final()
@@ -129,18 +115,11 @@ class PostTrainRun:
 
     def _advance(self, stop: StopRequest) -> bool:
         """One epoch; False where it was not finished because someone asked to stop."""
-        try:
-            if self.epoch < self.config.num_epochs:
-                self.values = self._imitate()
-            else:
-                values = self._fine_tune(stop)
-                if values is None:
-                    return False
-                self.values = values
-        except Exception as error:
-            if stop.made:  # Ctrl-C reaches the compiler too, and the compiler does not survive it
-                raise KeyboardInterrupt from error
-            raise
+        with stoppable(stop):
+            values = self._imitate() if self.epoch < self.config.num_epochs else self._fine_tune(stop)
+        if values is None:
+            return False
+        self.values = values
         self.epoch += 1
         self.settled.load_state_dict(self.policy.state_dict())
         return True
@@ -150,121 +129,99 @@ class PostTrainRun:
             self.distiller = Distiller(self.config, self.policy, self.teachers)
         values = self.distiller.epoch()
         self.num_steps += values["data_collection/num_steps"]
-        flew = self.epoch >= self.config.epoch_teacher_forcing
-        if self.config.best_by == "data_collection" and flew:
-            names = (("mean_return", "mean_return"), ("std_return", "std_return"), ("mean_length", "mean_length"))
-            found = {mine: values[f"data_collection/{its}"] for mine, its in names}
-            found["share_terminated"] = values["data_collection/share_terminated"]
-            self._keep_if_better(self.epoch, found, self.distiller.flown)
+        if self.config.best_by == "data_collection" and self.epoch >= self.config.epoch_teacher_forcing:
+            found = {name: values[f"data_collection/{name}"] for name in FIGURES}
+            self._keep_if_better(self.epoch, found, self.settled)  # which flew, before it was trained on that
         return values
 
     def _fine_tune(self, stop: StopRequest) -> dict[str, float] | None:
         tuning = self.config.fine_tune
         if self.tuner is None:
-            self._begin_fine_tuning()
-        assert self.tuner is not None
+            self.tuner = self._begin_fine_tuning()
         end = min((self.epoch - self.config.num_epochs + 1) * tuning.updates_per_epoch, tuning.num_updates)
         values: dict[str, float] = {}
         while self.tuner.update_count < end:
             if stop.made:
                 return None
             values = self.tuner.update()
-            self._tell("fine-tuning", 1 - (end - self.tuner.update_count) / tuning.updates_per_epoch)
+            self._tell(share=1 - (end - self.tuner.update_count) / tuning.updates_per_epoch)
         return {f"fine_tuning/{name}": value for name, value in values.items()}
 
-    def _begin_fine_tuning(self) -> None:
-        """From the best student of imitation, or where there was none as training through the gradient begins."""
-        if not self.config.num_epochs:
+    def _begin_fine_tuning(self) -> FineTuner:
+        """From the best imitated student, whose figures are from now on those of the validation of fine-tuning."""
+        config = self.config
+        if not config.num_epochs:
             calm(self.policy)
-        if self.best_weights:
+        if self.best:
             self.policy.load_state_dict(self.best_weights)
-        if self.best and self.config.best_by == "data_collection":  # which compares with no evaluation
-            self.imitated = self.best = {**self.best, **self._fly(weights_of(self.policy))}
-        if self.imitated:
-            card = self._card(int(self.imitated["epoch"]), self.imitated)
-            save_policy(self.policy, self.folder.path / IMITATED, card)
+            if config.best_by == "data_collection" or self.validation.task(False) != self.validation.task(True):
+                self.best = {"epoch": self.best["epoch"], **self._validate(tuning=True)}
+            self.imitated = self.best
+            for path in (self.folder.path / IMITATED, self.folder.checkpoints.best):
+                self._write_best(path, "validation")
         self.distiller = None
-        self.tuner = self._tuner()
         self.clock = Clock(self.clock.elapsed_s)
+        return self._tuner()
 
     def _tuner(self) -> FineTuner:
         config = self.config
-        task = dataclasses.replace(config.fine_tune.task, target_visible=config.target_visible)
-        tuning = dataclasses.replace(config.fine_tune, task=task)
         take_part = self.teachers if config.num_epochs else None
-        return FineTuner(tuning, self.policy, take_part, config.seed, config.device, config.compile)
+        return FineTuner(config.tuning, self.policy, take_part, config.seed, config.device, config.compile)
+
+    @property
+    def _done(self) -> tuple[int, int]:
+        """Whole epochs, and updates of fine-tuning."""
+        return self.epoch, self.tuner.update_count if self.tuner else 0
 
     def _evaluate(self) -> None:
-        """Fly the validation vehicles, which no teacher was trained on."""
-        self.evaluation = self._fly(weights_of(self.policy))
+        self.evaluation = self._validate(self.tuner is not None)
         self.values = {**self.values, **{f"evaluation/{name}": value for name, value in self.evaluation.items()}}
         told = ", ".join(f"{name} {value:.5g}" for name, value in self.evaluation.items())
         self.folder.log(f"epoch {self.epoch}: evaluation {told}")
-        if self.config.best_by == "validation" or self.epoch > self.config.num_epochs:
-            self._keep_if_better(self.epoch, self.evaluation, weights_of(self.policy))
+        if self._best_by == "validation":
+            self._keep_if_better(self.epoch, self.evaluation, self.policy)
         if self.epoch == self.config.num_epochs:
             self.imitated = self.best
 
-    def _fly(self, weights: StudentParameters) -> dict[str, float]:
+    def _validate(self, tuning: bool) -> dict[str, float]:
         self._tell("validating")
-        flights = self._test(weights)
-        return {
-            "mean_return": flights.returns.mean().item(),
-            "std_return": flights.returns.std(correction=0).item(),
-            "mean_length": flights.lengths.mean().item(),
-            "share_terminated": flights.terminated.float().mean().item(),
-        }
+        return self.validation(self.policy, tuning)
 
-    def _keep_if_better(self, epoch: int, found: dict[str, float], weights: StudentParameters) -> None:
-        if not (math.isfinite(found["mean_return"]) and found["mean_return"] > self.best.get("mean_return", -math.inf)):
+    @property
+    def _best_by(self) -> str:
+        """What the figures of the best student are of."""
+        return self.config.best_by.replace("_", " ") if self.tuner is None else "validation"
+
+    def _keep_if_better(self, epoch: int, found: dict[str, float], policy: StudentPolicy) -> None:
+        if not math.isfinite(found["mean_return"]) or self.best.get("mean_return", -math.inf) >= found["mean_return"]:
             return
         self.best = {"epoch": float(epoch), **found}
-        best = first_student(self.config.student, 0)
-        with torch.no_grad():
-            for mine, given in zip(best.tensors(), weights, strict=True):
-                mine.copy_(given)
-        self.best_weights = {name: tensor.clone() for name, tensor in best.state_dict().items()}
-        self._write_best()
+        self.best_weights = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+        self._write_best(self.folder.checkpoints.best, self._best_by)
 
-    def _write_best(self) -> None:
-        best = first_student(self.config.student, 0)
-        best.load_state_dict(self.best_weights)
-        save_policy(best, self.folder.checkpoints.best, self._card(int(self.best["epoch"]), self.best))
-
-    def _make_video(self) -> None:
-        from raptor.filming import film
-
-        track = self._film(weights_of(self.policy)).track
-        assert track is not None
-        path = self.folder.path / VIDEOS / f"epoch_{self.epoch:06d}.gif"
-        film(path, track.position, track.orientation, track.target, self.config.task.dt, flying=track.flying)
+    def _write_best(self, path: Path, by: str) -> None:
+        epoch, found = int(self.best["epoch"]), {name: value for name, value in self.best.items() if name != "epoch"}
+        write_weights(path, self.policy, self.best_weights, self._card(epoch, found, by))
 
     def _restore(self) -> None:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            found = self.folder.checkpoints.newest()
-        for warning in caught:
-            self.folder.log(f"warning: {warning.message}")
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        if found is None:
+        document = newest_checkpoint(self.folder)
+        if document is None:
             return
-        path, document = found
         training = document["training"]
         self.epoch = training["epoch"]
         for policy in (self.policy, self.settled):
             policy.load_state_dict(document["weights"])
         self.evaluation, self.best = dict(training["evaluation"]), dict(training["best"])
         self.imitated, self.best_weights = dict(training["imitated"]), dict(training["best_weights"])
-        self.num_steps, self.clock = training["num_steps"], Clock(training["elapsed_s"])
+        self.num_steps, self.clock = training["num_steps"], Clock(training["elapsed_s"] + self.clock.elapsed_s)
         if "distiller" in training and self.epoch < self.config.num_epochs:
             self.distiller = Distiller(self.config, self.policy, self.teachers)
             self.distiller.load_state_dict(training["distiller"])
         if "tuner" in training:
             self.tuner = self._tuner()
             self.tuner.load_state_dict(training["tuner"])
-        if self.best and not self.folder.checkpoints.best.exists():
-            self._write_best()
-        self.folder.log(f"going on from {path.name}")
+        if self.best:  # a session that was killed may have found a better one, of an epoch that is now to come
+            self._write_best(self.folder.checkpoints.best, self._best_by)
 
     def _save(self) -> None:
         """Write the student of the last whole epoch, and how far training has come since."""
@@ -289,38 +246,27 @@ class PostTrainRun:
     def _write_final(self) -> None:
         final = self.folder.path / FINAL
         if not final.exists():
-            save_policy(self.policy, final, self._card(self.epoch, self.evaluation))
+            write_weights(final, self.policy, self.policy.state_dict(), self._card(self.epoch, self.evaluation))
 
-    def _card(self, epoch: int, evaluation: dict[str, float]) -> dict[str, Any]:
+    def _card(self, epoch: int, found: dict[str, float], by: str = "validation") -> dict[str, Any]:
         config = self.config
         tuning = f", then through the simulator's gradient, {config.fine_tune.num_updates} updates"
-        return {
-            "what": self.policy.summary,
-            "training": f"distilled from {len(self.teachers)} teachers, epoch {epoch} of {self.num_epochs}: "
-            f"imitation in {config.num_epochs}{tuning if config.fine_tune.num_updates else ''}",
-            "command": f"raptor {JOB} with the settings below",
-            "results": {f"validation {name}": value for name, value in evaluation.items()} or "not validated",
-            "licence": "MIT",
-            "raptor-python": importlib.metadata.version("raptor-python"),
-            "settings": to_dict(config),
-        }
+        training = (
+            f"distilled from {len(self.teachers)} teachers, epoch {epoch} of {self.num_epochs}: "
+            f"imitation in {config.num_epochs}{tuning if config.fine_tune.num_updates else ''}"
+        )
+        return card_of(self.policy, JOB, config, training, found, by)
 
-    def _rates(self) -> dict[str, float]:
-        return {"speed/elapsed_s": self.clock.elapsed_s, "speed/epochs_per_s": self.clock.updates_per_s}
-
-    @property
-    def _stage(self) -> Stage:
-        return "imitating" if self.epoch < self.config.num_epochs else "fine-tuning"
-
-    def _tell(self, stage: Stage, share: float = 0.0) -> None:
+    def _tell(self, stage: Stage | None = None, share: float = 0.0) -> None:
         if self.progress is None:
             return
         rate, done = self.clock.updates_per_s, self.epoch + share
-        end = self.config.num_epochs if self.epoch < self.config.num_epochs else self.num_epochs
+        imitating = self.epoch < self.config.num_epochs
+        end = self.config.num_epochs if imitating else self.num_epochs
         loss = self.values.get("training/loss", self.values.get("fine_tuning/loss"))
         self.progress(
             Progress(
-                stage=stage,
+                stage=stage or ("imitating" if imitating else "fine-tuning"),
                 update=self.epoch,
                 num_updates=self.num_epochs,
                 elapsed_s=self.clock.elapsed_s,
@@ -345,10 +291,9 @@ class PostTrainRun:
             wall_clock_s=self.clock.elapsed_s,
             num_steps=self.num_steps,
             evaluation=self.evaluation,
+            best_by=self._best_by,
             best=self.best,
             imitated=self.imitated,
         )
-        document = {**dataclasses.asdict(summary), "output": str(summary.output), "host": host(self.config.device)}
-        write_atomically(self.folder.summary, f"{json.dumps(document, indent=2)}\n")
-        self.folder.log(f"{'finished' if summary.finished else 'stopped'} after {summary.wall_clock_s:.1f} s")
+        write_summary(self.folder, dataclasses.asdict(summary), self.config.device)
         return summary

@@ -6,16 +6,17 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from raptor.engines import EngineConfig
-from raptor.limits import above, at_least, each, limits, not_negative, optional, positive
+from raptor.limits import above, at_least, between, each, limits, not_negative, optional, positive
 from raptor.rl.curriculum import CurriculumConfig, Stage
 from raptor.tasks.task import Task
 from raptor.training.apg_teachers import APGConfig
+from raptor.training.direct import TRAINING_SEEDS
 from raptor.training.sac_teachers import SACTeachersConfig
 
 
 @dataclasses.dataclass(frozen=True)
 @limits(
-    seed=not_negative,
+    seed=between(0, TRAINING_SEEDS - 1),
     shard_size=optional(at_least(1)),
     memory_gib=optional(positive),
     num_validation=at_least(1),
@@ -31,7 +32,7 @@ class PreTrainConfig:
     JOB: ClassVar[str] = "pre-train"
 
     algorithm: Literal["apg", "sac"] = "apg"  # apg: the simulator's gradient; sac: soft actor-critic
-    seed: int = 0  # of all weights and flights
+    seed: int = 0  # of all weights, flights and vehicles; beyond its limit it would draw vehicles of validation
     device: str = "cpu"  # cpu, cuda, or cuda:1 and so on
     compile: bool = True  # false runs uncompiled: at once, but several times slower
     shard_size: int | None = None  # teachers trained as one program; null: what memory and processor serve best

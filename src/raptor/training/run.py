@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from raptor.atomic import write_atomically
 from raptor.errors import UserError
 from raptor.training.checkpoints import Checkpoints
@@ -120,7 +122,7 @@ class RunFolder:
         self.check(resume, overwrite)
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        self._lock()
+        self._closing.enter_context(locked(self.path))
         if self.check(resume, overwrite):  # once more: nobody else can come in between now
             self.checkpoints.clear_remains()
             return
@@ -187,19 +189,28 @@ class RunFolder:
         with explained(self.path):
             self._closing.close()
 
-    def _lock(self) -> None:
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes that do the same out of a folder.
+
+    Raises:
+        UserError: one is at work there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
         try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        folder = os.open(self.path, os.O_RDONLY)
-        self._closing.callback(os.close, folder)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"another process is at work in {self.path}: wait for it, or choose another folder"
-            ) from None
+            raise UserError(f"another process is at work in {folder}: wait for it, or choose another folder") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
@@ -223,6 +234,12 @@ def read_curve(run: str | os.PathLike[str]) -> dict[str, list[tuple[float, float
             if name != "update":
                 curve.setdefault(name, []).append((line["update"], value))
     return curve
+
+
+def read_settings(run: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings of a run, nested; none where the folder is that of no run."""
+    configs = (Path(run) / name for name in CONFIGS)
+    return next((yaml.safe_load(path.read_text(encoding="utf-8")) for path in configs if _job_of(path)), {})
 
 
 def _job_of(config: Path) -> str | None:

@@ -13,6 +13,7 @@ import torch
 
 from raptor.atomic import PathLike
 from raptor.errors import UserError
+from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teacher_files import load_teachers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import NUM_ROTORS
@@ -28,7 +29,7 @@ TEST_TASK, TEST_SEED = Task(), 20_000_000
 
 
 def read_teachers(source: TeacherPopulation | PathLike | Sequence[PathLike]) -> TeacherPopulation:
-    """Teachers with their vehicles, from one folder or from several.
+    """Teachers with their vehicles, from one folder or from several; in single precision, like every student.
 
     Raises:
         UserError: a folder holds none, they come without vehicles, or see or do other than a teacher does.
@@ -46,7 +47,10 @@ def read_teachers(source: TeacherPopulation | PathLike | Sequence[PathLike]) -> 
             f"a teacher maps {TEACHER_DIM} numbers to {NUM_ROTORS}, these map {teachers.observation_dim} to "
             f"{teachers.action_dim}"
         )
-    return teachers
+    if {teachers.dtype, teachers.quadrotors.mass.dtype} == {torch.float32}:
+        return teachers
+    layers = tuple(Layer(*(tensor.float() for tensor in layer)) for layer in teachers.layers)
+    return dataclasses.replace(teachers, layers=layers, quadrotors=teachers.quadrotors.to(dtype=torch.float32))
 
 
 def fingerprint(teachers: TeacherPopulation) -> str:

@@ -1,12 +1,14 @@
-"""The loop of a training job: update, record, validate, write checkpoints."""
+"""The loop of a training job: update, record, validate, write checkpoints; and what the loops of jobs share."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import math
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ import torch
 from raptor.atomic import write_atomically
 from raptor.config import to_dict
 from raptor.limits import at_least, between, limits
-from raptor.nn.checkpoint import save_policy
+from raptor.nn.checkpoint import StudentPolicy, architecture_of, assemble, save_policy
 from raptor.training.direct import TRAINING_SEEDS, VALIDATION_SEED, DirectConfig, DirectLearner
 from raptor.training.host import host
 from raptor.training.progress import Clock, Progress, ProgressFunction, StopRequest
@@ -85,12 +87,8 @@ class Session:
         self._tell("compiling" if config.compile and learner.update_count < config.num_updates else "training")
         saved = learner.update_count
         while learner.update_count < config.num_updates and not stop.made:
-            try:
+            with stoppable(stop):
                 self.values = learner.update()
-            except Exception as error:
-                if stop.made:  # Ctrl-C reaches the compiler too, and the compiler does not survive it
-                    raise KeyboardInterrupt from error
-                raise
             self.clock.tick()
             update = learner.update_count
             last = update == config.num_updates
@@ -107,15 +105,9 @@ class Session:
         return self._summarise()
 
     def _restore(self) -> None:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            found = self.folder.checkpoints.newest()
-        for warning in caught:
-            self.folder.log(f"warning: {warning.message}")
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        if found is None:
+        document = newest_checkpoint(self.folder)
+        if document is None:
             return
-        path, document = found
         training = document["training"]
         self.learner.load_state_dict(training["learner"])
         self.validation, self.best = dict(training["validation"]), dict(training["best"])
@@ -123,7 +115,6 @@ class Session:
         self.clock = Clock(training["elapsed_s"])
         if self.best and not self.folder.checkpoints.best.exists():
             self._save_best()
-        self.folder.log(f"going on from {path.name}")
 
     def _validate(self) -> None:
         self._tell("validating")
@@ -139,9 +130,8 @@ class Session:
         self._tell("training")
 
     def _save_best(self) -> None:
-        policy = type(self.learner.policy)(hidden_dim=self.config.hidden_dim)
-        policy.load_state_dict(self.best_weights)
-        save_policy(policy, self.folder.checkpoints.best, self._card(int(self.best["update"]), self.best))
+        card = self._card(int(self.best["update"]), self.best)
+        write_weights(self.folder.checkpoints.best, self.learner.policy, self.best_weights, card)
 
     def _save(self) -> None:
         learner = self.learner
@@ -157,19 +147,12 @@ class Session:
         self.folder.log(f"update {learner.update_count}: wrote {path.name}")
 
     def _card(self, update: int, validation: dict[str, float]) -> dict[str, Any]:
-        config, policy = self.config, self.learner.policy
-        width = policy.hidden_dim
-        return {
-            "what": f"dense {policy.observation_dim}-{width} ReLU, GRU {width}, dense {width}-{policy.action_dim}; "
-            f"{policy.num_parameters} parameters",
-            "training": f"through the gradient of the simulator: update {update} of {config.num_updates}, "
-            f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps",
-            "command": f"raptor {JOB} with the settings below",
-            "results": {f"validation {name}": value for name, value in validation.items()} or "not validated",
-            "licence": "MIT",
-            "raptor-python": importlib.metadata.version("raptor-python"),
-            "settings": to_dict(config),
-        }
+        config = self.config
+        training = (
+            f"through the gradient of the simulator: update {update} of {config.num_updates}, "
+            f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
+        )
+        return card_of(self.learner.policy, JOB, config, training, validation)
 
     def _curriculum(self) -> dict[str, float]:
         """Where the curriculum stands, if there is one; the log says when it moved."""
@@ -228,7 +211,69 @@ class Session:
             diverged=learner.diverged_count,
             skipped=learner.skipped_count,
         )
-        document = {**dataclasses.asdict(summary), "output": str(summary.output), "host": host(config.device)}
-        write_atomically(self.folder.summary, f"{json.dumps(document, indent=2)}\n")
-        self.folder.log(f"{'finished' if summary.finished else 'stopped'} after {summary.wall_clock_s:.1f} s")
+        write_summary(self.folder, dataclasses.asdict(summary), config.device)
         return summary
+
+
+@contextlib.contextmanager
+def stoppable(stop: StopRequest) -> Iterator[None]:
+    """Turn what fails after someone asked to stop into an interruption."""
+    try:
+        yield
+    except Exception as error:
+        if stop.made:  # Ctrl-C reaches the compiler too, and the compiler does not survive it
+            raise KeyboardInterrupt from error
+        raise
+
+
+def newest_checkpoint(folder: RunFolder) -> dict[str, Any] | None:
+    """What a run wrote last and can be read, warnings about what cannot logged; None where it begins."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = folder.checkpoints.newest()
+    for warning in caught:
+        folder.log(f"warning: {warning.message}")
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if found is None:
+        return None
+    path, document = found
+    folder.log(f"going on from {path.name}")
+    return document
+
+
+def write_weights(
+    path: Path, like: StudentPolicy, weights: Mapping[str, torch.Tensor], card: Mapping[str, Any]
+) -> None:
+    """Write a policy of the architecture of another one."""
+    save_policy(assemble(architecture_of(like), weights, path), path, card)
+
+
+def card_of(
+    policy: StudentPolicy, job: str, config: Any, training: str, found: Mapping[str, float], by: str = "validation"
+) -> dict[str, Any]:
+    """The card of a policy that a job made.
+
+    Args:
+        policy: of the architecture that the card tells of.
+        job: as it is called on the command line.
+        config: its settings.
+        training: what was done, in words.
+        found: figures; empty where there are none.
+        by: what gave them.
+    """
+    return {
+        "what": policy.summary,
+        "training": training,
+        "command": f"raptor {job} with the settings below",
+        "results": {f"{by} {name}": value for name, value in found.items()} or "not validated",
+        "licence": "MIT",
+        "raptor-python": importlib.metadata.version("raptor-python"),
+        "settings": to_dict(config),
+    }
+
+
+def write_summary(folder: RunFolder, summary: Mapping[str, Any], device: str) -> None:
+    """Write what came of a session, with where it ran, and log how it ended."""
+    document = {**summary, "output": str(folder.path), "host": host(device)}
+    write_atomically(folder.summary, f"{json.dumps(document, indent=2)}\n")
+    folder.log(f"{'finished' if summary['finished'] else 'stopped'} after {summary['wall_clock_s']:.1f} s")
