@@ -16,7 +16,9 @@ import raptor
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--platform", default="x500_real", choices=raptor.PLATFORMS)
-    parser.add_argument("--policy", default="published", help="published, default, large, robust, a run folder, or a file")
+    parser.add_argument(
+        "--policy", default="published", help="a name, as in `raptor evaluate --help`, a run folder or file"
+    )
     parser.add_argument("--num-flights", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

@@ -53,7 +53,9 @@ def fly_many(policy: raptor.RaptorPolicy | raptor.OnnxPolicy, num_envs: int, num
 
 def main(arguments: Sequence[str] | None = None) -> tuple[float, list[float]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--policy", default="published", help="published, default, large, robust, a run folder, or a file")
+    parser.add_argument(
+        "--policy", default="published", help="a name, as in `raptor evaluate --help`, a run folder or file"
+    )
     parser.add_argument("--num-envs", type=int, default=16)
     parser.add_argument("--num-steps", type=int, default=501)
     options = parser.parse_args(arguments)

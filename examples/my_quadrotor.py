@@ -18,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("description", nargs="?", type=Path, default=Path(__file__).with_name("my_quadrotor.yaml"))
     parser.add_argument("--output", type=Path, help="folder for the JSON file; nothing is written by default")
-    parser.add_argument("--policy", default="published", help="published, default, large, robust, a run folder, or a file")
+    parser.add_argument(
+        "--policy", default="published", help="a name, as in `raptor evaluate --help`, a run folder or file"
+    )
     parser.add_argument("--num-flights", type=int, default=100)
     options = parser.parse_args(arguments)
 

@@ -81,6 +81,10 @@ def test_sample_takes_ranges_and_distributions(raptor: Run, tmp_path: Path) -> N
         (["-n", "2", "mass=[2,1]"], "the configuration is impossible: mass must be (low, high) with low <= high"),
         (["-n", "2", "mass=heavy"], "mass must be [a number, a number], got"),
         (["-n", "2", "thrust_to_weight=[0.5,2]"], "the configuration is impossible: thrust_to_weight must be above 1"),
+        (
+            ["-n", "2", "--seed", "2000000"],
+            "seed must be between 0 and 999999 (higher ones draw the quadrotors of vali",
+        ),
         (["-n", "2", "--distribution", "mine"], "distribution must be published, paper"),
     ],
 )

@@ -110,6 +110,32 @@ def test_the_report_holds_settings_results_curve_and_bars(write):
         assert base64.b64decode(source.partition(",")[2]).startswith(b"\x89PNG")
 
 
+def test_the_curve_of_a_distillation_is_that_of_vehicles_without_a_teacher(write, monkeypatch):
+    draw, drawn = plots.learning_curve, []
+    monkeypatch.setattr(plots, "learning_curve", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    points = [(10, 100.0), (20, 600.0)]
+    names = ("training/loss", "evaluation/share_terminated", "evaluation/mean_return", "data_collection/mean_return")
+    page = Page(write(curve=dict.fromkeys(names, points)))
+    returns, terminated, loss = drawn[0].axes
+    assert [axis.get_title() for axis in drawn[0].axes] == [
+        "evaluation mean return",
+        "evaluation share terminated",
+        "training loss",
+    ]
+    assert returns.lines[0].get_xydata().tolist() == [[10, 100], [20, 600]]
+    assert returns.lines[1].get_ydata()[0] == terminated.lines[1].get_ydata()[0] == 0.5
+    assert {axis.get_xlabel() for axis in drawn[0].axes} == {"epoch"}
+    assert "of quadrotors that training does not fly. Dashed: the level of the policy to beat." in page.text
+    assert len(loss.lines) == 1
+
+
+def test_nothing_is_said_of_vehicles_and_levels_that_a_curve_does_not_show(write):
+    page = Page(write(curve={"training/loss": CURVE["training/loss"]}))
+    assert "Learning curve" in page.images
+    assert "Dashed" not in page.text
+    assert "training does not fly" not in page.text
+
+
 def test_names_cannot_smuggle_markup_into_the_report(write):
     path = write(title="<b>bold</b>")
     assert "<mine>" not in path.read_text(encoding="utf-8")

@@ -26,6 +26,7 @@ class Note:
     seed: int = 0
     stops: bool = False
     breaks: bool = False
+    pace: int = 0
     reads: tuple[str, ...] | None = reference(EVALUATION)
 
 
@@ -45,10 +46,10 @@ def write(work: Work) -> Outcome:
 def jobs() -> Mapping[str, Job]:
     """A cheap job, an expensive one, one whose notes nobody can read, and one that must be told what to read."""
     aside = frozenset({"stops", "breaks"})
-    note = Job("note", EVALUATION, Note, write, product=lambda keys: FILE, inherits=("seed",), incidental=aside)
+    note = Job("note", EVALUATION, Note, write, product=lambda keys: FILE, inherits=("seed",), free=aside)
     return {
         "note": note,
-        "train": dataclasses.replace(note, name="train", trains=True),
+        "train": dataclasses.replace(note, name="train", trains=True, held=frozenset({"pace"})),
         "draw": dataclasses.replace(note, name="draw", gives=QUADROTORS),
         "publish": dataclasses.replace(note, name="publish", gives=REPORT, needs=(("reads",),)),
     }

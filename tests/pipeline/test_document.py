@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_all_mistakes_are_told_at_once(jobs: Jobs, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("secnd.text=a", "secnd is no stage and no setting of all (command line), did you mean 'second'?: give one of"),
+        ("secnd.text=a", "secnd is unknown (command line), did you mean 'second'?: the keys are output, seed, device"),
         ("second.txt=a", "stages.second.txt is unknown (command line): did you mean text?"),
         (
             "second.reads=[third]",
@@ -145,6 +146,53 @@ def test_settings_are_over_those_of_the_file_that_config_names(tmp_path: Path) -
     assert settings == load_config(TrainDirectConfig, "paper", expected)
 
 
+@pytest.mark.parametrize(
+    ("key", "values"), [("seed", [0, 2, 3, 4, 5, 6]), ("device", ["cpu", *(f"cuda:{i}" for i in range(2, 7))])]
+)
+def test_the_command_line_counts_over_the_stage_its_file_and_the_pipeline(
+    tmp_path: Path, key: str, values: list[object]
+) -> None:
+    default, of_all, of_file, of_stage, now_of_all, now_of_stage = values
+    config = written(tmp_path, f"{key}: {of_file}", "config.yaml")
+
+    def found(text: str, *overrides: str) -> object:
+        pipeline = load_pipeline(written(tmp_path, text), overrides)
+        kept = load_pipeline(written(tmp_path, json.dumps(pipeline.document), "kept.yaml"))
+        settings = pipeline["train-direct"].keys.settings
+        assert kept["train-direct"].keys.settings == settings
+        return getattr(settings, key)
+
+    everything = f"{{{key}: {of_all}, stages: {{train-direct: {{config: {config}, settings: {{{key}: {of_stage}}}}}}}}}"
+    assert found("{stages: {train-direct: }}") == default
+    assert found(f"{{{key}: {of_all}, stages: {{train-direct: }}}}") == of_all
+    assert found(f"{{{key}: {of_all}, stages: {{train-direct: {{config: {config}}}}}}}") == of_file
+    assert found(everything) == of_stage
+    assert found(everything, f"{key}={now_of_all}") == now_of_all
+    assert found(everything, f"train-direct.settings.{key}={now_of_stage}", f"{key}={now_of_all}") == now_of_stage
+
+
+def test_the_file_of_a_stage_is_checked_together_with_what_the_stage_says(tmp_path: Path) -> None:
+    config = written(tmp_path, "num_epochs: 2\nnum_validation: ${num_epochs}", "config.yaml")
+    text = f"stages: {{post-train: {{teachers: {tmp_path}, config: {config}}}}}"
+    with pytest.raises(UserError, match=r"epoch_teacher_forcing must be at most num_epochs, which is 2, got 3"):
+        load_pipeline(written(tmp_path, text))
+    settings = load_pipeline(written(tmp_path, text), ["post-train.settings.epoch_teacher_forcing=1"])[
+        "post-train"
+    ].keys.settings
+    assert (settings.num_epochs, settings.num_validation, settings.epoch_teacher_forcing) == (2, 2, 1)
+    written(tmp_path, "num_epoch: 2\nbatch_size: 0", "config.yaml")
+    with pytest.raises(UserError) as refusal:
+        load_pipeline(written(tmp_path, text))
+    assert f"stages.post-train.settings.num_epoch is unknown ({config}): did you mean num_epochs?" in str(refusal.value)
+    assert f"stages.post-train.settings.batch_size must be at least 1, got 0 ({config})" in str(refusal.value)
+
+
+def test_trainings_that_begin_with_each_other_are_refused(tmp_path: Path) -> None:
+    text = "stages: {a: {job: train-direct, initial_policy: b}, b: {job: train-direct, initial_policy: a}}"
+    with pytest.raises(UserError, match=r"need each other in a circle: (a -> b -> a|b -> a -> b); let one of them"):
+        load_pipeline(written(tmp_path, text))
+
+
 def test_a_report_flies_what_was_evaluated_and_shows_the_training_of_the_last_of_it(tmp_path: Path) -> None:
     report = load_pipeline(written(tmp_path, REAL))["report"]
     assert report.keys.policies == ("published", "student")
@@ -168,6 +216,10 @@ def test_a_report_flies_what_was_evaluated_and_shows_the_training_of_the_last_of
         (
             "stages.export={policy: evaluation}",
             "which gives an evaluation and not a policy (command line): stages that",
+        ),
+        (
+            "stages.sample.seed=1000000",
+            "stages.sample.seed must be between 0 and 999999 (higher ones draw the quadrotors of validation and tests)",
         ),
         ("stages.sample.settings.mas=[1,2]", "stages.sample.settings.mas is unknown (command line): did you mean mass"),
     ],

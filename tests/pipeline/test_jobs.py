@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,18 +15,22 @@ from raptor import load_policy, load_teachers
 from raptor.config import load_config
 from raptor.errors import UserError
 from raptor.evaluation import Evaluation, evaluate
-from raptor.pipeline import PipelineSummary, load_pipeline, run_pipeline
-from raptor.pipeline.stages import column_names
-from raptor.training import TrainDirectConfig, shards
+from raptor.pipeline import PipelineSummary, Stage, load_pipeline, run_pipeline
+from raptor.pipeline.stages import TEACHERS, column_names
+from raptor.pipeline.stamps import content
+from raptor.tasks.task import Task
+from raptor.training import TrainDirectConfig, selection, shards
 from raptor.training.population import read_population
+from raptor.training.post_training_config import PostTrainConfig
+from raptor.training.progress import Progress
 
 CHAIN = """
 seed: 7
 compile: false
 stages:
-  report: {evaluation: evaluation, policies: [], training: student}
+  report: {evaluation: evaluation, policies: [], training: distilled}
   onnx: {job: export, policy: student}
-  evaluation: {job: evaluate, policies: [student, onnx], suites: [unseen], num_quadrotors: 2}
+  evaluation: {job: evaluate, policies: [student, onnx, distilled], suites: [unseen], num_quadrotors: 2}
   student:
     job: train-direct
     settings:
@@ -34,11 +40,28 @@ stages:
       validation_interval: 1
       num_validation: 4
       task: {episode_steps: 4}
-  quadrotors: {job: sample, num: 3, settings: {mass: [1, 2]}}
+  distilled:
+    job: post-train
+    teachers: teachers
+    settings:
+      num_epochs: 2
+      num_episodes: 2
+      batch_size: 2
+      sequence_length: 4
+      epoch_teacher_forcing: 1
+      num_teacher_episodes: 2
+      solved_return: -1e6
+      validation_interval: 1
+      num_validation: 4
+      validation_steps: 4
+      student: {hidden_dim: 5}
+      task: {episode_steps: 8}
+      fine_tune: {num_updates: 1, batch_size: 3, segment_steps: 2, task: {episode_steps: 4}}
+  quadrotors: {job: sample, num: 4, settings: {mass: [1, 2]}}
   teachers:
     job: pre-train
     quadrotors: quadrotors
-    num_teachers: 2
+    num_teachers: 3
     settings:
       num_validation: 2
       num_evaluation: 2
@@ -46,6 +69,10 @@ stages:
       task: {episode_steps: 8}
       apg: {num_updates: 2, num_envs: 2, segment_steps: 2, widths: [6]}
 """
+
+
+SHORT = Task(episode_steps=4)
+"""In place of what teachers are tested in."""
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +86,18 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(file: Path) -> PipelineSummary:
     """All stages, run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "EVALUATION", shards.EVALUATION.__class__(episode_steps=4))
+        patch.setattr(shards, "EVALUATION", SHORT)
+        patch.setattr(selection, "TEST_TASK", SHORT)
         return run_pipeline(file, file.parent / "run")
 
 
 def test_every_stage_leaves_what_its_command_leaves(finished: PipelineSummary) -> None:
     output = finished.output
     vehicles = read_population(output / "quadrotors")
-    assert len(vehicles) == 3
+    assert len(vehicles) == 4
     assert ((vehicles.mass >= 1) & (vehicles.mass <= 2)).all()
     teachers = load_teachers(output / "teachers")
-    torch.testing.assert_close(teachers.quadrotors.mass, vehicles.mass[:2])
+    torch.testing.assert_close(teachers.quadrotors.mass, vehicles.mass[:3])
     settings = load_config(TrainDirectConfig, output / "student" / "config.yaml")
     assert (settings.seed, settings.compile, settings.num_updates) == (7, False, 2)
     observation = torch.linspace(-1, 1, 22)[None]
@@ -80,14 +108,18 @@ def test_every_stage_leaves_what_its_command_leaves(finished: PipelineSummary) -
         rtol=1e-5,
         atol=1e-5,
     )
+    distilled, config = load_policy(output / "distilled"), output / "distilled" / "params" / "config.yaml"
+    assert distilled.hidden_dim == 5
+    assert load_config(PostTrainConfig, config).seed == 7
     html = (output / "report" / "report.html").read_text()
     assert "Learning curve" in html
+    assert "epoch_teacher_forcing" in html
     assert "data:image/png;base64," in html
 
 
 def test_an_evaluation_is_that_of_the_library(finished: PipelineSummary) -> None:
     evaluation = Evaluation.load(finished.output / "evaluation" / "evaluation.json")
-    assert list(evaluation.policies) == ["student", "onnx"]
+    assert list(evaluation.policies) == ["student", "onnx", "distilled"]
     student = load_policy(finished.output / "student")
     expected = evaluate({"student": student}, ["unseen"], num_quadrotors=2, compile=False)
     for metric in ("return", "terminated", "length"):
@@ -96,9 +128,10 @@ def test_an_evaluation_is_that_of_the_library(finished: PipelineSummary) -> None
 
 def test_it_is_told_in_few_words_what_came_of_each_stage(finished: PipelineSummary) -> None:
     results = {stage.name: stage.result for stage in finished.stages}
-    assert results["quadrotors"] == "3 quadrotors"
-    assert " of 2 teachers solved, mean return " in results["teachers"]
+    assert results["quadrotors"] == "4 quadrotors"
+    assert " of 3 teachers solved, mean return " in results["teachers"]
     assert results["student"].startswith("2 updates, best validation return ")
+    assert results["distilled"].startswith("3 epochs of 3 teachers, best validation return ")
     assert results["onnx"].startswith("policy.onnx differs from the policy by at most ")
     assert results["evaluation"].startswith("return in unseen: student ")
     assert all(stage.product.exists() and stage.action == "run" for stage in finished.stages)
@@ -108,6 +141,7 @@ def test_nothing_is_done_twice_and_where_it_is_computed_makes_no_difference(
     finished: PipelineSummary, file: Path
 ) -> None:
     changes = ["teachers.settings.engine=processes", "teachers.settings.memory_gib=2", "evaluation.compile=true"]
+    changes += ["student.settings.compile=true", "distilled.settings.compile=true", "distilled.settings.device=cuda"]
     told: list[str] = []
     again = run_pipeline(load_pipeline(file, changes), finished.output, announce=told.append)
     assert {stage.action for stage in again.stages} == {"skip"}
@@ -116,9 +150,7 @@ def test_nothing_is_done_twice_and_where_it_is_computed_makes_no_difference(
 
 
 def test_a_cheap_stage_follows_its_settings_and_a_training_does_not(finished: PipelineSummary, file: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"student was trained differently: settings\.num_updates \(2, now 3\); replace"
-    ):
+    with pytest.raises(UserError, match=r"student was trained differently: settings\.num_updates \(2, now 3\); take"):
         run_pipeline(load_pipeline(file, ["student.settings.num_updates=3"]), finished.output)
     titled = load_pipeline(file, ["report.title=A title of its own"])
     actions = {stage.name: stage.action for stage in run_pipeline(titled, finished.output).stages}
@@ -126,26 +158,41 @@ def test_a_cheap_stage_follows_its_settings_and_a_training_does_not(finished: Pi
     assert "<title>A title of its own" in (finished.output / "report" / "report.html").read_text()
 
 
+@pytest.mark.parametrize("name", ["student", "distilled"])
 def test_a_training_that_was_stopped_goes_on_to_the_same_policy(
-    finished: PipelineSummary, file: Path, tmp_path: Path
+    finished: PipelineSummary, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    def stop(stage: object) -> object:
-        import contextlib
-
-        def show(progress: object) -> None:
-            if progress.update == 1:  # type: ignore[attr-defined]
+    def stop(stage: Stage) -> contextlib.nullcontext[Callable[[Progress], None]]:
+        def show(progress: Progress) -> None:
+            if progress.update == 2:
                 raise KeyboardInterrupt
 
         return contextlib.nullcontext(show)
 
-    pipeline = load_pipeline(file, ["student.settings.checkpoint_interval=1"])
+    monkeypatch.setattr(selection, "TEST_TASK", SHORT)
+    shutil.copytree(finished.output / "teachers", tmp_path / "teachers")
+    once = f"{name}.settings.checkpoint_interval=1"
+    pipeline = load_pipeline(file, [once])
     with pytest.raises(KeyboardInterrupt):
-        run_pipeline(pipeline, tmp_path, only="student", progress=stop)  # type: ignore[arg-type]
-    summary = run_pipeline(pipeline, tmp_path, only="student")
+        run_pipeline(pipeline, tmp_path, only=name, progress=stop)
+    with pytest.raises(UserError, match=rf"{name} was trained differently: settings\.compile \(false, now true\)"):
+        run_pipeline(load_pipeline(file, [once, f"{name}.settings.compile=true"]), tmp_path, only=name)
+    summary = run_pipeline(pipeline, tmp_path, only=name)
     assert [stage.action for stage in summary.stages] == ["resume"]
-    resumed, straight = load_policy(tmp_path / "student"), load_policy(finished.output / "student")
+    resumed, straight = load_policy(tmp_path / name), load_policy(finished.output / name)
     for ours, theirs in zip(resumed.parameters(), straight.parameters(), strict=True):  # type: ignore[union-attr]
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_teachers_of_other_vehicles_are_other_teachers(finished: PipelineSummary, tmp_path: Path) -> None:
+    copied = shutil.copytree(finished.output / "teachers", tmp_path / "teachers")
+    before = content(TEACHERS, finished.output / "teachers")
+    assert content(TEACHERS, copied) == before
+    first, second = copied / "quadrotors" / "0000.json", copied / "quadrotors" / "0001.json"
+    texts = first.read_text(), second.read_text()
+    second.write_text(texts[0])
+    first.write_text(texts[1])
+    assert content(TEACHERS, copied) != before
 
 
 def test_a_mistake_in_a_late_stage_is_told_before_the_first(file: Path, tmp_path: Path) -> None:

@@ -66,9 +66,13 @@ def sample(
     from rich.console import Console
 
     from raptor.config import load_config
+    from raptor.errors import UserError
+    from raptor.pipeline.stages import SEEDS
     from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
     from raptor.training.population import PICTURE, SUMMARY, write_population
 
+    if not SEEDS.allows(seed):
+        raise UserError(f"seed must be {SEEDS.text}, got {seed}")
     drawn_from = load_config(Distribution, None, ranges or [], default=named_distribution(distribution))
     quadrotors = sample_quadrotors(num, seed, distribution=drawn_from)
     with writing_progress(Console(stderr=True)) as progress:

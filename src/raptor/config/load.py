@@ -77,12 +77,35 @@ def to_yaml(config: Any) -> str:
 
 def differences(old: Any, new: Any) -> list[str]:
     """Each setting in which two configurations of one kind differ: `batch_size (512, now 256)`."""
-    before, after = dict(_leaves(to_dict(old))), dict(_leaves(to_dict(new)))
+    return changed(dict(leaves(to_dict(old))), dict(leaves(to_dict(new))))
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The same of settings by dotted key."""
     return [
         f"{key} ({show(before.get(key))}, now {show(after.get(key))})"
         for key in dict.fromkeys((*before, *after))
         if before.get(key) != after.get(key)
     ]
+
+
+def leaves(
+    document: Mapping[str, Any], path: tuple[str, ...] = (), take_lists_apart: bool = True
+) -> Iterator[tuple[str, Any]]:
+    """Settings by dotted key.
+
+    Args:
+        document: nested dictionaries and lists.
+        path: where it stands.
+        take_lists_apart: number the groups of a list, so that each has keys of its own.
+    """
+    for key, value in document.items():
+        if take_lists_apart and isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
+            value = {str(i): entry for i, entry in enumerate(value)}
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, (*path, key), take_lists_apart)
+        else:
+            yield ".".join((*path, key)), value
 
 
 def _merge(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -93,16 +116,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, (tuple, list)) else value
-
-
-def _leaves(document: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    for key, value in document.items():
-        if isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
-            value = {str(i): entry for i, entry in enumerate(value)}
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, (*path, key))
-        else:
-            yield ".".join((*path, key)), value
 
 
 class _Dumper(yaml.SafeDumper):

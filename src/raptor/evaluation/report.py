@@ -22,9 +22,16 @@ from raptor.evaluation.scenes import record_figure_eights, record_recovery
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
 from raptor.evaluation.table import HEADINGS, better, cell, rows
 
-CURVES = ("validation/return", "validation/terminated", "training/loss")
-"""Quantities of the learning curve that are drawn, if they are there; else all of them."""
+COMPARED = {
+    "validation/return": "return",
+    "validation/terminated": "terminated",
+    "evaluation/mean_return": "return",
+    "evaluation/share_terminated": "terminated",
+}
+"""What training tells of quadrotors that it does not fly, and the metric of an evaluation that it goes with."""
 
+CURVES = (*COMPARED, "training/loss")
+"""Quantities of the learning curve that are drawn, if they are there; else all of them."""
 
 PIXELS_PER_INCH = 78
 
@@ -106,8 +113,7 @@ def _pictures(
 
     chosen = {name: curve[name] for name in CURVES if curve.get(name)} or {n: c for n, c in curve.items() if c}
     if chosen:
-        text = "Validation flies quadrotors that training does not. Dashed: the level of the policy to beat."
-        yield _picture("Learning curve", text, plots.learning_curve(chosen, _levels(evaluation)))
+        yield _learning_curve(chosen, _levels(evaluation))
     if policies:
         eights = {}
         for name, policy in policies.items():
@@ -134,6 +140,20 @@ def _pictures(
     tell("done")
 
 
+def _learning_curve(
+    curve: Mapping[str, Sequence[tuple[float, float]]], levels: Mapping[str, Mapping[str, float]]
+) -> Picture:
+    figure, told = plots.learning_curve(curve, levels), []
+    if any(name in COMPARED for name in curve):
+        told.append("Return and share terminated are those of quadrotors that training does not fly.")
+    if any(name in levels for name in curve):
+        told.append("Dashed: the level of the policy to beat.")
+    if any(name.startswith("evaluation/") for name in curve):  # a distillation, which counts otherwise
+        for axis in figure.axes:
+            axis.set_xlabel("epoch")
+    return _picture("Learning curve", " ".join(told), figure)
+
+
 def _picture(heading: str, text: str, figure: Figure) -> Picture:
     source = "data:image/png;base64," + base64.b64encode(plots.to_png(figure)).decode("ascii")
     return Picture(heading, text, source, round(PIXELS_PER_INCH * figure.get_figwidth()))
@@ -143,7 +163,7 @@ def _levels(evaluation: Evaluation) -> dict[str, dict[str, float]]:
     """What the first policy reaches on unseen vehicles, to be drawn beside the learning curve."""
     name, suites = next(iter(evaluation.policies.items()))
     unseen = suites.get("unseen", {})
-    return {f"validation/{metric}": {name: unseen[metric].value} for metric in ("return", "terminated") if unseen}
+    return {curve: {name: unseen[metric].value} for curve, metric in COMPARED.items() if metric in unseen}
 
 
 def _suites(evaluation: Evaluation) -> list[dict[str, Any]]:

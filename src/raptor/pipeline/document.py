@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -37,6 +36,9 @@ class Everywhere:
     compile: bool | None = None  # of all stages that do not say their own
 
 
+COMMON = tuple(field.name for field in dataclasses.fields(Everywhere))
+
+
 def load_pipeline(
     file: str | Path, overrides: Sequence[str] = (), jobs: Mapping[str, Job] = MappingProxyType(JOBS)
 ) -> Pipeline:
@@ -51,18 +53,18 @@ def load_pipeline(
         UserError: names every unknown job, key, stage and file, every wrong type and impossible value, where it stands
             and what is allowed; or the circle in which stages need each other.
     """
-    sources = read_files(file, PRESETS)
-    sources += _addressed(parse_overrides(overrides), sources)
-    everywhere, given = _everywhere(sources), _given(sources)
+    files = read_files(file, PRESETS)
+    said_now = _addressed(parse_overrides(overrides), files)
+    sources = [*files, *said_now]
+    given = _given(sources)
+    everywhere = _everywhere(sources, given)
     if not given:
         raise UserError(f"{file} has no stages: name at least one under `stages`, with one of the jobs {_listed(jobs)}")
-    problems = [problem for name, said in given.items() for problem in _misnamed(name, said, jobs, sources)]
-    raise_problems(problems)
+    raise_problems([problem for name, said in given.items() for problem in _misnamed(name, said, jobs, sources)])
     chosen = {name: jobs[said.get("job") or name] for name, said in given.items()}
-    schemas = {name: _schema(name, job, given[name], everywhere) for name, job in chosen.items()}
-    keys = _validated(schemas, sources)
-    wrong = [problem for name in keys for problem in _misreferenced(name, keys[name], chosen, sources)]
-    raise_problems(wrong)
+    sources = [*files, *_of_each(said_now, chosen), *said_now]
+    keys = _validated(chosen, given, everywhere, sources)
+    raise_problems([problem for name in keys for problem in _misreferenced(name, keys[name], chosen, sources)])
     stages = {name: Stage(name, job, keys[name]) for name, job in chosen.items()}
     stages = {name: _completed(stage, stages) for name, stage in stages.items()}
     document = cast("dict[str, Any]", plain(merge([source.settings for source in sources])))
@@ -71,19 +73,27 @@ def load_pipeline(
 
 def _addressed(overrides: Sequence[Source], files: Sequence[Source]) -> list[Source]:
     """Overrides with `stages` before those that begin with the name of a stage."""
-    stages = list(_given([*files, *overrides]))
-    own = [field.name for field in dataclasses.fields(Everywhere)]
-    problems, addressed = [], []
-    for source in overrides:
-        [(key, value)] = source.settings.items()
-        if key in stages:
-            source = Source(source.name, {"stages": {key: value}})
-        elif key not in (*own, "stages"):
-            text = f"is no stage and no setting of all ({source.name}){close(key, [*stages, *own])}: give one of"
-            problems.append(Problem(key, f"{text} {', '.join([*stages, *own])}"))
-        addressed.append(source)
-    raise_problems(problems)
-    return addressed
+    stages = _given([*files, *overrides])
+    return [
+        Source(source.name, {"stages": source.settings}) if source.settings.keys() & stages.keys() else source
+        for source in overrides
+    ]
+
+
+def _of_each(overrides: Sequence[Source], jobs: Mapping[str, Job]) -> list[Source]:
+    """What the command line says for all stages, said of each: there it counts over what files say of that stage."""
+    return [
+        Source(source.name, {"stages": {name: _placed(job, key, value)}})
+        for source in overrides
+        for key, value in source.settings.items()
+        for name, job in jobs.items()
+        if key in job.inherits and value is not None
+    ]
+
+
+def _placed(job: Job, key: str, value: Any) -> dict[str, Any]:
+    """Something that is said for all stages, where a stage of that job says it."""
+    return {key: value} if hasattr(job.keys, key) else {"settings": {key: value}}
 
 
 def _given(sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
@@ -96,26 +106,27 @@ def _given(sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
         for name, said in (stages or {}).items():
             if not isinstance(said, Mapping | None):
                 raise UserError(f"stages.{name} must be a group of settings, got {show(said)} ({source.name})")
-        documents.append({str(name): said or {} for name, said in (stages or {}).items()})
+        documents.append(_stages(source))
     return cast("dict[str, dict[str, Any]]", plain(merge(documents)))
 
 
-def _everywhere(sources: Sequence[Source]) -> Everywhere:
+def _stages(source: Source) -> dict[str, Any]:
+    """What is said of each stage in one place."""
+    return {str(name): said or {} for name, said in (source.settings.get("stages") or {}).items()}
+
+
+def _everywhere(sources: Sequence[Source], stages: Iterable[str]) -> Everywhere:
     """What is said for all stages."""
-    own = [field.name for field in dataclasses.fields(Everywhere)]
-    unknown = [
-        Problem(
-            str(key),
-            f"is unknown ({source.name}){close(str(key), [*own, 'stages'])}: the keys are {', '.join(own)} and stages",
-        )
-        for source in sources
-        for key in source.settings
-        if key not in (*own, "stages")
-    ]
-    raise_problems(unknown)
-    known = [Source(source.name, _without_stages(source)) for source in sources]
-    merged = merge([to_dict(Everywhere()), *(source.settings for source in known)])
-    config, wrong = validate(Everywhere, plain(merged, resolve=True), known)
+    known, problems = (*COMMON, "stages"), []
+    for source in sources:
+        for key in (str(key) for key in source.settings if key not in known):
+            names = [*known, *(stages if source.name == COMMAND_LINE else ())]
+            text = f"is unknown ({source.name}){close(key, names)}: the keys are {', '.join(names)}"
+            problems.append(Problem(key, text))
+    raise_problems(problems)
+    common = [Source(source.name, _without_stages(source)) for source in sources]
+    merged = merge([to_dict(Everywhere()), *(source.settings for source in common)])
+    config, wrong = validate(Everywhere, plain(merged, resolve=True), common)
     raise_problems(wrong)
     assert config is not None
     return config
@@ -127,7 +138,7 @@ def _without_stages(source: Source) -> dict[Any, Any]:
 
 def _misnamed(name: str, said: Mapping[str, Any], jobs: Mapping[str, Job], sources: Sequence[Source]) -> list[Problem]:
     """Names that a stage cannot have, and jobs that are none."""
-    reserved = [*POLICY_NAMES, "stages", "base", *(field.name for field in dataclasses.fields(Everywhere))]
+    reserved = [*POLICY_NAMES, "stages", "base", *COMMON]
     key = f"stages.{name}"
     if name in reserved or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         text = f"cannot be the name of a stage ({_told_by(sources, name)}): use letters, digits, - and _, and none of"
@@ -141,39 +152,47 @@ def _misnamed(name: str, said: Mapping[str, Any], jobs: Mapping[str, Job], sourc
     return []
 
 
-def _schema(name: str, job: Job, said: Mapping[str, Any], everywhere: Everywhere) -> type:
-    """The dataclass of a stage: keys and settings of its job, with the defaults that hold for it."""
-    common = {key: getattr(everywhere, key) for key in job.inherits if getattr(everywhere, key) is not None}
-    hints = typing.get_type_hints(job.keys)
+def _begin(name: str, job: Job, said: Mapping[str, Any]) -> tuple[type, list[Source]]:
+    """The dataclass of a stage, with the defaults of its job, and the files that its key `config` names."""
     fields = [("job", str, dataclasses.field(default=job.name))]
-    fields += [(key, hints[key], dataclasses.field(default=value)) for key, value in common.items() if key in hints]
+    files: list[Source] = []
     if job.settings is not None:
-        try:
-            default = job.settings(said)
-            shared = {key: value for key, value in common.items() if hasattr(default, key)}
-            default = dataclasses.replace(default, **shared)
-        except UserError as error:
-            raise UserError(f"stages.{name}.config: {error}") from error
+        default = job.settings(said)
         fields.append(("settings", type(default), dataclasses.field(default=default)))
-    return dataclasses.make_dataclass(job.keys.__name__, fields, bases=(job.keys,), frozen=True)
+        if hasattr(job.keys, "config") and isinstance(said.get("config"), str):
+            try:
+                files = read_files(said["config"], getattr(type(default), "JOB", "train-direct"))
+            except UserError as error:
+                raise UserError(f"stages.{name}.config: {error}") from error
+    schema = dataclasses.make_dataclass(job.keys.__name__, fields, bases=(job.keys,), frozen=True)
+    return schema, [Source(file.name, {"settings": file.settings}) for file in files]
 
 
-def _validated(schemas: Mapping[str, type], sources: Sequence[Source]) -> dict[str, Any]:
-    """The keys of each stage, checked."""
+def _validated(
+    jobs: Mapping[str, Job], given: Mapping[str, Any], everywhere: Everywhere, sources: Sequence[Source]
+) -> dict[str, Any]:
+    """The keys of each stage, checked: what is said of it, over its files, over what is said of all, over defaults."""
+    common = {key: value for key in COMMON if (value := getattr(everywhere, key)) is not None}
+    documents = [to_dict(Everywhere()), *map(_without_stages, sources)]
     problems: list[Problem] = []
-    parts: dict[str, list[Source]] = {name: [] for name in schemas}
-    for source in sources:
-        for name, said in (source.settings.get("stages") or {}).items():
-            known, unknown = split_unknown(schemas[name], Source(source.name, dict(said or {})))
-            parts[name].append(known)
-            problems += _prefixed(name, unknown)
-    common = [_without_stages(source) for source in sources]
-    defaults = {"stages": {name: to_dict(schema()) for name, schema in schemas.items()}}
-    said_of = [{"stages": {name: part.settings}} for name, known_parts in parts.items() for part in known_parts]
-    merged = plain(merge([to_dict(Everywhere()), *common, defaults, *said_of]), resolve=True)
+    schemas: dict[str, tuple[type, list[Source]]] = {}
+    for name, job in jobs.items():
+        schema, files = _begin(name, job, given[name])
+        said = [Source(source.name, told[name]) for source in sources if name in (told := _stages(source))]
+        split = [split_unknown(schema, source) for source in (*files, *said)]
+        known = [source.settings for source, _ in split]
+        of_all = [_placed(job, key, common[key]) for key in job.inherits if key in common]
+        values = plain(merge([to_dict(schema()), *of_all]))
+        if files:  # their ${key} are keys of theirs
+            in_files = [each["settings"] for each in known[: len(files)]]
+            values["settings"] = plain(merge([values["settings"], *in_files]), resolve=True)
+        documents += [{"stages": {name: each}} for each in (values, *known[len(files) :])]
+        problems += _prefixed(name, [problem for _, unknown in split for problem in unknown])
+        schemas[name] = schema, [source for source, _ in split]
+    merged = plain(merge(documents), resolve=True)
     keys: dict[str, Any] = {}
-    for name, schema in schemas.items():
-        keys[name], wrong = validate(schema, merged["stages"][name], parts[name])
+    for name, (schema, parts) in schemas.items():
+        keys[name], wrong = validate(schema, merged["stages"][name], parts)
         problems += _prefixed(name, wrong)
     raise_problems(problems)
     return keys
@@ -192,7 +211,7 @@ def _misreferenced(name: str, keys: Any, jobs: Mapping[str, Job], sources: Seque
             text = f"needs {'either ' if len(needed) > 1 else ''}{' or '.join(needed)}"
             got = f", got {' and '.join(told)}" if told else ""
             problems.append(Problem(f"stages.{name}", f"{text}{got} ({_told_by(sources, name)})"))
-    for key, kind, _ in references(job.keys):
+    for key, kind in references(job.keys).items():
         where = _told_by(sources, name, key)
         for value in named(keys, key):
             if value in jobs and jobs[value].gives != kind:
@@ -214,7 +233,7 @@ def _completed(stage: Stage, stages: Mapping[str, Stage]) -> Stage:
     keys = stage.job.complete(stage.keys, stages)
     inputs = [
         Input(key, kind, value, value in stages)
-        for key, kind, _ in references(stage.job.keys)
+        for key, kind in references(stage.job.keys).items()
         for value in named(keys, key)
     ]
     return dataclasses.replace(stage, keys=keys, inputs=tuple(inputs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import graphlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -62,26 +63,19 @@ class Pipeline:
 
 
 def in_order(stages: Mapping[str, Stage]) -> list[Stage]:
-    """Stages after those that they read from, otherwise as in the file.
+    """Stages after those that they read from.
 
     Raises:
         UserError: names the circle in which they need each other.
     """
-    order: dict[str, Stage] = {}
-
-    def visit(name: str, above: tuple[str, ...]) -> None:
-        if name in above:
-            circle = " -> ".join((*above[above.index(name) :], name))
-            raise UserError(f"the stages need each other in a circle: {circle}; let one of them read something else")
-        if name not in order:
-            for given in stages[name].inputs:
-                if given.is_stage:
-                    visit(given.name, (*above, name))
-            order[name] = stages[name]
-
-    for name in stages:
-        visit(name, ())
-    return list(order.values())
+    read = {name: [given.name for given in stage.inputs if given.is_stage] for name, stage in stages.items()}
+    try:
+        return [stages[name] for name in graphlib.TopologicalSorter(read).static_order()]
+    except graphlib.CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise UserError(
+            f"the stages need each other in a circle: {circle}; let one of them read something else"
+        ) from None
 
 
 def close(name: str, names: Iterable[str]) -> str:

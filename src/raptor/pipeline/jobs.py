@@ -7,29 +7,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from raptor.config import load_config
-from raptor.pipeline import stages
-from raptor.pipeline.work import (
-    EVALUATION_FILE,
-    REPORT_FILE,
-    Outcome,
-    Work,
-    exported_file,
-    run_evaluate,
-    run_export,
-    run_post_train,
-    run_pre_train,
-    run_report,
-    run_sample,
-    run_train_direct,
-)
+from raptor.pipeline import stages, work
 from raptor.quadrotor import named_distribution
 from raptor.training import TrainDirectConfig
 from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.pre_training import PreTrainConfig
-
-EVERYWHERE = ("seed", "device", "compile")
-"""What the pipeline can say for all of its stages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,24 +21,15 @@ class Job:
     name: str
     gives: str  # kind of what it makes
     keys: type
-    run: Callable[[Work], Outcome]
+    run: Callable[[work.Work], work.Outcome]
     product: Callable[[Any], str] = lambda keys: ""  # what other stages read, in the stage's folder; or the folder
     settings: Callable[[Mapping[str, Any]], Any] | None = None  # the default ones, given the keys of the stage
     needs: tuple[tuple[str, ...], ...] = ()  # of each, one key must be given
     inherits: tuple[str, ...] = ()  # what the pipeline says for all
     trains: bool = False  # is expensive, and goes on where it was interrupted
-    incidental: frozenset[str] = frozenset()  # settings that make no difference to the result
+    free: frozenset[str] = frozenset()  # settings that never make a difference
+    held: frozenset[str] = frozenset()  # settings that must stay until it has finished, and make no difference then
     complete: Callable[[Any, Mapping[str, Any]], Any] = lambda keys, stages: keys  # fills in what other stages say
-
-
-def _settings_of(config: type) -> Callable[[Mapping[str, Any]], Any]:
-    """The default settings of a stage: those of the file or preset that its key `config` names."""
-
-    def load(given: Mapping[str, Any]) -> Any:
-        file = given.get("config")
-        return load_config(config, file) if isinstance(file, str) else config()
-
-    return load
 
 
 def _ranges(given: Mapping[str, Any]) -> Any:
@@ -73,69 +46,71 @@ def _complete_report(keys: stages.Report, others: Mapping[str, Any]) -> stages.R
     return dataclasses.replace(keys, policies=policies, training=keys.training or (trained[-1] if trained else None))
 
 
-_WRITING = frozenset({"settings.checkpoint_interval", "settings.keep_checkpoints"})
-_WHERE = frozenset({"device", "compile", "settings.device", "settings.compile"})
+def _settings(*names: str) -> frozenset[str]:
+    return frozenset(f"settings.{name}" for name in names)
 
-JOBS: Mapping[str, Job] = MappingProxyType(
-    {
-        job.name: job
-        for job in (
-            Job("sample", stages.QUADROTORS, stages.Sample, run_sample, settings=_ranges, inherits=("seed",)),
-            Job(
-                "pre-train",
-                stages.TEACHERS,
-                stages.PreTrain,
-                run_pre_train,
-                settings=_settings_of(PreTrainConfig),
-                needs=(("quadrotors", "generate"),),
-                inherits=EVERYWHERE,
-                trains=True,
-                incidental=_WHERE | {"settings.engine", "settings.memory_gib", "settings.checkpoint_interval_s"},
-            ),
-            Job(
-                "post-train",
-                stages.POLICY,
-                stages.PostTrain,
-                run_post_train,
-                settings=_settings_of(PostTrainConfig),
-                needs=(("teachers",),),
-                inherits=EVERYWHERE,
-                trains=True,
-                incidental=_WHERE | _WRITING | {"settings.memory_gib", "settings.video_interval"},
-            ),
-            Job(
-                "train-direct",
-                stages.POLICY,
-                stages.TrainDirect,
-                run_train_direct,
-                settings=_settings_of(TrainDirectConfig),
-                inherits=EVERYWHERE,
-                trains=True,
-                incidental=_WHERE | _WRITING,
-            ),
-            Job(
-                "evaluate",
-                stages.EVALUATION,
-                stages.Evaluate,
-                run_evaluate,
-                product=lambda keys: EVALUATION_FILE,
-                needs=(("policies",),),
-                inherits=("device", "compile"),
-                incidental=_WHERE,
-            ),
-            Job("export", stages.POLICY, stages.Export, run_export, product=exported_file, needs=(("policy",),)),
-            Job(
-                "report",
-                stages.REPORT,
-                stages.Report,
-                run_report,
-                product=lambda keys: REPORT_FILE,
-                needs=(("evaluation",),),
-                inherits=("compile",),
-                incidental=_WHERE,
-                complete=_complete_report,
-            ),
-        )
-    }
+
+_EVERYWHERE = ("seed", "device", "compile")
+_WHERE = frozenset({"device", "compile"})
+_ALL = (
+    Job("sample", stages.QUADROTORS, stages.Sample, work.run_sample, settings=_ranges, inherits=("seed",)),
+    Job(
+        "pre-train",
+        stages.TEACHERS,
+        stages.PreTrain,
+        work.run_pre_train,
+        settings=lambda given: PreTrainConfig(),
+        needs=(("quadrotors", "generate"),),
+        inherits=_EVERYWHERE,
+        trains=True,
+        free=_settings("engine", "memory_gib", "checkpoint_interval_s"),
+        held=_settings("device", "compile"),
+    ),
+    Job(
+        "post-train",
+        stages.POLICY,
+        stages.PostTrain,
+        work.run_post_train,
+        settings=lambda given: PostTrainConfig(),
+        needs=(("teachers",),),
+        inherits=_EVERYWHERE,
+        trains=True,
+        free=_settings("checkpoint_interval", "keep_checkpoints", "video_interval", "memory_gib"),
+        held=_settings("device", "compile"),
+    ),
+    Job(
+        "train-direct",
+        stages.POLICY,
+        stages.TrainDirect,
+        work.run_train_direct,
+        settings=lambda given: TrainDirectConfig(),
+        inherits=_EVERYWHERE,
+        trains=True,
+        held=_settings("device", "compile", "checkpoint_interval", "keep_checkpoints"),
+    ),
+    Job(
+        "evaluate",
+        stages.EVALUATION,
+        stages.Evaluate,
+        work.run_evaluate,
+        product=lambda keys: work.EVALUATION_FILE,
+        needs=(("policies",),),
+        inherits=("device", "compile"),
+        free=_WHERE,
+    ),
+    Job("export", stages.POLICY, stages.Export, work.run_export, product=work.exported_file, needs=(("policy",),)),
+    Job(
+        "report",
+        stages.REPORT,
+        stages.Report,
+        work.run_report,
+        product=lambda keys: work.REPORT_FILE,
+        needs=(("evaluation",),),
+        inherits=("compile",),
+        free=_WHERE,
+        complete=_complete_report,
+    ),
 )
+
+JOBS: Mapping[str, Job] = MappingProxyType({job.name: job for job in _ALL})
 """By the name of the command that does the same."""

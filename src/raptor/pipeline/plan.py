@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,13 +35,8 @@ class Step:
 
     @property
     def replaces(self) -> bool:
-        """Whether an expensive result would be lost that nobody has given up yet."""
-        return self.action == "anew" and self.stage.job.trains and not self._given_up
-
-    @property
-    def _given_up(self) -> bool:
-        before = self.before
-        return before is not None and before.state == "replacing" and before.recipe == self.recipe
+        """Whether an expensive result is lost."""
+        return self.action == "anew" and self.stage.job.trains
 
 
 class Planner:
@@ -54,6 +50,22 @@ class Planner:
     def __init__(self, pipeline: Pipeline, output: Path) -> None:
         self.pipeline, self.output = pipeline, output
         self._made: dict[str, tuple[str, str | None]] = {}  # recipe and content of what each stage makes
+
+    def plan(self, only: str | None = None, until: str | None = None) -> list[Step]:
+        """What there is to do, stage by stage.
+
+        Args:
+            only: no other stage than this one.
+            until: only this stage and what it needs.
+
+        Raises:
+            UserError: see `examine`; there is no such stage, or both are asked for.
+        """
+        if only is not None and until is not None:
+            raise UserError("--only and --until exclude each other: keep one of them")
+        names = frozenset(self.pipeline.names) if until is None else self.pipeline.needed_for(until)
+        stages = self.pipeline.stages if only is None else [self.pipeline[only]]
+        return [self.examine(stage) for stage in stages if stage.name in names]
 
     def examine(self, stage: Stage) -> Step:
         """What is to be done about a stage, as things are now.
@@ -69,7 +81,10 @@ class Planner:
                 f"{folder} was made by {before.job}, and the stage {stage.name} is {stage.job.name} now: "
                 "call the stage something else, or move the folder away"
             )
-        content = self._content(stage) if before is not None and before.state == "finished" else None
+        content = None
+        if before is not None and before.state == "finished":
+            with contextlib.suppress(UserError):  # what it made is gone
+                content = stamps.content(stage.job.gives, self.product(stage))
         action, why = _decide(stage, inputs, before, content)
         step = Step(stage, folder, action, why, inputs, recipe, content if action == "skip" else None, before)
         self._made[stage.name] = recipe, step.content
@@ -103,41 +118,10 @@ class Planner:
             )
         return stamp.recipe, stamps.content(stage.job.gives, self.product(stage))
 
-    def _content(self, stage: Stage) -> str | None:
-        try:
-            return stamps.content(stage.job.gives, self.product(stage))
-        except UserError:
-            return None
-
 
 def make_plan(pipeline: Pipeline, output: PathLike, only: str | None = None, until: str | None = None) -> list[Step]:
-    """What there is to do, stage by stage; nothing is written.
-
-    Args:
-        pipeline: the stages.
-        output: the folder of everything.
-        only: no other stage than this one.
-        until: only this stage and what it needs.
-
-    Raises:
-        UserError: an unknown stage, a folder that holds something else, a file that is not there.
-    """
-    chosen = choose(pipeline, only, until)
-    planner = Planner(pipeline, Path(output).expanduser())
-    return [planner.examine(stage) for stage in pipeline.stages if stage.name in chosen]
-
-
-def choose(pipeline: Pipeline, only: str | None, until: str | None) -> frozenset[str]:
-    """The stages that may run.
-
-    Raises:
-        UserError: there is no such stage, or both are asked for.
-    """
-    if only is not None and until is not None:
-        raise UserError("--only and --until exclude each other: keep one of them")
-    if only is not None:
-        return frozenset({pipeline[only].name})
-    return frozenset(pipeline.names) if until is None else pipeline.needed_for(until)
+    """What there is to do, see `Planner.plan`; nothing is written."""
+    return Planner(pipeline, Path(output).expanduser()).plan(only, until)
 
 
 def refuse_replacing(steps: Sequence[Step]) -> None:
@@ -148,7 +132,7 @@ def refuse_replacing(steps: Sequence[Step]) -> None:
     """
     lost = [f"{step.folder} was trained differently: {step.why}" for step in steps if step.replaces]
     if lost:
-        raise UserError(f"{'; '.join(lost)}; replace it with --overwrite, or choose another output folder")
+        raise UserError(f"{'; '.join(lost)}; take that back, replace it with --overwrite, or choose another folder")
 
 
 def _decide(
@@ -156,16 +140,14 @@ def _decide(
 ) -> tuple[Action, str]:
     if before is None:
         return "run", "has not run yet"
-    changed = [*stamps.changes(stage, before), *_other_inputs(inputs, before.inputs)]
+    goes_on = stage.job.trains and (before.state == "begun" or content is None)
+    changed = [*stamps.changes(stage, before, goes_on), *_other_inputs(inputs, before.inputs)]
     if changed:
         more = f" and {len(changed) - NUM_CHANGES} more" if len(changed) > NUM_CHANGES else ""
         return "anew", f"{', '.join(changed[:NUM_CHANGES])}{more}"
-    if before.state == "replacing":
-        return "anew", "was about to be replaced"
-    if before.state == "begun":
-        return ("resume" if stage.job.trains else "run"), "was interrupted"
     if content is None:
-        return ("resume" if stage.job.trains else "run"), "what it made is gone"
+        why = "was interrupted" if before.state == "begun" else "what it made is gone"
+        return ("resume" if goes_on else "run"), why
     if unknown := [given.name for given in inputs if given.content is None]:
         return "wait", f"runs anew if {', '.join(unknown)} comes out differently"
     return "skip", "unchanged" if content == before.content else "unchanged, but what it made was altered since"
@@ -173,16 +155,15 @@ def _decide(
 
 def _other_inputs(now: tuple[Identity, ...], before: tuple[Identity, ...]) -> list[str]:
     """What a stage reads that is not what it was made from."""
-    if [given.key for given in now] != [given.key for given in before]:
-        keys = dict.fromkeys(given.key for given in (*now, *before))
-        return [f"other {key}" for key in keys if _of(now, key) != _of(before, key)]
-    told = [
-        f"{given.name} changed" if given.name == was.name else f"{given.name} in place of {was.name}"
-        for given, was in zip(now, before, strict=True)
-        if (given.recipe != was.recipe if given.content is None else given.content != was.content)
-    ]
+    told = []
+    for key in dict.fromkeys(given.key for given in (*now, *before)):
+        new, old = ([given for given in some if given.key == key] for some in (now, before))
+        if len(new) != len(old):
+            told.append(f"other {key}")
+            continue
+        for given, was in zip(new, old, strict=True):
+            if given.recipe != was.recipe if given.content is None else given.content != was.content:
+                told.append(
+                    f"{given.name} changed" if given.name == was.name else f"{given.name} in place of {was.name}"
+                )
     return list(dict.fromkeys(told))
-
-
-def _of(identities: tuple[Identity, ...], key: str) -> list[tuple[str, str | None]]:
-    return [(given.recipe, given.content) for given in identities if given.key == key]

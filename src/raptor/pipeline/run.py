@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,16 @@ from raptor.devices import find_device
 from raptor.errors import UserError
 from raptor.pipeline.document import load_pipeline
 from raptor.pipeline.graph import Pipeline, Stage
-from raptor.pipeline.marks import Marks
-from raptor.pipeline.plan import Action, Planner, Step, choose, make_plan, refuse_replacing
+from raptor.pipeline.plan import Action, Planner, Step, refuse_replacing
 from raptor.pipeline.stages import column_names
-from raptor.pipeline.work import Outcome, Work, settings_of
+from raptor.pipeline.stamps import SHOWN, Mark, Stamp, material
+from raptor.pipeline.work import Outcome, Work
+from raptor.training.run import explained, locked
 
 DOCUMENT = "pipeline.yaml"
 HEADER = "# Written by raptor run: the pipeline that was run here last.\n"
+
+_ANNOUNCED = {"skip": "{}", "anew": "runs anew: {}", "resume": "goes on where it was interrupted", "run": "begins"}
 
 Progress = Callable[[Stage], contextlib.AbstractContextManager["Callable[..., None] | None"]]
 """Shows how a stage goes on while its context is open, by the function that it gives, which is called as the job calls
@@ -37,6 +39,7 @@ class StageSummary:
     name: str
     job: str
     action: Action
+    finished: bool  # False where it was asked to stop
     wall_clock_s: float  # of this session
     result: str  # in a few words
     product: Path  # the folder or the file that it made
@@ -81,16 +84,19 @@ def run_pipeline(
     if not isinstance(pipeline, Pipeline):
         pipeline = load_pipeline(Path(pipeline) if not isinstance(pipeline, str) else pipeline)
     folder = output_of(pipeline, output)
-    steps = make_plan(pipeline, folder, only, until)
+    planner = Planner(pipeline, folder)
+    steps = planner.plan(only, until)
     if not overwrite:
         refuse_replacing(steps)
     for step in steps:
         if step.action != "skip":
             _find_device(step.stage)
-    with _locked(folder):
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
         _keep_document(pipeline, folder)
-        runner = _Runner(pipeline, folder, choose(pipeline, only, until), overwrite, progress, announce)
-        return runner.run()
+        show, say = progress or (lambda stage: contextlib.nullcontext()), announce or (lambda line: None)
+        return _Session(pipeline, planner, overwrite, show, say).run(steps)
 
 
 def output_of(pipeline: Pipeline, output: PathLike | None = None) -> Path:
@@ -108,92 +114,77 @@ def output_of(pipeline: Pipeline, output: PathLike | None = None) -> Path:
     return folder
 
 
-class _Runner:
+@dataclasses.dataclass(frozen=True)
+class _Session:
     """One session of a pipeline."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        output: Path,
-        chosen: frozenset[str],
-        overwrite: bool,
-        progress: Progress | None,
-        announce: Callable[[str], None] | None,
-    ) -> None:
-        self.pipeline, self.chosen, self.overwrite = pipeline, chosen, overwrite
-        self.planner = Planner(pipeline, output)
-        self.output = output
-        self.progress = progress or (lambda stage: contextlib.nullcontext())
-        self.announce = announce or (lambda line: None)
+    pipeline: Pipeline
+    planner: Planner
+    overwrite: bool
+    progress: Progress
+    announce: Callable[[str], None]
 
-    def run(self) -> PipelineSummary:
+    def run(self, steps: Sequence[Step]) -> PipelineSummary:
         done: list[StageSummary] = []
-        finished = True
-        for stage in self.pipeline.stages:
-            if stage.name not in self.chosen:
-                continue
-            step = self.planner.examine(stage)
-            self.announce(f"{stage.name}: {_in_words(step)}")
-            seconds, result = 0.0, step.before.result if step.before is not None else ""
-            if step.action != "skip":
-                if not self.overwrite:
-                    refuse_replacing([step])
-                begun = time.perf_counter()
-                finished, result = self._carry_out(step)
-                seconds = time.perf_counter() - begun
-                self.announce(f"{stage.name}: {result if finished else 'stopped'}")
-            product = self.planner.product(stage)
-            done.append(StageSummary(stage.name, stage.job.name, step.action, seconds, result, product))
-            if not finished:
+        for step in steps:
+            done.append(self._take(step))
+            if not done[-1].finished:
                 break
-        return PipelineSummary(self.output, finished, tuple(done))
+        return PipelineSummary(self.planner.output, all(stage.finished for stage in done), tuple(done))
+
+    def _take(self, step: Step) -> StageSummary:
+        """Do what there is to do about a stage, now that all that it reads is there."""
+        stage, begun = step.stage, time.perf_counter()
+        if any(given.content is None for given in step.inputs):
+            step = self.planner.examine(stage)
+        self.announce(f"{stage.name}: {_ANNOUNCED[step.action].format(step.why)}")
+        outcome = Outcome(True, step.before.result if step.before is not None else "")
+        if step.action != "skip":
+            if not self.overwrite:
+                refuse_replacing([step])
+            outcome = self._carry_out(step)
+            self.announce(f"{stage.name}: {outcome.sentence if outcome.finished else 'stopped'}")
+        seconds, product = time.perf_counter() - begun, self.planner.product(stage)
+        return StageSummary(
+            stage.name, stage.job.name, step.action, outcome.finished, seconds, outcome.sentence, product
+        )
 
     def _carry_out(self, step: Step) -> Outcome:
-        stage, job = step.stage, step.stage.job
-        marks = Marks(step)
-        with self.progress(stage) as show, marks.kept():
+        stage, settings = step.stage, material(step.stage)
+        mark = Mark(step.folder, Stamp("begun", stage.job.name, settings, step.inputs, step.recipe), step.replaces)
+        with self.progress(stage) as show:
 
             def note(*news: Any) -> None:
-                marks.note()
+                mark.set()
                 if show is not None:
                     show(*news)
 
             try:
-                outcome = job.run(self._work(step, note))
+                outcome = stage.job.run(self._work(step, note))
+                if outcome.finished:
+                    mark.finish(self.planner.note(stage, step.recipe), outcome.sentence)
             except UserError as error:
                 raise UserError(f"{stage.name}: {error}") from error
-            if outcome.finished:
-                marks.finished(self.planner.note(stage, step.recipe), outcome.sentence)
+            finally:
+                mark.set()
         return outcome
 
     def _work(self, step: Step, note: Callable[..., None]) -> Work:
         stage = step.stage
         sources: dict[str, tuple[str | Path, ...]] = {}
-        columns: dict[str | Path, str] = {}
-        names = column_names([given.name for given in stage.inputs if given.key == "policies"], self.pipeline.names)
         for given in stage.inputs:
             source = self.planner.product(self.pipeline[given.name]) if given.is_stage else given.name
             sources[given.key] = (*sources.get(given.key, ()), source)
-            if given.key == "policies":
-                columns[source] = names[given.name]
+        names = column_names([given.name for given in stage.inputs if given.key == SHOWN], self.pipeline.names)
         return Work(
             folder=step.folder,
             keys=stage.keys,
             sources=sources,
-            columns=columns,
-            settings={other.name: settings_of(other.keys) for other in self.pipeline.stages},
+            policies=dict(zip(names.values(), sources.get(SHOWN, ()), strict=True)),
             overwrite=step.action == "anew",
             progress=note,
             announce=lambda line: self.announce(f"{stage.name}: {line}"),
         )
-
-
-def _in_words(step: Step) -> str:
-    if step.action == "skip":
-        return step.why
-    if step.action == "anew":
-        return f"runs anew: {step.why}"
-    return "goes on where it was interrupted" if step.action == "resume" else "begins"
 
 
 def _find_device(stage: Stage) -> None:
@@ -212,28 +203,3 @@ def _keep_document(pipeline: Pipeline, folder: Path) -> None:
         return
     text = yaml.safe_dump(dict(pipeline.document), sort_keys=False, allow_unicode=True, width=120)
     write_atomically(path, HEADER + text)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other pipelines out of the folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}") from error
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another pipeline is at work in {folder}: wait for it, or choose another output folder"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)

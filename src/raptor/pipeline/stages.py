@@ -5,42 +5,35 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from raptor.evaluation.suites import SUITES
 from raptor.export import FORMATS
-from raptor.limits import Limit, at_least, between, each, limits, not_negative, optional
+from raptor.limits import Limit, at_least, between, each, limits, optional
+from raptor.training.direct import TRAINING_SEEDS
 
 QUADROTORS, TEACHERS, POLICY, EVALUATION, REPORT = "quadrotors", "teachers", "policy", "evaluation", "report"
 """Kinds of what stages hand on."""
 
-_KIND, _SHOWN = "kind", "shown"
+SEEDS = Limit(
+    f"between 0 and {TRAINING_SEEDS - 1} (higher ones draw the quadrotors of validation and tests)",
+    lambda seed: 0 <= seed < TRAINING_SEEDS,
+)
+"""What vehicles that are trained on may be drawn with."""
 
 
-class Reference(NamedTuple):
-    """A key of a stage that names other stages, or files that are there already."""
-
-    key: str
-    kind: str  # of what it names
-    shown: bool  # whether the result shows the names, so that others make it another result
+def reference(kind: str) -> Any:
+    """A field that names a stage, or several, or what else is of that kind."""
+    return dataclasses.field(default=None, metadata={"kind": kind})
 
 
-def reference(kind: str, default: Any = None, shown: bool = False) -> Any:
-    """A field that names a stage, or several, or what else is of that kind; see `Reference`."""
-    return dataclasses.field(default=default, metadata={_KIND: kind, _SHOWN: shown})
-
-
-def references(keys: type) -> list[Reference]:
-    """The fields of a stage's dataclass that `reference` made."""
-    return [
-        Reference(field.name, field.metadata[_KIND], field.metadata[_SHOWN])
-        for field in dataclasses.fields(keys)
-        if _KIND in field.metadata
-    ]
+def references(keys: type) -> dict[str, str]:
+    """The fields of a stage's dataclass that `reference` made, and the kind of each."""
+    return {field.name: field.metadata["kind"] for field in dataclasses.fields(keys) if "kind" in field.metadata}
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(num=at_least(1), seed=not_negative)
+@limits(num=at_least(1), seed=SEEDS)
 class Sample:
     """Keys of a stage that draws quadrotors; its `settings` are the ranges of the distribution."""
 
@@ -86,7 +79,7 @@ class TrainDirect:
 class Evaluate:
     """Keys of a stage that measures policies."""
 
-    policies: tuple[str, ...] | None = reference(POLICY, shown=True)  # the first is what others are held against
+    policies: tuple[str, ...] | None = reference(POLICY)  # the first is what others are held against
     suites: tuple[str, ...] = SUITES  # what they are put to
     num_quadrotors: int = 2048  # vehicles drawn for each suite
     episodes: int = 1  # of each vehicle
@@ -110,7 +103,7 @@ class Report:
     """Keys of a stage that writes a page about an evaluation."""
 
     evaluation: str | None = reference(EVALUATION)  # a stage, or the file of one
-    policies: tuple[str, ...] | None = reference(POLICY, shown=True)  # flown for the pictures; null: those evaluated
+    policies: tuple[str, ...] | None = reference(POLICY)  # flown for the pictures; null: those evaluated
     training: str | None = reference(POLICY)  # whose curve and settings are shown; null: the last one trained here
     title: str | None = None  # of the page; null: after the output folder
     seed: int = 0  # of the flights in the pictures

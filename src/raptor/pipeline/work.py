@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raptor.config import to_dict
 from raptor.evaluation import Evaluation, evaluate
 from raptor.evaluation.report import write_report
 from raptor.export import export_policy
@@ -17,6 +16,7 @@ from raptor.training import read_curve, train_direct
 from raptor.training.population import write_population
 from raptor.training.post_training import post_train
 from raptor.training.pre_training import pre_train
+from raptor.training.run import read_settings
 
 EVALUATION_FILE, REPORT_FILE = "evaluation.json", "report.html"
 
@@ -28,8 +28,7 @@ class Work:
     folder: Path  # of the stage
     keys: Any  # of the stage, see `raptor.pipeline.stages`
     sources: Mapping[str, tuple[str | Path, ...]]  # by key: what it names, where it is
-    columns: Mapping[str | Path, str]  # by source: a short name
-    settings: Mapping[str, Mapping[str, Any]]  # of the stages that train, by name
+    policies: Mapping[str, str | Path]  # by short name, those that the key of that name names
     overwrite: bool  # replace what an earlier run left; else go on with it
     progress: Callable[..., None]  # called as the job calls its own
     announce: Callable[[str], None]
@@ -38,9 +37,14 @@ class Work:
         """Where the only thing is that a key names."""
         return next(iter(self.sources.get(key, ())), None)
 
-    def policies(self, device: str = "cpu") -> dict[str, Any]:
-        """The policies of the stage, loaded, by short names."""
-        return {self.columns[source]: load_policy(source, device) for source in self.sources.get("policies", ())}
+    @property
+    def training(self) -> dict[str, Any]:
+        """What every training is told."""
+        return {"resume": not self.overwrite, "overwrite": self.overwrite, "progress": self.progress}
+
+    def loaded(self, device: str) -> dict[str, Any]:
+        """The policies by short name."""
+        return {name: load_policy(source, device) for name, source in self.policies.items()}
 
 
 class Outcome(NamedTuple):
@@ -61,52 +65,43 @@ def run_sample(work: Work) -> Outcome:
 def run_pre_train(work: Work) -> Outcome:
     """Train teachers."""
     keys = work.keys
-    summary = pre_train(
+    found = pre_train(
         work.folder,
         work.source("quadrotors"),
         keys.settings,
         keys.generate,
         keys.num_teachers,
-        resume=not work.overwrite,
-        overwrite=work.overwrite,
-        progress=work.progress,
         announce=work.announce,
+        **work.training,
     )
-    sentence = f"{summary.num_solved} of {summary.num_teachers} teachers solved, mean return {summary.mean_return:.1f}"
-    return Outcome(summary.finished, sentence)
+    sentence = f"{found.num_solved} of {found.num_teachers} teachers solved, mean return {found.mean_return:.1f}"
+    return Outcome(found.finished, sentence)
 
 
 def run_post_train(work: Work) -> Outcome:
     """Distil a student."""
-    summary = post_train(
-        work.folder,
-        work.sources["teachers"],
-        work.keys.settings,
-        resume=not work.overwrite,
-        overwrite=work.overwrite,
-        progress=work.progress,
-        announce=work.announce,
-    )
-    best = f", best validation return {summary.best['mean_return']:.1f}" if summary.best else ""
-    return Outcome(summary.finished, f"{summary.num_epochs} epochs of {summary.num_teachers} teachers{best}")
+    teachers, settings = work.sources["teachers"], work.keys.settings
+    found = post_train(work.folder, teachers, settings, announce=work.announce, **work.training)
+    best = f", best validation return {found.best['mean_return']:.1f}" if found.best else ""
+    return Outcome(found.finished, f"{found.num_epochs} epochs of {found.num_teachers} teachers{best}")
 
 
 def run_train_direct(work: Work) -> Outcome:
     """Train through the simulator alone."""
-    overwrite = work.overwrite
-    config = work.keys.settings
-    if (source := work.source("initial_policy")) is not None:
-        config = dataclasses.replace(config, initial_policy=str(source))
-    summary = train_direct(work.folder, config, resume=not overwrite, overwrite=overwrite, progress=work.progress)
-    best = f", best validation return {summary.best['return']:.1f}" if summary.best else ""
-    return Outcome(summary.finished, f"{summary.num_updates} updates{best}")
+    config, source = work.keys.settings, work.source("initial_policy")
+    if source is not None:
+        place = str(source.resolve() if isinstance(source, Path) else source)
+        config = dataclasses.replace(config, initial_policy=place)
+    found = train_direct(work.folder, config, **work.training)
+    best = f", best validation return {found.best['return']:.1f}" if found.best else ""
+    return Outcome(found.finished, f"{found.num_updates} updates{best}")
 
 
 def run_evaluate(work: Work) -> Outcome:
     """Measure policies."""
     keys = work.keys
     evaluation = evaluate(
-        work.policies(keys.device),
+        work.loaded(keys.device),
         keys.suites,
         keys.num_quadrotors,
         keys.episodes,
@@ -138,10 +133,10 @@ def run_report(work: Work) -> Outcome:
     write_report(
         work.folder / REPORT_FILE,
         title=keys.title or f"A policy for any quadrotor: {work.folder.resolve().parent.name}",
-        settings=work.settings.get(keys.training, {}),
+        settings={} if trained is None else read_settings(trained),
         curve={} if trained is None else read_curve(trained),
         evaluation=evaluation,
-        policies=work.policies(evaluation.settings.get("device", "cpu")),
+        policies=work.loaded(evaluation.settings.get("device", "cpu")),
         seed=keys.seed,
         progress=work.progress,
         compile=keys.compile,
@@ -152,8 +147,3 @@ def run_report(work: Work) -> Outcome:
 def exported_file(keys: Any) -> str:
     """What an export is called."""
     return f"policy.{keys.format}"
-
-
-def settings_of(keys: Any) -> dict[str, Any]:
-    """The settings of a stage, nested; none where its job has none."""
-    return to_dict(keys.settings) if hasattr(keys, "settings") else {}

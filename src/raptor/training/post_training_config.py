@@ -84,7 +84,7 @@ class PostTrainConfig:
     solved_return: float = 300.0  # a teacher whose return in that test is below is weak
     weak_teachers: Literal["drop", "refuse"] = "drop"  # go on without them, or not at all
     steady_state_position_correction: bool = True  # whether the student learns to rest where the teacher's target is
-    target_visible: bool = True  # whether the student sees position and velocity relative to the target, in fine-tuning too
+    target_visible: bool = True  # whether the student sees position and velocity relative to the target
     best_by: Literal["validation", "data_collection"] = "validation"  # whose mean return tells the best student
     validation_interval: int = 10  # epochs between two validations
     num_validation: int = 1024  # validation vehicles, none of which has a teacher
