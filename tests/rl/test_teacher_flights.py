@@ -96,3 +96,13 @@ def test_a_teacher_that_is_not_finite_terminates_and_leaves_the_others_alone() -
     for column, whole in zip(flights, undisturbed, strict=True):
         assert column.isfinite().all()
         assert torch.equal(column[1], whole[1])
+
+
+def test_compiled_flights_do_not_ask_how_the_weights_lie_in_memory() -> None:
+    layers = networks()
+    one_way = tuple(Layer(layer.weight.contiguous(), layer.bias) for layer in layers)
+    other_way = tuple(Layer(layer.weight.mT.contiguous().mT, layer.bias) for layer in layers)
+    first, second = (TeacherTest(TASK, vehicles(), EPISODES, SEED)(weights) for weights in (one_way, other_way))
+    assert torch.equal(first.returns, second.returns)
+    eager = TeacherTest(TASK, vehicles(), EPISODES, SEED, compile=False)(layers)
+    torch.testing.assert_close(first.returns, eager.returns, rtol=1e-3, atol=1e-3)

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.environments.carried import CarriedStep, Tensors
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise
-from raptor.nn.stacked_mlp import Layers
+from raptor.nn.stacked_mlp import Layers, laid_out
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major, components, from_components
 from raptor.rl.collection import grid
@@ -71,11 +71,18 @@ class TeacherTest:
         zero = torch.zeros_like(like)
         zeros = from_components([zero] * 3)
         flight = _Flight(
-            layers, self._quadrotors, episode, torch.ones_like(like), zero, zero, episode.state.position, zeros
+            laid_out(layers),
+            self._quadrotors,
+            episode,
+            torch.ones_like(like),
+            zero,
+            zero,
+            episode.state.position,
+            zeros,
         )
         carried, structure = pytree.tree_flatten(flight)
         carried = [_laid_out(tensor) for tensor in carried]
-        step = _step(task, structure, tuple((t.shape, t.dtype, t.device) for t in carried), self._compile)
+        step = _step(task, structure, tuple((t.shape, t.stride(), t.dtype, t.device) for t in carried), self._compile)
         flags = like.new_tensor([0.0, 1.0]).unbind()
         counted_from = task.episode_steps // 2
         for first in range(0, task.episode_steps, STEPS_PER_DRAW):
