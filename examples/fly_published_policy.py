@@ -14,6 +14,7 @@ import raptor
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
+    """Fly and print; returns the printed figures by name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--platform", default="x500_real", choices=raptor.PLATFORMS)
     parser.add_argument(

@@ -52,6 +52,7 @@ def fly_many(policy: raptor.RaptorPolicy | raptor.OnnxPolicy, num_envs: int, num
 
 
 def main(arguments: Sequence[str] | None = None) -> tuple[float, list[float]]:
+    """Fly and print; returns the return of the one episode, and those of the many."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--policy", default="published", help="a name, as in `raptor evaluate --help`, a run folder or file"

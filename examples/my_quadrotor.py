@@ -15,6 +15,7 @@ import raptor
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
+    """Write the file, fly and print; returns the printed figures by name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("description", nargs="?", type=Path, default=Path(__file__).with_name("my_quadrotor.yaml"))
     parser.add_argument("--output", type=Path, help="folder for the JSON file; nothing is written by default")

@@ -16,6 +16,7 @@ from raptor.training.direct import DirectConfig, DirectLearner
 
 
 def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:
+    """Train, save and print; returns the mean length of validation flights before and after, in seconds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-updates", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32, help="vehicles flown at once")

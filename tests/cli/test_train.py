@@ -59,8 +59,11 @@ def test_settings_come_from_a_file_under_those_of_the_command_line(raptor: Run, 
 
 def test_a_run_can_be_resumed_without_repeating_its_settings_and_with(raptor: Run, tmp_path: Path) -> None:
     raptor("train-direct", "-o", tmp_path, *TINY)
-    raptor("train-direct", "-o", tmp_path, "--resume")
-    raptor("train-direct", "-o", tmp_path, "--resume", *TINY)
+    kept = {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    for settings in ([], TINY):
+        raptor("train-direct", "-o", tmp_path, "--resume", *settings)
+        assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == kept
+        assert load_config(TrainDirectConfig, tmp_path / "config.yaml").num_updates == 2
 
 
 def test_a_run_can_be_overwritten(raptor: Run, tmp_path: Path) -> None:

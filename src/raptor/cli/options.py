@@ -35,6 +35,9 @@ Config = Annotated[
     str | None,
     typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings, or a preset: large, paper, robust."),
 ]
+PaperConfig = Annotated[
+    str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings, or a preset: paper.")
+]
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the run.", show_default=False, file_okay=True)
 ]

@@ -19,9 +19,7 @@ def post_train(
         list[Path] | None,
         typer.Option("--teachers", "-t", metavar="DIR", help="Folder of teachers; may be given several times."),
     ] = None,
-    config: Annotated[
-        str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings, or a preset: paper.")
-    ] = None,
+    config: options.PaperConfig = None,
     seed: options.Seed = None,
     device: options.Device = None,
     resume: options.Resume = False,

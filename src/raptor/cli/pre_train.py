@@ -28,9 +28,7 @@ def pre_train(
     algorithm: Annotated[
         str | None, typer.Option("--algorithm", "-a", metavar="NAME", help="Same as algorithm=NAME: apg or sac.")
     ] = None,
-    config: Annotated[
-        str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings, or a preset: paper.")
-    ] = None,
+    config: options.PaperConfig = None,
     seed: options.Seed = None,
     device: options.Device = None,
     resume: options.Resume = False,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from raptor.nn.policy import Stepwise, check_step
+from raptor.nn.policy import Network, check_step
 
 
 class MLPParameters(NamedTuple):
@@ -38,7 +38,7 @@ def mlp_step(parameters: MLPParameters, observation: Tensor) -> Tensor:
     return action.mT
 
 
-class MLPPolicy(Stepwise, nn.Module):
+class MLPPolicy(Network):
     """Memoryless policy: observation -> dense, ReLU -> dense, ReLU -> dense -> action.
 
     It offers what `RaptorPolicy` does, with a hidden state of width 0, so that whoever flies the one flies the other.
@@ -51,17 +51,10 @@ class MLPPolicy(Stepwise, nn.Module):
     """
 
     def __init__(self, observation_dim: int = 22, hidden_dim: int = 64, action_dim: int = 4) -> None:
-        super().__init__()
-        self.observation_dim, self.hidden_dim, self.action_dim = observation_dim, hidden_dim, action_dim
+        super().__init__(observation_dim, hidden_dim, action_dim)
         self.input_layer = nn.Linear(observation_dim, hidden_dim)
         self.middle_layer = nn.Linear(hidden_dim, hidden_dim)
         self.output_layer = nn.Linear(hidden_dim, action_dim)
-        self.card: dict[str, Any] = {}  # what is known about the weights; filled when they are read from a file
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of stored numbers."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def summary(self) -> str:

@@ -95,7 +95,27 @@ class Stepwise:
         self._hidden = None if hidden is None else hidden.clone()
 
 
-class RaptorPolicy(Stepwise, nn.Module):
+class Network(Stepwise, nn.Module):
+    """What every policy that can be trained has: its dimensions, its size, and a card.
+
+    Args:
+        observation_dim: D.
+        hidden_dim: H, width of both hidden layers.
+        action_dim: A.
+    """
+
+    def __init__(self, observation_dim: int, hidden_dim: int, action_dim: int) -> None:
+        super().__init__()
+        self.observation_dim, self.hidden_dim, self.action_dim = observation_dim, hidden_dim, action_dim
+        self.card: dict[str, Any] = {}  # what is known about the weights; filled when they are read from a file
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of stored numbers, an initial hidden state included."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+class RaptorPolicy(Network):
     """Recurrent policy: observation -> dense, ReLU -> GRU -> dense -> action.
 
     The action is linear; whoever applies it clips it to [-1, 1]. The initial hidden state is stored with the weights
@@ -108,18 +128,11 @@ class RaptorPolicy(Stepwise, nn.Module):
     """
 
     def __init__(self, observation_dim: int = 22, hidden_dim: int = 16, action_dim: int = 4) -> None:
-        super().__init__()
-        self.observation_dim, self.hidden_dim, self.action_dim = observation_dim, hidden_dim, action_dim
+        super().__init__(observation_dim, hidden_dim, action_dim)
         self.input_layer = nn.Linear(observation_dim, hidden_dim)
         self.gru = nn.GRU(hidden_dim, hidden_dim)
         self.output_layer = nn.Linear(hidden_dim, action_dim)
         self.initial_hidden = nn.Parameter(torch.zeros(hidden_dim), requires_grad=False)
-        self.card: dict[str, Any] = {}  # what is known about the weights; filled when they are read from a file
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of stored numbers, the initial hidden state included."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def summary(self) -> str:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from raptor.config import differences, load_config, to_yaml
+from raptor.config import differences, to_yaml
 from raptor.devices import find_device
 from raptor.training.direct import DirectLearner
 from raptor.training.host import memory_explained
 from raptor.training.progress import ProgressFunction, stop_on_signal
-from raptor.training.run import RunFolder
+from raptor.training.run import RunFolder, settings_of
 from raptor.training.session import JOB, RunSummary, Session, TrainDirectConfig
 
 __all__ = ["JOB", "RunSummary", "TrainDirectConfig", "load_run_config", "train_direct"]
@@ -71,18 +71,5 @@ def train_direct(
 def load_run_config(
     run: str | os.PathLike[str], file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
 ) -> TrainDirectConfig:
-    """The settings of a run: those that it was begun with, under those that are given now.
-
-    Args:
-        run: the run folder.
-        file: see `load_config`.
-        overrides: see `load_config`.
-        resume: False ignores what the folder holds.
-
-    Raises:
-        UserError: see `load_config`.
-    """
-    stored = None
-    if resume and RunFolder(run, JOB).holds_run():
-        stored = load_config(TrainDirectConfig, Path(run) / "config.yaml")
-    return load_config(TrainDirectConfig, file, overrides, default=stored)
+    """The settings of the run in a folder; see `raptor.training.run.settings_of`."""
+    return settings_of(TrainDirectConfig, RunFolder(run, JOB), file, overrides, resume)

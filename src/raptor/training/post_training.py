@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from raptor.atomic import PathLike, write_atomically
-from raptor.config import differences, load_config, to_yaml
+from raptor.config import differences, to_yaml
 from raptor.devices import find_device
 from raptor.errors import UserError
 from raptor.nn.teachers import TeacherPopulation
@@ -25,7 +25,7 @@ from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.post_training_memory import plan_post_training
 from raptor.training.post_training_run import BEST, FINAL, JOB, OWN, TEACHERS, PostTrainRun, PostTrainSummary
 from raptor.training.progress import Clock, Progress, ProgressFunction, stop_on_signal
-from raptor.training.run import MARK, RunFolder
+from raptor.training.run import MARK, RunFolder, settings_of
 from raptor.training.selection import examine, fingerprint, read_teachers, select, shortened
 
 __all__ = ["PostTrainConfig", "PostTrainSummary", "load_post_train_config", "post_train"]
@@ -109,21 +109,8 @@ def run_folder(output: PathLike) -> RunFolder:
 def load_post_train_config(
     run: str | os.PathLike[str], file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
 ) -> PostTrainConfig:
-    """The settings of a run: those that it was begun with, under those that are given now.
-
-    Args:
-        run: the run folder.
-        file: see `load_config`.
-        overrides: see `load_config`.
-        resume: False ignores what the folder holds.
-
-    Raises:
-        UserError: see `load_config`.
-    """
-    stored, folder = None, run_folder(run)
-    if resume and folder.holds_run():
-        stored = load_config(PostTrainConfig, folder.config)
-    return load_config(PostTrainConfig, file, overrides, default=stored)
+    """The settings of the run in a folder; see `raptor.training.run.settings_of`."""
+    return settings_of(PostTrainConfig, run_folder(run), file, overrides, resume)
 
 
 def _differences(folder: RunFolder, stored: PostTrainConfig, config: PostTrainConfig) -> list[str]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from raptor.atomic import write_atomically
-from raptor.config import differences, load_config, to_yaml
+from raptor.config import differences, to_yaml
 from raptor.devices import find_device
 from raptor.engines import Engine, make_engine
 from raptor.errors import UserError
@@ -35,7 +35,7 @@ from raptor.training.population_run import (
 )
 from raptor.training.pre_training_config import PreTrainConfig
 from raptor.training.progress import stop_on_signal
-from raptor.training.run import RunFolder
+from raptor.training.run import RunFolder, settings_of
 
 __all__ = ["PreTrainConfig", "PreTrainProgress", "PreTrainSummary", "load_pre_train_config", "pre_train"]
 
@@ -102,21 +102,8 @@ def pre_train(
 def load_pre_train_config(
     run: str | os.PathLike[str], file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
 ) -> PreTrainConfig:
-    """The settings of a run: those that it was begun with, under those that are given now.
-
-    Args:
-        run: the run folder.
-        file: see `load_config`.
-        overrides: see `load_config`.
-        resume: False ignores what the folder holds.
-
-    Raises:
-        UserError: see `load_config`.
-    """
-    stored = None
-    if resume and RunFolder(run, JOB, own=OWN).holds_run():
-        stored = load_config(PreTrainConfig, Path(run) / "config.yaml")
-    return load_config(PreTrainConfig, file, overrides, default=stored)
+    """The settings of the run in a folder; see `raptor.training.run.settings_of`."""
+    return settings_of(PreTrainConfig, RunFolder(run, JOB, own=OWN), file, overrides, resume)
 
 
 def _differences(stored: PreTrainConfig, config: PreTrainConfig) -> list[str]:

@@ -9,13 +9,16 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import yaml
 
 from raptor.atomic import write_atomically
+from raptor.config import load_config
 from raptor.errors import UserError
 from raptor.training.checkpoints import Checkpoints
+
+T = TypeVar("T")
 
 MARK = "# raptor run: "
 """How the configuration of a run begins; by it a run is told from a folder of something else."""
@@ -246,6 +249,25 @@ def _job_of(config: Path) -> str | None:
     """What runs in the folder of this configuration; None where it is that of no run."""
     begins = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
     return begins.splitlines()[0][len(MARK) :] if begins.startswith(MARK) else None
+
+
+def settings_of(
+    cls: type[T], folder: RunFolder, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
+) -> T:
+    """The settings of a run: those that it was begun with, under those that are given now.
+
+    Args:
+        cls: of the settings of the run's job.
+        folder: of the run.
+        file: see `load_config`.
+        overrides: see `load_config`.
+        resume: False ignores what the folder holds.
+
+    Raises:
+        UserError: see `load_config`, and `RunFolder.holds_run`.
+    """
+    stored = load_config(cls, folder.config) if resume and folder.holds_run() else None
+    return load_config(cls, file, overrides, default=stored)
 
 
 @contextlib.contextmanager
