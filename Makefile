@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed-
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-install: $(INSTALLED)$(EXTRAS)  ## create .venv and install the package (EXTRAS=dev,l2f,sb3,ray for more)
+install: $(INSTALLED)$(EXTRAS)  ## create .venv and install the package (EXTRAS=dev,l2f,ray for more)
 
 demo: $(INSTALLED)$(EXTRAS)  ## train, evaluate and export a policy, then write runs/demo/report.html
 	$(BIN)/raptor quickstart --output runs/demo --overwrite

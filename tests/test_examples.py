@@ -54,6 +54,37 @@ def test_a_policy_flies_through_gymnasium():
     assert max(many) > 600
 
 
+def test_a_teacher_of_stable_baselines3_is_distilled_in_mujoco(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("mujoco")
+    monkeypatch.chdir(tmp_path)
+    arguments = "--env InvertedPendulum-v5 --steps 150 --num-envs 2 --num-epochs 1 --num-flights 4 --no-compile"
+    teacher, student = load("distil_mujoco").main(arguments.split())
+    assert teacher.low <= teacher.value <= teacher.high
+    assert student.value > 1
+    said = capsys.readouterr().out
+    assert "Teacher architecture: obs=4, actions=1, hidden=[64, 64]" in said
+    assert f"the student reaches {student.value / teacher.value:.1%} of the teacher's return" in said
+
+
+def test_a_teacher_of_rsl_rl_flies_beside_one_of_ours(tmp_path, capsys):
+    pytest.importorskip("rsl_rl")
+    folder = tmp_path / "log"
+    arguments = f"--num-iterations 2 --num-envs 8 --num-steps 16 --hidden 16 16 --num-flights 4 --output {folder}"
+    figures = load("rsl_rl_teacher").main(arguments.split())
+    assert -150 < figures["rsl_rl"] < 100  # two iterations teach nothing: it falls
+    assert raptor.load_expert(folder / "model_1.pt").hidden == (16, 16)
+    assert "num_envs: 8" in (folder / "params" / "env.yaml").read_text()
+    assert "Teacher architecture: obs=26, actions=4, hidden=[16, 16]" in capsys.readouterr().out
+
+
 def test_no_example_is_left_out():
-    tested = {"fly_published_policy", "train_tiny_policy", "my_quadrotor", "gymnasium_loop"}
+    tested = {
+        "fly_published_policy",
+        "train_tiny_policy",
+        "my_quadrotor",
+        "gymnasium_loop",
+        "distil_mujoco",
+        "rsl_rl_teacher",
+    }
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

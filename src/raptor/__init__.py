@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from raptor.evaluation import Evaluation, evaluate
     from raptor.export import export_onnx
     from raptor.nn import (
+        ExpertNetwork,
         MLPPolicy,
         OnnxPolicy,
         RaptorPolicy,
         TeacherPopulation,
+        load_expert,
         load_policy,
         load_teachers,
         save_policy,
@@ -36,13 +38,17 @@ if TYPE_CHECKING:
         step,
     )
     from raptor.tasks import Task
+    from raptor.training.env_distillation import EnvDistillConfig, distill
     from raptor.training.jobs import RunSummary, TrainDirectConfig, train_direct
     from raptor.training.post_training import PostTrainConfig, PostTrainSummary, post_train
     from raptor.training.pre_training import PreTrainConfig, PreTrainSummary, pre_train
+    from raptor.training.teacher_sources import TeacherFile
 
 _HOMES = {
     "Distribution": "raptor.quadrotor",
+    "EnvDistillConfig": "raptor.training",
     "Evaluation": "raptor.evaluation",
+    "ExpertNetwork": "raptor.nn",
     "MissingExtraError": "raptor.errors",
     "MLPPolicy": "raptor.nn",
     "OnnxPolicy": "raptor.nn",
@@ -58,13 +64,16 @@ _HOMES = {
     "RunSummary": "raptor.training",
     "State": "raptor.quadrotor",
     "Task": "raptor.tasks",
+    "TeacherFile": "raptor.training",
     "TeacherPopulation": "raptor.nn",
     "TrainDirectConfig": "raptor.training",
     "UserError": "raptor.errors",
+    "distill": "raptor.training",
     "evaluate": "raptor.evaluation",
     "export_onnx": "raptor.export",
     "from_description": "raptor.quadrotor",
     "load_config": "raptor.config",
+    "load_expert": "raptor.nn",
     "load_policy": "raptor.nn",
     "load_teachers": "raptor.nn",
     "platform": "raptor.quadrotor",
@@ -82,7 +91,9 @@ _HOMES = {
 __all__ = [
     "PLATFORMS",
     "Distribution",
+    "EnvDistillConfig",
     "Evaluation",
+    "ExpertNetwork",
     "MLPPolicy",
     "MissingExtraError",
     "OnnxPolicy",
@@ -97,14 +108,17 @@ __all__ = [
     "RunSummary",
     "State",
     "Task",
+    "TeacherFile",
     "TeacherPopulation",
     "TrainDirectConfig",
     "UserError",
     "__version__",
+    "distill",
     "evaluate",
     "export_onnx",
     "from_description",
     "load_config",
+    "load_expert",
     "load_policy",
     "load_teachers",
     "platform",

@@ -7,6 +7,16 @@ class UserError(ValueError):
     """Something the user gave cannot be used; the message names it and says what to do."""
 
 
+class LostProcessError(UserError):
+    """Another process of the job is not there any more."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another process of this job ended or does not answer: what was computed since the last checkpoint is "
+            "lost, go on with --resume"
+        )
+
+
 class MissingExtraError(UserError, ImportError):
     """An optional dependency is not installed."""
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raptor.nn import OnnxPolicy, RaptorPolicy, load_policy, save_policy
+from raptor.nn import OnnxPolicy, RaptorPolicy, TeacherPopulation, load_expert, load_policy, save_policy
+from raptor.nn.stacked_mlp import initial_layers
 
 Run = Callable[..., str]
 
@@ -41,6 +42,18 @@ def test_export_of_a_run_goes_into_its_folder(raptor: Run, tmp_path: Path) -> No
 def test_export_takes_a_name_and_an_output(raptor: Run, tmp_path: Path) -> None:
     raptor("export", "published", "--format", "onnx", "--output", tmp_path / "p.onnx")
     assert (tmp_path / "p.onnx").is_file()
+
+
+def test_export_of_a_teacher_is_a_file_of_rl_tools_that_acts_like_it(raptor: Run, refused: Run, tmp_path: Path) -> None:
+    teachers = TeacherPopulation(initial_layers(3, (26, 6, 4), torch.Generator().manual_seed(0)))
+    teachers.save(tmp_path / "teachers")
+    file = tmp_path / "teachers" / "teacher_1.h5"
+    assert f"wrote {file}, which differs from the teacher by at most" in raptor(
+        "export", tmp_path / "teachers", "--teacher", "1"
+    )
+    seen = torch.randn(3, 20, 26, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(load_expert(file)(seen[1]), teachers(seen)[1], rtol=1e-6, atol=1e-6)
+    assert "holds 3 teachers, from number 0 on" in refused("export", tmp_path / "teachers", "--teacher", "3")
 
 
 @pytest.mark.parametrize(

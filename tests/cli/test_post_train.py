@@ -87,9 +87,12 @@ def test_several_folders_are_one_population_and_who_is_left_out_is_told(teachers
     result = CliRunner().invoke(app, ["post-train", *both, "-o", str(tmp_path / "run"), *settings])
     assert result.exit_code == 0, (result.output, result.exception)
     lines = result.stderr.splitlines()
-    assert lines[0].startswith("4 teachers, 8 flights an epoch: ")
-    assert lines[1] == "teacher 4 of 4"
-    assert lines[2].startswith("epoch 1 of 1  loss ")
+    assert [line.startswith("Teacher architecture: obs=26, actions=4, hidden=[6] · ") for line in lines[:2]] == [
+        True
+    ] * 2
+    assert lines[2].startswith("4 teachers, 8 flights an epoch: ")
+    assert lines[3] == "teacher 4 of 4"
+    assert lines[4].startswith("epoch 1 of 1  loss ")
     assert "compiling" not in result.stderr
     assert "the 4 teachers return " in result.stdout
     returns = [record["return"] for record in _records(tmp_path / "run")]
@@ -216,3 +219,45 @@ def test_the_help_teaches() -> None:
         "params/config.yaml",
     ):
         assert text in result.stdout, text
+
+
+def checkpoint(path: Path, width: int = 26) -> Path:
+    """Of rsl_rl 3."""
+    first, last = initial_layers(1, (width, 6, 4), torch.Generator().manual_seed(width))
+    named = {"actor.0": first, "actor.2": last}
+    weights = {f"{name}.{part}": getattr(layer, part)[0] for name, layer in named.items() for part in layer._fields}
+    torch.save({"model_state_dict": {**weights, "std": torch.ones(4)}}, path)
+    return path
+
+
+def test_a_checkpoint_of_another_library_becomes_a_student(raptor: Run, teachers: Path, tmp_path: Path) -> None:
+    several = [part for i in range(2) for part in ("--teacher", checkpoint(tmp_path / f"model_{i}.pt"))]
+    vehicles = ("--quadrotor", "mrs", "--quadrotor", "race")
+    command = ["post-train", *several, *vehicles, "--output", tmp_path / "run", *TINY]
+    result = CliRunner().invoke(app, [str(part) for part in command])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert result.stderr.count("Teacher architecture: obs=26, actions=4, hidden=[6] · elu between the layers") == 2
+    assert "the 2 teachers return " in result.stdout
+    usual = ("--teacher", f"{teachers / 'some'}:1", "--teachers", teachers / "others")
+    text = raptor("post-train", *usual, "--output", tmp_path / "other", *TINY)
+    assert "the 3 teachers return " in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--teacher", "TEACHER"], "the vehicle of the teacher"),
+        (["--teacher", "TEACHER", "--quadrotor", "mrs", "--teacher-activation", "x"], "activation must be one of relu"),
+        (["--quadrotor", "mrs"], "--quadrotor and --teacher-activation are of a teacher: give its file with --teacher"),
+        (["--teacher", "TEACHER", "--quadrotor", "mrs", "--quadrotor", "fs"], "once for each of the 1 teachers, got 2"),
+        (["--teacher", "WIDE", "--quadrotor", "mrs"], "26 = position error 3 + rotation matrix 9 + velocity error 3"),
+        (["--teacher", "WIDE", "--quadrotor", "mrs"], "the rsl_rl 3.x checkpoint has obs=48, actions=4, hidden=[6]"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    refused: Run, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    files = {"TEACHER": checkpoint(tmp_path / "a.pt"), "WIDE": checkpoint(tmp_path / "b.pt", width=48)}
+    given = [files.get(argument, argument) for argument in arguments]
+    assert sentence in refused("post-train", *given, "--output", tmp_path / "run", *TINY)
+    assert not (tmp_path / "run").exists()

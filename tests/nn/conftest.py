@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import functools
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from raptor.nn import MLPPolicy, RaptorPolicy
+
+sys.path.insert(0, str(Path(__file__).parent))  # for foreign_files
 
 
 @pytest.fixture

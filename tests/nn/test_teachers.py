@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import raptor
 from raptor.errors import UserError
-from raptor.nn import TeacherPopulation, load_teachers
+from raptor.nn import Activations, ExpertNetwork, Normalizer, TeacherPopulation, load_teachers
 from raptor.nn.stacked_mlp import Layer, initial_layers
 from raptor.quadrotor import platforms, sample_quadrotors
 
@@ -125,6 +125,75 @@ def test_teachers_of_other_widths_cannot_be_merged() -> None:
         TeacherPopulation.concatenate([teachers(), teachers(widths=(26, 8, 4))])
     with pytest.raises(UserError, match="no teachers were given"):
         TeacherPopulation.concatenate([])
+
+
+def test_teachers_of_other_activations_cannot_be_merged() -> None:
+    other = dataclasses.replace(teachers(), activations=Activations("elu", "clip"))
+    with pytest.raises(UserError, match="teachers with relu and tanh and with elu and clip cannot be one population"):
+        TeacherPopulation.concatenate([teachers(), other])
+
+
+def expert(inputs: int = 26, squash: str = "clip", normalizer: Normalizer | None = None, **more) -> ExpertNetwork:
+    one = initial_layers(1, (inputs, 6, 5, 4), torch.Generator().manual_seed(inputs))
+    layers = tuple(Layer(3 * layer.weight[0], layer.bias[0]) for layer in one)
+    return ExpertNetwork(layers, "elu", squash, normalizer=normalizer, **more)
+
+
+def skewed(inputs: int) -> Normalizer:
+    return Normalizer(torch.linspace(-5, 5, inputs), torch.linspace(0.02, 3, inputs))
+
+
+BOUNDS = {"low": torch.tensor([0.0, -1, -3, -1]), "high": torch.tensor([1.0, 1, 2, 0])}
+
+
+@pytest.mark.parametrize("inputs", [22, 26])
+@pytest.mark.parametrize("squash", ["clip", "tanh"])
+@pytest.mark.parametrize("bounds", [{}, BOUNDS], ids=["usual", "bounds"])
+def test_experts_become_a_population_that_acts_alike(inputs: int, squash: str, bounds: dict) -> None:
+    experts = [expert(inputs, squash, normalizer, **bounds) for normalizer in (None, skewed(inputs))]
+    population = TeacherPopulation.of(experts, platforms()[:2])
+    assert population.activations == Activations("elu", squash)
+    seen = torch.randn(2, 40, 26, generator=torch.Generator().manual_seed(1))
+    low, high = (bounds.get(name, torch.tensor(limit)) for name, limit in (("low", -1.0), ("high", 1.0)))
+    wanted = torch.stack([one(x[:, :inputs]) for one, x in zip(experts, seen, strict=True)])
+    torch.testing.assert_close(population(seen), 2 * (wanted - low) / (high - low) - 1, rtol=1e-4, atol=2e-5)
+    assert (population(seen).abs() <= 1).all()
+    assert (population(seen).abs() < 0.99).any()
+
+
+def test_an_action_without_bounds_is_clipped_as_the_motors_do() -> None:
+    free = expert(squash="none")
+    seen = torch.randn(1, 40, 26, generator=torch.Generator().manual_seed(1))
+    wanted = free(seen[0])
+    assert (wanted.abs() > 1).any()
+    torch.testing.assert_close(TeacherPopulation.of([free])(seen)[0], wanted.clamp(-1, 1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (
+            lambda: expert(48),
+            r"26 = position error 3 \+ rotation matrix 9 .* rotor speeds 4, or 22",
+        ),
+        (lambda: expert(48), r"obs=48, actions=4, hidden=\[6, 5\]: give a teacher"),
+        (lambda: expert(normalizer=Normalizer(torch.zeros(26), torch.ones(26), 10.0)), "clips at 10, which no layer"),
+        (lambda: expert(normalizer=Normalizer(torch.zeros(26), torch.zeros(26))), "divides by a number that is not"),
+    ],
+)
+def test_an_expert_that_sees_or_does_other_than_a_teacher_is_refused(wrong, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        TeacherPopulation.of([wrong()])
+
+
+def test_teachers_of_other_activations_come_back_from_their_folder(tmp_path: Path) -> None:
+    population = TeacherPopulation.of([expert(22), expert(26, normalizer=skewed(26))], platforms()[:2])
+    population.save(tmp_path / "teachers")
+    again = load_teachers(tmp_path / "teachers")
+    assert again.activations == Activations("elu", "clip")
+    seen = torch.randn(2, 10, 26, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(again(seen), population(seen))
+    assert torch.equal(again[1](seen[1:]), population(seen)[1:])
 
 
 def test_what_does_not_fit_together_is_no_population() -> None:
@@ -295,7 +364,11 @@ def test_numbers_of_teachers_records_and_vehicles_must_agree(saved: Path) -> Non
         ({"architecture": {"widths": [26, 0, 4]}}, r"architecture.widths must be .* got \[26, 0, 4\]"),
         (
             {"architecture": {"widths": [26, 6, 5, 4], "activation": "elu"}},
-            "must have the activations relu and tanh, got .*elu",
+            "must have the widths, activation and output_activation, got .*elu",
+        ),
+        (
+            {"architecture": {"widths": [26, 6, 5, 4], "activation": "elu", "output_activation": "soft"}},
+            "activations.output must be one of tanh, clip, got 'soft'",
         ),
         ({"teachers": []}, "teachers must be a list with a group for each teacher"),
         ({"teachers": [{}, {"position_offset": [0, "x", 0]}, {}]}, r"teachers\[1\].position_offset must be three"),

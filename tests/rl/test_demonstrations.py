@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.environments.episode import Noise, advance, begin_episode, draw_noise, observe, observe_as_teacher
+from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
-from raptor.nn.stacked_mlp import Layer, Layers, forward, initial_layers
+from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, sample_quadrotors
 from raptor.rl import demonstrations, teacher_flights
 from raptor.rl.demonstrations import DemonstrationFlights, Demonstrations
@@ -76,7 +77,21 @@ class Row(NamedTuple):
     over: Tensor
 
 
-def slowly(task: Task, who: StudentParameters | None, teacher_noise: float) -> list[list[Row]]:
+CLIPPED = Activations("elu", "clip")
+
+
+def answer(layers: Layers, observation: Tensor, activations: Activations) -> Tensor:
+    """What one teacher does, (B, 4), by the formula."""
+    first, last = (Layer(*(tensor[0] for tensor in layer)) for layer in layers)
+    hidden = first.weight @ observation.mT + first.bias.unsqueeze(-1)
+    hidden = torch.where(hidden > 0, hidden, torch.expm1(hidden) if activations == CLIPPED else 0.0)
+    output = (last.weight @ hidden + last.bias.unsqueeze(-1)).mT
+    return output.clamp(-1, 1) if activations == CLIPPED else torch.tanh(output)
+
+
+def slowly(
+    task: Task, who: StudentParameters | None, teacher_noise: float, activations: Activations
+) -> list[list[Row]]:
     """The rows of each episode, the episodes of a vehicle next to each other."""
     everyone, source = vehicles().repeat_interleave(EPISODES), generator()
     start = begin_episode(task, everyone, source)
@@ -94,7 +109,7 @@ def slowly(task: Task, who: StudentParameters | None, teacher_noise: float) -> l
         rows: list[Row] = []
         while len(rows) < STEPS and not (rows and rows[-1].over):
             step = len(rows)
-            label = torch.tanh(forward(own, observe_as_teacher(vehicle, episode)[None]))[0]
+            label = answer(own, observe_as_teacher(vehicle, episode), activations)
             if who is None:
                 action = label + deviations[step][n : n + 1] if teacher_noise else label
             else:
@@ -117,13 +132,16 @@ def slowly(task: Task, who: StudentParameters | None, teacher_noise: float) -> l
         ("mlp", TASK),
         ("teachers", HIDDEN_TARGET),
         ("noisy teachers", IMPERFECT),
+        ("clipped gru", TASK),
+        ("clipped teachers", TASK),
     ],
-    ids=["gru", "hidden target", "imperfect sensors", "mlp", "teachers", "noisy teachers"],
+    ids=["gru", "hidden target", "imperfect sensors", "mlp", "teachers", "noisy teachers", "clipped", "clipped fly"],
 )
 def test_they_are_those_of_a_slow_loop(kind: str, task: Task) -> None:
-    who, teacher_noise = student(kind.removeprefix("noisy ")), 0.3 * kind.startswith("noisy")
-    data, outcome = flights(task, teacher_noise=teacher_noise)(who, generator())
-    episodes = slowly(task, who, teacher_noise)
+    who, teacher_noise = student(kind.split()[-1]), 0.3 * kind.startswith("noisy")
+    activations = CLIPPED if kind.startswith("clipped") else RELU_TANH
+    data, outcome = flights(task, teacher_noise=teacher_noise, activations=activations)(who, generator())
+    episodes = slowly(task, who, teacher_noise, activations)
     assert data.length.tolist() == [len(rows) for rows in episodes]
     assert torch.equal(outcome.lengths.flatten(), data.length.float())
     assert outcome.terminated.flatten().tolist() == [bool(rows[-1].over) for rows in episodes]

@@ -10,7 +10,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from raptor.environments.episode import Noise, advance, begin_episode, draw_noise, observe_as_teacher
-from raptor.nn.stacked_mlp import Layer, Layers, forward, initial_layers
+from raptor.nn.activations import RELU_TANH, Activations
+from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
+from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import Quadrotors, sample_quadrotors
 from raptor.rl import teacher_flights
 from raptor.rl.collection import grid
@@ -37,8 +39,9 @@ def networks() -> Layers:
     return (*hidden, Layer(0.5 * last.weight, hover.expand_as(last.bias).clone()))
 
 
-def test_they_are_those_of_a_slow_loop() -> None:
-    flights = TeacherTest(TASK, vehicles(), EPISODES, SEED, compile=False)(networks())
+@pytest.mark.parametrize("activations", [RELU_TANH, Activations("elu", "clip")], ids=["usual", "clipped"])
+def test_they_are_those_of_a_slow_loop(activations: Activations) -> None:
+    flights = TeacherTest(TASK, vehicles(), EPISODES, SEED, False, activations)(networks())
     generator = torch.Generator().manual_seed(SEED)
     whole = begin_episode(TASK, grid(vehicles(), EPISODES), generator)
     noise = [step for num in (5, 5, 4) for step in draw_noise(TASK, grid(vehicles(), EPISODES).mass, generator, num)]
@@ -52,7 +55,8 @@ def test_they_are_those_of_a_slow_loop() -> None:
             holds = episode.reference.langevin_sigma == 0 and not episode.reference.amplitude.any()
             total, positions, over = 0.0, [], False
             for step in noise:
-                action = torch.tanh(forward(layers, observe_as_teacher(quadrotor, episode)[None]))[0]
+                seen = observe_as_teacher(quadrotor, episode)[None]
+                action = TeacherPopulation(layers, activations=activations)(seen)[0]
                 own = Noise(*(None if draw is None else draw[t, b][None] for draw in step))
                 episode, rating = advance(TASK, quadrotor, episode, action, own)
                 total += rating.reward.item()

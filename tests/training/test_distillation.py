@@ -20,7 +20,8 @@ from raptor.rl.demonstrations import DemonstrationFlights
 from raptor.rl.packing import pack
 from raptor.rl.student_flights import StudentParameters
 from raptor.training.direct import TRAINING_SEEDS
-from raptor.training.distillation import Distiller, first_student, weights_of
+from raptor.training.distillation import Distiller, first_student
+from raptor.training.imitation import weights_of
 
 KINDS = pytest.mark.parametrize("kind", ["gru", "mlp"])
 
@@ -79,7 +80,7 @@ def test_a_student_becomes_like_its_teachers(kind: str) -> None:
     losses = [one.epoch()["training/loss"] for _ in range(14)]
     assert losses[6] < 0.5 * losses[0]
     assert losses[-1] < 0.1 * losses[0]
-    assert one.skipped_count == 0
+    assert one.imitation.skipped_count == 0
 
 
 def loss_of(policy: RaptorPolicy | MLPPolicy, one: Distiller) -> tuple[int, Tensor]:
@@ -209,7 +210,7 @@ def test_flights_that_do_not_fill_one_batch_are_gone_around(kind: str) -> None:
     steps = values["data_collection/num_steps"]
     assert steps <= 24
     assert values["training/num_batches"] == 1
-    ((rows, _),) = one._packed() if kind == "gru" else one._shuffled()
+    ((rows, _),) = one.imitation.batches(one.data, one.generator)
     assert rows.numel() == 80
     counts = rows.flatten().bincount()
     assert int((counts > 0).sum()) == steps
@@ -220,13 +221,13 @@ def test_flights_that_do_not_fill_one_batch_are_gone_around(kind: str) -> None:
 def test_without_shuffling_steps_come_in_the_order_in_which_they_were_flown(kind: str) -> None:
     one = distiller(f"student.kind={kind}", "shuffle=false")
     one.epoch()
-    batches = one._packed() if kind == "gru" else one._shuffled()
+    batches = one.imitation.batches(one.data, one.generator)
     rows = torch.cat([batch.row.mT.flatten() if kind == "gru" else batch.row for batch in batches])
     assert rows.tolist() == sorted(rows.tolist())
     shuffled = distiller(f"student.kind={kind}")
     shuffled.epoch()
     assert not torch.equal(shuffled.policy.output_layer.weight, one.policy.output_layer.weight)
-    batches = shuffled._packed() if kind == "gru" else shuffled._shuffled()
+    batches = shuffled.imitation.batches(shuffled.data, shuffled.generator)
     rows = torch.cat([batch.row.flatten() for batch in batches])
     assert rows.tolist() != sorted(rows.tolist())
     assert len(rows.unique()) == len(rows)
@@ -298,7 +299,7 @@ def test_a_learner_goes_on_from_a_saved_state_as_if_nothing_had_happened(after: 
 
 def test_the_learning_rate_warms_up_over_batches_and_falls_over_epochs() -> None:
     one = distiller("warm_up_batches=6", "num_epochs=4")
-    assert one._learning_rate(0.0) == pytest.approx(1e-2 / 6)
+    assert one.imitation._learning_rate(0.0) == pytest.approx(1e-2 / 6)
     rates = []
     for _ in range(4):
         values = one.epoch()
@@ -316,7 +317,7 @@ def test_a_batch_whose_gradient_is_not_finite_is_left_out() -> None:
     bias[1] = math.nan
     one = distiller(teachers=dataclasses.replace(teachers, layers=(*hidden, Layer(last.weight, bias))))
     values = one.epoch()
-    assert values["training/num_skipped"] == one.skipped_count > 0
+    assert values["training/num_skipped"] == one.imitation.skipped_count > 0
     assert all(weight.isfinite().all() for weight in weights_of(one.policy))
 
 

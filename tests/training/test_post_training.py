@@ -411,9 +411,10 @@ def test_weak_teachers_are_dropped_by_name_also_on_resuming(tmp_path: Path, teac
     settings = tiny(f"solved_return={limit}", IMITATION)
     summary = post_train(tmp_path, teachers, settings, announce=told.append, progress=asking_at("imitating", 2))
     assert (summary.num_teachers, summary.dropped) == (2, (weak,))
-    assert told[0].startswith("3 teachers, 6 flights an epoch: ")
-    assert told[1].startswith("1 teachers do not reach ")
-    assert told[1].endswith(f"and are left out: {weak}")
+    assert told[0].startswith("Teacher architecture: obs=26, actions=4, hidden=[8] · ")
+    assert told[1].startswith("3 teachers, 6 flights an epoch: ")
+    assert told[2].startswith("1 teachers do not reach ")
+    assert told[2].endswith(f"and are left out: {weak}")
     summary = post_train(tmp_path, resume=True)
     assert (summary.finished, summary.num_teachers, summary.dropped) == (True, 2, (weak,))
     assert read_curve(tmp_path)["data_collection/num_steps"][-1][1] <= 2 * 2 * 8

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from raptor.cli import evaluate, export, machine, post_train, pre_train, quadrotors, quickstart, run, train
-from raptor.errors import UserError
+from raptor.cli import (
+    distill,
+    distill_isaac,
+    evaluate,
+    export,
+    machine,
+    post_train,
+    pre_train,
+    quadrotors,
+    quickstart,
+    run,
+    train,
+)
+from raptor.cli.distill_options import FlagCommand
+from raptor.errors import LostProcessError, UserError
+from raptor.torchrun import silent, started_together
+
+TOGETHER = ("train-direct", "post-train")
+"""Commands that several processes can carry out together."""
+
+OTHERS_TOO = {"ignore_unknown_options": True}
+"""Options that a command does not know are those of a program that it starts."""
 
 EPILOG = "`raptor COMMAND --help` explains a command, with examples."
 
@@ -43,7 +65,7 @@ class Commands(TyperGroup):
         debug = "--debug" in given[:end]
         arguments = [argument for argument in given[:end] if argument != "--debug"] + given[end:]
         extra |= {"prog_name": "raptor", "complete_var": complete_var, "windows_expand_args": windows_expand_args}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _first_speaks():
             warnings.showwarning = _show_warning
             status = self._run(arguments, debug, extra)
         if standalone_mode:
@@ -59,7 +81,8 @@ class Commands(TyperGroup):
             message = _sentence(error, arguments)
             if debug or message is None:
                 raise
-            _say("error", message)
+            with contextlib.redirect_stderr(sys.__stderr__ if _is_told_by_all(error) else sys.stderr):
+                _say("error", message)
             return 2
         return result if isinstance(result, int) else 0
 
@@ -99,6 +122,11 @@ def raptor(
         typer.echo(f"raptor {raptor.__version__}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif started_together() and context.invoked_subcommand not in TOGETHER:
+        raise UserError(
+            f"raptor {context.invoked_subcommand} runs in one process: start it without torchrun, which is for "
+            f"{' and '.join(TOGETHER)}"
+        )
 
 
 for name, command in (
@@ -116,6 +144,9 @@ for name, command in (
     ("doctor", machine.doctor),
 ):
     app.command(name)(command)
+
+app.command("distill", cls=FlagCommand)(distill.distill)
+app.command("distill-isaac", cls=FlagCommand, context_settings=OTHERS_TOO)(distill_isaac.distill_isaac)
 
 
 def main() -> None:
@@ -147,6 +178,23 @@ def _value_of(option: Any, arguments: Sequence[str]) -> str | None:
         if name in names:
             return value if equals else following
     return None
+
+
+@contextlib.contextmanager
+def _first_speaks() -> Iterator[None]:
+    """Silence, where another process of the job speaks for this one."""
+    if not silent():
+        yield
+        return
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+        yield
+
+
+def _is_told_by_all(error: Exception) -> bool:
+    """Whether also silent processes tell of it: one is lost, perhaps the one that speaks, or memory is short here."""
+    return silent() and (
+        isinstance(error, LostProcessError) or isinstance(error.__cause__, (MemoryError, RuntimeError))
+    )
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:

@@ -110,11 +110,26 @@ class Extra:
 EXTRAS = (
     Extra("l2f", ("l2f",), "the original C++ simulator as raptor/L2F-v0, to train, judge or cross-check in"),
     Extra("sb3", ("stable-baselines3",), "stable-baselines3's learning algorithms on the Gymnasium environments"),
+    Extra("rsl", ("rsl-rl-lib",), "rsl_rl's runners on our environments, and our student in its distillation"),
+    Extra("sim", ("mujoco", "imageio"), "the MuJoCo environments of Gymnasium, to distil in"),
     Extra("ray", ("ray",), "training on a cluster (engine=ray)"),
     Extra("docs", ("mkdocs-material",), "building the documentation (make docs)"),
     Extra(
         "dev",
-        ("ruff", "mypy", "pytest", "pytest-xdist", "pytest-cov", "hypothesis", "hatchling", "pre-commit"),
+        (
+            "stable-baselines3",
+            "rsl-rl-lib",
+            "mujoco",
+            "imageio",
+            "ruff",
+            "mypy",
+            "pytest",
+            "pytest-xdist",
+            "pytest-cov",
+            "hypothesis",
+            "hatchling",
+            "pre-commit",
+        ),
         "working on raptor itself (make test, make lint, make types)",
     ),
 )

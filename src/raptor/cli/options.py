@@ -58,6 +58,10 @@ Suites = Annotated[
 NumQuadrotors = Annotated[
     int, typer.Option("--num-quadrotors", min=1, metavar="N", help="Vehicles drawn for each suite.")
 ]
+LargestBatch = Annotated[
+    bool,
+    typer.Option("--largest-batch", help="Find the largest batch that fits into memory, and train with it."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR; start it where there is none.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in DIR.")]
 

@@ -19,9 +19,34 @@ def post_train(
         list[Path] | None,
         typer.Option("--teachers", "-t", metavar="DIR", help="Folder of teachers; may be given several times."),
     ] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--teacher",
+            metavar="CHECKPOINT",
+            help="One teacher from elsewhere: of rsl_rl, stable-baselines3 or rl-tools; may be given several times.",
+        ),
+    ] = None,
+    quadrotor: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--quadrotor",
+            metavar="NAME|FILE",
+            help="What that teacher was trained on: a platform or a JSON file; once for all, or once for each.",
+        ),
+    ] = None,
+    teacher_activation: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher-activation",
+            metavar="NAME",
+            help="What is between the layers of --teacher, where its file does not say: elu, relu, tanh, ...",
+        ),
+    ] = None,
     config: options.PaperConfig = None,
     seed: options.Seed = None,
     device: options.Device = None,
+    largest_batch: options.LargestBatch = False,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -38,7 +63,9 @@ def post_train(
     raptor post-train --teachers teachers --output student num_epochs=0               # gradient only
     raptor post-train --teachers teachers --output student student.hidden_dim=32 num_epochs=100
     raptor post-train --teachers teachers --output student --config paper             # as published
+    raptor post-train --teacher model_1499.pt --quadrotor crazyflie --output student   # of rsl_rl, and others
     raptor post-train --output student --resume                                       # after Ctrl-C or a kill
+    torchrun --nproc-per-node=4 -m raptor post-train --teachers teachers --output student device=cuda    # four GPUs
     raptor evaluate student                                                           # see how good it is
     ```
 
@@ -48,6 +75,7 @@ def post_train(
 
     from raptor.cli.progress import duration, training_progress
     from raptor.training import post_training
+    from raptor.training.teacher_sources import teacher_files
 
     resolved = post_training.load_post_train_config(output, config, overrides(settings, seed, device), resume)
     how = f"go on with: raptor post-train --output {output} --resume"
@@ -57,12 +85,13 @@ def post_train(
         with training_progress(console) as progress:
             summary = post_training.post_train(
                 output,
-                teachers or None,
+                [*(teachers or ()), *teacher_files(teacher or (), quadrotor or (), teacher_activation)] or None,
                 resolved,
                 resume,
                 overwrite,
                 progress,
                 announce=lambda words: console.print(words, highlight=False, soft_wrap=True),
+                largest_batch=largest_batch,
             )
     except KeyboardInterrupt:
         begun = settled.exists() and (resume or _written(settled) != before)

@@ -29,7 +29,7 @@ def pages() -> dict[str, str]:
 def configuration_page() -> str:
     """Every setting with its type, default, limits and meaning."""
     from raptor.quadrotor import Distribution
-    from raptor.training import PostTrainConfig, TrainDirectConfig
+    from raptor.training import EnvDistillConfig, PostTrainConfig, TrainDirectConfig
     from raptor.training.pre_training_config import PreTrainConfig
 
     parts = [
@@ -60,6 +60,8 @@ def configuration_page() -> str:
         *_group(PreTrainConfig(), ()),
         "## raptor post-train",
         *_group(PostTrainConfig(), ()),
+        "## raptor distill, raptor distill-isaac",
+        *_group(EnvDistillConfig(), ()),
         "## raptor sample",
         *_group(Distribution(), ()),
     ]

@@ -21,6 +21,7 @@ def train_direct(
     config: options.Config = None,
     seed: options.Seed = None,
     device: options.Device = None,
+    largest_batch: options.LargestBatch = False,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -35,6 +36,7 @@ def train_direct(
     raptor train-direct -o runs/short num_updates=500 batch_size=4096
     raptor train-direct -o runs/wide --config large --device cuda
     raptor train-direct -o runs/again --config runs/mine/config.yaml seed=1
+    torchrun --nproc-per-node=4 -m raptor train-direct -o runs/four device=cuda    # four GPUs
     tensorboard --logdir runs                       # watch it
     raptor evaluate runs/mine                       # see how good it is
     ```
@@ -42,12 +44,20 @@ def train_direct(
     All settings, with their meaning and defaults, are in docs/reference/configuration.md; those of a run in its
     config.yaml. Logs of a run are in its train.log and metrics.jsonl.
     """
-    summary = run_training(output, config, overrides(settings, seed, device), resume, overwrite, "train-direct")
+    summary = run_training(
+        output, config, overrides(settings, seed, device), resume, overwrite, "train-direct", largest_batch
+    )
     typer.echo(f"next: raptor evaluate {summary.output}")
 
 
 def run_training(
-    output: options.Path, config: str | None, settings: list[str], resume: bool, overwrite: bool, command: str
+    output: options.Path,
+    config: str | None,
+    settings: list[str],
+    resume: bool,
+    overwrite: bool,
+    command: str,
+    largest_batch: bool = False,
 ) -> RunSummary:
     """Train with live progress on stderr; leaves the command where someone asked to stop."""
     from rich.console import Console
@@ -59,7 +69,14 @@ def run_training(
     how = f"go on with: raptor {command} --output {output} --resume"
     try:
         with training_progress(Console(stderr=True)) as progress:
-            summary = jobs.train_direct(output, resolved, resume=resume, overwrite=overwrite, progress=progress)
+            summary = jobs.train_direct(
+                output,
+                resolved,
+                resume=resume,
+                overwrite=overwrite,
+                progress=progress,
+                largest_batch=largest_batch,
+            )
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {how}", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -68,7 +85,7 @@ def run_training(
             f"stopped after update {summary.num_updates} of {resolved.num_updates}, with a checkpoint; {how}", err=True
         )
         raise typer.Exit(INTERRUPTED)
-    rate = summary.updates_per_s * resolved.batch_size * resolved.segment_steps
+    rate = summary.updates_per_s * summary.env_steps / max(summary.num_updates, 1)
     speed = f" ({summary.updates_per_s:.3g} updates/s, {quantity(rate)} env-steps/s)" if rate else ""
     typer.echo(f"trained {summary.num_updates} updates in {duration(summary.wall_clock_s)}{speed}: {summary.output}")
     if summary.best:

@@ -138,6 +138,25 @@ class QuadrotorEnv:
         """(N,) m; distance of each vehicle from its target."""
         return _position_error(self.episode)
 
+    @property
+    def episode_length(self) -> Tensor:
+        """(N,) int64; steps that each episode has lasted. Assigned, episodes count on from there to their last step.
+
+        Raises:
+            UserError: a length is assigned that is not a whole number of steps below `task.episode_steps`.
+        """
+        return self._progress.episode_length
+
+    @episode_length.setter
+    def episode_length(self, lengths: Tensor) -> None:
+        old = self._progress.episode_length
+        most = self.task.episode_steps
+        if lengths.shape != old.shape or lengths.is_floating_point() or not ((lengths >= 0) & (lengths < most)).all():
+            raise UserError(
+                f"the lengths of {len(self)} episodes must be whole numbers from 0 to {most - 1}, got {lengths}"
+            )
+        self._leaves = [*self._leaves[:-1], lengths.to(old)]
+
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Tensor:
         """Begin new episodes.
 

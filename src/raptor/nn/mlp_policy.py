@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raptor.nn.policy import Network, check_step
+from raptor.nn.precision import product
 
 
 class MLPParameters(NamedTuple):
@@ -21,20 +22,21 @@ class MLPParameters(NamedTuple):
     output_bias: Tensor  # (A,)
 
 
-def mlp_step(parameters: MLPParameters, observation: Tensor) -> Tensor:
+def mlp_step(parameters: MLPParameters, observation: Tensor, precision: str = "float32") -> Tensor:
     """One step of the policy as a pure function.
 
     Args:
         parameters: the weights.
         observation: (B, D).
+        precision: of the matrix products, see `raptor.nn.precision.product`.
 
     Returns:
         Action (B, A), linear and unbounded, its components contiguous in memory, as in the simulator's tensors.
     """
     p = parameters
-    x = torch.relu(observation @ p.input_weight.mT + p.input_bias)
-    x = torch.relu(x @ p.middle_weight.mT + p.middle_bias)
-    action = p.output_weight @ x.mT + p.output_bias.unsqueeze(-1)
+    x = torch.relu(product(observation, p.input_weight.mT, precision) + p.input_bias)
+    x = torch.relu(product(x, p.middle_weight.mT, precision) + p.middle_bias)
+    action = product(p.output_weight, x.mT, precision) + p.output_bias.unsqueeze(-1)
     return action.mT
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from raptor.nn.precision import product
+
 
 class PolicyParameters(NamedTuple):
     """The tensors of a `RaptorPolicy`, in torch's layout; the gates of the GRU are stacked in the order r, z, n."""
@@ -22,13 +24,16 @@ class PolicyParameters(NamedTuple):
     output_bias: Tensor  # (A,)
 
 
-def policy_step(parameters: PolicyParameters, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def policy_step(
+    parameters: PolicyParameters, observation: Tensor, hidden: Tensor, precision: str = "float32"
+) -> tuple[Tensor, Tensor]:
     """One step of the policy as a pure function.
 
     Args:
         parameters: the weights.
         observation: (B, D).
         hidden: (B, H).
+        precision: of the matrix products, see `raptor.nn.precision.product`.
 
     Returns:
         Action (B, A), linear and unbounded, and the next hidden state (B, H). The action has its components contiguous
@@ -37,14 +42,14 @@ def policy_step(parameters: PolicyParameters, observation: Tensor, hidden: Tenso
     Source: GRU as in torch.nn.GRU; network as in the RAPTOR paper (dense 22-16 ReLU, GRU 16-16, dense 16-4).
     """
     p = parameters
-    x = torch.relu(observation @ p.input_weight.mT + p.input_bias)
-    input_r, input_z, input_n = (x @ p.gru_weight_ih.mT + p.gru_bias_ih).chunk(3, dim=-1)
-    hidden_r, hidden_z, hidden_n = (hidden @ p.gru_weight_hh.mT + p.gru_bias_hh).chunk(3, dim=-1)
+    x = torch.relu(product(observation, p.input_weight.mT, precision) + p.input_bias)
+    input_r, input_z, input_n = (product(x, p.gru_weight_ih.mT, precision) + p.gru_bias_ih).chunk(3, dim=-1)
+    hidden_r, hidden_z, hidden_n = (product(hidden, p.gru_weight_hh.mT, precision) + p.gru_bias_hh).chunk(3, dim=-1)
     reset = torch.sigmoid(input_r + hidden_r)
     update = torch.sigmoid(input_z + hidden_z)
     candidate = torch.tanh(input_n + reset * hidden_n)
     following = candidate + update * (hidden - candidate)
-    action = p.output_weight @ following.mT + p.output_bias.unsqueeze(-1)
+    action = product(p.output_weight, following.mT, precision) + p.output_bias.unsqueeze(-1)
     return action.mT, following
 
 

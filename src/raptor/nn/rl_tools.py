@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,13 +52,24 @@ def read_rl_tools(path: PathLike) -> RaptorPolicy:
         UserError: the file is truncated or not HDF5, lacks a group, holds another architecture or activation function,
             a wrong shape, a weight that is not finite, or an example that it does not reproduce.
     """
+    with opened(path) as file:
+        return _read(file, path)
+
+
+@contextlib.contextmanager
+def opened(path: PathLike) -> Iterator[h5py.File]:
+    """Hand out an HDF5 file to read; what h5py raises for a damaged one is an error that says so.
+
+    Raises:
+        UserError: h5py is not installed, or the file is truncated, damaged or not HDF5.
+    """
     try:
         import h5py
     except ImportError as error:
         raise UserError(f"reading {path} needs h5py, which is not installed: pip install h5py") from error
     try:
         with h5py.File(path, "r") as file:
-            return _read(file, path)
+            yield file
     except UserError:
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py raises for damaged files
@@ -65,9 +78,9 @@ def read_rl_tools(path: PathLike) -> RaptorPolicy:
 
 
 def _read(file: h5py.File, path: PathLike) -> RaptorPolicy:
-    actor = _member(file, "actor", path)
-    _check_layers(actor, _member(file, "actor/layers", path), path)
-    weights = {key: _array(file, name, path) for key, name in _PATHS.items()}
+    actor = member(file, "actor", path)
+    _check_layers(actor, member(file, "actor/layers", path), path)
+    weights = {key: array(file, name, path) for key, name in _PATHS.items()}
     for key in ("input_layer.bias", "output_layer.bias"):
         if weights[key].ndim == 2 and weights[key].shape[0] == 1:  # HDF5 files hold biases as rows
             weights[key] = weights[key][0]
@@ -85,20 +98,20 @@ def _read(file: h5py.File, path: PathLike) -> RaptorPolicy:
     if "example" in file:
         _check_example(policy, file, path)
     policy.card = {"what": "an rl-tools checkpoint"} | {
-        name: _text(actor.attrs[name]) for name in ("checkpoint_name", "meta") if name in actor.attrs
+        name: text(actor.attrs[name]) for name in ("checkpoint_name", "meta") if name in actor.attrs
     }
     return policy
 
 
 def _check_layers(actor: h5py.Group, layers: h5py.Group, path: PathLike) -> None:
-    kind = _text(actor.attrs.get("type"))
+    kind = text(actor.attrs.get("type"))
     if kind != "sequential":
         raise UserError(f"{path} holds another architecture: its actor is {kind}, a policy is sequential")
     found = []
     for index in sorted(layers, key=lambda name: (len(name), name)):
         attributes = layers[index].attrs
         names = (attributes.get("type"), attributes.get("activation_function"))
-        found.append(" ".join(_text(name) for name in names if name is not None) or "unknown")
+        found.append(" ".join(text(name) for name in names if name is not None) or "unknown")
     if tuple(found) != LAYERS or sorted(layers) != ["0", "1", "2"]:
         raise UserError(
             f"{path} holds another architecture: its layers are {', '.join(found) or 'none'}, "
@@ -107,7 +120,7 @@ def _check_layers(actor: h5py.Group, layers: h5py.Group, path: PathLike) -> None
 
 
 def _check_example(policy: RaptorPolicy, file: h5py.File, path: PathLike) -> None:
-    observations, actions = _array(file, "example/input", path), _array(file, "example/output", path)
+    observations, actions = array(file, "example/input", path), array(file, "example/output", path)
     expected = (*observations.shape[:2], policy.action_dim)
     if observations.ndim != 3 or observations.shape[2] != policy.observation_dim or actions.shape != expected:
         raise UserError(
@@ -126,19 +139,30 @@ def _check_example(policy: RaptorPolicy, file: h5py.File, path: PathLike) -> Non
         )
 
 
-def _member(group: h5py.Group, name: str, path: PathLike) -> Any:
+def member(group: h5py.Group, name: str, path: PathLike) -> Any:
+    """A group or a data set of the file.
+
+    Raises:
+        UserError: it is missing.
+    """
     if name not in group:
-        raise UserError(f"{name} is missing in {path}: give an rl-tools checkpoint of a dense-GRU-dense policy")
+        raise UserError(f"{name} is missing in {path}: give an rl-tools checkpoint")
     return group[name]
 
 
-def _array(file: h5py.File, name: str, path: PathLike) -> Tensor:
-    dataset = _member(file, name, path)
+def array(file: h5py.File, name: str, path: PathLike) -> Tensor:
+    """The numbers of a data set, in single precision.
+
+    Raises:
+        UserError: it is missing, holds something else, or is larger than any weight.
+    """
+    dataset = member(file, name, path)
     shape = getattr(dataset, "shape", None)
     if shape is None or dataset.dtype.kind != "f" or dataset.size > _LARGEST_WEIGHT:
         raise UserError(f"{name} must be an array of floating-point numbers, got {dataset} ({path})")
     return torch.from_numpy(np.asarray(dataset[()], dtype=np.float32).copy())
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """An attribute, which may be stored as bytes."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from raptor.nn.activations import ACTIVATIONS, Activations
+
 
 class Layer(NamedTuple):
     """One dense layer of T networks, with the axes of `torch.nn.Linear`."""
@@ -65,11 +67,17 @@ def linear(layer: Layer, x: Tensor, precision: str = "float32") -> Tensor:
     return torch.baddbmm(layer.bias.unsqueeze(-2), x, layer.weight.mT)
 
 
-def forward(layers: Layers, x: Tensor, precision: str = "float32") -> Tensor:
-    """(T, B, in) -> (T, B, out), with rectified linear units between the layers and nothing after the last."""
+def forward(layers: Layers, x: Tensor, precision: str = "float32", activation: str = "relu") -> Tensor:
+    """(T, B, in) -> (T, B, out), with an activation function between the layers and nothing after the last."""
+    between = ACTIVATIONS[activation]
     for layer in layers[:-1]:
-        x = torch.relu(linear(layer, x, precision))
+        x = between(linear(layer, x, precision))
     return linear(layers[-1], x, precision)
+
+
+def act(layers: Layers, observation: Tensor, activations: Activations) -> Tensor:
+    """Action (T, B, A) in [-1, 1] of each network for its own observations (T, B, D)."""
+    return activations.squash(forward(layers, observation, activation=activations.hidden))
 
 
 def tile(layers: Layers, num: int) -> Layers:

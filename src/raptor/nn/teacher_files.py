@@ -23,6 +23,7 @@ from torch import Tensor
 from raptor.atomic import PathLike, write_atomically
 from raptor.devices import find_device
 from raptor.errors import UserError
+from raptor.nn.activations import Activations
 from raptor.nn.stacked_mlp import Layer, Layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import Quadrotors
@@ -32,7 +33,6 @@ from raptor.quadrotor.numbered import save_numbered
 FORMAT = "raptor-teachers"
 VERSION = 1
 DOCUMENT, WEIGHTS, QUADROTORS = "teachers.json", "teachers.safetensors", "quadrotors"
-ACTIVATIONS = {"activation": "relu", "output_activation": "tanh"}
 _LARGEST_WIDTH = 65536
 
 
@@ -62,7 +62,7 @@ def save_teachers(teachers: TeacherPopulation, folder: PathLike, overwrite: bool
     document = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": {"widths": list(teachers.widths), **ACTIVATIONS},
+        "architecture": {"widths": list(teachers.widths), **_told(teachers.activations)},
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "quadrotors": None if vehicles is None else list(vehicles.names or map(str, range(len(vehicles)))),
         "teachers": [_plain(record, f"records[{i}]") for i, record in enumerate(teachers.records)],
@@ -95,7 +95,9 @@ def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> Teach
         raise UserError(f"{source} holds no teachers ({reason}): give the output of raptor pre-train")
     document = _read_document(source / DOCUMENT)
     layers = _read_weights(source / WEIGHTS, document)
-    return TeacherPopulation(layers, _read_quadrotors(source, document), tuple(document["teachers"])).to(device)
+    activations = _activations(document, source / DOCUMENT)
+    quadrotors, records = _read_quadrotors(source, document), tuple(document["teachers"])
+    return TeacherPopulation(layers, quadrotors, records, activations).to(device)
 
 
 def _read_document(path: Path) -> dict[str, Any]:
@@ -113,9 +115,7 @@ def _read_document(path: Path) -> dict[str, Any]:
     widths = document.get("architecture", {}).get("widths") if isinstance(document.get("architecture"), dict) else None
     if not isinstance(widths, list) or len(widths) < 2 or not all(map(_is_width, widths)):
         raise UserError(f"architecture.widths must be at least two whole numbers, got {widths!r} ({path})")
-    if document["architecture"] != {"widths": widths, **ACTIVATIONS}:
-        found = {key: value for key, value in document["architecture"].items() if key != "widths"}
-        raise UserError(f"teachers must have the activations relu and tanh, got {found} ({path})")
+    _activations(document, path)
     records, names = document.get("teachers"), document.get("quadrotors")
     if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
         raise UserError(f"teachers must be a list with a group for each teacher ({path})")
@@ -129,6 +129,22 @@ def _read_document(path: Path) -> dict[str, Any]:
         if len(names) != len(records):
             raise UserError(f"{path} describes {len(records)} teachers, but {len(names)} quadrotors: it is damaged")
     return document
+
+
+def _told(activations: Activations) -> dict[str, str]:
+    return {"activation": activations.hidden, "output_activation": activations.output}
+
+
+def _activations(document: Mapping[str, Any], path: Path) -> Activations:
+    """What stands between the layers and after the last, by the architecture in a document."""
+    found = {key: value for key, value in document["architecture"].items() if key != "widths"}
+    known = ("activation", "output_activation")
+    if set(found) != set(known) or not all(isinstance(value, str) for value in found.values()):
+        raise UserError(f"architecture must have the widths, {' and '.join(known)}, got {found} ({path})")
+    try:
+        return Activations(*(found[name] for name in known))
+    except UserError as error:
+        raise UserError(f"{error} ({path})") from error
 
 
 def _read_weights(path: Path, document: Mapping[str, Any]) -> Layers:

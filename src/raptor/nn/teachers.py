@@ -12,7 +12,10 @@ from torch import Tensor
 
 from raptor.atomic import PathLike
 from raptor.errors import UserError
-from raptor.nn.stacked_mlp import Layer, Layers, forward
+from raptor.nn.activations import RELU_TANH, Activations
+from raptor.nn.expert import ExpertNetwork
+from raptor.nn.folding import folded
+from raptor.nn.stacked_mlp import Layer, Layers, act
 from raptor.quadrotor import Quadrotors
 
 Record = Mapping[str, Any]
@@ -20,7 +23,7 @@ Record = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class TeacherPopulation:
-    """T multi-layer perceptrons of one architecture: rectified linear units between the layers, tanh at the end.
+    """T multi-layer perceptrons of one architecture: by default ReLU between the layers, tanh at the end.
 
     A record is plain data about one teacher: `name`, `quadrotor` (name or file), `return`, `return_low`,
     `return_high`, `share_terminated`, `steps`, `seed`, `solved`, `position_offset` (m, three numbers: where it comes
@@ -33,6 +36,7 @@ class TeacherPopulation:
     layers: Layers  # weights (T, out, in) and biases (T, out), from the observation to the action
     quadrotors: Quadrotors | None = None  # the vehicle that each was trained on
     records: tuple[dict[str, Any], ...] = ()  # one per teacher; empty ones by default
+    activations: Activations = RELU_TANH
 
     def __post_init__(self) -> None:
         """Check that everything fits together."""
@@ -55,7 +59,7 @@ class TeacherPopulation:
                 f"observation must have shape ({len(self)} teachers, batch, {self.observation_dim}), "
                 f"got {tuple(observation.shape)}"
             )
-        return torch.tanh(forward(self.layers, observation))
+        return act(self.layers, observation, self.activations)
 
     def __len__(self) -> int:
         """Number of teachers."""
@@ -76,6 +80,7 @@ class TeacherPopulation:
             tuple(Layer(layer.weight[there], layer.bias[there]) for layer in self.layers),
             None if self.quadrotors is None else self.quadrotors[chosen],
             tuple(self.records[i] for i in chosen.tolist()),
+            self.activations,
         )
 
     @staticmethod
@@ -95,6 +100,11 @@ class TeacherPopulation:
                     f"teachers of widths {_dashed(first.widths)} and {_dashed(part.widths)} cannot be one population: "
                     "train them with the same hidden layers"
                 )
+            if part.activations != first.activations:
+                raise UserError(
+                    f"teachers with {_told(first.activations)} and with {_told(part.activations)} cannot be one "
+                    "population: train them with the same activation functions"
+                )
         vehicles = [part.quadrotors for part in parts if part.quadrotors is not None]
         return TeacherPopulation(
             tuple(
@@ -103,7 +113,42 @@ class TeacherPopulation:
             ),
             Quadrotors.concatenate(q.to(device) for q in vehicles) if len(vehicles) == len(parts) else None,
             tuple(record for part in parts for record in part.records),
+            first.activations,
         )
+
+    @staticmethod
+    def of(
+        experts: Sequence[ExpertNetwork],
+        quadrotors: Quadrotors | None = None,
+        records: Sequence[Mapping[str, Any]] = (),
+    ) -> TeacherPopulation:
+        """One population of expert networks of one architecture, such as `load_expert` reads; in single precision.
+
+        A normaliser becomes part of the first layer, bounds of the action part of the last; where an expert sees the
+        student's 22 numbers, the rotor speeds have no weight.
+
+        Args:
+            experts: on any device; the population is on the CPU.
+            quadrotors: the vehicle of each.
+            records: what is known of each; by default what kind of file it is from.
+
+        Raises:
+            UserError: there is none, their architectures differ, or one sees or does other than a teacher.
+        """
+        parts = []
+        for expert in experts:
+            layers, activations = folded(expert)
+            stacked = tuple(Layer(weight.unsqueeze(0), bias.unsqueeze(0)) for weight, bias in layers)
+            parts.append(TeacherPopulation(stacked, records=({"algorithm": expert.source},), activations=activations))
+        population = TeacherPopulation.concatenate(parts)
+        given = tuple(dict(record) for record in records) or population.records
+        return dataclasses.replace(population, quadrotors=quadrotors, records=given)
+
+    def expert(self, index: int, source: str = "teacher of this package") -> ExpertNetwork:
+        """One of the teachers by itself."""
+        one = self[index]
+        layers = tuple(Layer(layer.weight[0].detach(), layer.bias[0].detach()) for layer in one.layers)
+        return ExpertNetwork(layers, self.activations.hidden, self.activations.output, source=source)
 
     def to(self, device: torch.device | str) -> TeacherPopulation:
         """The same teachers, and their vehicles, on another device."""
@@ -171,6 +216,10 @@ def _check_shapes(layers: Layers) -> None:
                 form = "(teachers, outputs, inputs)" if layer.weight.ndim != 3 else str(wanted)
                 raise UserError(f"layers.{i}.{name} must have shape {form}, got {tuple(tensor.shape)}")
         inputs = outputs
+
+
+def _told(activations: Activations) -> str:
+    return f"{activations.hidden} and {activations.output}"
 
 
 def _dashed(widths: Sequence[int]) -> str:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from raptor.distributed import ALONE, Parts, World, cut
 from raptor.environments.carried import CarriedStep, Tensors
 from raptor.environments.episode import Noise, begin_episode, draw_noise, observe, observe_as_teacher
-from raptor.nn.stacked_mlp import Layer, Layers, forward
+from raptor.nn.activations import RELU_TANH, Activations
+from raptor.nn.stacked_mlp import Layer, Layers, act
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major, components, from_components
@@ -37,7 +39,7 @@ class Demonstrations(NamedTuple):
     """Episodes of E flights, row by row; what follows the end of an episode is zero and not used."""
 
     observation: Tensor  # (E, S, 22) what the student sees, offset-corrected; contiguous
-    label: Tensor  # (E, S, 4) what the vehicle's own teacher does there, tanh-squashed
+    label: Tensor  # (E, S, 4) what the vehicle's own teacher does there, in [-1, 1]
     length: Tensor  # (E,) int64, steps until and including the one that ended the episode, at most S
 
     @classmethod
@@ -81,6 +83,8 @@ class DemonstrationFlights:
         compile: False runs eagerly.
         teacher_noise: standard deviation of what is added to the actions of teachers that fly; labels stay clean.
         method: integrator.
+        activations: of the teachers.
+        world: the processes that share the flights, by teachers; each of them is given all of everything.
     """
 
     def __init__(
@@ -93,18 +97,26 @@ class DemonstrationFlights:
         compile: bool = True,
         teacher_noise: float = 0.0,
         method: Method = "rk4",
+        activations: Activations = RELU_TANH,
+        world: World = ALONE,
     ) -> None:
-        self.task, self.layers, self.num_episodes = task, layers, num_episodes
+        self.activations, self.world = activations, world
+        shares = Parts(world).shares(len(quadrotors))
+        self._shares = [slice(share.start * num_episodes, share.stop * num_episodes) for share in shares]
+        self._own = self._shares[world.rank]
+        self.task, self.num_episodes = task, num_episodes
+        self.layers: Layers = cut(layers, shares[world.rank])
         self.teacher_noise, self.method = teacher_noise, method
         plain = dataclasses.replace(quadrotors, names=None, documents=None)
-        self._quadrotors = plain.repeat_interleave(num_episodes).component_major()
-        self._offset = component_major(position_offset.repeat_interleave(num_episodes, dim=0))
+        self._everyone = plain.repeat_interleave(num_episodes).component_major()  # for whom everything is drawn
+        self._quadrotors = cut(self._everyone, self._own)
+        self._offset = component_major(position_offset.repeat_interleave(num_episodes, dim=0)[self._own])
         self._compile = compile
         self._seen = torch.empty(0)  # (N, BLOCK_STEPS, 26), what the teachers see in a block
 
     @property
     def num_teachers(self) -> int:
-        """T."""
+        """T, or the share of this process."""
         return len(self.layers[0].weight)
 
     @torch.no_grad()
@@ -121,14 +133,15 @@ class DemonstrationFlights:
         Returns:
             The demonstrations and the outcome of the flights.
         """
-        task, like = self.task, self._quadrotors.mass
-        out = Demonstrations.empty(len(like), task.episode_steps, like) if out is None else out
+        task, like = self.task, self._everyone.mass
+        whole = Demonstrations.empty(len(like), task.episode_steps, like) if out is None else out
+        out = Demonstrations(*(tensor[self._own] for tensor in whole))
         flight = self._begin(student, generator)
         carried, structure = pytree.tree_flatten(flight)
         kinds = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in carried)
-        step = _step(task, self.method, structure, kinds, self._compile)
+        step = _step(task, self.method, self.activations, structure, kinds, self._compile)
         first = 0
-        while first < task.episode_steps and flight.progress.flying.any():
+        while first < task.episode_steps and self.world.any(bool(flight.progress.flying.any())):
             block = slice(first, min(first + BLOCK_STEPS, task.episode_steps))
             seen = self._room(block.stop - first)
             for number, given in enumerate(self._draw(block.stop - first, student is None, generator)):
@@ -146,11 +159,22 @@ class DemonstrationFlights:
         out.label[:, first:].zero_()
         out.length.copy_(flight.progress.lengths)
         progress = flight.progress
-        outcome = (progress.returns, progress.lengths, progress.flying == 0)
-        return out, Outcome(*(tensor.unflatten(0, (-1, self.num_episodes)) for tensor in outcome))
+        outcome = map(self._shared, (progress.returns, progress.lengths, progress.flying == 0))
+        for tensor in whole:
+            self.world.share(tensor, self._shares)
+        return whole, Outcome(*(tensor.unflatten(0, (-1, self.num_episodes)) for tensor in outcome))
+
+    def _shared(self, own: Tensor) -> Tensor:
+        """(T B,) of all processes, from what this one has."""
+        if self.world.size == 1:
+            return own
+        whole = own.new_empty(len(self._everyone))
+        whole[self._own] = own
+        self.world.share(whole, self._shares)
+        return whole
 
     def _begin(self, student: StudentParameters | None, generator: torch.Generator) -> _Flight:
-        episode = begin_episode(self.task, self._quadrotors, generator)
+        episode = cut(begin_episode(self.task, self._everyone, generator), self._own)
         memory = () if student is None else initial_memory(student, len(self._quadrotors.mass))
         parameters = pytree.tree_map(
             lambda tensor: tensor.detach().contiguous(), self.layers if student is None else student
@@ -159,12 +183,12 @@ class DemonstrationFlights:
 
     def _draw(self, num: int, teachers_fly: bool, generator: torch.Generator) -> Iterator[Tensors]:
         """What each of `num` steps consumes: noise of the task, then of the teachers' actions where there is any."""
-        like = self._quadrotors.mass
+        like = self._everyone.mass
         noise = [[draw for draw in step if draw is not None] for step in draw_noise(self.task, like, generator, num)]
         if teachers_fly and self.teacher_noise:
             action = torch.randn(num, ACTION_DIM, len(like), generator=generator, dtype=like.dtype, device=like.device)
             noise = [[*given, self.teacher_noise * a.mT] for given, a in zip(noise, action, strict=True)]
-        yield from noise
+        yield from (cut(given, self._own) for given in noise)
 
     def _label(self, seen: Tensor, length: Tensor, label: Tensor) -> None:
         """Write what the teachers do at `seen` (N, K, 26) to `label` (N, K, 4), for the first `length` (N,) steps."""
@@ -176,7 +200,7 @@ class DemonstrationFlights:
             teachers = slice(first, first + size)
             rows = slice(first * self.num_episodes, (first + size) * self.num_episodes)
             layers = tuple(Layer(*(tensor[teachers] for tensor in layer)) for layer in self.layers)
-            done = torch.tanh(forward(layers, seen[rows].view(-1, self.num_episodes * num_steps, TEACHER_DIM)))
+            done = act(layers, seen[rows].view(-1, self.num_episodes * num_steps, TEACHER_DIM), self.activations)
             label[rows] = torch.where(counted[rows], done.view(-1, num_steps, ACTION_DIM), 0.0)
 
     def _room(self, num_steps: int) -> Tensor:
@@ -188,7 +212,14 @@ class DemonstrationFlights:
 
 
 @functools.lru_cache(maxsize=16)
-def _step(task: Task, method: Method, structure: pytree.TreeSpec, kinds: Hashable, compile: bool) -> CarriedStep:
+def _step(
+    task: Task,
+    method: Method,
+    activations: Activations,
+    structure: pytree.TreeSpec,
+    kinds: Hashable,
+    compile: bool,
+) -> CarriedStep:
     """One step of a flight, compiled once for each task and kind of flight; weights and vehicles are arguments.
 
     It brings, row by row and zero once the episode is over, what is stored of the observation, and beside it what the
@@ -213,7 +244,7 @@ def _step(task: Task, method: Method, structure: pytree.TreeSpec, kinds: Hashabl
             controller, answer = controller_of(parameters), seen
             action, memory = controller.act(parameters, quadrotors, progress.episode, progress.memory)
         else:
-            done = torch.tanh(forward(parameters, seen.view(len(parameters[0].weight), -1, TEACHER_DIM))).flatten(0, 1)
+            done = act(parameters, seen.view(len(parameters[0].weight), -1, TEACHER_DIM), activations).flatten(0, 1)
             action, memory, answer = sum(deviations, component_major(done)), (), rows(done)
         moved = progress.move(task, quadrotors, action, memory, noise, method)
         return pytree.tree_leaves(flight._replace(progress=moved)), [shown, answer]

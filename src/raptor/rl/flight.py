@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from raptor.environments.episode import Episode, Noise, Rating, advance, observe, observe_as_teacher
+from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.mlp_policy import MLPParameters, mlp_step
 from raptor.nn.policy import PolicyParameters, policy_step
-from raptor.nn.stacked_mlp import Layers, forward
+from raptor.nn.stacked_mlp import Layers, act
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components, from_components
@@ -119,14 +120,17 @@ class Controller(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
 class Student:
     """The recurrent policy, one for all vehicles; its parameters are `PolicyParameters`."""
+
+    precision: str = "float32"  # of the matrix products
 
     def act(
         self, parameters: PolicyParameters, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Controller`."""
-        action, hidden = policy_step(parameters, observe(episode), memory[0])
+        action, hidden = policy_step(parameters, observe(episode), memory[0], self.precision)
         return action, (hidden,)
 
     def num_networks(self, parameters: PolicyParameters) -> int:
@@ -134,28 +138,34 @@ class Student:
         return 1
 
 
+@dataclasses.dataclass(frozen=True)
 class MLPStudent:
     """The memoryless policy, one for all vehicles; its parameters are `MLPParameters`."""
+
+    precision: str = "float32"  # of the matrix products
 
     def act(
         self, parameters: MLPParameters, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Controller`; nothing is remembered."""
-        return mlp_step(parameters, observe(episode)), ()
+        return mlp_step(parameters, observe(episode), self.precision), ()
 
     def num_networks(self, parameters: MLPParameters) -> int:
         """One."""
         return 1
 
 
+@dataclasses.dataclass(frozen=True)
 class Teachers:
     """T stacked networks, each of which flies B vehicles; parameters are their layers, the leading shape is (T, B)."""
+
+    activations: Activations = RELU_TANH
 
     def act(
         self, parameters: Layers, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See `Controller`; the action is squashed by tanh, and nothing is remembered."""
-        squashed = torch.tanh(forward(parameters, observe_as_teacher(quadrotors, episode)))
+        """See `Controller`; the action lies in [-1, 1], and nothing is remembered."""
+        squashed = act(parameters, observe_as_teacher(quadrotors, episode), self.activations)
         return from_components(components(squashed)), ()
 
     def num_networks(self, parameters: Layers) -> int:

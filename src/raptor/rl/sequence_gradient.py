@@ -10,6 +10,7 @@ All that is per sequence has the sequences as its last axis in memory.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,16 +21,17 @@ from torch import Tensor
 from raptor.compilation import FlatFunction, compile_flat, compile_pure, compiler_problem
 from raptor.nn.mlp_policy import MLPParameters, mlp_step
 from raptor.nn.policy import PolicyParameters
+from raptor.nn.precision import product
 from raptor.rl.sequence_kernel import SequenceKernel
 
 BLOCK_STEPS = 20
 """Steps whose loop is unrolled into one compiled graph."""
 
 
-def _given(p: PolicyParameters, observation: Tensor, shape: torch.Size) -> tuple[Tensor, list[Tensor]]:
+def _given(p: PolicyParameters, observation: Tensor, shape: torch.Size, precision: str) -> tuple[Tensor, list[Tensor]]:
     """What K steps of B sequences get from the observations: features (H, K B), and (H, K, B) for gates r, z and n."""
-    features = torch.relu(p.input_weight @ observation.flatten(0, 1).mT + p.input_bias.unsqueeze(-1))
-    given = (p.gru_weight_ih @ features).unflatten(-1, shape).chunk(3)
+    features = torch.relu(product(p.input_weight, observation.flatten(0, 1).mT, precision) + p.input_bias.unsqueeze(-1))
+    given = product(p.gru_weight_ih, features, precision).unflatten(-1, shape).chunk(3)
     return features, [g + b.view(-1, 1, 1) for g, b in zip(given, p.gru_bias_ih.chunk(3), strict=True)]
 
 
@@ -39,17 +41,19 @@ def _gates(given: Sequence[Tensor], recalled: Sequence[Tensor]) -> tuple[Tensor,
     return reset, update, torch.tanh(given[2] + reset * recalled[2])
 
 
-def _forward(p: PolicyParameters, observation: Tensor, keep: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def _forward(
+    p: PolicyParameters, observation: Tensor, keep: Tensor, hidden: Tensor, *, precision: str
+) -> tuple[Tensor, Tensor]:
     """K steps of `raptor.nn.policy.policy_step` from the hidden state (H, B).
 
     Returns:
         The hidden state after each step, (H, K, B), and after the last, (H, B).
     """
-    _, given = _given(p, observation, keep.shape)
+    _, given = _given(p, observation, keep.shape, precision)
     following = []
     for t in range(len(keep)):
         hidden = keep[t] * hidden
-        recalled = p.gru_weight_hh @ hidden + p.gru_bias_hh.unsqueeze(-1)
+        recalled = product(p.gru_weight_hh, hidden, precision) + p.gru_bias_hh.unsqueeze(-1)
         _, update, candidate = _gates([g[:, t] for g in given], recalled.chunk(3))
         hidden = candidate + update * (hidden - candidate)
         following.append(hidden)
@@ -73,6 +77,8 @@ def _backward(
     hidden: Tensor,
     following: Tensor,
     adjoint: Tensor,
+    *,
+    precision: str,
 ) -> tuple[PolicyParameters, Tensor, Tensor]:
     """Differentiate half the sum of the squared errors of K steps and of all that follows.
 
@@ -86,17 +92,18 @@ def _backward(
         hidden: (H, B) before the first step.
         following: (H, K, B) hidden state after each step.
         adjoint: (H, B) derivative of what follows by the hidden state after the last step.
+        precision: of the matrix products.
 
     Returns:
         The gradient by the weights, of these K steps' part; the sum of the squared errors; and the derivative by the
         hidden state before the first step.
     """
-    width, shape = len(hidden), keep.shape
-    error = p.output_weight @ following.flatten(1) + p.output_bias.unsqueeze(-1) - label.flatten(0, 1).mT
-    passed = (p.output_weight.mT @ error).unflatten(-1, shape)  # from the actions to the hidden states
-    features, given = _given(p, observation, shape)
+    width, shape, times = len(hidden), keep.shape, functools.partial(product, precision=precision)
+    error = times(p.output_weight, following.flatten(1)) + p.output_bias.unsqueeze(-1) - label.flatten(0, 1).mT
+    passed = times(p.output_weight.mT, error).unflatten(-1, shape)  # from the actions to the hidden states
+    features, given = _given(p, observation, shape, precision)
     entering = keep * torch.cat([hidden.unsqueeze(1), following[:, :-1]], 1)
-    recalled = (p.gru_weight_hh @ entering.flatten(1) + p.gru_bias_hh.unsqueeze(-1)).unflatten(-1, shape).chunk(3)
+    recalled = (times(p.gru_weight_hh, entering.flatten(1)) + p.gru_bias_hh.unsqueeze(-1)).unflatten(-1, shape).chunk(3)
     gates = _gates(given, recalled)
     adjoints = []
     for t in reversed(range(len(keep))):
@@ -104,18 +111,18 @@ def _backward(
         adjoints.append(adjoint)
         gates_t = [gate[:, t] for gate in gates]
         _, *slopes = _slopes(adjoint, gates_t, recalled[2][:, t], entering[:, t])
-        adjoint = keep[t] * (adjoint * gates_t[1] + p.gru_weight_hh.mT @ torch.cat(slopes))
+        adjoint = keep[t] * (adjoint * gates_t[1] + times(p.gru_weight_hh.mT, torch.cat(slopes)))
     slope = torch.cat(_slopes(torch.stack(adjoints[::-1], 1), gates, recalled[2], entering)).flatten(1)  # (4 H, K B)
     by_input, by_hidden = slope[: 3 * width], slope[width:]  # gates n, r, z and r, z, n
-    slope_x = torch.where(features > 0, p.gru_weight_ih.roll(width, 0).mT @ by_input, 0.0)
+    slope_x = torch.where(features > 0, times(p.gru_weight_ih.roll(width, 0).mT, by_input), 0.0)
     gradient = PolicyParameters(
-        input_weight=slope_x @ observation.flatten(0, 1),
+        input_weight=times(slope_x, observation.flatten(0, 1)),
         input_bias=slope_x.sum(-1),
-        gru_weight_ih=(by_input @ features.mT).roll(-width, 0),
-        gru_weight_hh=by_hidden @ entering.flatten(1).mT,
+        gru_weight_ih=times(by_input, features.mT).roll(-width, 0),
+        gru_weight_hh=times(by_hidden, entering.flatten(1).mT),
         gru_bias_ih=by_input.sum(-1).roll(-width, 0),
         gru_bias_hh=by_hidden.sum(-1),
-        output_weight=error @ following.flatten(1).mT,
+        output_weight=times(error, following.flatten(1).mT),
         output_bias=error.sum(-1),
     )
     return gradient, error.square().sum(), adjoint
@@ -136,10 +143,11 @@ class SequenceGradient:
 
     Args:
         compile: False runs eagerly.
+        precision: of the matrix products; the kernel knows `float32` only.
     """
 
-    def __init__(self, compile: bool = True) -> None:
-        self._compile = compile
+    def __init__(self, compile: bool = True, precision: str = "float32") -> None:
+        self._compile, self._precision = compile, precision
         self._kernels: dict[Any, SequenceKernel | None] = {}
         self._compiled: dict[Any, _Graphs] = {}
 
@@ -160,7 +168,8 @@ class SequenceGradient:
         """
         weights = PolicyParameters(*(weight.detach().contiguous() for weight in parameters))
         given = weights, observation, label, (~reset).to(observation.dtype)
-        kernel = self._kernel(weights) if self._compile and observation.device.type == "cpu" else None
+        has_kernel = self._compile and observation.device.type == "cpu" and self._precision == "float32"
+        kernel = self._kernel(weights) if has_kernel else None
         half, error = self._by_blocks(*given) if kernel is None else kernel(*given)
         return PolicyParameters(*(part * (2 / label.numel()) for part in half)), error / label.numel()
 
@@ -202,14 +211,14 @@ class SequenceGradient:
         key = (*(tensor.shape for tensor in (*block, hidden)), hidden.dtype, hidden.device)
         if key in self._compiled:
             return self._compiled[key]
-        num = len(weights)
+        num, precision = len(weights), self._precision
 
         def forward(*tensors: Tensor) -> list[Tensor]:
-            return list(_forward(PolicyParameters(*tensors[:num]), *tensors[num:]))
+            return list(_forward(PolicyParameters(*tensors[:num]), *tensors[num:], precision=precision))
 
         def backward(*tensors: Tensor) -> list[Tensor]:
             p, sums, rest = PolicyParameters(*tensors[:num]), tensors[num : 2 * num + 1], tensors[2 * num + 1 :]
-            gradient, error, adjoint = _backward(p, *rest)
+            gradient, error, adjoint = _backward(p, *rest, precision=precision)
             return [*(before + part for before, part in zip(sums, (*gradient, error), strict=True)), adjoint]
 
         observed, labels, keep = block
@@ -228,10 +237,12 @@ class TransitionGradient:
 
     Args:
         compile: False runs eagerly.
+        precision: of the matrix products.
     """
 
-    def __init__(self, compile: bool = True) -> None:
-        self._compiled = compile_pure(torch.func.grad_and_value(_squared_error), compile)
+    def __init__(self, compile: bool = True, precision: str = "float32") -> None:
+        error = functools.partial(_squared_error, precision=precision)
+        self._compiled = compile_pure(torch.func.grad_and_value(error), compile)
 
     @torch.no_grad()
     def __call__(
@@ -251,5 +262,5 @@ class TransitionGradient:
         return gradient, error
 
 
-def _squared_error(parameters: MLPParameters, observation: Tensor, label: Tensor) -> Tensor:
-    return (mlp_step(parameters, observation) - label).square().mean()
+def _squared_error(parameters: MLPParameters, observation: Tensor, label: Tensor, precision: str) -> Tensor:
+    return (mlp_step(parameters, observation, precision) - label).square().mean()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from raptor.distributed import ALONE, Parts, World, cut
 from raptor.environments.carried import CarriedStep, Tensors
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise
 from raptor.nn.mlp_policy import MLPParameters
@@ -28,9 +29,9 @@ StudentParameters = PolicyParameters | MLPParameters
 """Of a recurrent student, or of one without memory."""
 
 
-def controller_of(parameters: StudentParameters) -> Controller:
-    """Who flies with these parameters."""
-    return Student() if isinstance(parameters, PolicyParameters) else MLPStudent()
+def controller_of(parameters: StudentParameters, precision: str = "float32") -> Controller:
+    """Who flies with these parameters, with matrix products in this precision."""
+    return (Student if isinstance(parameters, PolicyParameters) else MLPStudent)(precision)
 
 
 def initial_memory(parameters: StudentParameters, num: int) -> tuple[Tensor, ...]:
@@ -117,12 +118,20 @@ class StudentTest:
         seed: of the episodes.
         compile: False runs eagerly.
         num_recorded: keep the track of so many vehicles, the first ones.
+        world: the processes that share the flights; tracks are kept by one that is alone.
     """
 
     def __init__(
-        self, task: Task, quadrotors: Quadrotors, seed: int, compile: bool = True, num_recorded: int = 0
+        self,
+        task: Task,
+        quadrotors: Quadrotors,
+        seed: int,
+        compile: bool = True,
+        num_recorded: int = 0,
+        world: World = ALONE,
     ) -> None:
         self.task, self.seed, self.num_recorded = task, seed, num_recorded
+        self._parts = Parts(world)
         self._quadrotors = dataclasses.replace(quadrotors, names=None, documents=None).component_major()
         self._compile = compile
 
@@ -132,20 +141,23 @@ class StudentTest:
         task, like = self.task, self._quadrotors.mass
         generator = torch.Generator(like.device).manual_seed(self.seed)
         parameters = pytree.tree_map(lambda tensor: tensor.detach().contiguous(), parameters)
-        episode = begin_episode(task, self._quadrotors, generator)
-        progress = Progress.begin(episode, initial_memory(parameters, len(like)))
-        carried, structure = pytree.tree_flatten(_Flight(parameters, self._quadrotors, progress))
+        (own,) = self._parts.own(len(like))
+        quadrotors, episode = cut((self._quadrotors, begin_episode(task, self._quadrotors, generator)), own)
+        progress = Progress.begin(episode, initial_memory(parameters, len(quadrotors)))
+        carried, structure = pytree.tree_flatten(_Flight(parameters, quadrotors, progress))
         step = _step(task, structure, tuple((t.shape, t.dtype, t.device) for t in carried), self._compile)
         log = [self._moment(progress)]
         for noise in noise_by_step(task, like, generator):
-            carried, _ = step(carried, noise)
+            carried, _ = step(carried, cut(noise, own))
             if self.num_recorded:
                 log.append(self._moment(pytree.tree_unflatten(carried, structure).progress))
         progress = pytree.tree_unflatten(carried, structure).progress
+        mine = [progress.returns, progress.flying, progress.lengths]
+        returns, flying, lengths = self._parts.gather([mine], len(like))
         return StudentFlights(
-            returns=progress.returns,
-            terminated=progress.flying == 0,
-            lengths=progress.lengths,
+            returns=returns,
+            terminated=flying == 0,
+            lengths=lengths,
             track=_stack(log) if self.num_recorded else None,
         )
 

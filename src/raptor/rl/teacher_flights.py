@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.environments.carried import CarriedStep, Tensors
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise
+from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layers, laid_out
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major, components, from_components
@@ -54,10 +55,19 @@ class TeacherTest:
         num_episodes: B, for each of them.
         seed: of the episodes.
         compile: False runs eagerly.
+        activations: of the teachers.
     """
 
-    def __init__(self, task: Task, quadrotors: Quadrotors, num_episodes: int, seed: int, compile: bool = True) -> None:
-        self.task, self.seed = task, seed
+    def __init__(
+        self,
+        task: Task,
+        quadrotors: Quadrotors,
+        num_episodes: int,
+        seed: int,
+        compile: bool = True,
+        activations: Activations = RELU_TANH,
+    ) -> None:
+        self.task, self.seed, self.activations = task, seed, activations
         self._quadrotors = grid(quadrotors, num_episodes)
         self._compile = compile
 
@@ -82,7 +92,8 @@ class TeacherTest:
         )
         carried, structure = pytree.tree_flatten(flight)
         carried = [_laid_out(tensor) for tensor in carried]
-        step = _step(task, structure, tuple((t.shape, t.stride(), t.dtype, t.device) for t in carried), self._compile)
+        kinds = tuple((t.shape, t.stride(), t.dtype, t.device) for t in carried)
+        step = _step(task, self.activations, structure, kinds, self._compile)
         flags = like.new_tensor([0.0, 1.0]).unbind()
         counted_from = task.episode_steps // 2
         for first in range(0, task.episode_steps, STEPS_PER_DRAW):
@@ -102,13 +113,15 @@ class TeacherTest:
 
 
 @functools.lru_cache(maxsize=16)
-def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool) -> CarriedStep:
+def _step(
+    task: Task, activations: Activations, structure: pytree.TreeSpec, kinds: Hashable, compile: bool
+) -> CarriedStep:
     """One step of a flight, compiled once for each task and kind of flight; weights and vehicles are arguments."""
 
     def step(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
         flight: _Flight = pytree.tree_unflatten(carried, structure)
         *noise, counted = given
-        action, _ = Teachers().act(flight.layers, flight.quadrotors, flight.episode, ())
+        action, _ = Teachers(activations).act(flight.layers, flight.quadrotors, flight.episode, ())
         episode, rating = advance(task, flight.quadrotors, flight.episode, action, Noise(*noise))
         going = flight.flying > 0
         position = from_components(

@@ -1,6 +1,12 @@
 """Training jobs, their run folders and checkpoints."""
 
 from raptor.training.checkpoints import Checkpoints, RunWarning
+from raptor.training.env_distillation import (
+    EnvDistillConfig,
+    EnvDistillSummary,
+    distill,
+    load_env_distill_config,
+)
 from raptor.training.jobs import RunSummary, TrainDirectConfig, load_run_config, train_direct
 from raptor.training.post_training import PostTrainConfig, PostTrainSummary, load_post_train_config, post_train
 from raptor.training.pre_training import (
@@ -12,9 +18,12 @@ from raptor.training.pre_training import (
 )
 from raptor.training.progress import Progress
 from raptor.training.run import RunFolder, read_curve
+from raptor.training.teacher_sources import TeacherFile
 
 __all__ = [
     "Checkpoints",
+    "EnvDistillConfig",
+    "EnvDistillSummary",
     "PostTrainConfig",
     "PostTrainSummary",
     "PreTrainConfig",
@@ -24,7 +33,10 @@ __all__ = [
     "RunFolder",
     "RunSummary",
     "RunWarning",
+    "TeacherFile",
     "TrainDirectConfig",
+    "distill",
+    "load_env_distill_config",
     "load_post_train_config",
     "load_pre_train_config",
     "load_run_config",

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.environments.episode import Episode, begin_episode, draw_noise
+from raptor.distributed import ALONE, Parts, World, cut
+from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
 from raptor.errors import UserError
 from raptor.limits import at_least, between, limits, not_negative, positive
 from raptor.nn.checkpoint import StudentPolicy
 from raptor.nn.files import load_policy
 from raptor.nn.policy import RaptorPolicy
+from raptor.nn.precision import Precision
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import Distribution, sample_quadrotors
 from raptor.rl.analytic_policy_gradient import Guide, SegmentGradient
 from raptor.rl.curriculum import Curriculum, CurriculumConfig
+from raptor.rl.flight import Flight
 from raptor.rl.objective import Objective
 from raptor.rl.student_flights import controller_of
 from raptor.tasks.disturbance import Disturbances
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.reference import Lissajous, References
 from raptor.tasks.task import Task
+from raptor.training.validation_flights import fly_validation
 
 TRAINING_SEEDS = 1_000_000
 VALIDATION_SEED = 2_000_000
@@ -53,6 +57,7 @@ TRAINING_TASK = Task(
     gradient_norm=positive,
     gradient_decay=between(0, 1),
     adjoint_limit=positive,
+    accumulation=at_least(1),
 )
 class GradientConfig:
     """Settings of training through the gradient of the simulator."""
@@ -67,6 +72,8 @@ class GradientConfig:
     gradient_decay: float = 1.0  # factor on each vehicle's adjoint per step backwards
     adjoint_limit: float = 1000.0  # bound on the norm of each vehicle's adjoint
     method: Method = "midpoint"  # integrator of the training flights
+    accumulation: int = 1  # parts of a process's share of the batch, flown one after another to take less memory
+    precision: Precision = "float32"  # of the policy's products in training; all else is float32
     distribution: Distribution = Distribution()
     task: Task = TRAINING_TASK
     objective: Objective = Objective()
@@ -88,6 +95,14 @@ class GradientConfig:
             )
 
 
+class _End(NamedTuple):
+    """Where a segment of flight ended; N vehicles."""
+
+    flight: Flight
+    alive: Tensor  # (N,) 1 where the vehicle stayed within bounds, else 0
+    terminated: Tensor  # (N,) 1 where some step would have ended the episode, else 0
+
+
 class GradientLearner:
     """Flies a batch of ever new vehicles and improves a policy after each segment.
 
@@ -100,6 +115,7 @@ class GradientLearner:
         seed: of the vehicles and everything else that is drawn.
         device: of all tensors.
         compile: False runs eagerly.
+        world: the processes that share each batch; every one of them holds all vehicles.
     """
 
     def __init__(
@@ -109,22 +125,19 @@ class GradientLearner:
         seed: int = 0,
         device: torch.device | str = "cpu",
         compile: bool = True,
+        world: World = ALONE,
     ) -> None:
         self.config, self.device = config, torch.device(device)
+        self.parts = Parts(world, config.accumulation)
+        self.parts.refuse_fewer("vehicles flown at once", config.batch_size)
         self.generator = torch.Generator(self.device).manual_seed(TRAINING_SEEDS + seed)
         self.policy = policy.to(self.device)
         self.optimizer = torch.optim.Adam(
             [p for p in self.policy.parameters() if p.requires_grad], lr=config.learning_rate, betas=(0.9, 0.999)
         )
-        self.gradient = SegmentGradient(
-            config.task,
-            config.objective,
-            config.method,
-            config.gradient_decay,
-            config.adjoint_limit,
-            compile,
-            controller_of(self.policy.tensors()),
-        )
+        self.gradient = self._segments(compile, config.precision)
+        exact = config.precision == "float32"
+        self._validation_segments = self.gradient if exact else self._segments(compile, "float32")
         self.update_count = 0
         self.diverged_count = 0
         self.skipped_count = 0
@@ -136,10 +149,22 @@ class GradientLearner:
         places = torch.arange(config.batch_size, device=self.device)
         self.quadrotors, self.episode = self._draw(places)
         self.memory = self._initial_memory(config.batch_size)
-        self.age = places * self._segments // config.batch_size * config.segment_steps
+        self.age = places * self._segments_per_episode // config.batch_size * config.segment_steps
+
+    def _segments(self, compile: bool, precision: str) -> SegmentGradient:
+        config = self.config
+        return SegmentGradient(
+            config.task,
+            config.objective,
+            config.method,
+            config.gradient_decay,
+            config.adjoint_limit,
+            compile,
+            controller_of(self.policy.tensors(), precision),
+        )
 
     @property
-    def _segments(self) -> int:
+    def _segments_per_episode(self) -> int:
         return math.ceil(self.config.task.episode_steps / self.config.segment_steps)
 
     def _draw(self, places: Tensor) -> tuple[Quadrotors, Episode]:
@@ -152,8 +177,8 @@ class GradientLearner:
         """New vehicles for these places of the batch."""
         return self._sample(len(places), self.generator)
 
-    def _guide(self) -> Guide | None:
-        """Whose actions are imitated in the coming update."""
+    def _guide(self, places: slice) -> Guide | None:
+        """Whose actions the vehicles at these places imitate in the coming update."""
         return None
 
     def _initial_memory(self, num: int) -> tuple[Tensor, ...]:
@@ -175,9 +200,7 @@ class GradientLearner:
         """Fly one segment and take one step of the optimiser; returns what happened, as numbers."""
         config = self.config
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
-        gradient, segment = self.gradient(
-            self.policy.tensors(), self.quadrotors, self.episode, self.memory, noise, self._guide()
-        )
+        (*gradient, cost, reward), end = self._fly(noise)
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
         learning_rate = self._learning_rate()
         if math.isfinite(norm):
@@ -189,18 +212,30 @@ class GradientLearner:
             self.optimizer.step()
         else:
             self.skipped_count += 1
-        self.episode, self.memory = segment.episode, segment.memory
+        self.episode, self.memory = end.flight.into(self.episode), end.flight.memory
         self.age = self.age + config.segment_steps
-        self.terminated = self.terminated | segment.terminated.any(0)
-        self._replace(segment.alive)
+        self.terminated = self.terminated | (end.terminated > 0)
+        self._replace(end.alive)
         self.update_count += 1
         return {
-            "loss": segment.cost.mean().item(),
+            "loss": cost.item(),
             "gradient_norm": norm,
             "learning_rate": learning_rate,
-            "reward": segment.reward.clamp(min=-20).mean().item(),
-            "out_of_bounds": 1 - segment.alive.mean().item(),
+            "reward": reward.item(),
+            "out_of_bounds": 1 - end.alive.mean().item(),
         }
+
+    def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], _End]:
+        """Fly a segment part by part; the gradient, followed by the mean cost and the mean reward, and its end."""
+        num, parameters = self.config.batch_size, self.policy.tensors()
+        means, ends = [], []
+        for places in self.parts.own(num):
+            there = cut((self.quadrotors, self.episode, self.memory, list(noise)), places)
+            gradient, segment = self.gradient(parameters, *there, self._guide(places))
+            means.append([*gradient, segment.cost.mean(), segment.reward.clamp(min=-20).mean()])
+            flight, alive = Flight.begin(segment.episode, segment.memory), segment.alive
+            ends.append(_End(flight, alive, segment.terminated.any(0).to(alive.dtype)))
+        return self.parts.mean(means, num), self.parts.gather(ends, num)
 
     def _replace(self, alive: Tensor) -> None:
         """Put new vehicles where an episode is over or a vehicle left its bounds."""
@@ -238,21 +273,12 @@ class GradientLearner:
             quadrotors = self._sample(config.batch_size, generator)
             episode = begin_episode(task, quadrotors, generator)
             memory = self._initial_memory(config.batch_size)
-            flying = torch.ones_like(quadrotors.mass)
-            returns, lengths = torch.zeros_like(flying), torch.zeros_like(flying)
-            for first in range(0, task.episode_steps, config.segment_steps):
-                num_steps = min(config.segment_steps, task.episode_steps - first)
-                noise = draw_noise(config.task, quadrotors.mass, generator, num_steps)
-                segment = self.gradient.fly(policy.tensors(), quadrotors, episode, memory, noise)
-                episode, memory = segment.episode, segment.memory
-                # A step counts as long as no step before it ended the episode.
-                going = flying * torch.cat(
-                    [torch.ones_like(flying)[None], (~segment.terminated[:-1]).to(flying.dtype).cumprod(0)]
+            begun = quadrotors, episode, memory
+            rows.append(
+                fly_validation(
+                    self._validation_segments, policy, task, begun, generator, config.segment_steps, self.parts
                 )
-                returns = returns + (going * segment.reward).sum(0)
-                lengths = lengths + going.sum(0)
-                flying = going[-1] * (~segment.terminated[-1]).to(flying.dtype)
-            rows.append(torch.stack([returns, 1 - flying, lengths]))
+            )
         table = torch.cat(rows, dim=1)[:, :num_episodes].mean(1)
         return dict(zip(("return", "terminated", "length"), table.tolist(), strict=True))
 
@@ -300,15 +326,22 @@ class DirectLearner(GradientLearner):
         seed: of the weights, the vehicles and everything else that is drawn.
         device: of all tensors.
         compile: False runs eagerly.
+        world: the processes that share each batch.
 
     Raises:
-        UserError: the policy to begin with cannot be read, or has another width.
+        UserError: the policy to begin with cannot be read, or has another width; the batch cannot be cut evenly.
     """
 
     def __init__(
-        self, config: DirectConfig, seed: int = 0, device: torch.device | str = "cpu", compile: bool = True
+        self,
+        config: DirectConfig,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        compile: bool = True,
+        world: World = ALONE,
     ) -> None:
-        super().__init__(config, _first_policy(config, TRAINING_SEEDS + seed), seed, device, compile)
+        Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
+        super().__init__(config, _first_policy(config, TRAINING_SEEDS + seed), seed, device, compile, world)
 
 
 def validation_task(task: Task) -> Task:

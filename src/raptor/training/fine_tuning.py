@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from raptor.distributed import ALONE, World
 from raptor.limits import at_least, limits, not_negative
 from raptor.nn.checkpoint import StudentPolicy
 from raptor.nn.stacked_mlp import Layer
@@ -53,6 +54,7 @@ class FineTuner(GradientLearner):
         seed: of everything that is drawn.
         device: of all tensors.
         compile: False runs eagerly.
+        world: the processes that share each batch.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class FineTuner(GradientLearner):
         seed: int = 0,
         device: torch.device | str = "cpu",
         compile: bool = True,
+        world: World = ALONE,
     ) -> None:
         self.fine_tune = config
         self._teacher_guide: TeacherGuide | None = None
@@ -75,9 +78,9 @@ class FineTuner(GradientLearner):
             plain = dataclasses.replace(there.quadrotors, names=None, documents=None)
             self._own = plain.repeat_interleave(each)
             layers = tuple(Layer(*(tensor.detach() for tensor in layer)) for layer in there.layers)
-            self._teacher_guide = TeacherGuide(layers, config.imitation, compile)
+            self._teacher_guide = TeacherGuide(layers, config.imitation, compile, there.activations)
         self.update_count = 0
-        super().__init__(config, policy, seed, device, compile)
+        super().__init__(config, policy, seed, device, compile, world)
 
     @property
     def imitation(self) -> float:
@@ -90,11 +93,11 @@ class FineTuner(GradientLearner):
     def _vehicles(self, places: Tensor) -> Quadrotors:
         return self._own[places].component_major() if self.imitation else super()._vehicles(places)
 
-    def _guide(self) -> Guide | None:
+    def _guide(self, places: slice) -> Guide | None:
         if not self.imitation or self._teacher_guide is None:
             return None
         self._teacher_guide.weight.fill_(self.imitation)
-        return self._teacher_guide
+        return self._teacher_guide.of(places, self.config.batch_size)
 
     def update(self) -> dict[str, float]:
         """See `GradientLearner`; also tells the weight of imitation, and how many updates were left out so far."""

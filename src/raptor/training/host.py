@@ -31,6 +31,16 @@ def host(device: str) -> dict[str, Any]:
     return facts
 
 
+def gpu_use(device: str) -> dict[str, float]:
+    """How a GPU is used, for the metrics of a job: most memory taken so far, and utilisation where it can be told."""
+    if torch.device(device).type != "cuda":
+        return {}
+    use = {"speed/gpu_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+    with contextlib.suppress(Exception):  # whatever its library raises where it is missing
+        use["speed/gpu_utilisation"] = torch.cuda.utilization(device) / 100
+    return use
+
+
 @contextlib.contextmanager
 def memory_explained(what: str) -> Iterator[None]:
     """Turn an allocation that fails into an error that says what to make smaller."""

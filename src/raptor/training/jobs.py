@@ -9,8 +9,10 @@ from pathlib import Path
 
 from raptor.config import differences, to_yaml
 from raptor.devices import find_device
+from raptor.distributed import joined
 from raptor.training.direct import DirectLearner
 from raptor.training.host import memory_explained
+from raptor.training.largest_batch import largest_direct
 from raptor.training.progress import ProgressFunction, stop_on_signal
 from raptor.training.run import RunFolder, settings_of
 from raptor.training.session import JOB, RunSummary, Session, TrainDirectConfig
@@ -26,11 +28,13 @@ def train_direct(
     resume: bool = False,
     overwrite: bool = False,
     progress: ProgressFunction | None = None,
+    largest_batch: bool = False,
 ) -> RunSummary:
     """Train a policy through the simulator's gradient, in a run folder.
 
     A run that was killed at any moment and resumed gives bit for bit what it would have given without, on the same
-    machine with as many threads.
+    machine with as many threads. Where torchrun started several processes, they share each batch, and the first one
+    writes; a run may be resumed by another number of them.
 
     Args:
         output: the run folder.
@@ -40,10 +44,12 @@ def train_direct(
         resume: go on with the run in `output`; start it where there is none.
         overwrite: delete what an earlier run wrote to `output`.
         progress: called after each update and around each validation.
+        largest_batch: begin with the largest `batch_size` that fits into memory; a run that is resumed keeps its own.
 
     Raises:
         UserError: the folder holds a run and neither `resume` nor `overwrite` is given, the settings differ from those
-            of the run to be resumed, the device is missing, the batch does not fit into memory, the disk is full.
+            of the run to be resumed, the device is missing, the batch does not fit into memory or cannot be cut evenly
+            for all processes, one of these ended, the disk is full.
     """
     folder = RunFolder(output, JOB)
     going_on = folder.check(resume, overwrite)
@@ -55,15 +61,19 @@ def train_direct(
         device=config.device if device is None else device,
     )
     if stored is not None:
-        folder.refuse_changes(differences(stored, config))
+        folder.refuse_changes(differences(stored, dataclasses.replace(config, accumulation=stored.accumulation)))
     folder.checkpoints.keep = config.keep_checkpoints
-    find_device(config.device)
-    with memory_explained(f"batch_size {config.batch_size}"):
-        learner = DirectLearner(config, config.seed, config.device, config.compile)
+    with joined(config.device) as world, memory_explained(f"batch_size {config.batch_size}"):
+        find_device(config.device)
+        folder.writes = world.leads
+        if largest_batch and stored is None:
+            config = dataclasses.replace(config, batch_size=largest_direct(config, config.device, world))
+        learner = DirectLearner(config, config.seed, config.device, config.compile, world)
         try:
-            folder.open(to_yaml(config), resume, overwrite)
+            with world.first_alone():
+                folder.open(to_yaml(config), resume, overwrite)
             with stop_on_signal() as stop:
-                return Session(folder, config, learner, progress).run(stop)
+                return Session(folder, config, learner, progress if world.leads else None).run(stop)
         finally:
             folder.close()
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from raptor.errors import UserError
 from raptor.limits import at_least, between, limits, not_negative, optional, positive
+from raptor.nn.precision import Precision
 from raptor.quadrotor.dynamics import Method
 from raptor.tasks.task import Task
 from raptor.training.direct import TRAINING_SEEDS, VALIDATION_SEED
@@ -32,6 +33,7 @@ class StudentConfig:
     num_episodes=at_least(1),
     batch_size=at_least(1),
     sequence_length=at_least(1),
+    accumulation=at_least(1),
     learning_rate=positive,
     final_learning_rate=between(0, 1),
     warm_up_batches=not_negative,
@@ -67,6 +69,8 @@ class PostTrainConfig:
     num_episodes: int = 3  # of each active teacher and epoch
     batch_size: int = 192  # sequences between two steps of the optimiser
     sequence_length: int = 160  # steps of a sequence, through which the gradient flows
+    accumulation: int = 1  # parts of a process's share of a batch, computed one after another to take less memory
+    precision: Precision = "float32"  # of the student's products in training; all else is float32
     learning_rate: float = 1e-2  # of Adam, at its highest
     final_learning_rate: float = 0.02  # share of the learning rate that is left at the end of the cosine; 1: constant
     warm_up_batches: int = 20  # batches over which the learning rate rises

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+
 from raptor.errors import UserError
 from raptor.rl.demonstrations import BLOCK_STEPS
 from raptor.tasks.observation import NUM_SENSED, STUDENT_DIM, TEACHER_DIM
 from raptor.tasks.task import Task
+from raptor.training.direct import GradientConfig
 from raptor.training.distillation import episodes_per_epoch, num_slots
 from raptor.training.memory import BASE_BYTES, EPISODE_NUMBERS, GIB, VEHICLE_NUMBERS, budget_bytes
 from raptor.training.post_training_config import PostTrainConfig
@@ -36,7 +39,10 @@ class PostTrainPlan(NamedTuple):
 
 
 def plan_post_training(
-    config: PostTrainConfig, num_teachers: int, teacher_widths: Sequence[int] = TEACHER_WIDTHS
+    config: PostTrainConfig,
+    num_teachers: int,
+    teacher_widths: Sequence[int] = TEACHER_WIDTHS,
+    num_processes: int = 1,
 ) -> PostTrainPlan:
     """Plan the memory of imitation and of fine-tuning.
 
@@ -44,42 +50,62 @@ def plan_post_training(
         config: the settings.
         num_teachers: how many take part.
         teacher_widths: of their networks, from the observation to the action.
+        num_processes: that work at it. Each holds all data and its share of all else; together they take the memory of
+            a machine, or each has a GPU of its own.
 
     Raises:
         UserError: one of them does not fit; names the settings to lower.
     """
-    budget = budget_bytes(config.memory_gib, config.device)
+    sharing = num_processes if torch.device(config.device).type == "cpu" else 1
+    budget = budget_bytes(config.memory_gib, config.device) / sharing
     libraries = BASE_BYTES + 4.0 * config.num_validation * _numbers_of_flight(config.flown_task)
     imitation = tuning = libraries
     episodes, data = 0, 0.0
     if config.num_epochs:
         episodes = episodes_per_epoch(config, num_teachers)
         data = 4.0 * episodes * num_slots(config) * config.task.episode_steps * (STUDENT_DIM + 4)
-        imitation += data + _bytes_of_imitation(config, episodes)
+        imitation += data + _bytes_of_imitation(config, episodes, num_processes)
         _check_imitation(config, episodes, imitation, budget)
     if config.fine_tune.num_updates:
-        tuning += bytes_of_fine_tuning(config, teacher_widths)
+        tuning += bytes_of_fine_tuning(config, teacher_widths, num_processes)
         _check_fine_tuning(config, tuning, budget)
     return PostTrainPlan(num_teachers, episodes, data, max(imitation, tuning), budget)
 
 
-def _bytes_of_imitation(config: PostTrainConfig, episodes: int) -> float:
+def _bytes_of_imitation(config: PostTrainConfig, episodes: int, num_processes: int) -> float:
     """Besides the flights that are kept."""
     order = 20.0 * episodes * num_slots(config) * config.task.episode_steps  # of the rows, while they are packed
     flights = 4.0 * episodes * (_numbers_of_flight(config.flown_task) + BLOCK_STEPS * (TEACHER_DIM + 24))
     width = config.student.hidden_dim
     batch = 4.0 * config.sequence_length * config.batch_size * (2 * STUDENT_DIM + 12 * width)
-    return order + flights + batch
+    return order + flights / num_processes + batch / (num_processes * config.accumulation)
 
 
-def bytes_of_fine_tuning(config: PostTrainConfig, teacher_widths: Sequence[int] = TEACHER_WIDTHS) -> float:
-    """Of a segment, each step of which is kept for the way back, and of what the teachers say along it."""
+def bytes_of_fine_tuning(
+    config: PostTrainConfig, teacher_widths: Sequence[int] = TEACHER_WIDTHS, num_processes: int = 1
+) -> float:
+    """Of a segment, and of what the teachers say along it."""
     tuning = config.tuning
-    noise = 3 + NUM_SENSED * tuning.task.sensing.noisy
-    step = 45 + _history(tuning.task) + config.student.hidden_dim + noise + 3
-    if config.num_epochs and tuning.imitation and tuning.imitation_updates:
-        step += 2 * TEACHER_DIM + 2 * max(teacher_widths) + 8
-    return 4.0 * tuning.batch_size * (tuning.segment_steps * step + 2 * _numbers_of_flight(tuning.task))
+    guided = config.num_epochs and tuning.imitation and tuning.imitation_updates
+    told = 2 * TEACHER_DIM + 2 * max(teacher_widths) + 8 if guided else 0
+    return bytes_of_segment(tuning, config.student.hidden_dim, num_processes, told)
+
+
+def bytes_of_segment(config: GradientConfig, hidden_dim: int, num_processes: int = 1, told: int = 0) -> float:
+    """Of a segment, each step of which is kept for the way back.
+
+    Args:
+        config: the settings.
+        hidden_dim: of the policy.
+        num_processes: that share the batch.
+        told: further numbers of each vehicle and step.
+    """
+    noise = 3 + NUM_SENSED * config.task.sensing.noisy
+    step = 45 + _history(config.task) + hidden_dim + noise + 3 + told
+    parts = num_processes * config.accumulation
+    drawn = config.segment_steps * noise if parts > 1 else 0  # for the whole batch, beside that of the part
+    kept = config.segment_steps * step / parts
+    return 4.0 * config.batch_size * (kept + drawn + 2 * _numbers_of_flight(config.task))
 
 
 def _numbers_of_flight(task: Task) -> int:

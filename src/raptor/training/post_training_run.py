@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from raptor.distributed import ALONE, World
 from raptor.nn.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.training.direct import TRAINING_SEEDS, calm
 from raptor.training.distillation import Distiller, first_student
 from raptor.training.fine_tuning import FineTuner
-from raptor.training.host import host
+from raptor.training.host import gpu_use, host
 from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.progress import Clock, Progress, ProgressFunction, Stage, StopRequest
 from raptor.training.run import RunFolder
@@ -57,6 +58,7 @@ class PostTrainRun:
         dropped: names of those that do not.
         clock: that has run since the session began.
         progress: called after each epoch, and around what takes long.
+        world: the processes that share the work; the first one writes.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class PostTrainRun:
         dropped: tuple[str, ...],
         clock: Clock,
         progress: ProgressFunction | None,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.folder, self.config, self.teachers, self.dropped = folder, config, teachers, dropped
         self.clock, self.progress = clock, progress
         self.num_epochs = config.num_epochs_in_all
@@ -82,7 +86,7 @@ class PostTrainRun:
         self.best_weights: dict[str, torch.Tensor] = {}
         self.imitated: dict[str, float] = {}
         self.num_steps = 0.0
-        self.validation = Validation(config)
+        self.validation = Validation(config, world)
 
     def run(self, stop: StopRequest) -> PostTrainSummary:
         """Go on until the last epoch, or until someone asks to stop."""
@@ -90,18 +94,21 @@ class PostTrainRun:
         self._restore()
         folder.record_from(self.epoch)
         folder.log(", ".join(f"{name} {fact}" for name, fact in host(config.device).items()))
+        if self.world.size > 1:
+            folder.log(f"shared by {self.world.size} processes")
         folder.log(f"begins after epoch {self.epoch} of {self.num_epochs}")
         self._tell("compiling" if config.compile and self.epoch < self.num_epochs else None)
         saved = self._done
-        while self.epoch < self.num_epochs and not stop.made and self._advance(stop):
+        while self.epoch < self.num_epochs and not self.world.any(stop.made) and self._advance(stop):
             self.clock.tick()
             last = self.epoch in (config.num_epochs, self.num_epochs)
             if last or self.epoch % config.validation_interval == 0 or self.epoch > config.num_epochs:
                 self._evaluate()
             speed = {"speed/elapsed_s": self.clock.elapsed_s, "speed/epochs_per_s": self.clock.updates_per_s}
-            folder.record(self.epoch, {**self.values, **speed})
+            folder.record(self.epoch, {**self.values, **speed, **gpu_use(config.device)})
             self._tell()
-            if config.video_interval and (last or self.epoch % config.video_interval == 0):
+            filmed = config.video_interval and (last or self.epoch % config.video_interval == 0)
+            if filmed and folder.writes:
                 video = folder.path / VIDEOS / f"epoch_{self.epoch:06d}.gif"
                 self.validation.film(self.policy, self.tuner is not None, video)
             if last or self.epoch % config.checkpoint_interval == 0:
@@ -126,7 +133,7 @@ class PostTrainRun:
 
     def _imitate(self) -> dict[str, float]:
         if self.distiller is None:
-            self.distiller = Distiller(self.config, self.policy, self.teachers)
+            self.distiller = Distiller(self.config, self.policy, self.teachers, self.world)
         values = self.distiller.epoch()
         self.num_steps += values["data_collection/num_steps"]
         if self.config.best_by == "data_collection" and self.epoch >= self.config.epoch_teacher_forcing:
@@ -141,7 +148,7 @@ class PostTrainRun:
         end = min((self.epoch - self.config.num_epochs + 1) * tuning.updates_per_epoch, tuning.num_updates)
         values: dict[str, float] = {}
         while self.tuner.update_count < end:
-            if stop.made:
+            if self.world.any(stop.made):
                 return None
             values = self.tuner.update()
             self._tell(share=1 - (end - self.tuner.update_count) / tuning.updates_per_epoch)
@@ -166,7 +173,8 @@ class PostTrainRun:
     def _tuner(self) -> FineTuner:
         config = self.config
         take_part = self.teachers if config.num_epochs else None
-        return FineTuner(config.tuning, self.policy, take_part, config.seed, config.device, config.compile)
+        settings = config.seed, config.device, config.compile
+        return FineTuner(config.tuning, self.policy, take_part, *settings, self.world)
 
     @property
     def _done(self) -> tuple[int, int]:
@@ -200,6 +208,8 @@ class PostTrainRun:
         self._write_best(self.folder.checkpoints.best, self._best_by)
 
     def _write_best(self, path: Path, by: str) -> None:
+        if not self.folder.writes:
+            return
         epoch, found = int(self.best["epoch"]), {name: value for name, value in self.best.items() if name != "epoch"}
         write_weights(path, self.policy, self.best_weights, self._card(epoch, found, by))
 
@@ -215,7 +225,7 @@ class PostTrainRun:
         self.imitated, self.best_weights = dict(training["imitated"]), dict(training["best_weights"])
         self.num_steps, self.clock = training["num_steps"], Clock(training["elapsed_s"] + self.clock.elapsed_s)
         if "distiller" in training and self.epoch < self.config.num_epochs:
-            self.distiller = Distiller(self.config, self.policy, self.teachers)
+            self.distiller = Distiller(self.config, self.policy, self.teachers, self.world)
             self.distiller.load_state_dict(training["distiller"])
         if "tuner" in training:
             self.tuner = self._tuner()
@@ -225,6 +235,8 @@ class PostTrainRun:
 
     def _save(self) -> None:
         """Write the student of the last whole epoch, and how far training has come since."""
+        if not self.folder.writes:
+            return
         training: dict[str, Any] = {
             "epoch": self.epoch,
             "best_return": self.best.get("mean_return", -math.inf),
@@ -245,7 +257,7 @@ class PostTrainRun:
 
     def _write_final(self) -> None:
         final = self.folder.path / FINAL
-        if not final.exists():
+        if self.folder.writes and not final.exists():
             write_weights(final, self.policy, self.policy.state_dict(), self._card(self.epoch, self.evaluation))
 
     def _card(self, epoch: int, found: dict[str, float], by: str = "validation") -> dict[str, Any]:

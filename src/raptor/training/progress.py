@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Literal
 
+from raptor.torchrun import started_together
+
 Stage = Literal["testing teachers", "compiling", "training", "imitating", "fine-tuning", "validating"]
 
 
@@ -77,7 +79,8 @@ class StopRequest:
 def stop_on_signal() -> Iterator[StopRequest]:
     """Turn the first Ctrl-C, or a termination signal, into a request that the job meets when it is safe.
 
-    A second Ctrl-C interrupts at once. Only the main thread can listen; elsewhere no request is ever made.
+    A second Ctrl-C interrupts at once, unless several processes work at the job: those stop together. Only the main
+    thread can listen; elsewhere no request is ever made.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -85,7 +88,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if request.made and number == signal.SIGINT:
+        if request.made and number == signal.SIGINT and not started_together():
             raise KeyboardInterrupt
         request.made = True
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 MARK = "# raptor run: "
 """How the configuration of a run begins; by it a run is told from a folder of something else."""
 
-CONFIGS = ("config.yaml", "params/config.yaml")
+CONFIGS = ("config.yaml", "params/config.yaml", "params/agent.yaml")
 """Where a job may keep its configuration, within the folder."""
 
 PRODUCTS = ("evaluation.json", "policy.onnx", "report.html")
@@ -58,6 +58,7 @@ class RunFolder:
         self.summary = self.path / "summary.json"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = checkpoints or Checkpoints(self.path / "checkpoints", keep)
+        self.writes = True  # False where another process writes for this one
         self._closing = contextlib.ExitStack()
         self._metrics: IO[str] | None = None
         self._writer: Any = None
@@ -122,6 +123,8 @@ class RunFolder:
         Raises:
             UserError: see `check`; or another process is at work in the folder, or it cannot be written.
         """
+        if not self.writes:
+            return
         self.check(resume, overwrite)
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -137,6 +140,8 @@ class RunFolder:
 
     def record_from(self, update: int) -> None:
         """Begin recording after `update`; records of later updates, of a run that was killed, are dropped."""
+        if not self.writes:
+            return
         from torch.utils.tensorboard import SummaryWriter
 
         with explained(self.path):
@@ -148,6 +153,8 @@ class RunFolder:
 
     def record(self, update: int, values: Mapping[str, float]) -> None:
         """Append to the metrics and to TensorBoard; names are `group/name`."""
+        if not self.writes:
+            return
         assert self._metrics is not None
         with explained(self.path):
             self._metrics.write(f"{json.dumps({'update': update, **values})}\n")
@@ -157,6 +164,8 @@ class RunFolder:
 
     def log(self, message: str) -> None:
         """Append a line to the log."""
+        if not self.writes:
+            return
         with explained(self.log_file), open(self.log_file, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {message}\n")
 

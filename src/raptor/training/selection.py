@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 import torch
 
-from raptor.atomic import PathLike
+from raptor.distributed import ALONE, World
 from raptor.errors import UserError
+from raptor.nn.activations import RELU_TANH
 from raptor.nn.stacked_mlp import Layer
-from raptor.nn.teacher_files import load_teachers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.rl.teacher_flights import TeacherTest
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.training.post_training_config import PostTrainConfig
+from raptor.training.teacher_sources import Source, read_source, several
 
 TEACHERS_AT_ONCE = 64
 NUM_NAMED = 10
@@ -28,17 +28,22 @@ TEST_TASK, TEST_SEED = Task(), 20_000_000
 """The episodes that teachers are tested in: RAPTOR's, whatever the student is to fly."""
 
 
-def read_teachers(source: TeacherPopulation | PathLike | Sequence[PathLike]) -> TeacherPopulation:
-    """Teachers with their vehicles, from one folder or from several; in single precision, like every student.
+def read_teachers(source: Source, say: Callable[[str], None] | None = None) -> TeacherPopulation:
+    """Teachers with their vehicles, from one source or from several; in single precision, like every student.
+
+    Args:
+        source: where they are.
+        say: called with the architecture of each source, in words.
 
     Raises:
-        UserError: a folder holds none, they come without vehicles, or see or do other than a teacher does.
+        UserError: a source holds none, they come without vehicles, or see or do other than a teacher does.
     """
+    told: list[str] = []
     if isinstance(source, TeacherPopulation):
         teachers = source
     else:
-        folders = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-        parts = [load_teachers(Path(folder)) for folder in folders]
+        found = [read_source(one) for one in several(source)]
+        parts, told = [teachers for teachers, _ in found], [words for _, words in found]
         teachers = parts[0] if len(parts) == 1 else TeacherPopulation.concatenate(parts)
     if teachers.quadrotors is None:
         raise UserError("the teachers come without their quadrotors: a student flies the vehicle of each teacher")
@@ -47,6 +52,9 @@ def read_teachers(source: TeacherPopulation | PathLike | Sequence[PathLike]) -> 
             f"a teacher maps {TEACHER_DIM} numbers to {NUM_ROTORS}, these map {teachers.observation_dim} to "
             f"{teachers.action_dim}"
         )
+    if say is not None:
+        for words in told:
+            say(words)
     if {teachers.dtype, teachers.quadrotors.mass.dtype} == {torch.float32}:
         return teachers
     layers = tuple(Layer(*(tensor.float() for tensor in layer)) for layer in teachers.layers)
@@ -61,11 +69,16 @@ def fingerprint(teachers: TeacherPopulation) -> str:
     for tensor in (*(t for layer in teachers.layers for t in layer), *vehicles):
         if isinstance(tensor, torch.Tensor):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    if teachers.activations != RELU_TANH:
+        digest.update(repr(teachers.activations).encode())
     return digest.hexdigest()
 
 
 def examine(
-    teachers: TeacherPopulation, config: PostTrainConfig, report: Callable[[int], None] | None = None
+    teachers: TeacherPopulation,
+    config: PostTrainConfig,
+    report: Callable[[int], None] | None = None,
+    world: World = ALONE,
 ) -> TeacherPopulation:
     """The same teachers, each with the return, share terminated and offset of a test of its own.
 
@@ -73,14 +86,17 @@ def examine(
         teachers: with their vehicles.
         config: of the post-training.
         report: told how many have been tested.
+        world: the processes that share the tests.
     """
-    records = []
-    for first in range(0, len(teachers), TEACHERS_AT_ONCE):
+    tested: dict[int, list[dict[str, Any]]] = {}  # by the first teacher
+    for first in range(world.rank * TEACHERS_AT_ONCE, len(teachers), world.size * TEACHERS_AT_ONCE):
+        records = tested[first] = []
         some = teachers[first : first + TEACHERS_AT_ONCE].to(config.device)
         assert some.quadrotors is not None
-        flights = TeacherTest(TEST_TASK, some.quadrotors, config.num_teacher_episodes, TEST_SEED, config.compile)(
-            some.layers
+        test = TeacherTest(
+            TEST_TASK, some.quadrotors, config.num_teacher_episodes, TEST_SEED, config.compile, some.activations
         )
+        flights = test(some.layers)
         for record, returns, terminated, offset in zip(
             some.records, flights.returns.cpu(), flights.terminated.cpu(), flights.position_offset.cpu(), strict=True
         ):
@@ -91,8 +107,9 @@ def examine(
             }
             records.append({**record, **found})
         if report is not None:
-            report(len(records))
-    return dataclasses.replace(teachers, records=tuple(records))
+            report(min(len(teachers), first + world.size * TEACHERS_AT_ONCE))
+    together = {first: records for part in world.collect(tested) for first, records in part.items()}
+    return dataclasses.replace(teachers, records=tuple(r for first in sorted(together) for r in together[first]))
 
 
 def select(teachers: TeacherPopulation, config: PostTrainConfig) -> tuple[TeacherPopulation, list[str]]:

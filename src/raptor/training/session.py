@@ -19,7 +19,7 @@ from raptor.config import to_dict
 from raptor.limits import at_least, between, limits
 from raptor.nn.checkpoint import StudentPolicy, architecture_of, assemble, save_policy
 from raptor.training.direct import TRAINING_SEEDS, VALIDATION_SEED, DirectConfig, DirectLearner
-from raptor.training.host import host
+from raptor.training.host import gpu_use, host
 from raptor.training.progress import Clock, Progress, ProgressFunction, StopRequest
 from raptor.training.run import RunFolder
 
@@ -78,7 +78,7 @@ class Session:
 
     def run(self, stop: StopRequest) -> RunSummary:
         """Go on until the last update, or until someone asks to stop."""
-        config, learner, folder = self.config, self.learner, self.folder
+        config, learner, folder, world = self.config, self.learner, self.folder, self.learner.parts.world
         self._restore()
         folder.record_from(learner.update_count)
         folder.log(", ".join(f"{name} {fact}" for name, fact in host(config.device).items()))
@@ -86,14 +86,16 @@ class Session:
         self._curriculum()
         self._tell("compiling" if config.compile and learner.update_count < config.num_updates else "training")
         saved = learner.update_count
-        while learner.update_count < config.num_updates and not stop.made:
+        if world.size > 1:
+            folder.log(f"shared by {world.size} processes")
+        while learner.update_count < config.num_updates and not world.any(stop.made):
             with stoppable(stop):
                 self.values = learner.update()
             self.clock.tick()
             update = learner.update_count
             last = update == config.num_updates
             training = {f"training/{name}": value for name, value in self.values.items()}
-            folder.record(update, training | self._curriculum() | self._rates())
+            folder.record(update, training | self._curriculum() | self._rates() | gpu_use(config.device))
             self._tell("training")
             if config.validation_interval and (update % config.validation_interval == 0 or last):
                 self._validate()
@@ -130,10 +132,14 @@ class Session:
         self._tell("training")
 
     def _save_best(self) -> None:
+        if not self.folder.writes:
+            return
         card = self._card(int(self.best["update"]), self.best)
         write_weights(self.folder.checkpoints.best, self.learner.policy, self.best_weights, card)
 
     def _save(self) -> None:
+        if not self.folder.writes:
+            return
         learner = self.learner
         training = {
             "learner": learner.state_dict(),
@@ -274,6 +280,8 @@ def card_of(
 
 def write_summary(folder: RunFolder, summary: Mapping[str, Any], device: str) -> None:
     """Write what came of a session, with where it ran, and log how it ended."""
+    if not folder.writes:
+        return
     document = {**summary, "output": str(folder.path), "host": host(device)}
     write_atomically(folder.summary, f"{json.dumps(document, indent=2)}\n")
     folder.log(f"{'finished' if summary['finished'] else 'stopped'} after {summary['wall_clock_s']:.1f} s")

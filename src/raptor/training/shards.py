@@ -24,7 +24,7 @@ from raptor.rl.curriculum import Curriculum
 from raptor.rl.teacher_flights import TeacherFlights, TeacherTest
 from raptor.tasks.task import Task
 from raptor.training.apg_teachers import APGTeachers
-from raptor.training.host import memory_explained
+from raptor.training.host import gpu_use, memory_explained
 from raptor.training.pre_training_config import PreTrainConfig
 from raptor.training.sac_teachers import SACTeachers
 
@@ -166,7 +166,7 @@ class Shard:
         if self.config.curriculum.enabled:
             point |= {f"curriculum/{name}": value for name, value in self.curriculum.summary().items()}
         self.curve.append(point)
-        self._report(point)
+        self._report(point | gpu_use(str(self.quadrotors.device)))
 
     def _report(self, point: Mapping[str, Any]) -> None:
         learner = self.learner

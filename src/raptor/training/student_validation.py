@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from raptor.distributed import ALONE, World
 from raptor.nn.checkpoint import StudentPolicy
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.rl.student_flights import StudentTest
@@ -21,10 +22,11 @@ class Validation:
 
     Args:
         config: of the post-training.
+        world: the processes that share the flights.
     """
 
-    def __init__(self, config: PostTrainConfig) -> None:
-        self.config = config
+    def __init__(self, config: PostTrainConfig, world: World = ALONE) -> None:
+        self.config, self.world = config, world
         self.vehicles = sample_quadrotors(config.num_validation, seed=VALIDATION_SEED, device=config.device)
 
     def task(self, tuning: bool) -> Task:
@@ -34,7 +36,8 @@ class Validation:
 
     def __call__(self, policy: StudentPolicy, tuning: bool) -> dict[str, float]:
         """The `FIGURES` of the flights."""
-        test = StudentTest(self.task(tuning), self.vehicles, VALIDATION_SEED, self.config.compile)
+        compile = self.config.compile
+        test = StudentTest(self.task(tuning), self.vehicles, VALIDATION_SEED, compile, 0, self.world)
         flights = test(policy.tensors())
         return {
             "mean_return": flights.returns.mean().item(),

@@ -1,0 +1,96 @@
+"""Train a teacher with stable-baselines3 in one of MuJoCo's environments, distil it, and hold the student against it.
+
+    python examples/distil_mujoco.py --env HalfCheetah-v5 --steps 100000 --output runs/cheetah
+
+It needs the extras sb3 and sim. A teacher that is there already: `--teacher sac.zip`. The student is a GRU that sees
+what the teacher sees; both fly the same episodes, which neither was trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import raptor
+from raptor.environments.gymnasium_adapter import make_gymnasium
+from raptor.environments.vec_env import CheckedVecEnv
+from raptor.evaluation.statistics import Estimate, bootstrap_means
+from raptor.rl.vec_demonstrations import StudentPilot, fly
+from raptor.training.env_distillation import EnvDistillConfig, distill
+from raptor.training.env_distillation_config import StudentConfig
+
+UNSEEN_SEED = 123_456
+
+
+def main(arguments: Sequence[str] | None = None) -> tuple[Estimate, Estimate]:
+    """Train, distil, evaluate and print; returns the mean return of teacher and student with their intervals."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--env", default="HalfCheetah-v5")
+    parser.add_argument("--teacher", type=Path, help="archive of stable-baselines3; trained by default")
+    parser.add_argument("--steps", type=int, default=100_000, help="of the environment, to train the teacher")
+    parser.add_argument("--num-envs", type=int, default=8)
+    parser.add_argument("--num-epochs", type=int, default=60)
+    parser.add_argument("--hidden-dim", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=1e-2)
+    parser.add_argument("--num-flights", type=int, default=32, help="that both are held against each other in")
+    parser.add_argument("--no-compile", action="store_true", help="begin at once, and run slower")
+    parser.add_argument("--output", type=Path, default=Path("runs/mujoco"))
+    options = parser.parse_args(arguments)
+
+    archive = options.teacher or train_teacher(options.env, options.steps, options.output)
+    expert = raptor.load_expert(archive)
+    print(expert.description)
+    env = make_gymnasium(options.env, options.num_envs)
+    config = EnvDistillConfig(
+        task=options.env,
+        n_epochs=options.num_epochs,
+        epoch_teacher_forcing=min(5, options.num_epochs),
+        num_episodes=options.num_envs,
+        batch_size=8,
+        sequence_length=32,
+        learning_rate=options.learning_rate,
+        compile=not options.no_compile,
+        student=StudentConfig(hidden_dim=options.hidden_dim),
+    )
+    distill(env, expert, config, options.output / "student", overwrite=True, progress=show)
+
+    checked = CheckedVecEnv(env)
+    pilot = StudentPilot(raptor.load_policy(options.output / "student"), "policy")
+    found = [
+        returns(checked, fly_as, options.num_flights) for fly_as in (lambda seen, _: expert(seen["policy"]), pilot)
+    ]
+    teacher, student = (bootstrap_means(r.unsqueeze(-1).numpy(), [0] * len(r)).estimate(0, 0) for r in found)
+    for who, estimate in (("teacher", teacher), ("student", student)):
+        print(f"{who}: return {estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}], {len(found[0])} flights")
+    print(f"the student reaches {student.value / teacher.value:.1%} of the teacher's return")
+    return teacher, student
+
+
+def train_teacher(env: str, num_steps: int, folder: Path) -> Path:
+    """Soft actor-critic, as stable-baselines3 sets it up."""
+    from stable_baselines3 import SAC
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model = SAC("MlpPolicy", env, seed=0, device="cpu", policy_kwargs={"net_arch": [64, 64]})
+    model.learn(num_steps)
+    model.save(folder / "teacher.zip")
+    return folder / "teacher.zip"
+
+
+def returns(env: CheckedVecEnv, pilot, num_flights: int) -> torch.Tensor:
+    """Of episodes that are the same for everyone."""
+    env.begin(UNSEEN_SEED)
+    flights = fly(env, pilot, -(-num_flights // env.num_envs))
+    return flights.returns.flatten()
+
+
+def show(progress) -> None:
+    if progress.validation and progress.update % 5 == 0:
+        print(f"epoch {progress.update} of {progress.num_updates}: return {progress.validation['return']:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""Vectorised environments from elsewhere: the contract that rsl_rl's `VecEnv` set, and whoever sees that it is kept."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from raptor.errors import UserError
+
+DEFAULT_GROUP = "policy"
+
+
+class VecEnv(Protocol):
+    """N environments that step at once; an episode that ends begins anew within the step that ended it.
+
+    An environment may also offer `reset()`, better `reset(seed=...)`, `render()` and `close()`.
+    """
+
+    episode_length_buf: Tensor  # (N,) int64, steps of the present episodes; may be assigned to
+
+    @property
+    def num_envs(self) -> int:
+        """N."""
+
+    @property
+    def num_actions(self) -> int:
+        """A."""
+
+    @property
+    def max_episode_length(self) -> int | Tensor:
+        """The most steps of an episode, or (N,) of them."""
+
+    @property
+    def device(self) -> torch.device | str:
+        """Of all tensors."""
+
+    @property
+    def cfg(self) -> Any:
+        """Settings, of whatever type; they are noted in the run."""
+
+    def get_observations(self) -> Any:
+        """Groups of observations by name, (N, D) each, as a mapping; or rsl_rl 2's pair of `policy` and extras."""
+
+    def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, Mapping[str, Any]]:
+        """Apply (N, A) actions; returns observations, rewards (N,), whether episodes ended (N,), and extras.
+
+        `extras["time_outs"]`, (N,), tells the ends that are no failures. `extras["ignored"]`, (N,), tells actions that
+        were not applied, because the step did nothing but begin an episode.
+        """
+
+
+class VecStep(NamedTuple):
+    """What one step of N environments brought."""
+
+    observations: dict[str, Tensor]  # (N, D) each; where an episode ended, the first of the new one
+    reward: Tensor  # (N,)
+    done: Tensor  # (N,) bool
+    timed_out: Tensor  # (N,) bool; the episode ended because its time was over
+    ignored: Tensor  # (N,) bool; the action was not applied, the step only began an episode
+
+
+class CheckedVecEnv:
+    """An environment that is held to the contract: what breaks it is told in one sentence, with what was expected.
+
+    Args:
+        env: any environment that says that it keeps the contract.
+        device: of all that is handed out; that of the environment by default.
+
+    Raises:
+        UserError: an attribute is missing or impossible; here and in every step: shapes, numbers that are not finite,
+            episodes that do not begin anew or never end.
+    """
+
+    def __init__(self, env: VecEnv, device: torch.device | str | None = None) -> None:
+        self.env = env
+        self.num_envs = _whole(env, "num_envs")
+        self.num_actions = _whole(env, "num_actions")
+        self.env_device = torch.device(_attribute(env, "device"))
+        self.device = self.env_device if device is None else torch.device(device)
+        self.max_episode_length = _longest(env, self.num_envs).to(self.device)
+        self.steps = self._lengths()
+        """(N,) int64, steps of the present episodes."""
+        self._watched: tuple[str, ...] = ()
+        self._shapes = {name: tuple(group.shape) for name, group in self._named(env.get_observations()).items()}
+
+    @property
+    def episode_steps(self) -> int:
+        """The most steps that any episode has."""
+        return int(self.max_episode_length.max())
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """D of every group of observations that is (N, D)."""
+        return {name: shape[1] for name, shape in self._shapes.items() if len(shape) == 2}
+
+    @property
+    def seedable(self) -> bool:
+        """Whether the environment can be set back to a seed."""
+        return _takes_seed(getattr(self.env, "reset", None))
+
+    def watch(self, *groups: str) -> None:
+        """Hand out these groups only.
+
+        Raises:
+            UserError: there is no such group, or it is not (N, D).
+        """
+        for name in groups:
+            if name not in self._shapes:
+                raise UserError(f"the environment shows no group {name!r}: choose among {self.layout()}")
+            if name not in self.widths:
+                raise UserError(
+                    f"the group {name!r} has the shape {self._shapes[name]}, but a policy needs (num_envs, width): "
+                    f"choose among {self.layout()}"
+                )
+        self._watched = groups
+
+    def layout(self) -> str:
+        """The groups with their widths, in words."""
+        return ", ".join(f"{name} ({width})" for name, width in self.widths.items()) or "no groups at all"
+
+    def begin(self, seed: int) -> None:
+        """Begin every episode anew, from the seed where the environment takes one.
+
+        An environment without `reset` flies on: `steps` then tells which episodes are under way.
+        """
+        reset: Callable[..., Any] | None = getattr(self.env, "reset", None)
+        if reset is not None:
+            reset(seed=seed) if self.seedable else reset()
+            self.env.episode_length_buf = torch.zeros_like(self.env.episode_length_buf)  # some spread them at random
+        self.steps = self._lengths()
+
+    def observe(self) -> dict[str, Tensor]:
+        """What the environments show now."""
+        observations = self._observations(self.env.get_observations())
+        self._refuse({}, observations, self.steps)
+        return observations
+
+    def step(self, action: Tensor) -> VecStep:
+        """Apply actions (N, A)."""
+        before = self.env.episode_length_buf.clone()
+        answer = self.env.step(action.to(self.env_device))
+        if not isinstance(answer, tuple) or len(answer) != 4:
+            raise UserError(
+                "step of the environment must return (observations, rewards, dones, extras), got "
+                f"{len(answer) if isinstance(answer, tuple) else type(answer).__name__} instead of 4 values"
+            )
+        shown, reward, done, extras = answer
+        observations = self._observations((shown, extras) if isinstance(shown, Tensor) else shown)
+        reward, done = self._vector(reward, "rewards"), self._vector(done, "dones").bool()
+        ignored = self._flags(extras, "ignored")
+        count = self.steps + (~ignored)
+        timed_out = self._flags(extras, "time_outs", count >= self.max_episode_length)
+        after = self._lengths()
+        goes_on = done & (after == before.to(self.device) + 1) & ~ignored
+        problems = {
+            "goes on": goes_on.any() & (~done.all() | goes_on.all()),
+            "never ends": (~done & (count > self.max_episode_length)).any(),
+            "rewards": ~reward.isfinite().all(),
+            "spread": (done & (after != 0)).any(),
+        }
+        if "spread" in self._refuse(problems, observations, done):
+            # Those that all ended at once may begin as if they had lasted a while; but whole episodes are to follow.
+            lengths = self.env.episode_length_buf
+            self.env.episode_length_buf = lengths.masked_fill(done.to(lengths.device), 0)
+        self.steps = count.masked_fill(done, 0)
+        return VecStep(observations, reward, done, timed_out & done, ignored)
+
+    def _refuse(self, problems: Mapping[str, Tensor], observations: Mapping[str, Tensor], done: Tensor) -> set[str]:
+        """Say what is wrong, and return what is not to be refused.
+
+        The device is waited for once; whoever ends episodes has waited for it before.
+        """
+        finite = {f"observations {name!r}": ~group.isfinite().all() for name, group in observations.items()}
+        asked = {**problems, **finite}
+        wrong = torch.stack([*asked.values()]).tolist()
+        found = {name for name, it_is in zip(asked, wrong, strict=True) if it_is}
+        if "goes on" in found:
+            lengths = self._lengths()
+            who = int((done.bool() & (lengths > 0)).nonzero()[0])
+            raise UserError(
+                f"environment {who} said that its episode was over, but its episode_length_buf went on to "
+                f"{int(lengths[who])}: an episode that ends must begin anew within the same step, with "
+                "episode_length_buf 0"
+            )
+        if "never ends" in found:
+            raise UserError(
+                f"an episode went on beyond max_episode_length, which is {self.episode_steps}: the environment must "
+                "end it, say so in dones, and begin anew within the same step"
+            )
+        for name in ("rewards", *finite):
+            if name in found:
+                raise UserError(f"{name} of the environment must be finite, got NaN or infinite numbers: mend its task")
+        return found
+
+    def _observations(self, shown: Any) -> dict[str, Tensor]:
+        groups = self._named(shown)
+        names = self._watched or tuple(self.widths)
+        for name in names:
+            got = tuple(groups[name].shape) if name in groups else "nothing"
+            if got != self._shapes[name]:
+                raise UserError(
+                    f"the observations {name!r} of the environment must have the shape {self._shapes[name]} at every "
+                    f"step, got {got}"
+                )
+        return {name: groups[name].to(self.device, torch.float32) for name in names}
+
+    def _named(self, shown: Any) -> dict[str, Tensor]:
+        """Groups by name, whichever way an environment hands them out."""
+        if isinstance(shown, tuple):  # rsl_rl 2: what the policy sees, and the rest among the extras
+            policy, extras = shown
+            shown = {DEFAULT_GROUP: policy, **extras.get("observations", {})}
+        if not hasattr(shown, "keys"):
+            raise UserError(
+                f"get_observations of the environment must return groups of tensors by name, got {type(shown).__name__}"
+            )
+        groups = {str(name): shown[name] for name in shown.keys()}  # noqa: SIM118 - a TensorDict iterates over its rows
+        groups = {name: group for name, group in groups.items() if isinstance(group, Tensor)}
+        for name, group in groups.items():
+            if not group.ndim or len(group) != self.num_envs:
+                raise UserError(
+                    f"the observations {name!r} of the environment must have {self.num_envs} rows, one for each "
+                    f"environment, got the shape {tuple(group.shape)}"
+                )
+        return groups
+
+    def _vector(self, tensor: Any, what: str) -> Tensor:
+        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != (self.num_envs,):
+            got = f"the shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
+            raise UserError(f"{what} of the environment must be a tensor of shape ({self.num_envs},), got {got}")
+        return tensor.to(self.device)
+
+    def _flags(self, extras: Mapping[str, Any], name: str, otherwise: Tensor | None = None) -> Tensor:
+        if name in extras:
+            return self._vector(extras[name], f"extras[{name!r}]").bool()
+        return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device) if otherwise is None else otherwise
+
+    def _lengths(self) -> Tensor:
+        return self._vector(_attribute(self.env, "episode_length_buf"), "episode_length_buf").long().clone()
+
+
+def _attribute(env: Any, name: str) -> Any:
+    try:
+        return getattr(env, name)
+    except AttributeError:
+        raise UserError(
+            f"the environment {type(env).__name__} has no {name}, which every VecEnv has: see "
+            "raptor.environments.vec_env.VecEnv"
+        ) from None
+
+
+def _whole(env: Any, name: str) -> int:
+    value = _attribute(env, name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{name} of the environment must be a whole number of at least 1, got {value!r}")
+    return value
+
+
+def _longest(env: Any, num_envs: int) -> Tensor:
+    """() or (N,)."""
+    value = torch.as_tensor(_attribute(env, "max_episode_length"))
+    if value.shape not in ((), (num_envs,)) or not bool((value >= 1).all()):
+        raise UserError(
+            f"max_episode_length of the environment must be at least 1, or a tensor of {num_envs} such numbers, got "
+            f"{value.tolist()}"
+        )
+    return value.long()
+
+
+def _takes_seed(reset: Callable[..., Any] | None) -> bool:
+    if reset is None:
+        return False
+    parameters = inspect.signature(reset).parameters.values()
+    return any(p.name == "seed" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)

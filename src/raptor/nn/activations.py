@@ -1,0 +1,86 @@
+"""Activation functions by name, and the names that other libraries have for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from raptor.errors import UserError
+
+
+def identity(x: Tensor) -> Tensor:
+    """What goes in."""
+    return x
+
+
+def fast_tanh(x: Tensor) -> Tensor:
+    """The rational stand-in for tanh that rl-tools offers as FAST_TANH."""
+    x = x.clamp(-3, 3)
+    return x * (27 + x * x) / (27 + 9 * x * x)
+
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "relu": torch.relu,
+        "elu": functional.elu,
+        "selu": torch.selu,
+        "celu": torch.celu,
+        "leaky_relu": functional.leaky_relu,
+        "tanh": torch.tanh,
+        "fast_tanh": fast_tanh,
+        "sigmoid": torch.sigmoid,
+        "softplus": functional.softplus,
+        "softsign": functional.softsign,
+        "gelu": functional.gelu,
+        "silu": functional.silu,
+        "mish": functional.mish,
+        "identity": identity,
+    }
+)
+"""What may stand between the layers, with the constants that torch has by default."""
+
+_ALIASES = {"lrelu": "leaky_relu", "leakyrelu": "leaky_relu", "crelu": "celu", "swish": "silu", "fasttanh": "fast_tanh"}
+
+
+def activation_name(name: str, where: str) -> str:
+    """The name in `ACTIVATIONS` of what rsl_rl, rl-tools or torch call `name`: ELU, lrelu, LeakyReLU, FAST_TANH.
+
+    Args:
+        name: in any case.
+        where: the file or the option, for the error message.
+
+    Raises:
+        UserError: there is no such function here.
+    """
+    lower = name.strip().lower()
+    found = _ALIASES.get(lower.replace("_", ""), lower)
+    if found not in ACTIVATIONS:
+        raise UserError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r} ({where})")
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+    """What stands between the layers of a teacher, and what its output goes through to lie in [-1, 1]."""
+
+    hidden: str = "relu"  # one of `ACTIVATIONS`
+    output: str = "tanh"  # tanh, or clip
+
+    def __post_init__(self) -> None:
+        """Refuse what is not known."""
+        for what, value, known in (("hidden", self.hidden, ACTIVATIONS), ("output", self.output, ("tanh", "clip"))):
+            if value not in known:
+                raise UserError(f"activations.{what} must be one of {', '.join(known)}, got {value!r}")
+
+    def squash(self, output: Tensor) -> Tensor:
+        """The action in [-1, 1]."""
+        return torch.tanh(output) if self.output == "tanh" else output.clamp(-1.0, 1.0)
+
+
+RELU_TANH = Activations()
+"""Of the teachers of `raptor pre-train`."""

@@ -1,0 +1,17 @@
+"""What torchrun told this process; without torch, so that the command line begins at once."""
+
+from __future__ import annotations
+
+import os
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def started_together() -> bool:
+    """Whether torchrun started this process beside others."""
+    return all(name in os.environ for name in VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def silent() -> bool:
+    """Whether another process, the first, speaks for this one."""
+    return started_together() and os.environ["RANK"] != "0"

@@ -1,0 +1,296 @@
+"""Several processes at one job, and batches in parts: the result is that of one process, whatever happens to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import short_distillation
+import torch
+from short_distillation import few_teachers
+from short_distillation import tiny as short
+from torch.utils import _pytree as pytree
+from typer.testing import CliRunner
+
+from raptor.cli import app
+from raptor.distributed import Parts, World, cut
+from raptor.environments.episode import begin_episode
+from raptor.errors import UserError
+from raptor.quadrotor import sample_quadrotors
+from raptor.tasks.task import Task
+from raptor.training import TrainDirectConfig, largest_batch, load_run_config, read_curve, selection, train_direct
+from raptor.training.direct import DirectLearner
+from raptor.training.distillation import Distiller, first_student
+from raptor.training.fine_tuning import FineTuner
+from raptor.training.host import gpu_use
+from raptor.training.largest_batch import largest, largest_direct
+from raptor.training.memory import BASE_BYTES
+from raptor.training.post_training import post_train
+from raptor.training.run import RunFolder
+
+Tiny = Callable[..., TrainDirectConfig]
+TWO = World(rank=0, size=2)
+EIGHT = ("fine_tune.batch_size=8",)
+
+
+class Ended(NamedTuple):
+    """How a process ended, and what it said."""
+
+    status: int
+    said: str
+
+
+def together(arguments: Sequence[str], signal: str = "", at: int = 0) -> list[Ended]:
+    """Run a command in two processes; the second one may get a signal before an update."""
+    script = Path(__file__).parent / "several_processes.py"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), signal, str(at), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in ("0", "1")
+    ]
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    return [Ended(process.returncode, words) for process, words in zip(processes, said, strict=True)]
+
+
+def assert_same_curves(a: Path, b: Path) -> None:
+    """All figures of both runs are the same but for rounding."""
+    left, right = read_curve(a), read_curve(b)
+    assert left.keys() == right.keys()
+    for name in [name for name in left if not name.startswith("speed/")]:
+        assert [update for update, _ in left[name]] == [update for update, _ in right[name]]
+        torch.testing.assert_close(torch.tensor(right[name]), torch.tensor(left[name]), rtol=1e-4, atol=1e-4)
+
+
+def updates(run: Path) -> list[int]:
+    """Of the checkpoints of a run."""
+    return sorted(int(path.stem.rpartition("_")[2]) for path in (run / "checkpoints").glob("update_*.pt"))
+
+
+def test_a_run_that_two_processes_began_goes_on_after_a_stop_and_a_death_and_ends_as_that_of_one(
+    tmp_path: Path, tiny: Tiny, tiny_overrides: list[str]
+) -> None:
+    run, straight = tmp_path / "together", tmp_path / "alone"
+    command = ["train-direct", "--output", str(run), "--resume", *tiny_overrides]
+    first, second = together(command, "SIGTERM", at=3)
+    assert (first.status, second.status) == (130, 130)
+    assert "stopped after update 3 of 6, with a checkpoint" in first.said
+    assert second.said == ""
+    assert updates(run) == [2, 3]
+    first, second = together(command, "SIGKILL", at=5)
+    assert (first.status, second.status) == (2, -9)
+    assert "another process of this job ended" in first.said
+    assert "go on with --resume" in first.said
+    assert updates(run) == [2, 3, 4]
+    assert train_direct(run, resume=True).finished
+    train_direct(straight, tiny())
+    assert_same_curves(straight, run)
+
+
+def test_two_processes_distil_and_fine_tune_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teachers, run, straight = tmp_path / "teachers", tmp_path / "together", tmp_path / "alone"
+    few_teachers().save(teachers)
+    first, second = together(
+        ["post-train", "--teachers", str(teachers), "--output", str(run), *short_distillation.TINY, *EIGHT]
+    )
+    assert (first.status, second.status, second.said) == (0, 0, "")
+    assert f"raptor evaluate {run}" in first.said
+    monkeypatch.setattr(selection, "TEST_TASK", short_distillation.TEST_TASK)
+    post_train(straight, teachers, short(*EIGHT))
+    assert_same_curves(straight, run)
+    assert {path.name for path in run.iterdir()} == {path.name for path in straight.iterdir()}
+
+
+def weights(policy: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
+
+
+@pytest.mark.parametrize("curriculum", [(), ("curriculum.enabled=true", "curriculum.window=4")])
+def test_parts_flown_one_after_another_train_as_the_whole_batch_does(tiny: Tiny, curriculum: tuple[str, ...]) -> None:
+    whole, parts = (
+        DirectLearner(tiny("batch_size=8", f"accumulation={num}", *curriculum), seed=1, compile=False) for num in (1, 4)
+    )
+    for _ in range(6):
+        assert parts.update() == pytest.approx(whole.update(), rel=1e-4, abs=1e-5)
+    torch.testing.assert_close(weights(parts.policy), weights(whole.policy), rtol=1e-4, atol=1e-5)
+    assert len(parts.gradient._compiled) == 1  # all parts have one shape and one memory order, at every update
+    assert parts.validate(parts.policy, 8) == pytest.approx(whole.validate(whole.policy, 8), rel=1e-4)
+
+
+@pytest.mark.parametrize("num", [2, 3])
+def test_parts_of_teachers_vehicles_are_held_by_their_own_teachers(num: int) -> None:
+    """Also where a part has some of the vehicles of a teacher, and another part the rest."""
+    config = short("fine_tune.batch_size=12", "fine_tune.imitation=100").fine_tune
+    learners = []
+    for accumulation in (1, num):
+        sized = dataclasses.replace(config, accumulation=accumulation)
+        student = first_student(short().student, 5)
+        learners.append(FineTuner(sized, student, few_teachers(4), seed=0, compile=False))
+    whole, parts = learners
+    for _ in range(3):
+        assert parts.update() == pytest.approx(whole.update(), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gru", "mlp"])
+def test_parts_of_a_batch_of_sequences_train_as_the_whole_batch_does(kind: str) -> None:
+    settings = ("batch_size=4", f"student.kind={kind}", "num_epochs=3")
+    learners = []
+    for accumulation in (1, 2):
+        config = short(*settings, f"accumulation={accumulation}")
+        learners.append(Distiller(config, first_student(config.student, 5), few_teachers()))
+    whole, parts = learners
+    for _ in range(3):
+        assert parts.epoch() == pytest.approx(whole.epoch(), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gru", "mlp"])
+def test_products_in_bfloat16_give_nearly_the_same_gradient_and_the_same_flights(kind: str) -> None:
+    settings = ("batch_size=4", f"student.kind={kind}", "num_epochs=3")
+    told = []
+    for precision in ("float32", "bfloat16"):
+        config = short(*settings, f"precision={precision}")
+        told.append(Distiller(config, first_student(config.student, 5), few_teachers()).epoch())
+    exact, rounded = told
+    assert rounded["data_collection/mean_return"] == exact["data_collection/mean_return"]
+    assert rounded["training/loss"] != exact["training/loss"]
+    assert rounded["training/loss"] == pytest.approx(exact["training/loss"], rel=0.02)
+
+
+def test_only_the_policy_is_rounded_in_flight_and_validation_is_not(tiny: Tiny) -> None:
+    exact, rounded = (
+        DirectLearner(tiny(f"precision={precision}"), compile=False) for precision in ("float32", "bfloat16")
+    )
+    assert rounded.validate(rounded.policy, 4) == exact.validate(exact.policy, 4)
+    found, expected = rounded.update(), exact.update()
+    assert found["loss"] != expected["loss"]
+    assert found["loss"] == pytest.approx(expected["loss"], rel=0.02)
+
+
+def test_parts_cover_a_batch_once_and_are_put_together_in_its_memory_order() -> None:
+    parts = Parts(in_turn=3)
+    quadrotors = sample_quadrotors(7, seed=0).component_major()
+    episode = begin_episode(Task(), quadrotors, torch.Generator().manual_seed(0))
+    tree = [episode.state, torch.arange(14.0).view(7, 2), torch.arange(7.0)]
+    together = parts.gather([cut(tree, places) for places in parts.own(7)], 7)
+    for before, after in zip(pytree.tree_leaves(tree), pytree.tree_leaves(together), strict=True):
+        assert torch.equal(before, after)
+        assert before.stride() == after.stride()
+
+
+def test_shares_of_processes_are_made_of_their_parts() -> None:
+    sizes = []
+    for rank in range(3):
+        parts = Parts(World(rank, 3), in_turn=2)
+        own, share = parts.own(13), parts.shares(13)[rank]
+        assert (own[0].start, own[-1].stop) == (share.start, share.stop)
+        assert own[0].stop == own[1].start
+        sizes += [place.stop - place.start for place in own]
+    assert sum(sizes) == 13
+    assert max(sizes) - min(sizes) == 1
+
+
+def test_a_batch_that_cannot_be_cut_evenly_is_refused_before_anything_is_written(tmp_path: Path, tiny: Tiny) -> None:
+    with pytest.raises(UserError, match=r"batch_size must be a multiple of 3 for accumulation 3, got 4: take 3"):
+        train_direct(tmp_path / "run", tiny("accumulation=3"))
+    with pytest.raises(UserError, match=r"batch_size must be a multiple of 2 for 2 processes, got 5: take 4"):
+        DirectLearner(tiny("batch_size=5"), world=TWO)
+    for settings, named in (("accumulation=4", "batch_size"), ("fine_tune.accumulation=2", "fine_tune.batch_size")):
+        with pytest.raises(UserError, match=f"^{named} must be a multiple of"):
+            post_train(tmp_path / "run", few_teachers(), short(settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_vehicles_than_parts_are_refused() -> None:
+    with pytest.raises(UserError, match="1 teachers are fewer than the 2 parts that 2 processes"):
+        Parts(TWO).refuse_fewer("teachers", 1)
+
+
+def test_a_run_may_be_resumed_in_more_parts(tmp_path: Path, tiny: Tiny) -> None:
+    train_direct(tmp_path, tiny())
+    assert train_direct(tmp_path, tiny("accumulation=2"), resume=True).finished
+
+
+@pytest.mark.parametrize(("device", "problem"), [("cuda:1", "cpu or cuda"), ("cuda", "2 processes need as many GPUs")])
+def test_a_device_that_is_not_one_for_each_process_is_refused(
+    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, device: str, problem: str
+) -> None:
+    if torch.cuda.device_count() > 1:
+        pytest.skip("there are several GPUs")
+    told_by_torchrun(monkeypatch)
+    with pytest.raises(UserError, match=problem):
+        train_direct(tmp_path / "run", tiny(), device=device)
+    assert not (tmp_path / "run").exists()
+
+
+def test_commands_for_one_process_refuse_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    told_by_torchrun(monkeypatch)
+    result = CliRunner().invoke(app, ["platforms"])
+    assert result.exit_code == 2
+    assert "raptor platforms runs in one process" in result.output
+
+
+def told_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in {**told, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_process_that_does_not_lead_writes_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", "train-direct")
+    folder.writes = False
+    folder.open("seed: 0")
+    folder.record_from(0)
+    folder.record(1, {"training/loss": 1.0})
+    folder.log("something")
+    folder.close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_tell_how_a_gpu_is_used_as_far_as_its_libraries_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu_use("cpu") == {}
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**29)
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: 40)
+    assert gpu_use("cuda") == {"speed/gpu_memory_gib": 1.5, "speed/gpu_utilisation": 0.4}
+    monkeypatch.delattr(torch.cuda, "utilization")
+    assert gpu_use("cuda") == {"speed/gpu_memory_gib": 1.5}
+
+
+@pytest.mark.parametrize("room", [64, 100, 1000, 5000])
+def test_the_largest_batch_is_found_to_an_eighth(room: int) -> None:
+    found = largest(lambda num: num <= room, 64)
+    assert found % 64 == 0
+    assert found <= room < max(found * 1.125, found + 64) + 1
+
+
+def test_no_batch_that_fits_is_said() -> None:
+    with pytest.raises(UserError, match="not even a batch of 64 vehicles fits"):
+        largest(lambda num: False, 64)
+
+
+def test_the_largest_batch_by_the_plan_of_the_memory_grows_with_the_parts_and_is_stored(
+    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(largest_batch, "budget_bytes", lambda memory, device: BASE_BYTES + 2**23)
+    long = tiny("segment_steps=200", "task.episode_steps=200")
+    one = largest_direct(long, "cpu", World())
+    four = largest_direct(dataclasses.replace(long, accumulation=4), "cpu", World())
+    assert 0 < one < four
+    train_direct(tmp_path, tiny("num_updates=1"), largest_batch=True)
+    stored = load_run_config(tmp_path).batch_size
+    assert stored == largest_direct(tiny(), "cpu", World())
+    assert train_direct(tmp_path, resume=True, largest_batch=True).env_steps == stored * 2
