@@ -106,7 +106,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--most", type=int, help="processes; by default as many as there are GPUs")
+    parser.add_argument("--most", type=int, help="processes; by default as many as there are GPUs, or 2 on a cpu")
     parser.add_argument("--batch-size", type=int, default=16384, help="vehicles of train-direct flown at once")
     parser.add_argument("--teachers", type=int, default=1024)
     parser.add_argument("--sequences", type=int, default=2048, help="of a batch of imitation")
@@ -119,12 +119,11 @@ def main() -> None:
         measure(arguments)
         return
     console, num_gpus = Console(), torch.cuda.device_count()
-    most = arguments.most or num_gpus
-    if arguments.device == "cuda" and num_gpus < max(2, most):
+    most = arguments.most or (num_gpus if arguments.device == "cuda" else 2)
+    if arguments.device == "cuda" and num_gpus < max(1, most):
         there = "no GPU" if num_gpus == 0 else f"{num_gpus} GPU{'s' * (num_gpus > 1)}"
-        console.print(f"this machine has {there}: nothing to compare (--device cpu --most 2 takes processes instead)")
-        if num_gpus == 0 or most > 1:
-            return
+        console.print(f"this machine has {there}: take fewer, or processes instead with --device cpu --most 2")
+        return
     rows = {num: run(num, sys.argv[1:]) for num in counts(most)}
     table = Table(
         title=f"{arguments.device}, batches of {arguments.batch_size} vehicles, {arguments.sequences} sequences"

@@ -1,6 +1,6 @@
 """Train a PPO teacher for one vehicle with rsl_rl, and fly it beside one of our own.
 
-    python examples/rsl_rl_teacher.py --num-iterations 400 --compile --ours runs/teachers
+    python examples/rsl_rl_teacher.py --num-iterations 500 --compile --ours runs/teachers
 
 Extra `rsl`. The log folder holds what the learning runs of Isaac Lab leave: `model_*.pt`, `params/agent.yaml`,
 `params/env.yaml` and TensorBoard's file.
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, fly and print; returns the mean returns."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ours", type=Path, help="folder of raptor pre-train: its first teacher and its vehicle")
-    parser.add_argument("--num-iterations", type=int, default=400)
+    parser.add_argument("--num-iterations", type=int, default=500)
     parser.add_argument("--num-envs", type=int, default=256)
     parser.add_argument("--num-steps", type=int, default=64, help="steps of each environment in an iteration")
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 64])

@@ -16,7 +16,7 @@ from raptor.cli.app import app
 from raptor.config import load_config, presets
 from raptor.quadrotor import Distribution, platforms
 from raptor.tasks import Task
-from raptor.training.direct import TRAINING_TASK
+from raptor.training.gradient_config import TRAINING_TASK
 from raptor.training.jobs import TrainDirectConfig
 from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.pre_training_config import PreTrainConfig

@@ -29,7 +29,7 @@ PATIENCE = datetime.timedelta(minutes=10)
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """The processes that work at one job. A world of one does nothing."""
+    """The processes that work at one job, each of which calls the same methods in the same order."""
 
     rank: int = 0
     size: int = 1
@@ -103,6 +103,25 @@ class World:
 
 
 ALONE = World()
+"""A world of one, which waits for nobody."""
+
+
+class Rehearsal(World):
+    """A world in which this process is alone, though it computes and holds what it does among as many others."""
+
+    def any(self, flag: bool) -> bool:
+        """Whether this process says so."""
+        return flag
+
+    def collect(self, thing: T) -> list[T]:
+        """What this process has, for each."""
+        return [thing] * self.size
+
+    def share(self, whole: Tensor, slices: Sequence[slice]) -> None:
+        """Zero where the others would fill in theirs."""
+        own = slices[self.rank]
+        whole[: own.start].zero_()
+        whole[own.stop :].zero_()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +157,7 @@ class Parts:
             UserError: names them.
         """
         if num < self.num:
-            raise UserError(
-                f"{num} {what} are fewer than the {self.num} parts that {self.world.size} processes with accumulation "
-                f"{self.in_turn} make: lower one of these"
-            )
+            raise UserError(f"there must be at least {self.num} {what} for {self._made_by}, got {num}")
 
     def refuse_uneven(self, name: str, num: int) -> None:
         """Refuse a batch that cannot be cut evenly.
@@ -150,12 +166,15 @@ class Parts:
             UserError: names the setting `name` and what it is divided by.
         """
         if num % self.num:
-            ways = [f"{self.world.size} processes"] * (self.world.size > 1)
-            ways += [f"accumulation {self.in_turn}"] * (self.in_turn > 1)
             raise UserError(
-                f"{name} must be a multiple of {self.num} for {' and '.join(ways)}, got {num}: "
+                f"{name} must be a multiple of {self.num} for {self._made_by}, got {num}: "
                 f"take {max(1, round(num / self.num)) * self.num}"
             )
+
+    @property
+    def _made_by(self) -> str:
+        ways = [f"{self.world.size} processes"] * (self.world.size > 1)
+        return " and ".join(ways + [f"accumulation {self.in_turn}"] * (self.in_turn > 1))
 
     def mean(self, values: Sequence[Sequence[Tensor]], num: int) -> list[Tensor]:
         """Means over a batch of `num`, from those over the parts of this process; the same bits in each process."""
@@ -213,7 +232,7 @@ def joined(device: str) -> Iterator[World]:
         device: `cpu`, or `cuda`, which is from then on a GPU of this process's own.
 
     Raises:
-        UserError: there is not one such device for each process.
+        UserError: there is not one such device for each process, or the others are not found.
     """
     if not started_together():
         yield ALONE
@@ -224,8 +243,11 @@ def joined(device: str) -> Iterator[World]:
         yield World(dist.get_rank(), dist.get_world_size())
         return
     _take_device(device)
-    with _answered():
+    try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        why = f"the processes of this job do not find each other ({(str(error).splitlines() or ['no message'])[0]})"
+        raise UserError(f"{why}: start them with torchrun") from error
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:

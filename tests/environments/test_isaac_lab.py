@@ -152,6 +152,8 @@ def test_films_are_taken_where_they_are_asked_for(isaac):
         (("--shuffle=true",), "shuffle", True),
         (("--on_policy",), "on_policy", True),
         (("--on_policy", "true"), "on_policy", True),
+        (("--on_policy", "--headless", "--enable_cameras"), "on_policy", True),
+        (("--teacher_deterministic",), "teacher_deterministic", True),
         (("--teacher_deterministic", "true"), "teacher_deterministic", True),
         (("--no-teacher_deterministic",), "teacher_deterministic", False),
         (("student=mlp",), "student", {"kind": "mlp", "hidden_dim": 16}),
@@ -178,6 +180,28 @@ def test_settings_go_to_the_task_as_with_hydra(isaac, prefix):
     assert (cfg["scene"]["num_envs"], cfg["sim"]["dt"], cfg["sim"]["gravity"]) == (5, 0.02, [0, 0, -1.62])
     assert cfg["rewards"]["alive"]["weight"] == 2.0
     assert settings(run)["task_settings"] == list(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("env.rewards.alive=null",), {"rewards": {"alive": None}}),  # as one has no term of that name
+        (("scene={num_envs: 3, env_spacing: 1}",), {"scene": {"num_envs": 3, "env_spacing": 1.0}}),
+        (("++env.sim.dt=0.02",), {"sim": {"device": "cpu", "dt": 0.02, "gravity": [0.0, 0.0, -9.81]}}),
+        (("env.seed=3",), {"seed": 3}),
+        (("env.seed=3", "scene.num_envs=4", "--num_envs", "5"), {"scene": {"num_envs": 5, "env_spacing": 2.5}}),
+    ],
+    ids=str,
+)
+def test_groups_are_set_as_with_hydra(isaac, monkeypatch, words, expected):
+    from raptor.cli import distill_options
+    from raptor.training.env_settings import plain
+
+    seen = []
+    monkeypatch.setattr(distill_options, "distil", lambda env, *others: seen.append(plain(env.cfg)))
+    result = invoke("--task", TASKS[0], "--teacher_checkpoint", teacher(), "--device", "cpu", *words)
+    assert result.exit_code == 0, result.output
+    assert seen[0] == seen[0] | expected
 
 
 def test_a_run_goes_on_without_being_told_anything_again(isaac):
@@ -227,7 +251,10 @@ def test_a_teacher_that_does_not_fit_is_refused_with_both_layouts(isaac):
         (("scene.num_envs=many",), "scene.num_envs must be of the type int, as 8 is, got 'many'"),
         (("agent.learning_rat=1",), "learning_rat is unknown (command line): did you mean learning_rate?"),
         (("--livestream", "7"), "Isaac Lab's launcher refuses its arguments"),
-        (("--n_epoch", "7"), "settings are given as key=value, got '--n_epoch'"),
+        (("--n_epoch", "7"), "there is no option --n_epoch: did you mean --n_epochs?"),
+        (("--max_iterations=7",), "there is no option --max_iterations: see --help"),
+        (("--shuffle", "1"), "settings are given as key=value, got '1'"),
+        (("+scene.spacing=3",), "no setting scene.spacing: did you mean scene.env_spacing?"),
         (("--n_epochs", "0"), "n_epochs must be at least 1, got 0"),
     ],
     ids=str,

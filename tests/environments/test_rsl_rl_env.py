@@ -82,6 +82,19 @@ def test_impossible_episode_lengths_are_refused(lengths):
         env.episode_length_buf = lengths
 
 
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
+        ({"reward_scale": float("nan")}, "reward_scale must be a positive number, got nan"),
+        ({"reward_scale": 0.0}, "reward_scale must be a positive number, got 0.0"),
+    ],
+)
+def test_environments_without_vehicles_or_rewards_are_refused(settings, match):
+    with pytest.raises(UserError, match=match):
+        RslRlVecEnv(**{"num_envs": 2, "compile": False, **settings})
+
+
 def test_fewer_vehicles_fly_in_turn_and_a_seed_repeats_everything():
     vehicles = sample_quadrotors(2, seed=3)
     first, second = (make(6, quadrotor=vehicles, seed=5) for _ in range(2))

@@ -94,6 +94,12 @@ def test_impossible_attributes_are_refused(name, value, expected):
         CheckedVecEnv(env)
 
 
+def test_whole_numbers_may_be_those_of_numpy():
+    env = PointEnv()
+    env.num_envs, env.num_actions = np.int64(4), np.int32(1)
+    assert CheckedVecEnv(env).num_envs == 4
+
+
 def test_a_missing_attribute_and_a_missing_group_are_named():
     class Nothing:
         num_envs, num_actions = 2, 1

@@ -55,6 +55,13 @@ def test_an_actor_of_rsl_rl_5_acts_as_its_own_class_does(tmp_path: Path, activat
     assert expert.description.endswith("rsl_rl 5.x checkpoint · activation from params/agent.yaml")
 
 
+def test_weights_that_were_written_alone_are_those_of_the_checkpoint(tmp_path: Path) -> None:
+    wanted = rsl_rl_5(tmp_path / "model_7.pt")
+    weights = torch.load(tmp_path / "model_7.pt", weights_only=True)["actor_state_dict"]
+    torch.save({"model_state_dict": weights}, tmp_path / "weights.pt")
+    same_actions(load_expert(tmp_path / "weights.pt"), wanted(OBSERVATIONS))
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_an_actor_of_rsl_rl_3_and_2_acts_with_the_normaliser_of_its_file(tmp_path: Path, legacy: bool) -> None:
     wanted = rsl_rl_3(tmp_path / "model_7.pt", legacy=legacy)
@@ -74,6 +81,19 @@ def test_the_activation_is_what_is_asked_for_then_what_stands_beside_the_file(tm
     assert "clip_actions 0.5 is of its environment" in expert.description
     assert load_expert(tmp_path / "model_7.pt", activation="tanh").activation == "tanh"
     refused(tmp_path / "model_7.pt", "activation must be one of relu, .*got 'sharp'", activation="sharp")
+
+
+def test_the_group_of_settings_that_is_out_of_use_may_hold_the_activation(tmp_path: Path) -> None:
+    wanted = rsl_rl_5(tmp_path / "model_7.pt", {"activation": "tanh"})
+    agent(tmp_path, "actor: !!python/object:dataclasses._MISSING_TYPE {}\npolicy:\n  activation: tanh\n")
+    same_actions(load_expert(tmp_path / "model_7.pt"), wanted(OBSERVATIONS))
+
+
+@pytest.mark.parametrize("text", ["actor: [", "actor: !!bool perhaps", "seed: 2026-13-45"])
+def test_settings_that_are_no_yaml_are_told(tmp_path: Path, text: str) -> None:
+    rsl_rl_5(tmp_path / "model_7.pt")
+    agent(tmp_path, text)
+    refused(tmp_path / "model_7.pt", r"params/agent.yaml is not valid YAML: \S+")
 
 
 def test_settings_beside_a_file_run_no_code(tmp_path: Path) -> None:
@@ -126,7 +146,7 @@ def test_noise_is_that_of_the_library(tmp_path: Path) -> None:
         load_expert(tmp_path / "td3.zip").sample(OBSERVATIONS)
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "fast_tanh"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "fast_tanh", "gelu_tanh"])
 def test_a_teacher_of_rl_tools_comes_back_as_it_was_written(tmp_path: Path, activation: str) -> None:
     original = two_layers(activation)
     assert write_rl_tools_teacher(original, tmp_path / "teacher.h5", "mine") < 1e-6
@@ -143,9 +163,21 @@ def test_a_teacher_of_rl_tools_comes_back_as_it_was_written(tmp_path: Path, acti
         assert file["example/output"].shape == (1, 32, 4)
 
 
+def test_gelu_is_what_rl_tools_calls_so(tmp_path: Path) -> None:
+    original = two_layers("gelu_tanh")
+    write_rl_tools_teacher(original, tmp_path / "teacher.h5")
+    with h5py.File(tmp_path / "teacher.h5") as file:
+        assert file["actor/layers/0/input_layer"].attrs["activation_function"] == "GELU"
+    (first, last), seen = original.layers, OBSERVATIONS
+    x = seen @ first.weight.T + first.bias
+    x = 0.5 * (x + x * torch.tanh((2 / torch.pi) ** 0.5 * (0.044715 * x**3 + x)))
+    same_actions(load_expert(tmp_path / "teacher.h5"), torch.tanh(x @ last.weight.T + last.bias))
+
+
 def test_what_rl_tools_does_not_have_is_not_written(tmp_path: Path) -> None:
     for expert, match in (
-        (two_layers("elu"), "rl-tools has RELU, .* got elu between 2"),
+        (two_layers("elu"), "rl-tools has relu, .* got elu between 2"),
+        (two_layers("gelu"), "rl-tools has .* gelu_tanh between .* got gelu between 2"),
         (two_layers(squash="clip"), "rl-tools squashes the actions of a teacher to .* by tanh"),
     ):
         with pytest.raises(UserError, match=match):
@@ -170,6 +202,9 @@ def test_our_own_policies_and_teachers_are_read(tmp_path: Path) -> None:
     same_actions(load_expert(f"{tmp_path / 'teachers'}:2"), wanted)
     refused(tmp_path / "teachers", "holds 3 teachers: give the number of one, such as .*:0")
     refused(f"{tmp_path / 'teachers'}:3", "holds 3 teachers, from number 0 on, got 3")
+    refused(f"{tmp_path / 'teachers'}:2", "has relu between its layers, got the activation elu", activation="elu")
+    refused(tmp_path / "student.pt", "has relu between its layers, got the activation tanh", activation="tanh")
+    same_actions(load_expert(f"{tmp_path / 'teachers'}:2", activation="ReLU"), wanted)
     save_policy(RaptorPolicy(), tmp_path / "gru.pt", {})
     refused(tmp_path / "gru.pt", "holds a policy with memory")
 
@@ -195,6 +230,7 @@ def test_pickled_code_is_refused_and_not_executed(tmp_path: Path) -> None:
     (tmp_path / "vecnormalize.pkl").write_bytes(pickle.dumps(bomb))
     for name in ("bomb.pt", "old.pt", "vecnormalize.pkl"):
         refused(tmp_path / name, r"was refused and not executed.*torch.save\(\{\"model_state_dict\"")
+    refused(tmp_path / "vecnormalize.pkl", "the numbers of a VecNormalize go into a raptor.nn.Normalizer")
     wanted = stable_baselines3(tmp_path / "model.zip", "PPO", policy_kwargs={"net_arch": [4], "ortho_init": True})
     settings = json.loads(zipfile.ZipFile(tmp_path / "model.zip").read("data"))
     text = base64.b64encode(pickle.dumps(bomb)).decode()
@@ -265,6 +301,8 @@ def test_a_file_that_was_cut_off_anywhere_is_refused(tmp_path: Path, kind: str) 
         ({"memory_a.rnn.weight_ih_l0": torch.zeros(3, 3)}, "holds a recurrent actor"),
         ({"std": torch.zeros(3)}, r"std must have shape \(4,\), got \(3,\)"),
         ({"student.0.weight": torch.zeros(3, 3)}, "is of rsl_rl's distillation"),
+        ({"actor.0.weight": torch.zeros(10, 0)}, r"is no weight of a teacher: its shape is \(10, 0\)"),
+        ({"actor.0.weight": None, 3: torch.zeros(3)}, r"lacks the weight actor.0.weight"),
     ],
 )
 def test_a_damaged_actor_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], match: str) -> None:
@@ -275,8 +313,17 @@ def test_a_damaged_actor_is_refused_by_name(tmp_path: Path, changes: dict[str, A
     refused(tmp_path / "model.pt", match)
 
 
+def test_a_normaliser_in_double_precision_is_computed_so(tmp_path: Path) -> None:
+    wanted = rsl_rl_3(tmp_path / "model.pt")
+    model = torch.load(tmp_path / "model.pt", weights_only=True)["model_state_dict"]
+    double = {name: tensor.double() if name.endswith(("_mean", "_std")) else tensor for name, tensor in model.items()}
+    torch.save({"model_state_dict": double}, tmp_path / "model.pt")
+    same_actions(load_expert(tmp_path / "model.pt"), wanted(OBSERVATIONS))
+
+
 def test_files_of_no_expert_say_what_can_be_read(tmp_path: Path) -> None:
     refused(tmp_path / "none.pt", "cannot read the teacher .*No such file.*give a checkpoint of rsl_rl")
+    refused(tmp_path, "is a folder without teachers.json: give a checkpoint of rsl_rl")
     (tmp_path / "notes.txt").write_text("hello")
     refused(tmp_path / "notes.txt", "truncated, or no checkpoint that is known: give a checkpoint of rsl_rl")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")

@@ -169,6 +169,19 @@ def test_an_action_without_bounds_is_clipped_as_the_motors_do() -> None:
     torch.testing.assert_close(TeacherPopulation.of([free])(seen)[0], wanted.clamp(-1, 1))
 
 
+def test_only_actions_with_bounds_are_rescaled() -> None:
+    low, high = torch.tensor([0.0, -torch.inf, -1, -1]), torch.tensor([1.0, torch.inf, 1, 3])
+    mixed = expert(low=low, high=high)
+    seen = torch.randn(1, 40, 26, generator=torch.Generator().manual_seed(1))
+    wanted = mixed(seen[0])
+    wanted = torch.stack([2 * wanted[:, 0] - 1, wanted[:, 1].clamp(-1, 1), wanted[:, 2], (wanted[:, 3] - 1) / 2], -1)
+    torch.testing.assert_close(TeacherPopulation.of([mixed])(seen)[0], wanted, rtol=1e-4, atol=2e-5)
+    one_sided = TeacherPopulation.of([expert(low=torch.zeros(4))])  # up to 1
+    torch.testing.assert_close(one_sided(seen)[0], 2 * expert(low=torch.zeros(4))(seen[0]) - 1, rtol=1e-4, atol=2e-5)
+    with pytest.raises(UserError, match=r"a network that ends in tanh needs finite bounds, got \[0.0, -inf"):
+        expert(squash="tanh", low=low, high=high)
+
+
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [

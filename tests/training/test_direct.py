@@ -17,7 +17,8 @@ from raptor.nn import save_policy
 from raptor.tasks.observation import Sensing
 from raptor.tasks.task import Task
 from raptor.training import TrainDirectConfig
-from raptor.training.direct import TRAINING_SEEDS, TRAINING_TASK, VALIDATION_SEED, DirectLearner, validation_task
+from raptor.training.direct import DirectLearner
+from raptor.training.gradient_config import TRAINING_SEEDS, TRAINING_TASK, VALIDATION_SEED, validation_task
 from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.pre_training_config import PreTrainConfig
 

@@ -19,8 +19,8 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.demonstrations import DemonstrationFlights
 from raptor.rl.packing import pack
 from raptor.rl.student_flights import StudentParameters
-from raptor.training.direct import TRAINING_SEEDS
 from raptor.training.distillation import Distiller, first_student
+from raptor.training.gradient_config import TRAINING_SEEDS
 from raptor.training.imitation import weights_of
 
 KINDS = pytest.mark.parametrize("kind", ["gru", "mlp"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,21 +21,32 @@ from short_distillation import tiny as short
 from torch.utils import _pytree as pytree
 from typer.testing import CliRunner
 
+from raptor import distributed
 from raptor.cli import app
-from raptor.distributed import Parts, World, cut
+from raptor.distributed import Parts, Rehearsal, World, cut
 from raptor.environments.episode import begin_episode
-from raptor.errors import UserError
+from raptor.errors import LostProcessError, UserError
 from raptor.quadrotor import sample_quadrotors
 from raptor.tasks.task import Task
-from raptor.training import TrainDirectConfig, largest_batch, load_run_config, read_curve, selection, train_direct
+from raptor.training import (
+    TrainDirectConfig,
+    largest_batch,
+    load_run_config,
+    post_training_memory,
+    read_curve,
+    selection,
+    train_direct,
+)
 from raptor.training.direct import DirectLearner
 from raptor.training.distillation import Distiller, first_student
 from raptor.training.fine_tuning import FineTuner
 from raptor.training.host import gpu_use
 from raptor.training.largest_batch import largest, largest_direct
 from raptor.training.memory import BASE_BYTES
-from raptor.training.post_training import post_train
+from raptor.training.post_training import load_post_train_config, post_train
+from raptor.training.progress import StopRequest
 from raptor.training.run import RunFolder
+from raptor.training.session import stoppable
 
 Tiny = Callable[..., TrainDirectConfig]
 TWO = World(rank=0, size=2)
@@ -215,9 +228,31 @@ def test_a_batch_that_cannot_be_cut_evenly_is_refused_before_anything_is_written
     assert not (tmp_path / "run").exists()
 
 
-def test_fewer_vehicles_than_parts_are_refused() -> None:
-    with pytest.raises(UserError, match="1 teachers are fewer than the 2 parts that 2 processes"):
+def test_fewer_things_than_parts_are_refused() -> None:
+    with pytest.raises(UserError, match="at least 2 teachers for 2 processes, got 1"):
         Parts(TWO).refuse_fewer("teachers", 1)
+    with pytest.raises(UserError, match="at least 6 vehicles for 2 processes and accumulation 3, got 5"):
+        Parts(TWO, in_turn=3).refuse_fewer("vehicles", 5)
+
+
+def test_a_process_that_torchrun_stops_because_another_died_tells_of_that() -> None:
+    stop = StopRequest()
+    stop.made = True
+    with pytest.raises(LostProcessError), stoppable(stop):
+        raise LostProcessError
+    with pytest.raises(KeyboardInterrupt), stoppable(stop):
+        raise RuntimeError("compiler interrupted")
+
+
+def test_processes_that_do_not_find_each_other_say_so(
+    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_by_torchrun(monkeypatch)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(distributed, "PATIENCE", datetime.timedelta(seconds=1))
+    with pytest.raises(UserError, match="do not find each other"):
+        train_direct(tmp_path / "run", tiny())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_may_be_resumed_in_more_parts(tmp_path: Path, tiny: Tiny) -> None:
@@ -285,7 +320,7 @@ def test_no_batch_that_fits_is_said() -> None:
 def test_the_largest_batch_by_the_plan_of_the_memory_grows_with_the_parts_and_is_stored(
     tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(largest_batch, "budget_bytes", lambda memory, device: BASE_BYTES + 2**23)
+    monkeypatch.setattr(post_training_memory, "budget_bytes", lambda memory, device: BASE_BYTES + 2**23)
     long = tiny("segment_steps=200", "task.episode_steps=200")
     one = largest_direct(long, "cpu", World())
     four = largest_direct(dataclasses.replace(long, accumulation=4), "cpu", World())
@@ -294,3 +329,57 @@ def test_the_largest_batch_by_the_plan_of_the_memory_grows_with_the_parts_and_is
     stored = load_run_config(tmp_path).batch_size
     assert stored == largest_direct(tiny(), "cpu", World())
     assert train_direct(tmp_path, resume=True, largest_batch=True).env_steps == stored * 2
+
+
+def test_the_largest_batch_of_fine_tuning_is_one_that_the_run_is_resumed_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever batch the settings name, and also where a little less memory is free then."""
+    monkeypatch.setattr(selection, "TEST_TASK", short_distillation.TEST_TASK)
+    free = [BASE_BYTES / largest_batch.SHARE_OF_BUDGET + 2**23]
+    monkeypatch.setattr(post_training_memory, "budget_bytes", lambda memory, device: free[0])
+    config, said = short("num_epochs=0", "fine_tune.num_updates=1", "fine_tune.batch_size=1000000001"), list[str]()
+    with pytest.raises(UserError, match=r"lower fine_tune\.batch_size"):
+        post_train(tmp_path / "run", few_teachers(), config)
+    summary = post_train(tmp_path / "run", few_teachers(), config, announce=said.append, largest_batch=True)
+    stored = load_post_train_config(tmp_path / "run").fine_tune.batch_size
+    assert f"the largest batch that fits: fine_tune.batch_size={stored}" in said
+    assert summary.finished
+    free[0] -= 2**20
+    assert post_train(tmp_path / "run", few_teachers(), resume=True, largest_batch=True).finished
+    assert load_post_train_config(tmp_path / "run").fine_tune.batch_size == stored
+
+
+def test_a_trial_holds_what_one_of_several_processes_holds(tiny: Tiny) -> None:
+    learner = DirectLearner(tiny("batch_size=8"), compile=False, world=Rehearsal(1, 2))
+    for _ in range(2):
+        learner.update()
+    assert [len(learner.quadrotors), len(learner.terminated)] == [8, 8]
+    assert learner.parts.own(8) == [slice(4, 8)]
+
+
+def test_a_trial_on_a_gpu_leaves_nothing_there_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what it leaves would count against the next, smaller one."""
+
+    class Learner:
+        """Takes a byte for each vehicle, of which there are too many beyond 1000."""
+
+        def __init__(self, num: int) -> None:
+            self.num = num
+            held.add(self)
+
+        def update(self) -> None:
+            if self.num > 1000:
+                raise torch.OutOfMemoryError
+
+    held: weakref.WeakSet[Learner] = weakref.WeakSet()
+    left: list[int] = []
+    monkeypatch.setattr(largest_batch.gc, "collect", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 10_000))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: sum(one.num for one in held))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.append(len(held)))
+    monkeypatch.setattr(largest_batch, "DirectLearner", lambda config, *more: Learner(config.batch_size))
+    assert largest_direct(TrainDirectConfig(), "cuda", World()) == 960
+    assert sum(left) == 0
+    assert len(left) > 4

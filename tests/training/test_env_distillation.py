@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,6 +19,7 @@ from raptor.training import read_curve
 from raptor.training.checkpoints import Checkpoints
 from raptor.training.env_distillation import EnvDistillConfig, distill, load_env_distill_config, log_folder
 from raptor.training.env_distiller import EnvDistiller
+from raptor.training.env_videos import FilmedVecEnv
 from raptor.training.progress import StopRequest
 
 TINY = (
@@ -234,6 +236,19 @@ def test_the_environment_that_rsl_rl_trains_in_is_one(tmp_path):
     assert (student.observation_dim, student.action_dim) == (22, 4)
     environment = yaml.safe_load((tmp_path / "params" / "env.yaml").read_text())
     assert environment["task"]["episode_steps"] == 12
+
+
+def test_films_of_a_resumed_run_stand_beside_those_before(tmp_path):
+    class Shown(PointEnv):
+        def render(self):
+            return np.zeros((4, 4, 3), np.uint8)
+
+    for resume, expected in ((False, [0, 8]), (True, [0, 8, 16, 24]), (False, [0, 8, 16, 24])):
+        env = FilmedVecEnv(Shown(), tmp_path, length=2, interval=8, resume=resume)
+        for _ in range(12):
+            env.step(torch.zeros(4, 1))
+        env.cut()
+        assert sorted(int(film.stem.removeprefix("step_")) for film in tmp_path.iterdir()) == expected
 
 
 def test_films_need_something_to_show(tmp_path):

@@ -25,9 +25,10 @@ from raptor.errors import UserError
 from raptor.nn import MLPPolicy, RaptorPolicy, load_policy, read_checkpoint
 from raptor.nn.teachers import TeacherPopulation
 from raptor.training import post_training, post_training_run, selection, student_validation
-from raptor.training.direct import DirectConfig, DirectLearner, GradientConfig
+from raptor.training.direct import DirectConfig, DirectLearner
 from raptor.training.distillation import Distiller
 from raptor.training.fine_tuning import FineTuner
+from raptor.training.gradient_config import GradientConfig
 from raptor.training.post_training import PostTrainConfig, load_post_train_config, post_train
 from raptor.training.post_training_memory import plan_post_training
 from raptor.training.progress import Progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,11 @@ def test_a_teacher_without_one_vehicle_is_refused(tmp_path: Path, quadrotor: Any
     vehicle = tmp_path / "many" if quadrotor == "many" else quadrotor
     with pytest.raises(UserError, match=match):
         read_teachers(TeacherFile(checkpoint(tmp_path / "a.pt"), vehicle))
+
+
+def test_a_teacher_of_a_folder_without_vehicles_needs_one(tmp_path: Path) -> None:
+    dataclasses.replace(few_teachers(), quadrotors=None).save(tmp_path / "own")
+    with pytest.raises(UserError, match=r"the vehicle of the teacher .*own:1 is not known"):
+        read_teachers(TeacherFile(tmp_path / "own:1"))
+    given = read_teachers(TeacherFile(tmp_path / "own:1", "race"))
+    assert torch.equal(given.quadrotors.mass, platform("race").mass)

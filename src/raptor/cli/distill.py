@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from raptor.cli import distill_options as flags
+from raptor.cli import options
+from raptor.errors import UserError
 
 
 def distill(
@@ -31,6 +33,7 @@ def distill(
         ),
     ] = None,
     resume: flags.Resume = None,
+    overwrite: options.Overwrite = False,
     num_envs: flags.NumEnvs = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
@@ -67,12 +70,14 @@ def distill(
     """
     from raptor.environments.gymnasium_adapter import make_gymnasium
 
+    if resume is not None and (output is not None or overwrite):
+        raise UserError("--resume goes on in the folder that it names: leave out --output and --overwrite")
     config = flags.settle(context.params, env, teacher, overrides or [], resume)
     expert = flags.read_teacher(config)
     assert config.task is not None
     settings = flags.values_of(config.task_settings)
     made = make_gymnasium(config.task, config.num_envs, settings, config.device, config.video)
     try:
-        flags.distil(made, expert, config, output, resume)
+        flags.distil(made, expert, config, output, resume, overwrite)
     finally:
         made.close()

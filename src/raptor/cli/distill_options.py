@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from raptor.environments.vec_env import VecEnv
     from raptor.training.env_distillation import EnvDistillConfig
 
-SWITCHES = ("video", "shuffle", "on_policy", "teacher_deterministic", "compile", "headless", "resume")
-"""Flags that may be followed by true or false."""
-
 
 class FlagCommand(TyperCommand):
     """A command whose flags may be spelt with hyphens too, and whose switches may be followed by true or false."""
@@ -28,7 +26,7 @@ class FlagCommand(TyperCommand):
     def parse_args(self, context: Any, args: list[str]) -> list[str]:
         """Spell the arguments as the options are declared, then parse them."""
         declared = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
-        switches = {name for option in self.params for name in option.opts if option.name in SWITCHES}
+        switches = {name for option in self.params if getattr(option, "is_flag", False) for name in option.opts}
         return super().parse_args(context, list(_spelt(args, declared, switches)))
 
 
@@ -140,11 +138,12 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[st
 
     own = {field.name for field in dataclasses.fields(EnvDistillConfig)}
     training, environment, others = [], [], []
-    for word in words:
+    for given in words:
+        word = given.lstrip("+")  # with which Hydra adds a setting or overrides it
         key, equals, _ = word.partition("=")
         first = key.split(".")[0]
-        if not equals or key.startswith("-") or not re.fullmatch(r"[\w.+~\[\]-]+", key):
-            others.append(word)
+        if not equals or not re.fullmatch(r"\w[\w.-]*", key):
+            others.append(given)
         elif first == "agent":
             training.append(word.removeprefix("agent."))
         elif first in own:
@@ -194,6 +193,8 @@ def settle(
     from raptor.training.env_distillation import EnvDistillConfig, load_env_distill_config
 
     training, environment, others = split_overrides(words)
+    if others and others[0].startswith("-"):
+        raise UserError(f"there is no option {others[0].partition('=')[0]}: {_near(others[0], given)}")
     if others:
         raise UserError(f"settings are given as key=value, got {others[0]!r}: see --help for the flags")
     names = {field.name for field in dataclasses.fields(EnvDistillConfig)} - {"task", "teacher_checkpoint"}
@@ -214,7 +215,20 @@ def settle(
     return config
 
 
-def distil(env: VecEnv, expert: Any, config: EnvDistillConfig, output: Path | None, resume: Path | None) -> None:
+def _near(word: str, given: Mapping[str, Any]) -> str:
+    """Which option may have been meant."""
+    near = difflib.get_close_matches(word.partition("=")[0].lstrip("-").replace("-", "_"), given, n=1)
+    return f"did you mean --{near[0]}?" if near else "see --help"
+
+
+def distil(
+    env: VecEnv,
+    expert: Any,
+    config: EnvDistillConfig,
+    output: Path | None,
+    resume: Path | None,
+    overwrite: bool = False,
+) -> None:
     """Distil with live progress on stderr; leaves the command where someone asked to stop."""
     from rich.console import Console
 
@@ -226,7 +240,7 @@ def distil(env: VecEnv, expert: Any, config: EnvDistillConfig, output: Path | No
     try:
         with training_progress(console) as progress:
             summary = env_distillation.distill(
-                env, expert, config, folder, resume is not None, progress=progress, announce=_teller(console)
+                env, expert, config, folder, resume is not None, overwrite, progress, _teller(console)
             )
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {how}", err=True)

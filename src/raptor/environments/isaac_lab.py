@@ -152,11 +152,11 @@ def _make(task: IsaacTask) -> IsaacVecEnv:
 
     name = _registered(task.name)
     cfg = parse_env_cfg(name, device=task.device, num_envs=task.num_envs)
+    cfg.seed = task.seed
     for key, value in task.settings.items():
         override(cfg, key, value)
     if task.num_envs is not None:  # as in Isaac Lab, the flag counts over the settings
         cfg.scene.num_envs = task.num_envs
-    cfg.seed = task.seed
     env = gymnasium.make(name, cfg=cfg, render_mode="rgb_array" if task.film else None)
     if isinstance(env.unwrapped, DirectMARLEnv):
         env = multi_agent_to_single_agent(env)
@@ -199,7 +199,7 @@ def override(cfg: Any, key: str, value: Any) -> None:
     Args:
         cfg: nested objects, dictionaries and lists.
         key: dotted; a number picks an entry of a list.
-        value: of the type that the setting has.
+        value: of the type that the setting has, or None; of a group, settings by name, or None to have none of it.
 
     Raises:
         UserError: there is no such setting, it is a group, or the value is of another type.
@@ -209,7 +209,11 @@ def override(cfg: Any, key: str, value: Any) -> None:
     for name in path:
         inner, before = _entry(inner, name, before, key), f"{before}{name}."
     now = _entry(inner, last, before, key)
-    if isinstance(now, Mapping) or hasattr(now, "__dataclass_fields__"):
+    if value is not None and (isinstance(now, Mapping) or hasattr(now, "__dataclass_fields__")):
+        if isinstance(value, Mapping):
+            for name, part in value.items():
+                override(cfg, f"{key}.{name}", part)
+            return
         raise UserError(f"{key} is a group of the task's settings: give one of {_names(now, f'{key}.')}")
     new = _as(now, value, key)
     if isinstance(inner, Mapping):

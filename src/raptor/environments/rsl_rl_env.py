@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from raptor.environments.choices import Source, make_env, make_task
 from raptor.environments.episode import observe_as_teacher
 from raptor.environments.quadrotor_env import StepResult
-from raptor.errors import MissingExtraError
+from raptor.errors import MissingExtraError, UserError
 from raptor.tasks.task import Task
 
 try:
@@ -45,7 +46,7 @@ class RslRlVecEnv(VecEnv):
         overrides: fields of the task, for instance `episode_steps=1000`.
 
     Raises:
-        UserError: there is no such quadrotor, task or device.
+        UserError: there is no such quadrotor, task or device, or no environment or reward.
     """
 
     num_actions = 4
@@ -62,6 +63,10 @@ class RslRlVecEnv(VecEnv):
         reward_scale: float = 1.0,
         **overrides: Any,
     ) -> None:
+        if num_envs < 1:
+            raise UserError(f"num_envs must be at least 1, got {num_envs}")
+        if not 0 < reward_scale < math.inf:
+            raise UserError(f"reward_scale must be a positive number, got {reward_scale}")
         task = make_task(task, overrides)
         self.batch = make_env(num_envs, quadrotor, task, True, compile, simulator, device)
         self.num_envs = num_envs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -254,9 +255,9 @@ def _attribute(env: Any, name: str) -> Any:
 
 def _whole(env: Any, name: str) -> int:
     value = _attribute(env, name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise UserError(f"{name} of the environment must be a whole number of at least 1, got {value!r}")
-    return value
+    return int(value)
 
 
 def _longest(env: Any, num_envs: int) -> Tensor:

@@ -18,6 +18,11 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by its approximation with tanh, which rl-tools calls GELU."""
+    return functional.gelu(x, approximate="tanh")
+
+
 def fast_tanh(x: Tensor) -> Tensor:
     """The rational stand-in for tanh that rl-tools offers as FAST_TANH."""
     x = x.clamp(-3, 3)
@@ -37,6 +42,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
         "softplus": functional.softplus,
         "softsign": functional.softsign,
         "gelu": functional.gelu,
+        "gelu_tanh": gelu_tanh,
         "silu": functional.silu,
         "mish": functional.mish,
         "identity": identity,

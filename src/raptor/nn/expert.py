@@ -64,6 +64,9 @@ class ExpertNetwork:
         for name, tensor, shape in self._shapes():
             if tuple(tensor.shape) != shape:
                 raise UserError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
+        low, high = self.bounds
+        if self.squash == "tanh" and not (high - low).isfinite().all():
+            raise UserError(f"a network that ends in tanh needs finite bounds, got {low.tolist()} to {high.tolist()}")
 
     @torch.no_grad()
     def __call__(self, observation: Tensor) -> Tensor:
@@ -104,6 +107,13 @@ class ExpertNetwork:
         return tuple(len(layer.bias) for layer in self.layers[:-1])
 
     @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Lowest and highest action, (A,) each."""
+        bias = self.layers[-1].bias
+        low = torch.full_like(bias, -1.0) if self.low is None else self.low
+        return low, torch.full_like(bias, 1.0) if self.high is None else self.high
+
+    @property
     def architecture(self) -> str:
         """Such as `obs=26, actions=4, hidden=[256, 256, 256]`."""
         return f"obs={self.observation_dim}, actions={self.action_dim}, hidden={list(self.hidden)}"
@@ -138,8 +148,8 @@ class ExpertNetwork:
                 f"observation must have shape (..., {self.observation_dim}), got {tuple(observation.shape)}"
             )
         act = ACTIVATIONS[self.activation]
-        x = observation.to(self.layers[0].weight.dtype)
-        x = x if self.normalizer is None else self.normalizer(x)
+        x = observation if self.normalizer is None else self.normalizer(observation)
+        x = x.to(self.layers[0].weight.dtype)
         for layer in self.layers[:-1]:
             x = act(_linear(x, layer))
         return x
@@ -147,10 +157,7 @@ class ExpertNetwork:
     def _squashed(self, output: Tensor) -> Tensor:
         if self.squash == "none":
             return output
-        low, high = (
-            torch.full_like(output, limit) if bound is None else bound
-            for bound, limit in ((self.low, -1.0), (self.high, 1.0))
-        )
+        low, high = self.bounds
         if self.squash == "clip":
             return torch.minimum(torch.maximum(output, low), high)
         return low + 0.5 * (torch.tanh(output) + 1.0) * (high - low)

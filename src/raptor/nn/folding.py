@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from raptor.errors import UserError
 from raptor.nn.activations import Activations
@@ -78,13 +77,9 @@ def _wide_enough(layer: Layer) -> Layer:
 
 
 def _within_bounds(layer: Layer, expert: ExpertNetwork) -> Layer:
-    """The last layer, scaled so that the bounds of the action are -1 and 1."""
-    low, high = expert.low, expert.high
-    if low is None or high is None or not _finite(low, high):
-        return layer
-    scale = 2 / (high - low)
-    return Layer(layer.weight * scale.unsqueeze(-1), layer.bias * scale - (high + low) / (high - low))
-
-
-def _finite(*bounds: Tensor) -> bool:
-    return all(bool(bound.isfinite().all()) for bound in bounds)
+    """The last layer, scaled so that the bounds of each action that has some are -1 and 1."""
+    low, high = expert.bounds
+    bounded = (high - low).isfinite()
+    scale = torch.where(bounded, 2 / (high - low), 1.0)
+    middle = torch.where(bounded, (high + low) / 2, 0.0)
+    return Layer(layer.weight * scale.unsqueeze(-1), (layer.bias - middle) * scale)

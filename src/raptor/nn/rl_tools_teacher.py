@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import h5py
 
 SOURCE = "rl-tools teacher"
-ACTIVATIONS = ("RELU", "TANH", "SIGMOID", "FAST_TANH", "GELU")
-"""What rl-tools has between its layers."""
+ACTIVATIONS = {"relu": "RELU", "tanh": "TANH", "sigmoid": "SIGMOID", "fast_tanh": "FAST_TANH", "gelu_tanh": "GELU"}
+"""What rl-tools has between its layers, by our names."""
 
 _MLP = "actor/layers/0"
 _UNKNOWN_LOG_STD = -20.0  # of a teacher whose noise is not known; rl-tools allows no less
@@ -84,7 +84,7 @@ def write_rl_tools_teacher(expert: ExpertNetwork, path: PathLike, name: str = "t
             mlp = _group(actor, "layers/0", type="mlp", num_layers=len(expert.layers))
             for layer_name, layer in zip(_names(len(expert.layers)), _with_log_std(expert), strict=True):
                 last = layer_name == "output_layer"
-                _write_layer(mlp, layer_name, layer, "IDENTITY" if last else expert.activation.upper())
+                _write_layer(mlp, layer_name, layer, "IDENTITY" if last else ACTIVATIONS[expert.activation])
             _group(actor, "layers/1", type="sample_and_squash")
             _write_tensor(file, "example/input", observation)
             _write_tensor(file, "example/output", expert(observation))
@@ -106,12 +106,18 @@ def _read(file: h5py.File, path: PathLike, activation: str | None) -> ExpertNetw
     functions = [text(mlp[name].attrs.get("activation_function", "RELU")) for name in names]
     if len(set(functions[:-1])) > 1 or functions[-1] not in ("IDENTITY", "TANH"):
         raise UserError(f"{path} holds another architecture: its activation functions are {', '.join(functions)}")
-    between = activation or (functions[0] if len(functions) > 1 else "relu")
+    between = activation or _own_name(functions[0], path)
     squash = "tanh" if kinds[-1] == "sample_and_squash" or functions[-1] == "TANH" else "none"
     deviation = None
     if kinds[-1] == "sample_and_squash":
         dense, deviation = _split(dense, path)
-    return ExpertNetwork(dense, activation_name(between, str(path)), squash, log_std_layer=deviation, source=SOURCE)
+    return ExpertNetwork(dense, between, squash, log_std_layer=deviation, source=SOURCE)
+
+
+def _own_name(function: str, path: PathLike) -> str:
+    """What we call an activation function of rl-tools."""
+    found = {theirs: ours for ours, theirs in ACTIVATIONS.items()}.get(function.upper())
+    return found or activation_name(function, str(path))
 
 
 def _num_layers(mlp: h5py.Group, path: PathLike) -> int:
@@ -179,7 +185,7 @@ def _check_writable(expert: ExpertNetwork, path: PathLike) -> None:
             "rl-tools squashes the actions of a teacher to [-1, 1] by tanh and has no observation normaliser: this "
             f"teacher is another ({expert.description})"
         )
-    if expert.activation.upper() not in ACTIVATIONS or len(expert.layers) < 2:
+    if expert.activation not in ACTIVATIONS or len(expert.layers) < 2:
         raise UserError(
             f"rl-tools has {', '.join(ACTIVATIONS)} between two layers or more, got {expert.activation} "
             f"between {len(expert.layers)}"

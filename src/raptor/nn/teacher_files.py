@@ -91,7 +91,8 @@ def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> Teach
     find_device(device)
     source = Path(folder)
     if not (source / DOCUMENT).is_file():
-        reason = f"it lacks {DOCUMENT}" if source.is_dir() else "there is no such folder"
+        other = "it is no folder" if source.exists() else "there is no such folder"
+        reason = f"it lacks {DOCUMENT}" if source.is_dir() else other
         raise UserError(f"{source} holds no teachers ({reason}): give the output of raptor pre-train")
     document = _read_document(source / DOCUMENT)
     layers = _read_weights(source / WEIGHTS, document)

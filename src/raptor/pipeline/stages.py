@@ -10,7 +10,7 @@ from typing import Any, Literal
 from raptor.evaluation.suites import SUITES
 from raptor.export import FORMATS
 from raptor.limits import Limit, at_least, between, each, limits, optional
-from raptor.training.direct import TRAINING_SEEDS
+from raptor.training.gradient_config import TRAINING_SEEDS
 
 QUADROTORS, TEACHERS, POLICY, EVALUATION, REPORT = "quadrotors", "teachers", "policy", "evaluation", "report"
 """Kinds of what stages hand on."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from raptor.rl.student_flights import StudentParameters
 
-LEAST_DEVIATION = 0.01
-"""Numbers that hardly vary are not magnified further, because they may vary when another pilot flies."""
+LEAST_DEVIATION = 0.1
+"""Numbers that hardly vary are not magnified further, because they vary a hundred times as much when a pilot fails."""
 
 
 class ObservationScale(NamedTuple):

@@ -21,7 +21,7 @@ from raptor.nn.policy import RaptorPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.demonstrations import DemonstrationFlights, Demonstrations, Outcome
 from raptor.rl.student_flights import StudentParameters
-from raptor.training.direct import TRAINING_SEEDS
+from raptor.training.gradient_config import TRAINING_SEEDS
 from raptor.training.imitation import Imitation, weights_of
 from raptor.training.post_training_config import PostTrainConfig, StudentConfig
 

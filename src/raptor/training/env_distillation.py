@@ -72,9 +72,9 @@ def distill(
         same = {name: getattr(stored, name) for name in FREE}
         folder.refuse_changes(differences(stored, dataclasses.replace(config, **same)))
     folder.checkpoints.keep = config.keep_checkpoints
-    filmed = (
-        FilmedVecEnv(env, folder.path / VIDEOS, config.video_length, config.video_interval) if config.video else None
-    )
+    filmed = None
+    if config.video:
+        filmed = FilmedVecEnv(env, folder.path / VIDEOS, config.video_length, config.video_interval, going_on)
     checked = CheckedVecEnv(env if filmed is None else filmed, find_device(config.device))
     checked.watch(config.student_group)
     teacher = EnvTeacher(expert, checked, config.teacher_group)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from raptor.errors import UserError
 from raptor.limits import at_least, between, limits, not_negative, optional, positive
 from raptor.training.post_training_config import StudentConfig
 
@@ -75,14 +74,6 @@ class EnvDistillConfig:
     run_name: str | None = None  # end of the name of the run's folder; null: date and time alone
     memory_gib: float | None = None  # that training may take; null: most of what is free
     student: StudentConfig = StudentConfig()
-
-    def __post_init__(self) -> None:
-        """Refuse settings that do not go together."""
-        if self.epoch_teacher_forcing > self.n_epochs:
-            raise UserError(
-                f"epoch_teacher_forcing must be at most n_epochs, which is {self.n_epochs}, "
-                f"got {self.epoch_teacher_forcing}"
-            )
 
     @property
     def num_epochs(self) -> int:

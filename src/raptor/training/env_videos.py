@@ -27,6 +27,7 @@ class FilmedVecEnv:
         folder: for the films, named by the step that they begin with.
         length: steps of a film.
         interval: steps from the beginning of one film to that of the next.
+        resume: count on from the films that are in the folder.
 
     Raises:
         UserError: it renders nothing.
@@ -35,8 +36,10 @@ class FilmedVecEnv:
     _frames: list[NDArray[np.uint8]]
     num_steps: int
 
-    def __init__(self, env: Any, folder: Path, length: int, interval: int) -> None:
-        self.__dict__.update(_env=env, _folder=folder, _length=length, _interval=interval, _frames=[], num_steps=0)
+    def __init__(self, env: Any, folder: Path, length: int, interval: int, resume: bool = False) -> None:
+        taken = [int(film.stem.removeprefix("step_")) for film in folder.glob("step_*")] if resume else []
+        steps = max(taken, default=-interval) + interval
+        self.__dict__.update(_env=env, _folder=folder, _length=length, _interval=interval, _frames=[], num_steps=steps)
         self._frame()
 
     def __getattr__(self, name: str) -> Any:

@@ -15,7 +15,8 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.analytic_policy_gradient import Guide
 from raptor.rl.guide import TeacherGuide
-from raptor.training.direct import GradientConfig, GradientLearner
+from raptor.training.direct import GradientLearner
+from raptor.training.gradient_config import GradientConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,19 +63,23 @@ def train_direct(
     if stored is not None:
         folder.refuse_changes(differences(stored, dataclasses.replace(config, accumulation=stored.accumulation)))
     folder.checkpoints.keep = config.keep_checkpoints
-    with joined(config.device) as world, memory_explained(f"batch_size {config.batch_size}"):
+    with joined(config.device) as world:
         find_device(config.device)
         folder.writes = world.leads
-        if largest_batch and stored is None:
+        seeking = largest_batch and stored is None
+        if seeking:
             config = dataclasses.replace(config, batch_size=largest_direct(config, config.device, world))
-        learner = DirectLearner(config, config.seed, config.device, config.compile, world)
-        try:
-            with world.first_alone():
-                folder.open(to_yaml(config), resume, overwrite)
-            with stop_on_signal() as stop:
-                return Session(folder, config, learner, progress if world.leads else None).run(stop)
-        finally:
-            folder.close()
+        with memory_explained(f"batch_size {config.batch_size}"):
+            learner = DirectLearner(config, config.seed, config.device, config.compile, world)
+            try:
+                with world.first_alone():
+                    folder.open(to_yaml(config), resume, overwrite)
+                if seeking:
+                    folder.log(f"the largest batch that fits: batch_size={config.batch_size}")
+                with stop_on_signal() as stop:
+                    return Session(folder, config, learner, progress if world.leads else None).run(stop)
+            finally:
+                folder.close()
 
 
 def load_run_config(

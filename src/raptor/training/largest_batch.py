@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import torch
 
-from raptor.distributed import Parts, World
+from raptor.distributed import Parts, Rehearsal, World
 from raptor.errors import UserError
 from raptor.nn.teachers import TeacherPopulation
-from raptor.training.direct import DirectConfig, DirectLearner, GradientConfig, GradientLearner
+from raptor.training.direct import DirectConfig, DirectLearner, GradientLearner
 from raptor.training.distillation import first_student
 from raptor.training.fine_tuning import FineTuner
-from raptor.training.memory import BASE_BYTES, budget_bytes
+from raptor.training.gradient_config import GradientConfig
+from raptor.training.memory import BASE_BYTES
 from raptor.training.post_training_config import PostTrainConfig
-from raptor.training.post_training_memory import bytes_of_fine_tuning, bytes_of_segment
+from raptor.training.post_training_memory import budget_of_each, bytes_of_segment, fine_tuning_fits
+
+C = TypeVar("C", bound=GradientConfig)
 
 STEP = 64
 """Batches are multiples of so many vehicles for each part."""
@@ -27,6 +30,10 @@ MOST = 2**22
 
 SHARE_OF_GPU = 0.9
 """What a trial may take of a GPU. Trials run uncompiled; the rest is left to the compiler and to validation."""
+
+SHARE_OF_BUDGET = 0.9
+"""What fine-tuning may take of the memory that is planned with, so that it finds room also where a little less is free
+when the run is resumed."""
 
 REFINEMENTS = 3
 
@@ -59,72 +66,84 @@ def largest_direct(config: DirectConfig, device: str, world: World) -> int:
         device: where it is trained.
         world: the processes that share the batch; all of them come to the same answer.
     """
+    rehearsal = Rehearsal(world.rank, world.size)
+    if torch.device(device).type == "cuda":
 
-    def begun(num: int) -> GradientLearner:
-        return DirectLearner(_of_size(config, num), device=device, compile=False)
+        def fits(num: int) -> bool:
+            sized = of_batch(config, num)
+            return _all_fly(lambda: DirectLearner(sized, 0, device, False, rehearsal), device, world)
 
-    def needed(num: int) -> float:
-        sized = _of_size(config, num)
-        return BASE_BYTES + bytes_of_segment(sized, config.hidden_dim, world.size)
+    else:
+        budget = budget_of_each(None, device, world)
 
-    return _found(config, device, None, world, begun, needed)
+        def fits(num: int) -> bool:
+            return BASE_BYTES + bytes_of_segment(of_batch(config, num), config.hidden_dim, world.size) <= budget
+
+    return largest(fits, smallest(config, world))
 
 
 def largest_fine_tuning(config: PostTrainConfig, teachers: TeacherPopulation, world: World) -> int:
-    """The `fine_tune.batch_size` of `raptor post-train`.
+    """The `fine_tune.batch_size` of `raptor post-train`; that of the settings plays no part.
+
+    It is within the plan of the memory also on a GPU.
 
     Args:
         config: the other settings.
         teachers: those that take part.
         world: the processes that share the batch; all of them come to the same answer.
     """
-    tuning, device = config.tuning, config.device
-    policy = first_student(config.student, 0)
+    device, rehearsal = config.device, Rehearsal(world.rank, world.size)
+    policy, guides = first_student(config.student, 0), teachers if config.num_epochs else None
+    budget = SHARE_OF_BUDGET * budget_of_each(config.memory_gib, device, world)
 
-    def begun(num: int) -> GradientLearner:
-        guides = teachers if config.num_epochs else None
-        return FineTuner(_of_size(tuning, num), policy, guides, device=device, compile=False)
+    def fits(num: int) -> bool:
+        sized = with_batch(config, num)
+        if not fine_tuning_fits(sized, teachers.widths, budget, world.size):
+            return False
+        if torch.device(device).type != "cuda":
+            return True
+        return _all_fly(lambda: FineTuner(sized.tuning, policy, guides, 0, device, False, rehearsal), device, world)
 
-    def needed(num: int) -> float:
-        sized = dataclasses.replace(config, fine_tune=_of_size(config.fine_tune, num))
-        return BASE_BYTES + bytes_of_fine_tuning(sized, teachers.widths, world.size)
-
-    return _found(tuning, device, config.memory_gib, world, begun, needed)
-
-
-def _found(
-    config: GradientConfig,
-    device: str,
-    memory_gib: float | None,
-    world: World,
-    begun: Callable[[int], GradientLearner],
-    needed: Callable[[int], float],
-) -> int:
-    parts = Parts(world, config.accumulation)
-    if torch.device(device).type == "cuda":
-        return largest(lambda num: not world.any(not _flies(begun, num // world.size, device)), STEP * parts.num)
-    budget = min(world.collect(budget_bytes(memory_gib, device))) / world.size
-    return largest(lambda num: needed(num) <= budget, STEP * parts.num)
+    return largest(fits, smallest(config.fine_tune, world))
 
 
-def _of_size(config: Any, num: int) -> Any:
+def smallest(config: GradientConfig, world: World) -> int:
+    """The least batch that is tried; all others are multiples of it."""
+    return STEP * Parts(world, config.accumulation).num
+
+
+def with_batch(config: PostTrainConfig, num: int) -> PostTrainConfig:
+    """The settings with a batch of that size in fine-tuning, whatever a curriculum says to it."""
+    return dataclasses.replace(config, fine_tune=of_batch(config.fine_tune, num))
+
+
+def of_batch(config: C, num: int) -> C:
     """The settings with a batch of that size, whatever a curriculum says to it."""
     plain = dataclasses.replace(config.curriculum, enabled=False)
     return dataclasses.replace(config, batch_size=num, curriculum=plain)
 
 
-def _flies(begun: Callable[[int], GradientLearner], num: int, device: str) -> bool:
-    """Whether so many vehicles fly and learn on the GPU."""
+def _all_fly(begun: Callable[[], GradientLearner], device: str, world: World) -> bool:
+    """Whether a learner has room on the GPU of each process."""
+    return not world.any(not _flies(begun, device))
+
+
+def _flies(begun: Callable[[], GradientLearner], device: str) -> bool:
+    """Whether a learner has room on the GPU; nothing is left of it there."""
     _, total = torch.cuda.mem_get_info(device)
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        learner = begun(num)
-        for _ in range(2):
-            learner.update()
+        _learn(begun)
         fits = torch.cuda.max_memory_reserved(device) <= SHARE_OF_GPU * total
-        del learner
     except torch.OutOfMemoryError:
         fits = False
     gc.collect()
     torch.cuda.empty_cache()
     return fits
+
+
+def _learn(begun: Callable[[], GradientLearner]) -> None:
+    """Two updates, the second of which has the state of the optimiser."""
+    learner = begun()
+    for _ in range(2):
+        learner.update()

@@ -23,7 +23,7 @@ from raptor.training.checkpoints import Checkpoints
 from raptor.training.distillation import num_active
 from raptor.training.fine_tuning import fitted
 from raptor.training.host import memory_explained
-from raptor.training.largest_batch import largest_fine_tuning
+from raptor.training.largest_batch import largest_fine_tuning, smallest, with_batch
 from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.post_training_memory import plan_post_training
 from raptor.training.post_training_run import BEST, FINAL, JOB, OWN, TEACHERS, PostTrainRun, PostTrainSummary
@@ -87,12 +87,14 @@ def post_train(
         mark = fingerprint(population)
         if before is not None and before["fingerprint"] != mark:
             raise UserError(f"the run in {folder.path} learns from other teachers: resume it without giving any")
-        plan = plan_post_training(config, len(population), population.widths, world.size)
-        for words in (*told, plan.describe()):
-            say(words)
-        _check_parts(config, len(population), world)
         if largest_batch and not config.fine_tune.num_updates:
             raise UserError("--largest-batch seeks fine_tune.batch_size, and fine_tune.num_updates=0 needs none")
+        seeking = largest_batch and before is None
+        least = with_batch(config, smallest(config.fine_tune, world)) if seeking else config
+        plan = plan_post_training(least, len(population), population.widths, world)
+        for words in told if seeking else [*told, plan.describe()]:
+            say(words)
+        _check_parts(least, len(population), world)
         if before is None:
             population = examine(population, config, _teller(progress, len(population)), world)
         else:
@@ -100,9 +102,8 @@ def post_train(
         strong, weak = select(population, config)
         if weak:
             say(f"{len(weak)} teachers do not reach {config.solved_return:g} and are left out: {shortened(weak)}")
-        if largest_batch and before is None:
-            config = _with_batch(config, largest_fine_tuning(config, strong, world))
-            say(f"the largest batch that fits: fine_tune.batch_size={config.fine_tune.batch_size}")
+        if seeking:
+            config = _with_largest_batch(config, strong, world, say)
         _check_parts(config, len(strong), world)
         fitted(config.tuning, len(strong))  # what does not go together shall not come out after the imitation
         document = {"source": _place(teachers), "fingerprint": mark, "records": population.records}
@@ -134,9 +135,15 @@ def load_post_train_config(
     return settings_of(PostTrainConfig, run_folder(run), file, overrides, resume)
 
 
-def _with_batch(config: PostTrainConfig, batch_size: int) -> PostTrainConfig:
-    """The settings with another batch in fine-tuning."""
-    return dataclasses.replace(config, fine_tune=dataclasses.replace(config.fine_tune, batch_size=batch_size))
+def _with_largest_batch(
+    config: PostTrainConfig, teachers: TeacherPopulation, world: World, say: Callable[[str], None]
+) -> PostTrainConfig:
+    """The settings with the largest batch of fine-tuning that fits; told, with the plan of the memory."""
+    tuning = dataclasses.replace(config.fine_tune, batch_size=largest_fine_tuning(config, teachers, world))
+    config = dataclasses.replace(config, fine_tune=tuning)
+    say(f"the largest batch that fits: fine_tune.batch_size={tuning.batch_size}")
+    say(plan_post_training(config, len(teachers), teachers.widths, world).describe())
+    return config
 
 
 def _check_parts(config: PostTrainConfig, num_teachers: int, world: World) -> None:
@@ -202,7 +209,9 @@ def _source(folder: RunFolder, before: dict[str, Any] | None, teachers: Source |
     if teachers is not None:
         return teachers
     if before is None:
-        raise UserError("there are no teachers to learn from: give the output folder of raptor pre-train")
+        raise UserError(
+            "there are no teachers to learn from: give the output folder of raptor pre-train, or teacher files"
+        )
     if before["source"] is None:
         raise UserError(f"the run in {folder.path} began with teachers of no folder: give the same ones to resume it")
     return [documented(source) for source in before["source"]]

@@ -11,8 +11,8 @@ from raptor.limits import at_least, between, limits, not_negative, optional, pos
 from raptor.nn.precision import Precision
 from raptor.quadrotor.dynamics import Method
 from raptor.tasks.task import Task
-from raptor.training.direct import TRAINING_SEEDS, VALIDATION_SEED
 from raptor.training.fine_tuning import FineTuneConfig
+from raptor.training.gradient_config import TRAINING_SEEDS, VALIDATION_SEED
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import torch
 
+from raptor.distributed import ALONE, World
 from raptor.errors import UserError
 from raptor.rl.demonstrations import BLOCK_STEPS
 from raptor.tasks.observation import NUM_SENSED, STUDENT_DIM, TEACHER_DIM
 from raptor.tasks.task import Task
-from raptor.training.direct import GradientConfig
 from raptor.training.distillation import episodes_per_epoch, num_slots
+from raptor.training.gradient_config import GradientConfig
 from raptor.training.memory import BASE_BYTES, EPISODE_NUMBERS, GIB, VEHICLE_NUMBERS, budget_bytes
 from raptor.training.post_training_config import PostTrainConfig
 
@@ -42,7 +43,7 @@ def plan_post_training(
     config: PostTrainConfig,
     num_teachers: int,
     teacher_widths: Sequence[int] = TEACHER_WIDTHS,
-    num_processes: int = 1,
+    world: World = ALONE,
 ) -> PostTrainPlan:
     """Plan the memory of imitation and of fine-tuning.
 
@@ -50,26 +51,42 @@ def plan_post_training(
         config: the settings.
         num_teachers: how many take part.
         teacher_widths: of their networks, from the observation to the action.
-        num_processes: that work at it. Each holds all data and its share of all else; together they take the memory of
-            a machine, or each has a GPU of its own.
+        world: the processes that work at it. Each holds all data and its share of all else.
 
     Raises:
         UserError: one of them does not fit; names the settings to lower.
     """
-    sharing = num_processes if torch.device(config.device).type == "cpu" else 1
-    budget = budget_bytes(config.memory_gib, config.device) / sharing
-    libraries = BASE_BYTES + 4.0 * config.num_validation * _numbers_of_flight(config.flown_task)
-    imitation = tuning = libraries
+    budget = budget_of_each(config.memory_gib, config.device, world)
+    imitation = tuning = _bytes_of_any(config)
     episodes, data = 0, 0.0
     if config.num_epochs:
         episodes = episodes_per_epoch(config, num_teachers)
         data = 4.0 * episodes * num_slots(config) * config.task.episode_steps * (STUDENT_DIM + 4)
-        imitation += data + _bytes_of_imitation(config, episodes, num_processes)
+        imitation += data + _bytes_of_imitation(config, episodes, world.size)
         _check_imitation(config, episodes, imitation, budget)
     if config.fine_tune.num_updates:
-        tuning += bytes_of_fine_tuning(config, teacher_widths, num_processes)
+        tuning += bytes_of_fine_tuning(config, teacher_widths, world.size)
         _check_fine_tuning(config, tuning, budget)
     return PostTrainPlan(num_teachers, episodes, data, max(imitation, tuning), budget)
+
+
+def budget_of_each(memory_gib: float | None, device: str, world: World) -> float:
+    """What each process may take, in bytes: together the memory of a machine, or each that of a GPU of its own.
+
+    All come to the same answer, that of the one with the least.
+    """
+    least = min(world.collect(budget_bytes(memory_gib, device)))
+    return least / world.size if torch.device(device).type == "cpu" else least
+
+
+def fine_tuning_fits(config: PostTrainConfig, teacher_widths: Sequence[int], budget: float, num_processes: int) -> bool:
+    """Whether `plan_post_training` finds room for the fine-tuning, with so many bytes for each process."""
+    return _bytes_of_any(config) + bytes_of_fine_tuning(config, teacher_widths, num_processes) <= budget
+
+
+def _bytes_of_any(config: PostTrainConfig) -> float:
+    """Of what each process holds at any time: the libraries, and a validation."""
+    return BASE_BYTES + 4.0 * config.num_validation * _numbers_of_flight(config.flown_task)
 
 
 def _bytes_of_imitation(config: PostTrainConfig, episodes: int, num_processes: int) -> float:

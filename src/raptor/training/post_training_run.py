@@ -13,9 +13,10 @@ import torch
 from raptor.distributed import ALONE, World
 from raptor.nn.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
-from raptor.training.direct import TRAINING_SEEDS, calm
+from raptor.training.direct import calm
 from raptor.training.distillation import Distiller, first_student
 from raptor.training.fine_tuning import FineTuner
+from raptor.training.gradient_config import TRAINING_SEEDS
 from raptor.training.host import gpu_use, host
 from raptor.training.post_training_config import PostTrainConfig
 from raptor.training.progress import Clock, Progress, ProgressFunction, Stage, StopRequest

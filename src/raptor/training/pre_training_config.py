@@ -10,7 +10,7 @@ from raptor.limits import above, at_least, between, each, limits, not_negative, 
 from raptor.rl.curriculum import CurriculumConfig, Stage
 from raptor.tasks.task import Task
 from raptor.training.apg_teachers import APGConfig
-from raptor.training.direct import TRAINING_SEEDS
+from raptor.training.gradient_config import TRAINING_SEEDS
 from raptor.training.sac_teachers import SACTeachersConfig
 
 

@@ -16,9 +16,11 @@ import torch
 
 from raptor.atomic import write_atomically
 from raptor.config import to_dict
+from raptor.errors import LostProcessError
 from raptor.limits import at_least, between, limits
 from raptor.nn.checkpoint import StudentPolicy, architecture_of, assemble, save_policy
-from raptor.training.direct import TRAINING_SEEDS, VALIDATION_SEED, DirectConfig, DirectLearner
+from raptor.training.direct import DirectConfig, DirectLearner
+from raptor.training.gradient_config import TRAINING_SEEDS, VALIDATION_SEED
 from raptor.training.host import gpu_use, host
 from raptor.training.progress import Clock, Progress, ProgressFunction, StopRequest
 from raptor.training.run import RunFolder
@@ -223,9 +225,11 @@ class Session:
 
 @contextlib.contextmanager
 def stoppable(stop: StopRequest) -> Iterator[None]:
-    """Turn what fails after someone asked to stop into an interruption."""
+    """Turn what fails after someone asked to stop into an interruption, unless another process is gone."""
     try:
         yield
+    except LostProcessError:  # torchrun asks the others to stop when one has died
+        raise
     except Exception as error:
         if stop.made:  # Ctrl-C reaches the compiler too, and the compiler does not survive it
             raise KeyboardInterrupt from error

@@ -10,7 +10,7 @@ from raptor.nn.checkpoint import StudentPolicy
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.rl.student_flights import StudentTest
 from raptor.tasks.task import Task
-from raptor.training.direct import VALIDATION_SEED, validation_task
+from raptor.training.gradient_config import VALIDATION_SEED, validation_task
 from raptor.training.post_training_config import PostTrainConfig
 
 FIGURES = ("mean_return", "std_return", "mean_length", "share_terminated")

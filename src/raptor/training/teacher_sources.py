@@ -78,7 +78,9 @@ def read_source(source: PathLike | TeacherFile) -> tuple[TeacherPopulation, str]
     expert = load_expert(source.path, source.activation)
     folder, index = folder_of(source.path)
     if folder is not None and source.quadrotor is None:
-        return load_teachers(folder)[index or 0], expert.description
+        teachers = load_teachers(folder)[index or 0]
+        if teachers.quadrotors is not None:
+            return teachers, expert.description
     if source.quadrotor is None:
         raise UserError(
             f"the vehicle of the teacher {source.path} is not known: give the one that it was trained on, "

@@ -107,7 +107,10 @@ def _no_archive(file: PathLike | io.BytesIO, path: PathLike) -> str:
         with Path(file).open("rb") as stream:
             begins = stream.read(2)
         if len(begins) == 2 and begins[0] == 0x80 and begins[1] <= pickle.HIGHEST_PROTOCOL:
-            return f"{path} was refused and not executed: it is a pickle, which can hold code; {_CONVERT}"
+            return (
+                f"{path} was refused and not executed: it is a pickle, which can hold code; {_CONVERT}; "
+                "the numbers of a VecNormalize go into a raptor.nn.Normalizer"
+            )
     return f"{path} is truncated, or no checkpoint that is known: {KNOWN}"
 
 

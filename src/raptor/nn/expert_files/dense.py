@@ -37,7 +37,8 @@ def weight_of(weights: Mapping[str, Any], name: str, path: PathLike, ndim: int |
         raise UserError(f"{name} must be a tensor of floating-point numbers, got {_what(weight)} ({path})")
     if ndim is not None and weight.ndim != ndim:
         raise UserError(f"{name} must have {ndim} axes, got shape {tuple(weight.shape)} ({path})")
-    if weight.is_meta or weight.numel() > _LARGEST_WEIGHT or max(weight.shape, default=1) > LARGEST_WIDTH:
+    sizes = (*weight.shape, 1)
+    if weight.is_meta or weight.numel() > _LARGEST_WEIGHT or not 1 <= min(sizes) <= max(sizes) <= LARGEST_WIDTH:
         raise UserError(f"{name} is no weight of a teacher: its shape is {tuple(weight.shape)} ({path})")
     double = weight.dtype == torch.float64
     copy = weight.detach().to(torch.float64 if double else torch.float32).clone(memory_format=torch.contiguous_format)

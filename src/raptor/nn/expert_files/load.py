@@ -27,7 +27,7 @@ def load_expert(path: PathLike, activation: str | None = None) -> ExpertNetwork:
             memoryless policy of this package (.pt), or a folder of teachers, with the number of one where it holds
             several: `teachers:3`.
         activation: between the layers, such as elu; by default what the file says, or a file beside it
-            (`params/agent.yaml` of Isaac Lab), or else the library's default.
+            (`params/agent.yaml` of Isaac Lab), or else the library's default. Files of this package do say it.
 
     Raises:
         UserError: there is no such file, it is damaged, of another kind or architecture, or holds pickled code.
@@ -36,7 +36,7 @@ def load_expert(path: PathLike, activation: str | None = None) -> ExpertNetwork:
         activation = activation_name(activation, "activation")
     folder, index = folder_of(path)
     if folder is not None:
-        return _of_folder(folder, index)
+        return _checked(_of_folder(folder, index), activation, path)
     file = Path(path).expanduser()
     try:
         file.open("rb").close()
@@ -53,7 +53,7 @@ def load_expert(path: PathLike, activation: str | None = None) -> ExpertNetwork:
     if holds_rsl_rl(document):
         return read_rsl_rl(document, file, activation)
     if document.get("format") == FORMAT:
-        return _of_policy(document, file)
+        return _checked(_of_policy(document, file), activation, path)
     raise UserError(f"{file} holds {', '.join(map(repr, list(document)[:5])) or 'nothing'}, but no actor: {KNOWN}")
 
 
@@ -68,9 +68,21 @@ def folder_of(path: PathLike) -> tuple[Path | None, int | None]:
     return None, None
 
 
-def _of_folder(folder: Path, index: int | None) -> ExpertNetwork:
-    from raptor.nn.teacher_files import load_teachers
+def _checked(expert: ExpertNetwork, activation: str | None, path: PathLike) -> ExpertNetwork:
+    """A network of this package, if nobody takes it for another."""
+    if activation not in (None, expert.activation):
+        raise UserError(
+            f"{os.fspath(path)} has {expert.activation} between its layers, got the activation {activation}: name one "
+            "for files of other libraries only"
+        )
+    return expert
 
+
+def _of_folder(folder: Path, index: int | None) -> ExpertNetwork:
+    from raptor.nn.teacher_files import DOCUMENT, load_teachers
+
+    if not (folder / DOCUMENT).exists():
+        raise UserError(f"{folder} is a folder without {DOCUMENT}: {KNOWN}")
     teachers = load_teachers(folder)
     if index is None and len(teachers) > 1:
         raise UserError(f"{folder} holds {len(teachers)} teachers: give the number of one, such as {folder}:0")

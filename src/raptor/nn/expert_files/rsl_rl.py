@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ DEFAULT_ACTIVATION = "elu"
 EPSILON = 1e-2
 """That rsl_rl adds to the standard deviation of an observation."""
 
-MODEL, ACTOR = "model_state_dict", "actor_state_dict"
+MODEL, ACTOR, STUDENT = "model_state_dict", "actor_state_dict", "student_state_dict"
 _STD = ("std", "distribution.std_param")
 _LOG_STD = ("log_std", "distribution.log_std_param")
 _LARGEST_AGENT = 2**20  # bytes
@@ -27,7 +27,7 @@ _LARGEST_AGENT = 2**20  # bytes
 
 def holds_rsl_rl(document: Mapping[str, Any]) -> bool:
     """Whether a checkpoint is one of rsl_rl."""
-    return any(isinstance(document.get(name), Mapping) for name in (MODEL, ACTOR, "student_state_dict"))
+    return any(isinstance(document.get(name), Mapping) for name in (MODEL, ACTOR, STUDENT))
 
 
 def read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | None = None) -> ExpertNetwork:
@@ -41,14 +41,14 @@ def read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | N
     Raises:
         UserError: it holds no actor, a recurrent one, one of another architecture, or weights that are damaged.
     """
-    new = isinstance(document.get(ACTOR), Mapping)
-    weights = document.get(ACTOR if new else MODEL)
-    if not isinstance(weights, Mapping) or any(name.startswith(("student.", "teacher.")) for name in weights):
+    found = document.get(ACTOR, document.get(MODEL))
+    weights = {str(name): weight for name, weight in found.items()} if isinstance(found, Mapping) else {}
+    if STUDENT in document or any(name.startswith(("student.", "teacher.")) for name in weights):
         raise UserError(f"{path} is of rsl_rl's distillation: give the checkpoint of the teacher, as PPO wrote it")
+    new = ACTOR in document or any(name.startswith("mlp.") for name in weights)
     _refuse_other_kinds(weights, path)
     agent = _read_agent(Path(path).parent / "params" / "agent.yaml")
-    settings = agent.get("actor" if new else "policy")
-    settings = settings if isinstance(settings, Mapping) else {}
+    settings = _settings(agent, ("actor", "policy") if new else ("policy", "actor"))
     layers = layers_of(weights, "mlp" if new else "actor", path)
     layers, noise = _split_noise(layers, weights, settings, new, path)
     name, notes = _activation(activation, settings, path)
@@ -76,6 +76,12 @@ def _refuse_other_kinds(weights: Mapping[str, Any], path: PathLike) -> None:
             raise UserError(f"{path} holds a {what} actor: a teacher must be a multi-layer perceptron without memory")
     if any(name.startswith("actor_cnns.") for name in weights):
         raise UserError(f"{path} holds a convolutional actor: a teacher must be a multi-layer perceptron")
+
+
+def _settings(agent: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """The first group of settings that is not empty: Isaac Lab writes the one that is out of use, too."""
+    groups = (agent.get(name) for name in names)
+    return next((group for group in groups if group and isinstance(group, Mapping)), {})
 
 
 def _split_noise(
@@ -157,6 +163,8 @@ def _read_agent(path: Path) -> Mapping[str, Any]:
         if not path.is_file() or path.stat().st_size > _LARGEST_AGENT:
             return {}
         document = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # whatever a scalar that is not of its tag makes the constructors of yaml raise
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     return document if isinstance(document, Mapping) else {}
