@@ -121,21 +121,14 @@ def picture(runs: list[tuple[str, dict[str, list[tuple[float, float, float]]]]])
         for axis, name in zip(axes[0], names, strict=True):
             for (algorithm, curves), colour in zip(runs, COLOURS, strict=False):
                 points = np.array(curves[name])
-                axis.plot(points[:, 0], points[:, 2], color=colour, lw=1.6)
-                axis.annotate(
-                    {"apg": "gradient", "sac": "soft actor-critic"}[algorithm],
-                    (points[-1, 0], points[-1, 2]),
-                    xytext=(0, -14 if algorithm == "sac" else 8),
-                    textcoords="offset points",
-                    ha="right" if algorithm == "sac" else "center",
-                    color=colour,
-                    fontsize=9,
-                )
+                label = {"apg": "gradient", "sac": "soft actor-critic"}[algorithm]
+                axis.plot(points[:, 0], points[:, 2], color=colour, lw=1.6, label=label)
             axis.set_xscale("log")
             axis.set_title(name)
             axis.set_xlabel("training time per teacher (s)")
             axis.axhline(750, color=INK, lw=0.6, ls=":")
         axes[0, 0].set_ylabel("validation return (at most 750)")
+        axes[0, 0].legend(frameon=False, loc="lower right", labelcolor="linecolor")
     return figure
 
 
@@ -151,6 +144,8 @@ def main() -> None:
     summary = summarise(arguments.run, teachers)
     console.print(table_of(summary))
     beside = [curves_of(run) for run in arguments.beside]
+    names = list(beside[0][1]) if beside else []  # the first run says what the vehicles are called in all of them
+    beside = [(algorithm, dict(zip(names, curves.values(), strict=True))) for algorithm, curves in beside]
     for algorithm, curves in beside:
         if algorithm == "sac":
             console.print(milestones(curves))
