@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from raptor.training.direct import DirectConfig, DirectLearner
+from raptor.training.direct.learner import DirectConfig, DirectLearner
 
 
 def wait(device: torch.device) -> None:

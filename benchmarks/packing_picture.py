@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from raptor.atomic import write_atomically
-from raptor.plotting import COLOURS, FAINT, INK, STYLE, grid, to_png
+from raptor.core.atomic import write_atomically
+from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid, to_png
 from raptor.rl.packing import Batch, pack
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from raptor.compilation import compiler_problem
+from raptor.core.compilation import compiler_problem
 from raptor.rl.replay import Replay, ReplayConfig
 
 OBSERVATION_DIM, ACTION_DIM, GAMMA, EPISODE_STEPS = 26, 4, 0.99, 500

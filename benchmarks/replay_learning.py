@@ -25,13 +25,13 @@ from rich.progress import track
 from rich.table import Table
 
 from raptor import Quadrotors, platform, sample_quadrotors
-from raptor.atomic import write_atomically
-from raptor.plotting import COLOURS, STYLE, grid, to_png
+from raptor.core.atomic import write_atomically
+from raptor.core.plotting import COLOURS, STYLE, grid, to_png
 from raptor.rl.curriculum import Curriculum, CurriculumConfig, Stage
 from raptor.rl.teacher_flights import TeacherTest
 from raptor.tasks import Task
-from raptor.training.sac_teachers import SACTeachers, SACTeachersConfig
-from raptor.training.shards import EVALUATION, VALIDATION_SEED
+from raptor.training.teachers.sac import SACTeachers, SACTeachersConfig
+from raptor.training.teachers.shards import EVALUATION, VALIDATION_SEED
 
 ROOT = Path(__file__).parents[1]
 METHODS: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from rich.console import Console
 from raptor.cli.progress import evaluation_progress, wide_console
 from raptor.evaluation import SUITES, Evaluation, Policy, evaluate, plots, scenes
 from raptor.evaluation.table import HEADINGS, better, cell, rows
-from raptor.nn import load_policy
+from raptor.formats import load_policy
 
 ROOT = Path(__file__).parents[1]
 POLICIES = ("published", "default", "large", "robust")

@@ -24,14 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from raptor import sample_quadrotors
-from raptor.compilation import compiler_problem
 from raptor.config import load_config
+from raptor.core.compilation import compiler_problem
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.replay import Batch, ReplayConfig
 from raptor.rl.sac import SAC, SACConfig
 from raptor.tasks import Task
-from raptor.training.pre_training_config import PreTrainConfig
-from raptor.training.sac_teachers import STEPS_PER_ROUND, SACTeachers
+from raptor.training.teachers.config import PreTrainConfig
+from raptor.training.teachers.sac import STEPS_PER_ROUND, SACTeachers
 
 NUM_UPDATES = 100
 """Updates between two looks at the clock."""

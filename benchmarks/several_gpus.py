@@ -22,14 +22,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from raptor.distributed import World, joined
+from raptor.core.distributed import World, joined
 from raptor.nn.stacked_mlp import initial_layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
 from raptor.tasks.task import Task
-from raptor.training.direct import DirectConfig, DirectLearner
-from raptor.training.distillation import Distiller, first_student
-from raptor.training.post_training_config import PostTrainConfig
+from raptor.training.direct.learner import DirectConfig, DirectLearner
+from raptor.training.distillation.config import PostTrainConfig
+from raptor.training.distillation.learner import Distiller, first_student
 
 Rates = dict[str, float]
 

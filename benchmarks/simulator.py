@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raptor import sample_quadrotors
-from raptor.compilation import compile_flat, compiler_problem
+from raptor.core.compilation import compile_flat, compiler_problem
 from raptor.quadrotor import Quadrotors, State, step
 from raptor.quadrotor.state import component_major
 

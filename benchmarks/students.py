@@ -23,12 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from raptor import load_policy, load_teachers
-from raptor.atomic import write_atomically
 from raptor.cli.progress import training_progress
 from raptor.config import load_config
+from raptor.core.atomic import write_atomically
+from raptor.core.plotting import COLOURS, FAINT, STYLE, grid, to_png
 from raptor.evaluation import evaluate
-from raptor.plotting import COLOURS, FAINT, STYLE, grid, to_png
-from raptor.training import PostTrainConfig, post_train, read_curve
+from raptor.runs import read_curve
+from raptor.training import PostTrainConfig, post_train
 
 ROOT = Path(__file__).parents[1]
 BUDGET = ("num_epochs=30", "fine_tune.num_updates=0", "validation_interval=5")

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from raptor import TeacherPopulation, load_teachers
-from raptor.atomic import write_atomically
-from raptor.plotting import COLOURS, INK, STYLE, grid, to_png
-from raptor.training.pictures import teachers_picture
+from raptor.core.atomic import write_atomically
+from raptor.core.plotting import COLOURS, INK, STYLE, grid, to_png
+from raptor.training.teachers.pictures import teachers_picture
 
 ROOT = Path(__file__).parents[1]
 QUANTILES = (0.0, 0.01, 0.1, 0.5, 0.9, 1.0)

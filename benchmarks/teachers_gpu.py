@@ -19,14 +19,14 @@ from rich.console import Console
 
 from raptor import sample_quadrotors
 from raptor.config import load_config
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.rl.curriculum import Curriculum
-from raptor.training.apg_teachers import APGTeachers
-from raptor.training.memory import SHARE_OF_FREE, Plan, plan
-from raptor.training.pre_training import pre_train
-from raptor.training.pre_training_config import PreTrainConfig
-from raptor.training.sac_teachers import SACTeachers
-from raptor.training.shards import Learner
+from raptor.training.teachers.config import PreTrainConfig
+from raptor.training.teachers.gradient import APGTeachers
+from raptor.training.teachers.job import pre_train
+from raptor.training.teachers.memory import SHARE_OF_FREE, Plan, plan
+from raptor.training.teachers.sac import SACTeachers
+from raptor.training.teachers.shards import Learner
 
 CAPACITY_STEP = 50_000
 """Capacities of the replay are tried in such steps."""

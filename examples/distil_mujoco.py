@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 
 import raptor
-from raptor.environments.gymnasium_adapter import make_gymnasium
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.evaluation.statistics import Estimate, bootstrap_means
+from raptor.interop.from_gymnasium import make_gymnasium
 from raptor.rl.vec_demonstrations import StudentPilot, fly
-from raptor.training.env_distillation import EnvDistillConfig, distill
-from raptor.training.env_distillation_config import StudentConfig
+from raptor.training.distillation.env_config import StudentConfig
+from raptor.training.distillation.env_job import EnvDistillConfig, distill
 
 UNSEEN_SEED = 123_456
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import raptor
 from raptor.environments import observe_as_teacher
-from raptor.environments.rsl_rl_env import RslRlVecEnv
+from raptor.interop.rsl_rl_env import RslRlVecEnv
 
 
 def settings(num_steps: int, hidden: Sequence[int]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import raptor
-from raptor.training.direct import DirectConfig, DirectLearner
+from raptor.training.direct.learner import DirectConfig, DirectLearner
 
 
 def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:

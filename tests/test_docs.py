@@ -16,10 +16,10 @@ from raptor.cli.app import app
 from raptor.config import load_config, presets
 from raptor.quadrotor import Distribution, platforms
 from raptor.tasks import Task
-from raptor.training.gradient_config import TRAINING_TASK
-from raptor.training.jobs import TrainDirectConfig
-from raptor.training.post_training_config import PostTrainConfig
-from raptor.training.pre_training_config import PreTrainConfig
+from raptor.training.direct.config import TRAINING_TASK
+from raptor.training.direct.job import TrainDirectConfig
+from raptor.training.distillation.config import PostTrainConfig
+from raptor.training.teachers.config import PreTrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])

@@ -10,22 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raptor.config import load_config
+    from raptor.core.errors import MissingExtraError, UserError
     from raptor.environments import QuadrotorEnv
-    from raptor.errors import MissingExtraError, UserError
     from raptor.evaluation import Evaluation, evaluate
     from raptor.export import export_onnx
-    from raptor.nn import (
-        ExpertNetwork,
-        MLPPolicy,
-        OnnxPolicy,
-        RaptorPolicy,
-        TeacherPopulation,
-        load_expert,
-        load_policy,
-        load_teachers,
-        save_policy,
-    )
-    from raptor.pipeline import PipelineSummary, run_pipeline
+    from raptor.formats import OnnxPolicy, load_expert, load_policy, load_teachers, save_policy
+    from raptor.lab.pipeline import PipelineSummary, run_pipeline
+    from raptor.nn import ExpertNetwork, MLPPolicy, RaptorPolicy, TeacherPopulation
     from raptor.quadrotor import (
         PLATFORMS,
         Distribution,
@@ -38,22 +29,22 @@ if TYPE_CHECKING:
         step,
     )
     from raptor.tasks import Task
-    from raptor.training.env_distillation import EnvDistillConfig, distill
-    from raptor.training.jobs import RunSummary, TrainDirectConfig, train_direct
-    from raptor.training.post_training import PostTrainConfig, PostTrainSummary, post_train
-    from raptor.training.pre_training import PreTrainConfig, PreTrainSummary, pre_train
-    from raptor.training.teacher_sources import TeacherFile
+    from raptor.training.direct.job import RunSummary, TrainDirectConfig, train_direct
+    from raptor.training.distillation.env_job import EnvDistillConfig, distill
+    from raptor.training.distillation.job import PostTrainConfig, PostTrainSummary, post_train
+    from raptor.training.distillation.teacher_sources import TeacherFile
+    from raptor.training.teachers.job import PreTrainConfig, PreTrainSummary, pre_train
 
 _HOMES = {
     "Distribution": "raptor.quadrotor",
     "EnvDistillConfig": "raptor.training",
     "Evaluation": "raptor.evaluation",
     "ExpertNetwork": "raptor.nn",
-    "MissingExtraError": "raptor.errors",
+    "MissingExtraError": "raptor.core.errors",
     "MLPPolicy": "raptor.nn",
-    "OnnxPolicy": "raptor.nn",
+    "OnnxPolicy": "raptor.formats",
     "PLATFORMS": "raptor.quadrotor",
-    "PipelineSummary": "raptor.pipeline",
+    "PipelineSummary": "raptor.lab.pipeline",
     "PostTrainConfig": "raptor.training",
     "PostTrainSummary": "raptor.training",
     "QuadrotorEnv": "raptor.environments",
@@ -67,22 +58,22 @@ _HOMES = {
     "TeacherFile": "raptor.training",
     "TeacherPopulation": "raptor.nn",
     "TrainDirectConfig": "raptor.training",
-    "UserError": "raptor.errors",
+    "UserError": "raptor.core.errors",
     "distill": "raptor.training",
     "evaluate": "raptor.evaluation",
     "export_onnx": "raptor.export",
     "from_description": "raptor.quadrotor",
     "load_config": "raptor.config",
-    "load_expert": "raptor.nn",
-    "load_policy": "raptor.nn",
-    "load_teachers": "raptor.nn",
+    "load_expert": "raptor.formats",
+    "load_policy": "raptor.formats",
+    "load_teachers": "raptor.formats",
     "platform": "raptor.quadrotor",
     "platforms": "raptor.quadrotor",
     "post_train": "raptor.training",
     "pre_train": "raptor.training",
-    "run_pipeline": "raptor.pipeline",
+    "run_pipeline": "raptor.lab.pipeline",
     "sample_quadrotors": "raptor.quadrotor",
-    "save_policy": "raptor.nn",
+    "save_policy": "raptor.formats",
     "step": "raptor.quadrotor",
     "train_direct": "raptor.training",
 }

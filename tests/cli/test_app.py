@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import raptor as package
 from raptor.cli import app
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 
 Run = Callable[..., str]
 COMMANDS = ["quickstart", "train-direct", "evaluate", "export", "card", "platforms", "sample", "describe", "doctor"]
@@ -90,7 +90,7 @@ def test_debug_prints_the_traceback_in_a_process_of_its_own(tmp_path: Path) -> N
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0
     assert "Traceback" in done.stderr
-    assert "raptor.errors.UserError: cannot read the description" in done.stderr
+    assert "raptor.core.errors.UserError: cannot read the description" in done.stderr
 
 
 def test_warnings_are_one_line_on_stderr(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 from raptor.cli.distill_options import _spelt, split_overrides
-from raptor.nn import MLPPolicy, RaptorPolicy, load_policy, save_policy
-from raptor.training import read_curve
+from raptor.formats import load_policy, save_policy
+from raptor.nn import MLPPolicy, RaptorPolicy
+from raptor.runs import read_curve
 
 QUICK = ("agent.compile=false", "agent.validation_interval=1")
 

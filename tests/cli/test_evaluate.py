@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from raptor.evaluation import METRICS
-from raptor.nn import RaptorPolicy, load_policy, save_policy
+from raptor.formats import load_policy, save_policy
+from raptor.nn import RaptorPolicy
 
 Run = Callable[..., str]
 QUICK = ("--suite", "unseen", "--num-quadrotors", "2", "--no-compile")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raptor.nn import OnnxPolicy, RaptorPolicy, TeacherPopulation, load_expert, load_policy, save_policy
+from raptor.formats import OnnxPolicy, load_expert, load_policy, save_policy
+from raptor.nn import RaptorPolicy, TeacherPopulation
 from raptor.nn.stacked_mlp import initial_layers
 
 Run = Callable[..., str]

@@ -16,14 +16,16 @@ from typer.testing import CliRunner
 
 from raptor.cli import app
 from raptor.config import load_config
-from raptor.nn import MLPPolicy, load_policy
+from raptor.formats import load_policy
+from raptor.nn import MLPPolicy
 from raptor.nn.stacked_mlp import initial_layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
 from raptor.tasks.task import Task
-from raptor.training import post_training, selection
-from raptor.training.post_training_config import PostTrainConfig
-from raptor.training.post_training_run import PostTrainRun
+from raptor.training.distillation import job as post_training
+from raptor.training.distillation import selection
+from raptor.training.distillation.config import PostTrainConfig
+from raptor.training.distillation.post_training_run import PostTrainRun
 
 Run = Callable[..., str]
 TINY = (

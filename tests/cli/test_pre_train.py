@@ -14,8 +14,9 @@ from raptor.cli import app
 from raptor.config import load_config
 from raptor.quadrotor import sample_quadrotors
 from raptor.tasks.task import Task
-from raptor.training import sac_teachers, shards
-from raptor.training.pre_training_config import PreTrainConfig
+from raptor.training.teachers import sac as sac_teachers
+from raptor.training.teachers import shards
+from raptor.training.teachers.config import PreTrainConfig
 
 Run = Callable[..., str]
 TINY = (

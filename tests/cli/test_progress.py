@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from raptor.cli.progress import COMPILING, duration, evaluation_progress, facts, quantity, training_progress
-from raptor.training import Progress
+from raptor.runs import Progress
 
 BEGINNING = Progress("compiling", 0, 40, 0.1, 0.0, 0.0, math.nan, {}, {}, None)
 MIDDLE = Progress("training", 20, 40, 30.0, 9.123, 1.9e6, 65.4, {"loss": 0.512}, {"return": 612.34}, 640.5)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from raptor.config import load_config
-from raptor.nn import load_policy
+from raptor.formats import load_policy
 from raptor.training import TrainDirectConfig
 
 Run = Callable[..., str]

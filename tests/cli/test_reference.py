@@ -11,7 +11,7 @@ import pytest
 from raptor.cli import reference
 from raptor.quadrotor import Distribution
 from raptor.training import TrainDirectConfig
-from raptor.training.pre_training_config import PreTrainConfig
+from raptor.training.teachers.config import PreTrainConfig
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from raptor.cli import app
-from raptor.pipeline import load_pipeline
-from raptor.training.direct import DirectLearner
-from raptor.training.session import Session
+from raptor.lab.pipeline import load_pipeline
+from raptor.training.direct.learner import DirectLearner
+from raptor.training.direct.session import Session
 
 Run = Callable[..., str]
 CHAIN = """

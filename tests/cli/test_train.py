@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from raptor.config import load_config
-from raptor.nn import RaptorPolicy, load_policy
+from raptor.formats import load_policy
+from raptor.nn import RaptorPolicy
 from raptor.training import TrainDirectConfig
 
 Run = Callable[..., str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raptor.compilation import compiler_problem
+from raptor.core.compilation import compiler_problem
 from raptor.environments import QuadrotorEnv
 from raptor.quadrotor import sample_quadrotors
 from raptor.tasks import Task, Termination

@@ -14,9 +14,9 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import raptor  # registers the environments
+from raptor.core.errors import UserError
 from raptor.environments import QuadrotorEnv, registration
-from raptor.environments.choices import TASKS
-from raptor.errors import UserError
+from raptor.environments.factory import TASKS
 from raptor.quadrotor import platform, sample_quadrotors
 from raptor.tasks import References, Task
 

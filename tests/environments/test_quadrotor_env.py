@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
+from raptor.core.errors import UserError
 from raptor.environments import QuadrotorEnv
-from raptor.errors import UserError
 from raptor.quadrotor import Quadrotors, platform, sample_quadrotors
 from raptor.tasks import InitialStates, References, Reward, Task, Termination
 

@@ -10,9 +10,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from point_env import PointEnv, teacher
 
 import raptor  # noqa: F401 - registers environments
-from raptor.environments.gymnasium_adapter import GymnasiumVecEnv, make_gymnasium
+from raptor.core.errors import UserError
 from raptor.environments.vec_env import CheckedVecEnv
-from raptor.errors import UserError
+from raptor.interop.from_gymnasium import GymnasiumVecEnv, make_gymnasium
 from raptor.rl.demonstrations import Demonstrations
 from raptor.rl.vec_demonstrations import Record, fly
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raptor.nn import load_policy
+from raptor.formats import load_policy
 
 
 class Constant:

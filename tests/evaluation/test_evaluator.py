@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.evaluation import METRICS, SUITES, Estimate, Evaluation, evaluate
 from raptor.evaluation.evaluator import _batches
 from raptor.evaluation.suites import IMPAIRMENTS, THRUST_FACTORS, conditions

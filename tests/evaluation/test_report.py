@@ -10,7 +10,7 @@ import re
 import pytest
 import torch
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.evaluation import METRICS, Estimate, Evaluation, Recording, plots
 from raptor.evaluation.report import write_report
 from raptor.evaluation.scenes import record_figure_eights, record_recovery

@@ -8,12 +8,12 @@ import math
 import pytest
 import torch
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.evaluation import SUITES, TEST_SEEDS, fly
 from raptor.evaluation.suites import IMPAIRMENTS, NOISE, THRUST_FACTORS, VISIBLE, conditions, figure_eight
 from raptor.quadrotor import PLATFORMS, platforms, rotation_matrix
 from raptor.tasks import References, Task, advance_reference
-from raptor.training.gradient_config import TRAINING_SEEDS, VALIDATION_SEED
+from raptor.training.direct.config import TRAINING_SEEDS, VALIDATION_SEED
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.export import FORMATS, ExportError, export_onnx, export_policy, verify_onnx
-from raptor.nn import MLPPolicy, OnnxPolicy, RaptorPolicy, load_policy, policy_card, save_policy
+from raptor.formats import OnnxPolicy, load_policy, policy_card, save_policy
+from raptor.nn import MLPPolicy, RaptorPolicy
 
 
 def random_policy(hidden_dim=16, seed=0, network=RaptorPolicy):

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import raptor
-from raptor.errors import UserError
-from raptor.nn import Activations, ExpertNetwork, Normalizer, TeacherPopulation, load_teachers
+from raptor.core.errors import UserError
+from raptor.formats import load_teachers
+from raptor.nn import Activations, ExpertNetwork, Normalizer, TeacherPopulation
 from raptor.nn.stacked_mlp import Layer, initial_layers
 from raptor.quadrotor import platforms, sample_quadrotors
 

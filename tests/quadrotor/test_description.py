@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor import Quadrotors, from_description, platforms, validate
 from raptor.quadrotor.description_file import KEYS
 from raptor.quadrotor.estimates import inertia_of_frame

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor import PLATFORMS, Quadrotors, QuadrotorWarning, platform, platforms, sample_quadrotors
 from raptor.quadrotor.files import format_document
 from raptor.quadrotor.schema import DEFAULT_GROUPS, TEMPLATE

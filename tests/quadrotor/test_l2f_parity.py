@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from raptor.compilation import compile_pure, compiler_problem
+from raptor.core.compilation import compile_pure, compiler_problem
 from raptor.quadrotor import State, step
 
 COMPONENTS = {

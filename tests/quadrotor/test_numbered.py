@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor import Quadrotors, platforms, sample_quadrotors
 from raptor.quadrotor.numbered import PORTION, save_numbered
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor import PLATFORMS, platform, platforms
 from raptor.quadrotor.schema import DEFAULT_GROUPS
 

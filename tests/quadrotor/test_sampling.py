@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 import torch
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor import Distribution, platform, sample_quadrotors, validate
 
 NUM = 20_000

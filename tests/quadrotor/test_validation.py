@@ -10,7 +10,7 @@ import warnings
 import pytest
 import torch
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor import Quadrotors, QuadrotorWarning, platform, platforms, sample_quadrotors, validate
 
 

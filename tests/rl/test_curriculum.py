@@ -9,8 +9,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from raptor.config import load_config
+from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, advance, begin_episode, draw_noise, observe
-from raptor.errors import UserError
 from raptor.quadrotor import Quadrotors, sample_quadrotors
 from raptor.rl.curriculum import Curriculum, CurriculumConfig, Stage
 from raptor.tasks import InitialStates, Lissajous, References, Sensing, Task, WayPoints

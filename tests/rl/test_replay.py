@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from raptor.config import load_config
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.rl.replay import Batch, Replay, ReplayConfig
 
 OBSERVATION, ACTION, GAMMA = 3, 2, 0.9

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import torch
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor import platform, sample_quadrotors
 from raptor.tasks import InitialStates, sample_initial_state
 

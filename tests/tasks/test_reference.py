@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import torch
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.tasks import Langevin, Lissajous, References, WayPoints, advance_reference, sample_reference
 
 DT = 0.01

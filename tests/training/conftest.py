@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from raptor.config import load_config
 from raptor.training import TrainDirectConfig
-
-sys.path.insert(0, str(Path(__file__).parent))  # for short_shards, in other processes too
 
 TINY = (
     "num_updates=6",

@@ -21,32 +21,27 @@ from short_distillation import tiny as short
 from torch.utils import _pytree as pytree
 from typer.testing import CliRunner
 
-from raptor import distributed
 from raptor.cli import app
-from raptor.distributed import Parts, Rehearsal, World, cut
+from raptor.core import distributed
+from raptor.core.distributed import Parts, Rehearsal, World, cut
+from raptor.core.errors import LostProcessError, UserError
+from raptor.core.host import gpu_use
 from raptor.environments.episode import begin_episode
-from raptor.errors import LostProcessError, UserError
 from raptor.quadrotor import sample_quadrotors
+from raptor.runs import read_curve
+from raptor.runs.folder import RunFolder
+from raptor.runs.progress import StopRequest
 from raptor.tasks.task import Task
-from raptor.training import (
-    TrainDirectConfig,
-    largest_batch,
-    load_run_config,
-    post_training_memory,
-    read_curve,
-    selection,
-    train_direct,
-)
-from raptor.training.direct import DirectLearner
-from raptor.training.distillation import Distiller, first_student
-from raptor.training.fine_tuning import FineTuner
-from raptor.training.host import gpu_use
-from raptor.training.largest_batch import largest, largest_direct
-from raptor.training.memory import BASE_BYTES
-from raptor.training.post_training import load_post_train_config, post_train
-from raptor.training.progress import StopRequest
-from raptor.training.run import RunFolder
-from raptor.training.session import stoppable
+from raptor.training import TrainDirectConfig, load_run_config, train_direct
+from raptor.training.direct import largest_batch
+from raptor.training.direct.largest_batch import largest, largest_direct
+from raptor.training.direct.learner import DirectLearner
+from raptor.training.direct.session import stoppable
+from raptor.training.distillation import post_training_memory, selection
+from raptor.training.distillation.fine_tuning import FineTuner
+from raptor.training.distillation.job import load_post_train_config, post_train
+from raptor.training.distillation.learner import Distiller, first_student
+from raptor.training.teachers.memory import BASE_BYTES
 
 Tiny = Callable[..., TrainDirectConfig]
 TWO = World(rank=0, size=2)
@@ -62,7 +57,7 @@ class Ended(NamedTuple):
 
 def together(arguments: Sequence[str], signal: str = "", at: int = 0) -> list[Ended]:
     """Run a command in two processes; the second one may get a signal before an update."""
-    script = Path(__file__).parent / "several_processes.py"
+    script = Path(__file__).parents[1] / "support" / "several_processes.py"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -26,8 +26,8 @@ from raptor.cli import (
     train,
 )
 from raptor.cli.distill_options import FlagCommand
-from raptor.errors import LostProcessError, UserError
-from raptor.torchrun import silent, started_together
+from raptor.core.errors import LostProcessError, UserError
+from raptor.core.torchrun import silent, started_together
 
 TOGETHER = ("train-direct", "post-train")
 """Commands that several processes can carry out together."""

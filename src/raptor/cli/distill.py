@@ -9,7 +9,7 @@ import typer
 
 from raptor.cli import distill_options as flags
 from raptor.cli import options
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 
 
 def distill(
@@ -68,7 +68,7 @@ def distill(
 
     All settings are in docs/reference/configuration.md; those of a run in its params/agent.yaml.
     """
-    from raptor.environments.gymnasium_adapter import make_gymnasium
+    from raptor.interop.from_gymnasium import make_gymnasium
 
     if resume is not None and (output is not None or overwrite):
         raise UserError("--resume goes on in the folder that it names: leave out --output and --overwrite")

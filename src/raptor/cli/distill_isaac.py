@@ -54,7 +54,7 @@ def distill_isaac(
 
     All settings are in docs/reference/configuration.md; those of a run in its params/agent.yaml.
     """
-    from raptor.environments.isaac_lab import IsaacTask, check_installed, isaac_env, launcher_arguments
+    from raptor.interop.isaac_lab import IsaacTask, check_installed, isaac_env, launcher_arguments
 
     check_installed()
     arguments, words = launcher_arguments(overrides or [])

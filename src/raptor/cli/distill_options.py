@@ -17,7 +17,7 @@ from raptor.cli.train import INTERRUPTED
 
 if TYPE_CHECKING:
     from raptor.environments.vec_env import VecEnv
-    from raptor.training.env_distillation import EnvDistillConfig
+    from raptor.training.distillation.env_job import EnvDistillConfig
 
 
 class FlagCommand(TyperCommand):
@@ -134,7 +134,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[st
     Returns:
         Settings of the training; settings of the environment; and what is neither.
     """
-    from raptor.training.env_distillation import EnvDistillConfig
+    from raptor.training.distillation.env_job import EnvDistillConfig
 
     own = {field.name for field in dataclasses.fields(EnvDistillConfig)}
     training, environment, others = [], [], []
@@ -189,8 +189,8 @@ def settle(
         UserError: a setting is unknown or impossible, or the environment or the teacher is not named.
     """
     from raptor.config import load_config
-    from raptor.errors import UserError
-    from raptor.training.env_distillation import EnvDistillConfig, load_env_distill_config
+    from raptor.core.errors import UserError
+    from raptor.training.distillation.env_job import EnvDistillConfig, load_env_distill_config
 
     training, environment, others = split_overrides(words)
     if others and others[0].startswith("-"):
@@ -233,7 +233,7 @@ def distil(
     from rich.console import Console
 
     from raptor.cli.progress import duration, training_progress
-    from raptor.training import env_distillation
+    from raptor.training.distillation import env_job as env_distillation
 
     folder = resume or output or env_distillation.log_folder(config)
     console, how = Console(stderr=True), f"go on with --resume {folder}"
@@ -255,7 +255,7 @@ def distil(
 
 def read_teacher(config: EnvDistillConfig) -> Any:
     """Load the teacher, and print what it is."""
-    from raptor.nn import load_expert
+    from raptor.formats import load_expert
 
     assert config.teacher_checkpoint is not None
     expert = load_expert(config.teacher_checkpoint)

@@ -41,7 +41,7 @@ def evaluate(
     raptor evaluate published -s paper --num-quadrotors 4096
     ```
     """
-    from raptor.devices import find_device
+    from raptor.core.devices import find_device
 
     find_device(device)
     columns = load_columns([*([PUBLISHED] if published else []), *policies], device)
@@ -77,7 +77,7 @@ def evaluate_columns(
 
 def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Policy]:
     """Load policies under short names that tell them apart."""
-    from raptor.nn import load_policy
+    from raptor.formats import load_policy
 
     columns: dict[str, Policy] = {}
     for source in dict.fromkeys(sources):
@@ -89,7 +89,7 @@ def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Polic
 
 def check_parent(file: Path) -> None:
     """Refuse a file that could not be written, before the work that fills it."""
-    from raptor.errors import UserError
+    from raptor.core.errors import UserError
 
     if file.is_dir() or not file.parent.is_dir():
         raise UserError(f"{file} cannot be written: name a file in a folder that exists")

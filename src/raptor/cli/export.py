@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from raptor.cli import options
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 
 
 def export(
@@ -40,7 +40,7 @@ def export(
         _export_teacher(policy, teacher, output)
         return
     from raptor.export import FORMATS, export_policy
-    from raptor.nn import load_policy
+    from raptor.formats import load_policy
 
     loaded = load_policy(policy)
     path = output or default_output(policy, format if format in FORMATS else "out")
@@ -49,7 +49,7 @@ def export(
 
 
 def _export_teacher(folder: str, index: int, output: Path | None) -> None:
-    from raptor.nn import load_teachers, write_rl_tools_teacher
+    from raptor.formats import load_teachers, write_rl_tools_teacher
 
     teachers = load_teachers(folder)
     if index >= len(teachers):
@@ -68,7 +68,7 @@ def card(policy: options.Policy) -> None:
     raptor card runs/mine
     ```
     """
-    from raptor.nn import format_card, policy_card
+    from raptor.formats import format_card, policy_card
 
     typer.echo(format_card(policy_card(policy)))
 

@@ -74,8 +74,8 @@ def post_train(
     from rich.console import Console
 
     from raptor.cli.progress import duration, training_progress
-    from raptor.training import post_training
-    from raptor.training.teacher_sources import teacher_files
+    from raptor.training.distillation import job as post_training
+    from raptor.training.distillation.teacher_sources import teacher_files
 
     resolved = post_training.load_post_train_config(output, config, overrides(settings, seed, device), resume)
     how = f"go on with: raptor post-train --output {output} --resume"

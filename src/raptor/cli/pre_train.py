@@ -56,7 +56,7 @@ def pre_train(
     from rich.console import Console
 
     from raptor.cli.progress import duration, pre_training_progress, quantity
-    from raptor.training import pre_training
+    from raptor.training.teachers import job as pre_training
 
     given = [*overrides(settings, seed, device), *([] if algorithm is None else [f"algorithm={algorithm}"])]
     resolved = pre_training.load_pre_train_config(output, config, given, resume)

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, Tex
 from rich.progress import Progress as Bars
 
 if TYPE_CHECKING:
-    from raptor.training.pre_training import PreTrainProgress
-    from raptor.training.progress import Progress, ProgressFunction
+    from raptor.runs.progress import Progress, ProgressFunction
+    from raptor.training.teachers.job import PreTrainProgress
 
 COMPILING = "compiling the simulator and its gradient, half a minute the first time"
 LINES = 10

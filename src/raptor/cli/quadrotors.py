@@ -61,15 +61,15 @@ def sample(
     raptor sample -n 10 -o heavy mass=[2,5] thrust_to_weight=[1.5,2]
     ```
 
-    In Python: `raptor.sample_quadrotors(100)`, `raptor.training.population.write_population`.
+    In Python: `raptor.sample_quadrotors(100)`, `raptor.quadrotor.population.write_population`.
     """
     from rich.console import Console
 
     from raptor.config import load_config
-    from raptor.errors import UserError
-    from raptor.pipeline.stages import SEEDS
+    from raptor.core.errors import UserError
+    from raptor.lab.pipeline.stages import SEEDS
     from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
-    from raptor.training.population import PICTURE, SUMMARY, write_population
+    from raptor.quadrotor.population import PICTURE, SUMMARY, write_population
 
     if not SEEDS.allows(seed):
         raise UserError(f"seed must be {SEEDS.text}, got {seed}")
@@ -118,7 +118,7 @@ def describe(
     """
     from rich.console import Console
 
-    from raptor.atomic import write_atomically
+    from raptor.core.atomic import write_atomically
     from raptor.quadrotor import from_description
     from raptor.quadrotor.files import format_document
 

@@ -42,8 +42,9 @@ def quickstart(
     from raptor.evaluation.report import write_report
     from raptor.evaluation.suites import conditions
     from raptor.export import export_onnx
-    from raptor.nn import load_policy
-    from raptor.training import load_run_config, read_curve
+    from raptor.formats import load_policy
+    from raptor.runs import read_curve
+    from raptor.training import load_run_config
 
     for name in suite or SUITES:
         conditions(name, num_quadrotors, 1, 0, torch.device("cpu"))  # a mistake shall not come out after the training

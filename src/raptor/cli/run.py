@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from raptor.pipeline import PipelineSummary, Stage, Step
+    from raptor.lab.pipeline import PipelineSummary, Stage, Step
 
 DONE = {"skip": "unchanged", "run": "run", "resume": "gone on with", "anew": "run anew"}
 PLANNED = {"skip": "nothing", "run": "run", "resume": "go on", "anew": "run anew", "wait": "wait and see"}
@@ -71,7 +71,7 @@ def run(
     from rich.console import Console
 
     from raptor.cli.progress import wide_console
-    from raptor.pipeline import load_pipeline, make_plan, output_of, run_pipeline
+    from raptor.lab.pipeline import load_pipeline, make_plan, output_of, run_pipeline
 
     given = overrides(changes, seed, device)
     loaded = load_pipeline(pipeline, given)

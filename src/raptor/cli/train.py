@@ -10,7 +10,7 @@ from raptor.cli import options
 from raptor.cli.options import overrides
 
 if TYPE_CHECKING:
-    from raptor.training.jobs import RunSummary
+    from raptor.training.direct.job import RunSummary
 
 INTERRUPTED = 130
 
@@ -63,7 +63,7 @@ def run_training(
     from rich.console import Console
 
     from raptor.cli.progress import duration, quantity, training_progress
-    from raptor.training import jobs
+    from raptor.training.direct import job as jobs
 
     resolved = jobs.load_run_config(output, config, settings, resume)
     how = f"go on with: raptor {command} --output {output} --resume"

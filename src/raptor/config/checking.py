@@ -10,10 +10,10 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from raptor.config.limits import LimitError, limits_of
 from raptor.config.schema import describe, group_of_entries, groups_in, show
 from raptor.config.sources import Source
-from raptor.errors import UserError
-from raptor.limits import LimitError, limits_of
+from raptor.core.errors import UserError
 
 T = TypeVar("T")
 Path = tuple[str, ...]

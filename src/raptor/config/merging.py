@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 
 
 def merge(documents: Sequence[Mapping[str, Any]]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from raptor.config.schema import show
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 
 COMMAND_LINE = "command line"
 PRESETS = Path(__file__).parent / "presets"

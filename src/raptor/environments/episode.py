@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from raptor.compilation import register
+from raptor.core.compilation import register
 from raptor.quadrotor.dynamics import Method, step
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, component_major, components, from_components

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raptor.environments.choices import Source, make_env, make_task
+from raptor.environments.factory import Source, make_env, make_task
 from raptor.quadrotor.dynamics import STATE_LIMIT
 from raptor.tasks.observation import STUDENT_DIM
 from raptor.tasks.task import Task

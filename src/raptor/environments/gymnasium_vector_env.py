@@ -11,9 +11,9 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from raptor.environments.choices import Source, make_env, make_task
+from raptor.core.errors import UserError
+from raptor.environments.factory import Source, make_env, make_task
 from raptor.environments.gymnasium_env import ACTION_SPACE, OBSERVATION_SPACE, Floats, GymnasiumEnv, torch_seed
-from raptor.errors import UserError
 from raptor.tasks.task import Task
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.compilation import register
-from raptor.devices import find_device
-from raptor.environments.carried import CarriedStep, Tensors
+from raptor.core.carried import CarriedStep, Tensors
+from raptor.core.compilation import register
+from raptor.core.devices import find_device
+from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
-from raptor.errors import UserError
 from raptor.quadrotor import dynamics
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 
 DEFAULT_GROUP = "policy"
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
 import raptor
-from raptor.devices import find_device
-from raptor.errors import UserError
+from raptor.core.devices import find_device
+from raptor.core.errors import UserError
 from raptor.evaluation import metrics
 from raptor.evaluation.results import Evaluation
 from raptor.evaluation.rollout import Policy, fly

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jinja2
 from matplotlib.figure import Figure
 
-from raptor.atomic import replacing
+from raptor.core.atomic import replacing
 from raptor.evaluation import plots
 from raptor.evaluation.evaluator import Progress
 from raptor.evaluation.results import Evaluation

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raptor.atomic import replacing
-from raptor.errors import UserError
+from raptor.core.atomic import replacing
+from raptor.core.errors import UserError
 from raptor.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:

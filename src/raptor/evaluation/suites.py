@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch.utils import _pytree as pytree
 
+from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, begin_episode
-from raptor.errors import UserError
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.platforms import PLATFORMS, platforms
 from raptor.quadrotor.sampling import sample_quadrotors

@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from raptor.atomic import PathLike
-from raptor.errors import UserError
+from raptor.core.atomic import PathLike
+from raptor.core.errors import UserError
 from raptor.export.onnx import export_onnx
-from raptor.nn.checkpoint import StudentPolicy
-from raptor.nn.onnx_policy import OnnxPolicy
+from raptor.formats.checkpoint import StudentPolicy
+from raptor.formats.onnx_policy import OnnxPolicy
 
 FORMATS: Mapping[str, Callable[[StudentPolicy | OnnxPolicy, PathLike], float]] = MappingProxyType({"onnx": export_onnx})
 """Writes a policy to a file, verifies it, and returns the largest error."""

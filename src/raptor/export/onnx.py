@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from raptor.atomic import PathLike, replacing
-from raptor.errors import UserError
-from raptor.nn.cards import plain_card
-from raptor.nn.checkpoint import StudentPolicy, architecture_of, assemble
+from raptor.core.atomic import PathLike, replacing
+from raptor.core.errors import UserError
+from raptor.formats.cards import plain_card
+from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble
+from raptor.formats.onnx_policy import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
 from raptor.nn.mlp_policy import MLPPolicy
-from raptor.nn.onnx_policy import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
 from raptor.nn.policy import RaptorPolicy
 
 if TYPE_CHECKING:

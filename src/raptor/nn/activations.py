@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 
 
 def identity(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.nn.activations import Activations
 from raptor.nn.expert import ExpertNetwork
 from raptor.nn.stacked_mlp import Layer

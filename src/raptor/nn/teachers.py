@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raptor.atomic import PathLike
-from raptor.errors import UserError
+from raptor.core.atomic import PathLike
+from raptor.core.errors import UserError
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.expert import ExpertNetwork
 from raptor.nn.folding import folded
@@ -159,8 +159,8 @@ class TeacherPopulation:
         )
 
     def save(self, folder: PathLike, overwrite: bool = False) -> None:
-        """Write the teachers to a folder, for `load_teachers`; see `raptor.nn.teacher_files.save_teachers`."""
-        from raptor.nn.teacher_files import save_teachers
+        """Write the teachers to a folder, for `load_teachers`; see `raptor.formats.teacher_files.save_teachers`."""
+        from raptor.formats.teacher_files import save_teachers
 
         save_teachers(self, folder, overwrite)
 

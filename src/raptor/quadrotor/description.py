@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor import estimates
 from raptor.quadrotor.description_file import Reader, load
 from raptor.quadrotor.documents import from_dicts, is_finite_number, to_dicts

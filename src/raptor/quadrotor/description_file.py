@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor.documents import is_finite_number
 from raptor.quadrotor.estimates import ROTORS, Estimate
 

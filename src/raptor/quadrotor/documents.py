@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor.parameters import SHAPES, Quadrotors
 from raptor.quadrotor.schema import DEFAULT_GROUPS, JSON_PATHS, PAIR_KEYS, TEMPLATE
 from raptor.quadrotor.validation import validate

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from raptor.atomic import write_atomically
-from raptor.errors import UserError
+from raptor.core.atomic import write_atomically
+from raptor.core.errors import UserError
 from raptor.quadrotor.documents import from_dicts, to_dicts
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.validation import validate

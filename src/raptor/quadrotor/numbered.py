@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from raptor.atomic import PathLike
-from raptor.errors import UserError
+from raptor.core.atomic import PathLike
+from raptor.core.errors import UserError
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.validation import validate
 

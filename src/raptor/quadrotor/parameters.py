@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raptor.compilation import register
+from raptor.core.compilation import register
 from raptor.quadrotor.state import component_major
 
 NUM_ROTORS = 4

@@ -11,7 +11,7 @@ import json
 
 import torch
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor.documents import from_dicts
 from raptor.quadrotor.parameters import Quadrotors
 

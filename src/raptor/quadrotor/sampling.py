@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor.documents import is_finite_number
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.platforms import platform

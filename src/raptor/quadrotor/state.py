@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raptor.compilation import register
+from raptor.core.compilation import register
 
 
 def components(tensor: Tensor) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raptor.errors import UserError
+from raptor.core.errors import UserError
 from raptor.quadrotor.parameters import SHAPES, Quadrotors
 from raptor.quadrotor.schema import JSON_PATHS, UNITS
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.compilation import FlatFunction, compile_flat
+from raptor.core.compilation import FlatFunction, compile_flat
 from raptor.environments.episode import Episode, Noise, Rating
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from raptor.config.limits import Limit, at_least, between, limits, not_negative, positive
+from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, begin_episode
-from raptor.errors import UserError
-from raptor.limits import Limit, at_least, between, limits, not_negative, positive
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major, components
 from raptor.tasks.task import Task

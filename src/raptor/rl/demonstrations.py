@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.distributed import ALONE, Parts, World, cut
-from raptor.environments.carried import CarriedStep, Tensors
+from raptor.core.carried import CarriedStep, Tensors
+from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.environments.episode import Noise, begin_episode, draw_noise, observe, observe_as_teacher
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layer, Layers, act

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from raptor.compilation import compile_pure
+from raptor.core.compilation import compile_pure
 from raptor.environments.episode import Episode, observe_as_teacher
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layer, Layers, act

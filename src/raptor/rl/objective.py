@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from raptor.config.limits import limits, not_negative, positive
 from raptor.environments.episode import Episode
-from raptor.limits import limits, not_negative, positive
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import components
 

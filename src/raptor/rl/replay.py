@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raptor.compilation import FlatFunction, compile_flat
-from raptor.errors import UserError
+from raptor.core.compilation import FlatFunction, compile_flat
+from raptor.core.errors import UserError
 from raptor.rl.replay_storage import (
     PRIORITIES,
     TERMINATED,

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from raptor.limits import ascending, at_least, between, limits, positive
+from raptor.config.limits import ascending, at_least, between, limits, positive
 from raptor.rl.sum_tree import find_leaves
 
 PRIORITIES = (1e-30, 1e30)

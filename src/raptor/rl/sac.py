@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.compilation import FlatFunction, compile_flat
-from raptor.limits import at_least, between, each, limits, not_negative, positive
+from raptor.config.limits import at_least, between, each, limits, not_negative, positive
+from raptor.core.compilation import FlatFunction, compile_flat
 from raptor.nn.stacked_mlp import Layer, Layers, forward, initial_layers, laid_out
 from raptor.rl.adam import AdamState, adam_start, adam_step
 from raptor.rl.replay import Batch

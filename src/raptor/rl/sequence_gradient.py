@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from raptor.compilation import FlatFunction, compile_flat, compile_pure, compiler_problem
+from raptor.core.compilation import FlatFunction, compile_flat, compile_pure, compiler_problem
 from raptor.nn.mlp_policy import MLPParameters, mlp_step
 from raptor.nn.policy import PolicyParameters
 from raptor.nn.precision import product

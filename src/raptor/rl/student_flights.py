@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.distributed import ALONE, Parts, World, cut
-from raptor.environments.carried import CarriedStep, Tensors
+from raptor.core.carried import CarriedStep, Tensors
+from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise
 from raptor.nn.mlp_policy import MLPParameters
 from raptor.nn.policy import PolicyParameters

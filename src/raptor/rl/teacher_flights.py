@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.environments.carried import CarriedStep, Tensors
+from raptor.core.carried import CarriedStep, Tensors
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layers, laid_out

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raptor.environments.vec_env import CheckedVecEnv
-from raptor.nn.checkpoint import StudentPolicy
+from raptor.formats.checkpoint import StudentPolicy
 from raptor.rl.demonstrations import Demonstrations
 
 Observations = Mapping[str, Tensor]

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from raptor.limits import limits, not_negative
+from raptor.config.limits import limits, not_negative
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major
 

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from raptor.limits import ascending, between, limits, not_negative, optional
+from raptor.config.limits import ascending, between, limits, not_negative, optional
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.rotation import from_axis_angle
 from raptor.quadrotor.state import State, component_major, components

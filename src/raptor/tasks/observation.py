@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import Tensor
 
-from raptor.limits import ascending, limits, not_negative
+from raptor.config.limits import ascending, limits, not_negative
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.rotation import rotation_matrix
 from raptor.quadrotor.state import State, components, from_components

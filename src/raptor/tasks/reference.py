@@ -12,9 +12,9 @@ import itertools
 import torch
 from torch import Tensor
 
-from raptor.compilation import register
-from raptor.errors import UserError
-from raptor.limits import ascending, between, limits, not_negative, positive
+from raptor.config.limits import ascending, between, limits, not_negative, positive
+from raptor.core.compilation import register
+from raptor.core.errors import UserError
 from raptor.quadrotor.state import component_major, components, from_components
 from raptor.tasks.initial_state import uniform
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from raptor.limits import at_least, limits, positive
+from raptor.config.limits import at_least, limits, positive
 from raptor.tasks.disturbance import Disturbances
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import Sensing

@@ -8,7 +8,7 @@ import functools
 import torch
 from torch import Tensor
 
-from raptor.limits import limits, optional, positive
+from raptor.config.limits import limits, optional, positive
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components
 from raptor.tasks.reference import Reference

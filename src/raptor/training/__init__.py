@@ -1,27 +1,18 @@
-"""Training jobs, their run folders and checkpoints."""
+"""The training jobs."""
 
-from raptor.training.checkpoints import Checkpoints, RunWarning
-from raptor.training.env_distillation import (
-    EnvDistillConfig,
-    EnvDistillSummary,
-    distill,
-    load_env_distill_config,
-)
-from raptor.training.jobs import RunSummary, TrainDirectConfig, load_run_config, train_direct
-from raptor.training.post_training import PostTrainConfig, PostTrainSummary, load_post_train_config, post_train
-from raptor.training.pre_training import (
+from raptor.training.direct.job import RunSummary, TrainDirectConfig, load_run_config, train_direct
+from raptor.training.distillation.env_job import EnvDistillConfig, EnvDistillSummary, distill, load_env_distill_config
+from raptor.training.distillation.job import PostTrainConfig, PostTrainSummary, load_post_train_config, post_train
+from raptor.training.distillation.teacher_sources import TeacherFile
+from raptor.training.teachers.job import (
     PreTrainConfig,
     PreTrainProgress,
     PreTrainSummary,
     load_pre_train_config,
     pre_train,
 )
-from raptor.training.progress import Progress
-from raptor.training.run import RunFolder, read_curve
-from raptor.training.teacher_sources import TeacherFile
 
 __all__ = [
-    "Checkpoints",
     "EnvDistillConfig",
     "EnvDistillSummary",
     "PostTrainConfig",
@@ -29,10 +20,7 @@ __all__ = [
     "PreTrainConfig",
     "PreTrainProgress",
     "PreTrainSummary",
-    "Progress",
-    "RunFolder",
     "RunSummary",
-    "RunWarning",
     "TeacherFile",
     "TrainDirectConfig",
     "distill",
@@ -42,6 +30,5 @@ __all__ = [
     "load_run_config",
     "post_train",
     "pre_train",
-    "read_curve",
     "train_direct",
 ]

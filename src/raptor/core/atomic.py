@@ -1,0 +1,65 @@
+"""Files that are either as they were or complete, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from raptor.core.errors import UserError
+
+PathLike = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[Path]:
+    """Hand out a temporary file name that takes the place of `path` when the block ends well.
+
+    Whatever goes wrong, a full disk included, leaves a file that was there as it was, and no temporary file behind.
+
+    Args:
+        path: the file to write; its folder is created if it is not there.
+
+    Yields:
+        A name in the same folder, `.NAME.*.tmp`, for the block to write to.
+
+    Raises:
+        UserError: the system refuses to write; names the file and the reason.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: PathLike, content: bytes | str) -> Path:
+    """Write a file that appears complete or not at all.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written; what was at `path` is still there.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a loss of power, on systems whose folders can be synchronised."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,285 @@
+"""Several processes at one job, and batches that are computed in parts.
+
+Each process holds everything and draws everything; it computes its own part, and what the parts give is put together in
+the order of the batch. So the result does not depend, but for rounding, on how many processes and parts there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from raptor.core.errors import LostProcessError, UserError
+from raptor.core.torchrun import started_together
+
+T = TypeVar("T")
+
+PATIENCE = datetime.timedelta(minutes=10)
+"""How long processes wait for one that does not answer; compiling takes a minute or two."""
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """The processes that work at one job, each of which calls the same methods in the same order."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether some process says so; all wait for each other."""
+        if self.size == 1:
+            return flag
+        import torch.distributed as dist
+
+        said = torch.tensor([int(flag)])
+        with _answered():
+            dist.all_reduce(said, dist.ReduceOp.MAX)
+        return bool(said)
+
+    def wait(self) -> None:
+        """Go on once all processes are here."""
+        self.any(False)
+
+    def collect(self, thing: T) -> list[T]:
+        """What each process has, in the order of their ranks."""
+        if self.size == 1:
+            return [thing]
+        import torch.distributed as dist
+
+        things: list[Any] = [None] * self.size
+        with _answered():
+            dist.all_gather_object(things, thing)
+        return things
+
+    def share(self, whole: Tensor, slices: Sequence[slice]) -> None:
+        """Fill in what the others have.
+
+        Args:
+            whole: contiguous; this process has filled its slice of the first axis.
+            slices: one for each process.
+        """
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        with _answered():
+            for rank, places in enumerate(slices):
+                if places.stop > places.start:
+                    dist.broadcast(whole[places], src=rank)
+
+    @contextlib.contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Let the first process through the block before all others; where it fails there, all fail.
+
+        Raises:
+            UserError: as in the first process.
+        """
+        if self.leads:
+            try:
+                yield
+            except Exception as error:
+                self.collect(str(error))
+                raise
+            self.collect(None)
+            return
+        problem = self.collect(None)[0]
+        if problem is not None:
+            raise UserError(problem)
+        yield
+
+
+ALONE = World()
+"""A world of one, which waits for nobody."""
+
+
+class Rehearsal(World):
+    """A world in which this process is alone, though it computes and holds what it does among as many others."""
+
+    def any(self, flag: bool) -> bool:
+        """Whether this process says so."""
+        return flag
+
+    def collect(self, thing: T) -> list[T]:
+        """What this process has, for each."""
+        return [thing] * self.size
+
+    def share(self, whole: Tensor, slices: Sequence[slice]) -> None:
+        """Zero where the others would fill in theirs."""
+        own = slices[self.rank]
+        whole[: own.start].zero_()
+        whole[own.stop :].zero_()
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """How a batch is cut: into the shares of all processes, and each of these into parts computed one after another."""
+
+    world: World = ALONE
+    in_turn: int = 1
+
+    @property
+    def num(self) -> int:
+        """Of all processes."""
+        return self.world.size * self.in_turn
+
+    def _cuts(self, num: int) -> list[int]:
+        return [part * num // self.num for part in range(self.num + 1)]
+
+    def shares(self, num: int) -> list[slice]:
+        """What each process has of a batch of `num`."""
+        ends = self._cuts(num)[:: self.in_turn]
+        return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
+
+    def own(self, num: int) -> list[slice]:
+        """The parts of this process of a batch of `num`."""
+        first = self.world.rank * self.in_turn
+        ends = self._cuts(num)[first : first + self.in_turn + 1]
+        return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
+
+    def refuse_fewer(self, what: str, num: int) -> None:
+        """Refuse fewer things than there are parts.
+
+        Raises:
+            UserError: names them.
+        """
+        if num < self.num:
+            raise UserError(f"there must be at least {self.num} {what} for {self._made_by}, got {num}")
+
+    def refuse_uneven(self, name: str, num: int) -> None:
+        """Refuse a batch that cannot be cut evenly.
+
+        Raises:
+            UserError: names the setting `name` and what it is divided by.
+        """
+        if num % self.num:
+            raise UserError(
+                f"{name} must be a multiple of {self.num} for {self._made_by}, got {num}: "
+                f"take {max(1, round(num / self.num)) * self.num}"
+            )
+
+    @property
+    def _made_by(self) -> str:
+        ways = [f"{self.world.size} processes"] * (self.world.size > 1)
+        return " and ".join(ways + [f"accumulation {self.in_turn}"] * (self.in_turn > 1))
+
+    def mean(self, values: Sequence[Sequence[Tensor]], num: int) -> list[Tensor]:
+        """Means over a batch of `num`, from those over the parts of this process; the same bits in each process."""
+        if self.num == 1:
+            return list(values[0])
+        weights = [(part.stop - part.start) / num for part in self.own(num)]
+        flat = [weight * torch.cat([v.flatten() for v in part]) for weight, part in zip(weights, values, strict=True)]
+        rows = flat[0].new_empty(self.world.size, len(flat[0]))
+        rows[self.world.rank] = sum(flat[1:], flat[0])
+        self.world.share(rows, [slice(rank, rank + 1) for rank in range(self.world.size)])
+        sizes = [value.numel() for value in values[0]]
+        return [mean.view(value.shape) for mean, value in zip(rows.sum(0).split(sizes), values[0], strict=True)]
+
+    def gather(self, pieces: Sequence[T], num: int) -> T:
+        """Put a batch of `num` together again, in the memory order of its parts.
+
+        Args:
+            pieces: of this process, each any nesting of tensors (n, ...) of one floating-point type.
+            num: size of the whole.
+        """
+        if self.num == 1:
+            return pieces[0]
+        leaves, structure = pytree.tree_flatten(pieces[0])
+        rows = [
+            torch.cat([leaf.flatten(1) if leaf.ndim > 1 else leaf.unsqueeze(1) for leaf in parts], 1)
+            for parts in map(pytree.tree_leaves, pieces)
+        ]
+        whole = rows[0].new_empty(num, rows[0].shape[1])
+        torch.cat(rows, out=whole[self.shares(num)[self.world.rank]])
+        self.world.share(whole, self.shares(num))
+        columns = whole.split([leaf[0].numel() for leaf in leaves], 1)
+        merged = [
+            _laid_out(column.reshape(num, *leaf.shape[1:]), leaf) for column, leaf in zip(columns, leaves, strict=True)
+        ]
+        return pytree.tree_unflatten(merged, structure)
+
+
+def cut(tree: T, places: slice) -> T:
+    """The part of a population, in any nesting of tensors (N, ...), each in the memory order that it has."""
+
+    def part(tensor: Any) -> Any:
+        if not isinstance(tensor, Tensor) or (places.start, places.stop) == (0, len(tensor)):
+            return tensor
+        return tensor[places].clone(memory_format=torch.preserve_format)
+
+    result: T = pytree.tree_map(part, tree)
+    return result
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[World]:
+    """Find the other processes of this job; alone where nobody started any.
+
+    Args:
+        device: `cpu`, or `cuda`, which is from then on a GPU of this process's own.
+
+    Raises:
+        UserError: there is not one such device for each process, or the others are not found.
+    """
+    if not started_together():
+        yield ALONE
+        return
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size())
+        return
+    _take_device(device)
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        why = f"the processes of this job do not find each other ({(str(error).splitlines() or ['no message'])[0]})"
+        raise UserError(f"{why}: start them with torchrun") from error
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def _take_device(device: str) -> None:
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"device must be cpu or cuda where several processes work at a job, got {device!r}")
+    if device == "cpu":
+        return
+    here, place = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ["LOCAL_RANK"])
+    if max(here, place + 1) > torch.cuda.device_count():
+        raise UserError(
+            f"{here} processes need as many GPUs, this machine has {torch.cuda.device_count()}: "
+            f"start torchrun with --nproc-per-node={torch.cuda.device_count() or 1}, or with device=cpu"
+        )
+    torch.cuda.set_device(place)
+
+
+@contextlib.contextmanager
+def _answered() -> Iterator[None]:
+    """Turn what fails because another process is gone into an error that says so."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise LostProcessError from error
+
+
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """In the memory order of `like`: component by component, or row by row."""
+    by_component = like.ndim > 1 and like.stride(0) == 1
+    return tensor.movedim(0, -1).contiguous().movedim(-1, 0) if by_component else tensor.contiguous()

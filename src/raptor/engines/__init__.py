@@ -1,7 +1,0 @@
-"""Where tasks are carried out: in this process, in one process for each device, or on a Ray cluster."""
-
-from raptor.engines.config import EngineConfig
-from raptor.engines.engine import Engine, LostWorkerWarning, Work, Workplace
-from raptor.engines.make import make_engine
-
-__all__ = ["Engine", "EngineConfig", "LostWorkerWarning", "Work", "Workplace", "make_engine"]

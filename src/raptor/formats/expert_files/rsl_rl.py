@@ -1,0 +1,170 @@
+"""Actors in checkpoints of rsl_rl, versions 2 to 5; what they do not say is in Isaac Lab's `params/agent.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from raptor.core.atomic import PathLike
+from raptor.core.errors import UserError
+from raptor.formats.expert_files.dense import layers_of, weight_of
+from raptor.nn.activations import activation_name
+from raptor.nn.expert import ExpertNetwork, Normalizer
+from raptor.nn.stacked_mlp import Layer
+
+DEFAULT_ACTIVATION = "elu"
+EPSILON = 1e-2
+"""That rsl_rl adds to the standard deviation of an observation."""
+
+MODEL, ACTOR, STUDENT = "model_state_dict", "actor_state_dict", "student_state_dict"
+_STD = ("std", "distribution.std_param")
+_LOG_STD = ("log_std", "distribution.log_std_param")
+_LARGEST_AGENT = 2**20  # bytes
+
+
+def holds_rsl_rl(document: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is one of rsl_rl."""
+    return any(isinstance(document.get(name), Mapping) for name in (MODEL, ACTOR, STUDENT))
+
+
+def read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | None = None) -> ExpertNetwork:
+    """The actor of a checkpoint.
+
+    Args:
+        document: what the file holds.
+        path: the file; `params/agent.yaml` beside it tells what the checkpoint does not.
+        activation: between the layers; by default what agent.yaml says, or else rsl_rl's default.
+
+    Raises:
+        UserError: it holds no actor, a recurrent one, one of another architecture, or weights that are damaged.
+    """
+    found = document.get(ACTOR, document.get(MODEL))
+    weights = {str(name): weight for name, weight in found.items()} if isinstance(found, Mapping) else {}
+    if STUDENT in document or any(name.startswith(("student.", "teacher.")) for name in weights):
+        raise UserError(f"{path} is of rsl_rl's distillation: give the checkpoint of the teacher, as PPO wrote it")
+    new = ACTOR in document or any(name.startswith("mlp.") for name in weights)
+    _refuse_other_kinds(weights, path)
+    agent = _read_agent(Path(path).parent / "params" / "agent.yaml")
+    settings = _settings(agent, ("actor", "policy") if new else ("policy", "actor"))
+    layers = layers_of(weights, "mlp" if new else "actor", path)
+    layers, noise = _split_noise(layers, weights, settings, new, path)
+    name, notes = _activation(activation, settings, path)
+    clip = agent.get("clip_actions")
+    if isinstance(clip, (int, float)) and not isinstance(clip, bool) and clip < 1:
+        notes = (*notes, f"clip_actions {clip:g} is of its environment, and not applied here")
+    prefix = "obs_normalizer" if new else "actor_obs_normalizer"
+    normalizer = _normalizer({key.removeprefix(f"{prefix}."): value for key, value in weights.items()}, path)
+    version = "5.x" if new and not any(name in weights for name in ("std", "log_std")) else "4.x" if new else "3.x"
+    if normalizer is None and isinstance(document.get("obs_norm_state_dict"), Mapping):
+        normalizer, version = _normalizer(document["obs_norm_state_dict"], path), "2.x"
+    return ExpertNetwork(
+        layers,
+        activation=name,
+        normalizer=normalizer,
+        source=f"rsl_rl {version} checkpoint",
+        notes=notes,
+        **noise,
+    )
+
+
+def _refuse_other_kinds(weights: Mapping[str, Any], path: PathLike) -> None:
+    for beginning, what in (("rnn.", "recurrent"), ("memory_", "recurrent"), ("cnns.", "convolutional")):
+        if any(name.startswith(beginning) for name in weights):
+            raise UserError(f"{path} holds a {what} actor: a teacher must be a multi-layer perceptron without memory")
+    if any(name.startswith("actor_cnns.") for name in weights):
+        raise UserError(f"{path} holds a convolutional actor: a teacher must be a multi-layer perceptron")
+
+
+def _settings(agent: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """The first group of settings that is not empty: Isaac Lab writes the one that is out of use, too."""
+    groups = (agent.get(name) for name in names)
+    return next((group for group in groups if group and isinstance(group, Mapping)), {})
+
+
+def _split_noise(
+    layers: tuple[Layer, ...], weights: Mapping[str, Any], settings: Mapping[str, Any], new: bool, path: PathLike
+) -> tuple[tuple[Layer, ...], dict[str, Any]]:
+    """The layers of the mean action, and the exploration noise that is known of it.
+
+    A standard deviation that depends on the observation is the second half of what the last layer gives.
+    """
+    width = len(layers[-1].bias)
+    for names, log in ((_STD, False), (_LOG_STD, True)):
+        for name in names:
+            if name in weights:
+                std = weight_of(weights, name, path)
+                if std.shape != (width,):
+                    raise UserError(f"{name} must have shape ({width},), got {tuple(std.shape)} ({path})")
+                return layers, {"log_std": std if log else std.clamp(min=1e-6).log()}
+    kind, log = _distribution(settings)
+    if not kind:
+        raise UserError(
+            f"{path} does not say what its actor's {width} outputs are: put the run's params/agent.yaml beside it"
+        )
+    if kind == "none":
+        return layers, {}
+    if "Heteroscedastic" not in kind or width % 2:
+        raise UserError(f"{path} holds an actor of {width} outputs with a {kind}: only Gaussian ones are read")
+    mean, deviation = (Layer(*(tensor.clone() for tensor in half)) for half in _halves(layers[-1]))
+    return (*layers[:-1], mean), {"log_std_layer": deviation} if log else {}
+
+
+def _distribution(settings: Mapping[str, Any]) -> tuple[str, bool]:
+    """The kind of distribution by the settings, or empty; whether it has a logarithmic deviation."""
+    found = settings.get("distribution_cfg")
+    if isinstance(found, Mapping):
+        return str(found.get("class_name", "")), found.get("std_type") == "log"
+    if settings.get("state_dependent_std"):
+        return "Heteroscedastic Gaussian", settings.get("noise_std_type") == "log"
+    return ("none" if settings else ""), False
+
+
+def _halves(layer: Layer) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    (first, second), (low, high) = layer.weight.chunk(2), layer.bias.chunk(2)
+    return (first, low), (second, high)
+
+
+def _activation(given: str | None, settings: Mapping[str, Any], path: PathLike) -> tuple[str, tuple[str, ...]]:
+    if given is not None:
+        return activation_name(given, "activation"), ()
+    if isinstance(settings.get("activation"), str):
+        return activation_name(settings["activation"], f"params/agent.yaml beside {path}"), (
+            "activation from params/agent.yaml",
+        )
+    return DEFAULT_ACTIVATION, (f"{DEFAULT_ACTIVATION} is rsl_rl's default: the checkpoint does not name another",)
+
+
+def _normalizer(weights: Mapping[str, Any], path: PathLike) -> Normalizer | None:
+    if "_mean" not in weights:
+        return None
+    mean, std = (weight_of(weights, name, path).flatten() for name in ("_mean", "_std"))
+    if (std < 0).any():
+        raise UserError(f"_std of the observation normaliser must not be negative ({path})")
+    return Normalizer(mean, std + EPSILON)
+
+
+def _read_agent(path: Path) -> Mapping[str, Any]:
+    """Isaac Lab's settings of a run, empty where there are none; tags of Python objects are read as plain data."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Safe, and not put off by tags."""
+
+    def plain(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.SequenceNode):
+            return loader.construct_sequence(node, deep=True)
+        return loader.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else None
+
+    Loader.add_multi_constructor("tag:yaml.org,2002:python/", plain)
+    try:
+        if not path.is_file() or path.stat().st_size > _LARGEST_AGENT:
+            return {}
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # whatever a scalar that is not of its tag makes the constructors of yaml raise
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return document if isinstance(document, Mapping) else {}

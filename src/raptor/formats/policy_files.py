@@ -1,0 +1,148 @@
+"""Where policies come from: names, run folders and files."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from raptor.core.atomic import PathLike
+from raptor.core.devices import find_device
+from raptor.core.errors import UserError
+from raptor.formats.cards import PUBLISHED_CARD
+from raptor.formats.checkpoint import StudentPolicy, read_checkpoint, read_policy, save_policy
+from raptor.formats.onnx_policy import OnnxPolicy
+from raptor.formats.rl_tools import read_rl_tools
+from raptor.nn.policy import RaptorPolicy
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+__all__ = ["POLICY_NAMES", "load_policy", "policy_card", "read_checkpoint", "save_policy"]
+
+PUBLISHED = "published"
+POLICIES: Traversable = importlib.resources.files("raptor.formats") / "packaged"
+PACKAGED = ("default", "large", "robust")
+POLICY_NAMES = (PUBLISHED, *PACKAGED)
+"""The policies that need no file."""
+
+_BEST = ("checkpoints/best.pt", "best_student.pt")
+_NUMBERED = ("checkpoints/update_*.pt", "checkpoint_epoch_*.pt")
+"""The policies of a run: of train-direct, of post-train."""
+
+_SOURCES = f"{', '.join(POLICY_NAMES)}, the folder of a run, or a .pt, .h5 or .onnx file"
+
+
+def load_policy(source: PathLike, device: torch.device | str = "cpu") -> StudentPolicy | OnnxPolicy:
+    """Load a policy from wherever it is; nothing in a file is executed.
+
+    Args:
+        source: one of
+            "published", the policy that was published with RAPTOR, from the package foundation-policy;
+            "default", "large" or "robust", the policies that come with this package;
+            the folder of a run, which gives its checkpoints/best.pt, or its last checkpoints/update_*.pt; for that of
+            raptor post-train it is best_student.pt, or its last checkpoint_epoch_*.pt;
+            a file of `save_policy` (.pt), an rl-tools checkpoint (.h5), or an exported policy (.onnx).
+            A name in text comes before a file of that name: write ./default, or give a Path, for a folder of that name.
+        device: of the weights. An ONNX file runs on the CPU and answers on the device of the observation.
+
+    Returns:
+        The policy, what is known about it in its `card`.
+
+    Raises:
+        UserError: the source does not exist or cannot be used; names the file, the field and the value.
+    """
+    find_device(device)
+    policy: StudentPolicy
+    if isinstance(source, str) and source == PUBLISHED:
+        policy = _read_published()
+    elif isinstance(source, str) and source in PACKAGED:
+        policy = _read_packaged(source)
+    else:
+        file = _find(source)
+        if file.suffix.lower() == ".onnx":
+            return OnnxPolicy(file, device)
+        policy = read_policy(file) if file.suffix.lower() == ".pt" else read_rl_tools(file)
+    return policy.to(device)
+
+
+def policy_card(source: PathLike) -> dict[str, Any]:
+    """What is known about a policy: see `load_policy` for the sources, `CARD_FIELDS` for what a card tells.
+
+    Raises:
+        UserError: the source does not exist or cannot be used.
+    """
+    return dict(load_policy(source).card)
+
+
+def _read_published() -> RaptorPolicy:
+    remedy = "pip install --force-reinstall foundation-policy"
+    spec = importlib.util.find_spec("foundation_policy")
+    if spec is None or spec.loader is None:
+        raise UserError(f"the published policy comes with foundation-policy, which is not installed: {remedy}")
+    # Found without importing the package, which would load and replay its checkpoint in numpy.
+    resources = spec.loader.get_resource_reader("foundation_policy").files()  # type: ignore[attr-defined]
+    checkpoint = resources / "blob" / "checkpoint.h5"
+    if not checkpoint.is_file():
+        raise UserError(f"the published policy is missing in foundation-policy ({checkpoint}): {remedy}")
+    with importlib.resources.as_file(checkpoint) as path:
+        policy = read_rl_tools(path)
+    policy.card |= PUBLISHED_CARD
+    return policy
+
+
+def _read_packaged(name: str) -> StudentPolicy:
+    file = POLICIES / f"{name}.pt"
+    if not file.is_file():
+        raise UserError(
+            f"the policy {name!r} is not in this installation ({file} is missing): install raptor-python again, or "
+            f"train a policy with raptor train-direct and give its folder"
+        )
+    with importlib.resources.as_file(file) as path:
+        return read_policy(path)
+
+
+def _find(source: PathLike) -> Path:
+    """The file behind a path, which may be a run folder."""
+    path = Path(source).expanduser()
+    try:
+        if path.is_dir():
+            path = _checkpoint_of(path)
+        elif not path.exists():
+            raise UserError(f"there is no policy {os.fspath(source)!r}{_suggestion(source)}: give {_SOURCES}")
+        if path.suffix.lower() not in (".pt", ".h5", ".hdf5", ".onnx"):
+            raise UserError(f"{path} is of an unknown kind {path.suffix!r}: give {_SOURCES}")
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"cannot read the policy {os.fspath(source)!r}: {error.strerror or error}") from error
+    return path
+
+
+def _checkpoint_of(run: Path) -> Path:
+    """The best checkpoint of a run, or its last."""
+    for best in _BEST:
+        if (run / best).exists():
+            return run / best
+    numbered = {
+        int(match[1]): file
+        for pattern in _NUMBERED
+        for file in run.glob(pattern)
+        if (match := re.fullmatch(r"[a-z_]+_([0-9]+)\.pt", file.name))
+    }
+    if not numbered:
+        names = " nor ".join((*_BEST, *_NUMBERED))
+        raise UserError(f"{run} holds neither {names}: give the folder of a run that has written a checkpoint")
+    return numbered[max(numbered)]
+
+
+def _suggestion(source: PathLike) -> str:
+    path = Path(source).expanduser()
+    beside = {str(path.with_name(file.name)): None for file in path.parent.iterdir()} if path.parent.is_dir() else {}
+    matches = difflib.get_close_matches(os.fspath(source), [*POLICY_NAMES, *beside], n=1, cutoff=0.7)
+    return f", did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,174 @@
+"""Any vector environment of Gymnasium as a `VecEnv`: numpy in there, torch out here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raptor.core.errors import UserError
+from raptor.environments.vec_env import DEFAULT_GROUP
+
+
+class GymnasiumVecEnv:
+    """Any `gymnasium.vector.VectorEnv` with boxes to observe and to act in, behind the contract of `VecEnv`.
+
+    There is one group of observations, `policy`, flattened. Actions are clipped to their bounds. Whenever the
+    environment resets by itself, episodes begin anew for whoever looks from here within the step that ended them; one
+    that does so in the step after (`AutoresetMode.NEXT_STEP`) ends its episodes one step later here, and that step,
+    whose action it ignores, is told by `extras["ignored"]`.
+
+    Args:
+        envs: the environment.
+        device: of all tensors.
+        max_episode_length: the most steps of an episode; what the environment's specification says by default.
+
+    Raises:
+        UserError: it has other spaces, or nobody says how long its episodes are.
+    """
+
+    def __init__(
+        self,
+        envs: gymnasium.vector.VectorEnv[Any, Any, Any],
+        device: torch.device | str = "cpu",
+        max_episode_length: int | None = None,
+    ) -> None:
+        name = _name(envs)
+        observed, acted = envs.single_observation_space, envs.single_action_space
+        for what, space in (("observations", observed), ("actions", acted)):
+            if not isinstance(space, gymnasium.spaces.Box):
+                raise UserError(f"the {what} of {name} must be a Box, got {space}: wrap the environment to make it one")
+        assert isinstance(acted, gymnasium.spaces.Box)
+        self.envs, self.device = envs, torch.device(device)
+        self.num_envs = envs.num_envs
+        self.num_actions = int(np.prod(acted.shape))
+        self.max_episode_length = _length(envs, name) if max_episode_length is None else max_episode_length
+        self.low, self.high = (self._tensor(bound).view(-1) for bound in (acted.low, acted.high))
+        """(A,) bounds of the actions, infinite where there are none."""
+        self.cfg = {
+            "env": name,
+            "num_envs": self.num_envs,
+            "max_episode_length": self.max_episode_length,
+            "observation_space": str(observed),
+            "action_space": str(acted),
+            "autoreset_mode": _autoreset_mode(envs).value,
+            "kwargs": dict(envs.spec.kwargs) if envs.spec is not None else {},
+        }
+        self._shape = acted.shape
+        self._mode = _autoreset_mode(envs)
+        self._over = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)  # to begin anew in the next step
+        self._timed_out = self._over  # why
+        self.episode_length_buf = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
+        self._observation = torch.empty(0)
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Begin every episode anew; the observations, and extras that are empty."""
+        self._observation = self._flat(self.envs.reset(seed=seed)[0])
+        self._over = self._timed_out = torch.zeros_like(self._over)
+        self.episode_length_buf = torch.zeros_like(self.episode_length_buf)
+        return self.get_observations(), {}
+
+    def get_observations(self) -> dict[str, Tensor]:
+        """What is to be acted upon next: the group `policy`, (N, D)."""
+        return {DEFAULT_GROUP: self._observation}
+
+    def step(self, actions: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Any]]:
+        """Apply actions (N, A), clipped to their bounds."""
+        clipped = torch.minimum(torch.maximum(actions.to(self.low), self.low), self.high)
+        acted = clipped.view(-1, *self._shape).numpy(force=True).astype(self.envs.single_action_space.dtype)
+        observation, reward, terminated, truncated, _ = self.envs.step(acted)
+        ended = self._flags(terminated) | self._flags(truncated)
+        if self._mode is AutoresetMode.DISABLED and bool(ended.any()):
+            observation, _ = self.envs.reset(options={"reset_mask": ended.numpy(force=True)})
+        ignored, done, timed_out = torch.zeros_like(ended), ended, self._flags(truncated) & ~self._flags(terminated)
+        if self._mode is AutoresetMode.NEXT_STEP:
+            ignored = done = self._over
+            timed_out, self._timed_out = self._timed_out & done, timed_out
+            self._over = ended
+        self._observation = self._flat(observation)
+        self.episode_length_buf = (self.episode_length_buf + 1).masked_fill(done, 0)
+        extras = {"time_outs": timed_out, "ignored": ignored}
+        return self.get_observations(), self._tensor(reward), done, extras
+
+    def render(self) -> NDArray[Any] | None:
+        """What the first environment looks like, (H, W, 3); None where it shows nothing."""
+        frames: Any = self.envs.render() if self.envs.render_mode == "rgb_array" else None
+        return frames[0] if isinstance(frames, (tuple, list)) and frames else frames
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.envs.close()
+
+    def _flat(self, observation: Any) -> Tensor:
+        return self._tensor(observation).view(self.num_envs, -1)
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.as_tensor(np.array(array, np.float32), device=self.device)
+
+    def _flags(self, array: Any) -> Tensor:
+        return torch.as_tensor(np.array(array, np.bool_), device=self.device)
+
+
+def _autoreset_mode(envs: gymnasium.vector.VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    return AutoresetMode(envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+
+
+def _name(envs: gymnasium.vector.VectorEnv[Any, Any, Any]) -> str:
+    return envs.spec.id if envs.spec is not None else type(envs.unwrapped).__name__
+
+
+def _length(envs: gymnasium.vector.VectorEnv[Any, Any, Any], name: str) -> int:
+    """The most steps of an episode, as the keyword arguments say, or else the specification."""
+    said = None
+    if envs.spec is not None:
+        said = envs.spec.kwargs.get("max_episode_steps", envs.spec.max_episode_steps)
+    if said is None:
+        raise UserError(
+            f"{name} does not say how long its episodes are: give max_episode_length, or env.max_episode_steps=500 on "
+            "the command line"
+        )
+    return int(said)
+
+
+DEFAULT_NUM_ENVS = 16
+
+
+def make_gymnasium(
+    name: str,
+    num_envs: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    film: bool = False,
+) -> GymnasiumVecEnv:
+    """Make the environments of that name, several at once.
+
+    Args:
+        name: as for `gymnasium.make`; `module:ID` imports the module first.
+        num_envs: how many; `DEFAULT_NUM_ENVS` by default.
+        settings: keyword arguments of the environment.
+        device: of all tensors.
+        film: whether it must be able to show itself.
+
+    Raises:
+        UserError: there is no such environment, or it cannot be made; says why.
+    """
+    keywords = {**(settings or {}), **({"render_mode": "rgb_array"} if film else {})}
+    number = DEFAULT_NUM_ENVS if num_envs is None else num_envs
+    try:
+        spec = gymnasium.spec(name)
+        whole = spec.vector_entry_point is not None
+        how: dict[str, Any] = {} if whole else {"vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP}}
+        envs = gymnasium.make_vec(name, num_envs=number, **how, **keywords)
+    except UserError:
+        raise
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"the environment {name!r} cannot be made: {reason or type(error).__name__}") from error
+    return GymnasiumVecEnv(envs, device)

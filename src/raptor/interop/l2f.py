@@ -1,0 +1,166 @@
+"""The original C++ simulator of RAPTOR, l2f, in place of our own physics.
+
+l2f moves the vehicles and draws the constant force and torque of each episode; starts, references, observations, reward
+and termination are those of `raptor.tasks`, so that an episode in l2f and one in `raptor.quadrotor` are judged alike.
+(l2f's own Python environment has other reward weights, and no Langevin targets.) Gradients do not pass through l2f.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raptor.core.errors import MissingExtraError, UserError
+from raptor.quadrotor.dynamics import Method
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.state import State, component_major
+from raptor.tasks.task import Task
+
+FIELDS = ("position", "orientation", "linear_velocity", "angular_velocity", "rpm")
+"""What l2f calls the five parts of a state, in the order of `State`."""
+
+
+def load_l2f() -> Any:
+    """The package l2f.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module("l2f")
+    except ImportError as error:
+        raise MissingExtraError("l2f", "l2f", "the environment raptor/L2F-v0") from error
+
+
+class L2FSimulator:
+    """l2f, moving up to 8192 vehicles in the place of `raptor.quadrotor.step`; see `QuadrotorEnv(simulator=...)`.
+
+    l2f comes in sizes of powers of two; what is left over flies along unseen.
+
+    Args:
+        num: number of vehicles.
+        task: its step and the scale of its disturbances are handed to l2f.
+
+    Raises:
+        MissingExtraError: l2f is not installed.
+        UserError: l2f has no size for so many vehicles.
+    """
+
+    def __init__(self, num: int, task: Task) -> None:
+        self._l2f = load_l2f()
+        sizes = self._l2f.vector_selector
+        size = min((size for size in sizes if size >= num), default=None)
+        if size is None:
+            raise UserError(f"l2f flies at most {max(sizes)} vehicles at once, got {num}")
+        self._num, self._size, self._task = num, size, task
+        self._vector = sizes[size]
+        self._device = self._l2f.Device()
+        self._rngs = self._vector.VectorRng()
+        self._environments = self._vector.VectorEnvironment()
+        self._parameters = self._vector.VectorParameters()
+        self._states, self._next_states = self._vector.VectorState(), self._vector.VectorState()
+        self._vector.initialize_environment(self._device, self._environments)
+        self._vector.initial_parameters(self._device, self._environments, self._parameters)
+        self._now = [_memory(self._states, field, size) for field in FIELDS]
+        self._next = [_memory(self._next_states, field, size) for field in FIELDS]
+        self._flown: Tensor | None = None  # (N, P) parameters that l2f holds
+
+    def begin(self, quadrotors: Quadrotors, indices: Tensor | None, generator: torch.Generator) -> None:
+        """New episodes for the vehicles at `indices` (None: for all): parameters, and a new force and torque."""
+        chosen = torch.arange(self._num) if indices is None else indices.cpu()
+        self._set_parameters(quadrotors, chosen)
+        arguments = (self._device, self._environments, self._parameters, self._states)
+        if indices is None:
+            seed = torch.randint(2**31, (), generator=generator, device=generator.device).item()
+            self._vector.initialize_rng(self._device, self._rngs, int(seed))
+            self._vector.sample_initial_state(*arguments, self._rngs)
+        else:
+            mask = np.zeros(self._size, np.bool_)
+            mask[chosen.numpy()] = True
+            self._vector.sample_initial_state_if_truncated(*arguments, mask, self._rngs)
+
+    def __call__(
+        self,
+        quadrotors: Quadrotors,
+        state: State,
+        action: Tensor,
+        dt: float,
+        *,
+        force: Tensor,
+        torque: Tensor,
+        method: Method,
+    ) -> State:
+        """One step of l2f from `state`; force and torque are those that `begin` drew and that l2f's states keep.
+
+        Raises:
+            UserError: `dt` is not the task's.
+        """
+        if dt != self._task.dt:
+            raise UserError(f"l2f was told to step by {self._task.dt} s, got dt = {dt}")
+        for memory, part in zip(self._now, state.parts(), strict=True):
+            memory[: self._num] = part.numpy(force=True)
+        actions = np.zeros((self._size, 4), np.float32)
+        actions[: self._num] = action.numpy(force=True)
+        self._vector.step(
+            self._device,
+            self._environments,
+            self._parameters,
+            self._states,
+            actions,
+            self._next_states,
+            self._rngs,
+        )
+        like = state.position
+        return State(
+            *(
+                component_major(torch.from_numpy(memory[: self._num].copy()).to(like.device, like.dtype))
+                for memory in self._next
+            )
+        )
+
+    def _set_parameters(self, quadrotors: Quadrotors, chosen: Tensor) -> None:
+        """Hand those vehicles to l2f that it does not hold yet."""
+        values = torch.cat([tensor.reshape(len(chosen), -1) for tensor in quadrotors.tensors().values()], dim=1).cpu()
+        if self._flown is None:
+            self._flown = torch.full((self._num, values.shape[1]), torch.nan, dtype=values.dtype)
+        changed = (values != self._flown[chosen]).any(1).nonzero().squeeze(-1)
+        if not len(changed):
+            return
+        indices = chosen[changed]
+        self._flown[indices] = values[changed]
+        environment, parameters = self._environments.environments[0], self._parameters.parameters
+        for index, document in zip(indices.tolist(), quadrotors[changed].to_dicts(), strict=True):
+            text = json.dumps(document_for_l2f(document, self._task))
+            self._l2f.parameters_from_json(self._device, environment, text, parameters[index])
+
+
+def document_for_l2f(document: dict[str, Any], task: Task) -> dict[str, Any]:
+    """A vehicle's document with the task's step and disturbances, and none of l2f's own noise and targets."""
+    scales = {"random_force": task.disturbances.force, "random_torque": task.disturbances.torque}
+    disturbances = {
+        name: {key: scale * document["disturbances"][name][key] for key in ("mean", "std")}
+        for name, scale in scales.items()
+    }
+    mdp = {**document["mdp"], "action_noise": {"normalized_rpm": 0.0}}
+    trajectory = {**document["trajectory"], "mixture": [1.0, 0.0]}
+    return {
+        **document,
+        "integration": {"dt": task.dt},
+        "mdp": mdp,
+        "disturbances": disturbances,
+        "trajectory": trajectory,
+    }
+
+
+def _memory(states: Any, field: str, size: int) -> NDArray[np.float32]:
+    """One part of all vehicles' states (size, K), as it lies in l2f's own memory."""
+    elements = states.states
+    first: NDArray[np.float32] = getattr(elements[0], field)
+    stride = 0 if size == 1 else getattr(elements[1], field).ctypes.data - first.ctypes.data
+    return np.lib.stride_tricks.as_strided(first, (size, len(first)), (stride, first.itemsize))

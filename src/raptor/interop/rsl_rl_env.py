@@ -1,0 +1,141 @@
+"""Many quadrotors behind the interface of rsl_rl, torch in and out: its runners train and distil here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raptor.core.errors import MissingExtraError, UserError
+from raptor.environments.episode import observe_as_teacher
+from raptor.environments.factory import Source, make_env, make_task
+from raptor.environments.quadrotor_env import StepResult
+from raptor.tasks.task import Task
+
+try:
+    from rsl_rl.env import VecEnv
+    from tensordict import TensorDict
+except ImportError as error:
+    raise MissingExtraError("rsl-rl-lib", "rsl", "RslRlVecEnv") from error
+
+
+class RslRlVecEnv(VecEnv):
+    """Many quadrotors, stepped at once, for the runners of rsl_rl 3.0 and newer.
+
+    There are two groups of observations: `policy` (N, 22), what the student sees, and `teacher` (N, 26), what a
+    teacher sees (docs/conventions.md). An episode that ends begins anew within the same step; `extras["time_outs"]`
+    tells those that reached their last step from those that left their bounds, and `extras["log"]` holds the figures of
+    the episodes that ended with the step, if any did.
+
+    Args:
+        num_envs: N, number of vehicles.
+        quadrotor: a platform's name, a JSON file or folder, a population, or "random" for a new vehicle in each
+            episode. Fewer vehicles than `num_envs` fly in turn: vehicle i of V flies in the environments i, i + V, ...
+        task: a `Task`, or "hover", "track" or "paper".
+        compile: compile the step, which takes some seconds once.
+        simulator: "raptor", or "l2f" for the original one (extra `l2f`).
+        device: of the simulation.
+        seed: of everything random in it.
+        reward_scale: factor on the rewards that are handed out; the figures in `extras["log"]` are without it. rsl_rl
+            does not normalise rewards, and its algorithms like returns of a few units: RAPTOR's are between -100 and
+            150 at a discount of 0.99.
+        overrides: fields of the task, for instance `episode_steps=1000`.
+
+    Raises:
+        UserError: there is no such quadrotor, task or device, or no environment or reward.
+    """
+
+    num_actions = 4
+
+    def __init__(
+        self,
+        num_envs: int = 1024,
+        quadrotor: Source = "crazyflie",
+        task: str | Task = "hover",
+        compile: bool = True,
+        simulator: str = "raptor",
+        device: torch.device | str | None = None,
+        seed: int = 0,
+        reward_scale: float = 1.0,
+        **overrides: Any,
+    ) -> None:
+        if num_envs < 1:
+            raise UserError(f"num_envs must be at least 1, got {num_envs}")
+        if not 0 < reward_scale < math.inf:
+            raise UserError(f"reward_scale must be a positive number, got {reward_scale}")
+        task = make_task(task, overrides)
+        self.batch = make_env(num_envs, quadrotor, task, True, compile, simulator, device)
+        self.num_envs = num_envs
+        self.max_episode_length = task.episode_steps
+        self.device = self.batch.quadrotors.device
+        self.reward_scale = reward_scale
+        self.cfg = {
+            "num_envs": num_envs,
+            "quadrotor": os.fspath(quadrotor) if isinstance(quadrotor, (str, os.PathLike)) else quadrotor.names,
+            "task": dataclasses.asdict(task),
+            "simulator": simulator,
+            "seed": seed,
+            "reward_scale": reward_scale,
+        }
+        """What the runner's logger stores: plain data."""
+        self.batch.reset(seed)
+
+    @property
+    def episode_length_buf(self) -> Tensor:
+        """(N,) int64; the steps that each episode has lasted.
+
+        It may be assigned: `init_at_random_ep_len=True` of a runner does, so that time-outs do not come all at once.
+        """
+        return self.batch.episode_length
+
+    @episode_length_buf.setter
+    def episode_length_buf(self, lengths: Tensor) -> None:
+        self.batch.episode_length = lengths
+
+    @torch.no_grad()
+    def reset(self, seed: int | None = None) -> tuple[TensorDict, dict[str, Any]]:
+        """Begin new episodes, from a seed where one is given; returns observations and extras, which are empty."""
+        self.batch.reset(seed)
+        return self.get_observations(), {}
+
+    @torch.no_grad()
+    def get_observations(self) -> TensorDict:
+        """What is to be acted upon next, in the groups `policy` (N, 22) and `teacher` (N, 26)."""
+        return self._grouped(self.batch.observation)
+
+    @torch.no_grad()
+    def step(self, actions: Tensor) -> tuple[TensorDict, Tensor, Tensor, dict[str, Any]]:
+        """Apply one action to each vehicle.
+
+        Args:
+            actions: (N, 4); beyond [-1, 1] the motors get them clipped.
+
+        Returns:
+            Observations as of `get_observations`, rewards (N,), dones (N,) int64, and extras.
+        """
+        result = self.batch.step(actions)
+        extras: dict[str, Any] = {"time_outs": result.truncated}
+        done = result.done
+        if result.observation is not result.final_observation:  # some episodes ended: new ones have begun
+            extras["log"] = _ended(result, done)
+        return self._grouped(result.observation), self.reward_scale * result.reward, done.long(), extras
+
+    def close(self) -> None:
+        """Nothing is to be closed."""
+
+    def _grouped(self, observation: Tensor) -> TensorDict:
+        teacher = observe_as_teacher(self.batch.quadrotors, self.batch.episode)
+        return TensorDict({"policy": observation, "teacher": teacher}, batch_size=[self.num_envs], device=self.device)
+
+
+def _ended(result: StepResult, done: Tensor) -> dict[str, Tensor]:
+    """Figures of the episodes that ended, one number for each; the runner's logger averages over all of them."""
+    return {
+        "Episode/return": result.episode_return[done],
+        "Episode/length": result.episode_length[done].to(result.reward.dtype),
+        "Episode/share_terminated": result.terminated[done].to(result.reward.dtype),
+    }

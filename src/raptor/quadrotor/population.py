@@ -1,0 +1,149 @@
+"""A population in a folder: one JSON file for each vehicle, and what characterises them in numbers and pictures."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from raptor.config import to_dict
+from raptor.core.atomic import PathLike, write_atomically
+from raptor.core.errors import UserError
+from raptor.quadrotor import Distribution, Quadrotors
+from raptor.quadrotor.characteristics import cannot_hover, characteristics
+from raptor.quadrotor.numbered import Report, save_numbered
+
+SUMMARY, PICTURE = "summary.yaml", "summary.png"
+QUANTILES = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
+NUM_REASONS, NUM_NAMES = 3, 20
+"""Of how many unusable files an error tells the reason, and of how many more the name."""
+
+
+def write_population(
+    quadrotors: Quadrotors,
+    folder: PathLike,
+    overwrite: bool = False,
+    seed: int | None = None,
+    distribution: Distribution | None = None,
+    progress: Report | None = None,
+) -> list[Path]:
+    """Write a population: 0000.json, ... in l2f's schema, then `summary.yaml` and `summary.png`.
+
+    Args:
+        quadrotors: N vehicles.
+        folder: created if it is not there.
+        overwrite: replace a population that is there; files of other names stay.
+        seed: what the vehicles were drawn with, for the summary.
+        distribution: what they were drawn from, for the summary.
+        progress: called now and then with how many files are written, and how many there are to be.
+
+    Returns:
+        The JSON files, in the order of the vehicles.
+
+    Raises:
+        UserError: an impossible vehicle, a folder that holds JSON files, or one that cannot be written.
+    """
+    from raptor.core.plotting import to_png
+    from raptor.training.teachers.pictures import population_picture
+
+    target = Path(folder)
+    paths = save_numbered(quadrotors, target, overwrite, progress)
+    origin: dict[str, Any] = {} if seed is None else {"seed": seed}
+    if distribution is not None:
+        origin["distribution"] = to_dict(distribution)
+    text = yaml.safe_dump(
+        summarise(quadrotors, origin), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120
+    )
+    write_atomically(target / PICTURE, to_png(population_picture(quadrotors)))
+    write_atomically(target / SUMMARY, text)
+    return paths
+
+
+def read_population(folder: PathLike, num: int | None = None) -> Quadrotors:
+    """Read the vehicles of a folder of JSON files, in natural order; each is named by its file.
+
+    Args:
+        folder: of `write_population`, or any with files in l2f's schema.
+        num: take this many from the front; all by default.
+
+    Raises:
+        UserError: names every file that cannot be read or cannot hover; or there are no files, or fewer than `num`.
+    """
+    source = Path(folder)
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder of quadrotors: make one with raptor sample, or give another")
+    try:
+        quadrotors = Quadrotors.from_json(source)
+    except UserError:
+        _refuse(source, _problems(source))
+        raise  # the folder holds nothing to read
+    names = quadrotors.names or ()
+    stuck = cannot_hover(quadrotors).nonzero().flatten().tolist()
+    _refuse(source, {f"{names[i]}.json": _stuck(source / f"{names[i]}.json", quadrotors[i]) for i in stuck})
+    if num is None:
+        return quadrotors
+    if isinstance(num, bool) or not isinstance(num, int) or not 1 <= num <= len(quadrotors):
+        raise UserError(f"num must be between 1 and the {len(quadrotors)} quadrotors in {source}, got {num!r}")
+    return quadrotors[:num]
+
+
+def summarise(quadrotors: Quadrotors, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `summary.yaml` holds: number, origin, the share that cannot hover, and quantiles in their units."""
+    return {
+        "number": len(quadrotors),
+        **(origin or {}),
+        "share_that_cannot_hover": _rounded(cannot_hover(quadrotors).double().mean()),
+        "quantiles": {
+            name: {"unit": trait.unit or "1"} | _quantiles(trait.values)
+            for name, trait in characteristics(quadrotors).items()
+        },
+    }
+
+
+def _quantiles(values: Tensor) -> dict[str, float]:
+    exact = values.detach().double().cpu()
+    numbers = torch.nanquantile(exact, torch.tensor(list(QUANTILES.values()), dtype=exact.dtype))
+    return {name: _rounded(number) for name, number in zip(QUANTILES, numbers, strict=True)}
+
+
+def _rounded(number: Tensor) -> float:
+    return float(f"{number.item():.6g}")
+
+
+def _problems(folder: Path) -> dict[str, str]:
+    """What is wrong with each file of a folder, by its name."""
+    problems = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path in sorted(folder.glob("*.json")):
+            try:
+                quadrotor = Quadrotors.from_json(path)
+            except UserError as error:
+                problems[path.name] = str(error)
+            else:
+                if cannot_hover(quadrotor).any():
+                    problems[path.name] = _stuck(path, quadrotor)
+    return problems
+
+
+def _stuck(path: Path, quadrotor: Quadrotors) -> str:
+    ratio = quadrotor.thrust_to_weight.item()
+    return f"thrust_to_weight must be above 1 to hover, got {ratio:.4g} ({path})"
+
+
+def _refuse(folder: Path, problems: Mapping[str, str]) -> None:
+    """Name all files that cannot be used, the first ones with the reason."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise UserError(*problems.values())
+    names, reasons = list(problems), list(problems.values())[:NUM_REASONS]
+    others, unnamed = names[NUM_REASONS : NUM_REASONS + NUM_NAMES], len(names) - NUM_REASONS - NUM_NAMES
+    tail = f"; also {', '.join(others)}" if others else ""
+    tail += f" and {unnamed} more" if unnamed > 0 else ""
+    raise UserError(f"{len(problems)} quadrotors in {folder} cannot be used: {'; '.join(reasons)}{tail}")

@@ -1,0 +1,1 @@
+"""`raptor train-direct`: a policy trained through the simulator's gradient."""

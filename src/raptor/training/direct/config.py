@@ -1,0 +1,89 @@
+"""Settings of training through the simulator's gradient, and what is flown in it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from raptor.config.limits import at_least, between, limits, not_negative, positive
+from raptor.core.errors import UserError
+from raptor.nn.precision import Precision
+from raptor.quadrotor.dynamics import Method
+from raptor.quadrotor.sampling import Distribution
+from raptor.rl.curriculum import CurriculumConfig
+from raptor.rl.objective import Objective
+from raptor.tasks.disturbance import Disturbances
+from raptor.tasks.initial_state import InitialStates
+from raptor.tasks.reference import Lissajous, References
+from raptor.tasks.task import Task
+
+TRAINING_SEEDS = 1_000_000
+VALIDATION_SEED = 2_000_000
+
+TRAINING_TASK = Task(
+    references=References(
+        langevin_share=0.4,
+        lissajous_share=0.3,
+        lissajous=Lissajous(amplitude=((0.0, 0.0, 0.0), (0.6, 1.0, 0.3)), interval=(4.5, 11.0), ramp=(1.0, 3.0)),
+    )
+)
+"""The task that training flies: RAPTOR's, with figure eights among the references."""
+
+
+@dataclasses.dataclass(frozen=True)
+@limits(
+    num_updates=at_least(1),
+    batch_size=at_least(1),
+    segment_steps=at_least(1),
+    learning_rate=positive,
+    final_learning_rate=between(0, 1),
+    warm_up_updates=not_negative,
+    gradient_norm=positive,
+    gradient_decay=between(0, 1),
+    adjoint_limit=positive,
+    accumulation=at_least(1),
+)
+class GradientConfig:
+    """Settings of training through the gradient of the simulator."""
+
+    num_updates: int = 1200  # steps of the optimiser; the learning rate falls to its end over as many
+    batch_size: int = 1024  # vehicles flown at once
+    segment_steps: int = 100  # steps of flight between two updates, and through which the gradient flows
+    learning_rate: float = 6e-2  # of Adam, at its highest
+    final_learning_rate: float = 0.02  # share of the learning rate that is left at the end of the cosine
+    warm_up_updates: int = 20  # updates over which the learning rate rises
+    gradient_norm: float = 0.5  # bound on the norm of the gradient
+    gradient_decay: float = 1.0  # factor on each vehicle's adjoint per step backwards
+    adjoint_limit: float = 1000.0  # bound on the norm of each vehicle's adjoint
+    method: Method = "midpoint"  # integrator of the training flights
+    accumulation: int = 1  # parts of a process's share of the batch, flown one after another to take less memory
+    precision: Precision = "float32"  # of the policy's products in training; all else is float32
+    distribution: Distribution = Distribution()
+    task: Task = TRAINING_TASK
+    objective: Objective = Objective()
+    curriculum: CurriculumConfig = CurriculumConfig(per="population", window=2048)
+
+    def __post_init__(self) -> None:
+        if not (self.curriculum.enabled and self.num_updates):
+            return
+        if self.curriculum.per == "vehicle":
+            raise UserError(
+                'curriculum.per must be "population" for train-direct, got "vehicle": each of its vehicles flies a '
+                "single episode"
+            )
+        most = self.num_updates * self.batch_size
+        if self.curriculum.window > most:
+            raise UserError(
+                f"curriculum.window must be at most {most}, got {self.curriculum.window}: "
+                f"{self.num_updates} updates of {self.batch_size} vehicles end no more episodes than that"
+            )
+
+
+def validation_task(task: Task) -> Task:
+    """What validation draws its episodes from: RAPTOR's starts, half hover and half Langevin walk.
+
+    Sensors and delays are those of `task`: a policy that is to live with them is chosen with them.
+    """
+    references = dataclasses.replace(
+        task.references, langevin_share=0.5, lissajous_share=0.0, lissajous=Lissajous(), way_points_share=0.0
+    )
+    return dataclasses.replace(task, initial_states=InitialStates(), references=references, disturbances=Disturbances())

@@ -1,0 +1,1 @@
+"""`raptor post-train`, `raptor distill`: one student that does what its teachers do."""

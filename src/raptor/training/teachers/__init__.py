@@ -1,0 +1,1 @@
+"""`raptor pre-train`: one teacher for each vehicle of a population."""

@@ -1,0 +1,269 @@
+"""Teachers trained through the simulator's gradient: the learner, without files."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from raptor.config.limits import at_least, between, each, limits, not_negative, positive
+from raptor.environments.episode import Episode, draw_noise
+from raptor.nn.stacked_mlp import Layer, Layers, initial_layers, laid_out, tile
+from raptor.quadrotor.dynamics import Method
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.rl.adam import adam_start, adam_step
+from raptor.rl.analytic_policy_gradient import SegmentGradient
+from raptor.rl.collection import grid
+from raptor.rl.curriculum import Curriculum
+from raptor.rl.flight import Teachers
+from raptor.rl.objective import Objective
+from raptor.tasks.observation import TEACHER_DIM
+from raptor.tasks.task import Task
+from raptor.training.teachers.hover import hover_bias
+
+SHARED_DECLINE = 0.7
+"""Share of the learning rate that is gone when teachers part."""
+
+
+@dataclasses.dataclass(frozen=True)
+@limits(
+    num_updates=at_least(1),
+    num_envs=at_least(1),
+    segment_steps=at_least(1),
+    learning_rate=positive,
+    final_learning_rate=between(0, 1),
+    warm_up_updates=not_negative,
+    shared_updates=not_negative,
+    shared_learning_rate=positive,
+    gradient_norm=positive,
+    gradient_decay=between(0, 1),
+    adjoint_limit=positive,
+    widths=each(at_least(1)),
+    initial_scale=positive,
+    validation_interval=at_least(1),
+)
+class APGConfig:
+    """Settings of teachers that are trained through the simulator's gradient."""
+
+    num_updates: int = 600  # steps of the optimiser; the learning rate falls to its end over as many
+    num_envs: int = 16  # episodes that each teacher flies at once
+    segment_steps: int = 100  # steps of flight between two updates, and through which the gradient flows
+    learning_rate: float = 1e-2  # of Adam, at its highest
+    final_learning_rate: float = 0.01  # share of the learning rate that is left at the end of the cosine
+    warm_up_updates: int = 30  # updates over which the learning rate rises, at the start and when teachers part
+    shared_updates: int = 150  # first updates, in which all teachers of a shard take the same step, each from its hover
+    shared_learning_rate: float = 2e-2  # of Adam in those
+    gradient_norm: float = 1.0  # bound on the norm of each teacher's gradient
+    gradient_decay: float = 1.0  # factor on each vehicle's adjoint per step backwards
+    adjoint_limit: float = 1000.0  # bound on the norm of each vehicle's adjoint
+    widths: tuple[int, ...] = (64, 64)  # of the hidden layers
+    initial_scale: float = 0.3  # factor on the usual initial weights of the last layer
+    method: Method = "midpoint"  # integrator of the training flights
+    validation_interval: int = 50  # updates between two validations
+    objective: Objective = Objective(speed=30.0, speed_limit=1.5)
+
+
+class APGTeachers:
+    """T teachers that learn through the gradient, each from B episodes of its own vehicle.
+
+    In the first updates they learn what they have in common: all take the same step, along the mean of their gradients,
+    so that they differ in nothing but the throttle at which each hovers. Then each goes on alone.
+
+    Episodes are staggered, so that each update sees all parts of one. What is not finite is left out: the adjoint of a
+    flight that blows up, and the update of a teacher whose gradient does.
+
+    Args:
+        config: the settings.
+        task: what is asked.
+        quadrotors: T vehicles.
+        curriculum: draws the episodes.
+        seed: of the weights and of everything else that is drawn.
+        compile: False runs eagerly.
+    """
+
+    def __init__(
+        self,
+        config: APGConfig,
+        task: Task,
+        quadrotors: Quadrotors,
+        curriculum: Curriculum,
+        seed: int,
+        compile: bool = True,
+    ) -> None:
+        self.config, self.task, self.curriculum = config, task, curriculum
+        device = quadrotors.device
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.layers = laid_out(_hovering(config, quadrotors, self.generator))
+        self.adam = adam_start(self.layers)
+        self.gradient = _segment_gradient(
+            task, config.objective, config.method, config.gradient_decay, config.adjoint_limit, compile
+        )
+        self.quadrotors = grid(quadrotors, config.num_envs)
+        self.episode = self._begin()
+        stagger = torch.arange(config.num_envs, device=device) * self._segments // config.num_envs
+        self.age = (stagger * config.segment_steps).expand(self.quadrotors.shape).clone()
+        self.lost = torch.zeros_like(self.quadrotors.mass)  # 1 where the episode met the end of RAPTOR's own
+        self._updates = 0
+        self.diverged = torch.zeros(len(quadrotors), dtype=torch.long, device=device)
+        self.skipped = torch.zeros(len(quadrotors), dtype=torch.long, device=device)
+
+    @property
+    def _segments(self) -> int:
+        return math.ceil(self.task.episode_steps / self.config.segment_steps)
+
+    @property
+    def round_count(self) -> int:
+        """Rounds so far."""
+        return self._updates
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds until the end; a round is one update."""
+        return self.config.num_updates
+
+    @property
+    def validation_interval(self) -> int:
+        """Rounds between two validations."""
+        return self.config.validation_interval
+
+    @property
+    def env_steps(self) -> int:
+        """Steps flown so far for each teacher."""
+        return self.round_count * self.config.num_envs * self.config.segment_steps
+
+    def teachers(self) -> Layers:
+        """The networks as they are."""
+        return self.layers
+
+    def _begin(self) -> Episode:
+        return self.curriculum.begin(self.quadrotors, self.generator)
+
+    @property
+    def _shares(self) -> bool:
+        """Whether teachers still learn together."""
+        return self._updates < self.config.shared_updates
+
+    def _learning_rate(self) -> float:
+        """A warm-up and a slow decline while learning together, and a warm-up and a cosine to the end alone."""
+        config = self.config
+        together = min(config.shared_updates, config.num_updates)
+        done = self._updates if self._shares else self._updates - together
+        warm_up = min(1.0, (done + 1) / max(config.warm_up_updates, 1))
+        if self._shares:
+            return config.shared_learning_rate * warm_up * (1 - SHARED_DECLINE * done / together)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(done / max(config.num_updates - together, 1), 1.0)))
+        return config.learning_rate * warm_up * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)
+
+    @torch.no_grad()
+    def round(self) -> dict[str, Tensor]:
+        """Fly one segment and take one step; returns what happened to each teacher, (T,) each."""
+        config = self.config
+        noise = draw_noise(self.task, self.quadrotors.mass, self.generator, config.segment_steps)
+        gradient, segment = self.gradient(self.layers, self.quadrotors, self.episode, (), noise)
+        norm = _norm(gradient)
+        self.skipped += ~norm.isfinite()
+        if self._shares:
+            gradient = pytree.tree_map(_shared(norm.isfinite()), gradient)
+            norm = _norm(gradient)
+        finite = norm.isfinite()
+        scale = torch.where(finite, (config.gradient_norm / norm.clamp(min=1e-12)).clamp(max=1.0), 0.0)
+
+        def hold_back(g: Tensor) -> Tensor:
+            beside = [-1, *[1] * (g.ndim - 1)]
+            return torch.where(finite.view(beside), g * scale.view(beside), 0.0)
+
+        self.layers, self.adam = adam_step(
+            self.layers, pytree.tree_map(hold_back, gradient), self.adam, self._learning_rate()
+        )
+        self.episode, self.age = segment.episode, self.age + config.segment_steps
+        self._replace(segment.alive, segment.terminated)
+        self._updates += 1
+        return {"loss": segment.cost.mean((0, 2)), "gradient_norm": norm}
+
+    def _replace(self, alive: Tensor, terminated: Tensor) -> None:
+        """Begin anew where an episode is over or a vehicle left its bounds."""
+        out = alive == 0
+        self.diverged += out.sum(1)
+        self.lost = torch.maximum(self.lost, terminated.any(0).to(self.lost.dtype))
+        over = out | (self.age >= self.task.episode_steps)
+        self.curriculum.record(over, self.curriculum.succeeded(self.episode, self.lost > 0))
+
+        def restart(old: Tensor, new: Tensor) -> Tensor:
+            beside = over.view(*over.shape, *[1] * (old.ndim - 2))
+            return torch.where(beside, new, old)
+
+        fresh = self._begin()
+        self.episode = pytree.tree_map(restart, self.episode, fresh)
+        self.age = self.age.masked_fill(over, 0)
+        self.lost = self.lost.masked_fill(over, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next round depends on."""
+        return {
+            "layers": pytree.tree_leaves(self.layers),
+            "adam": pytree.tree_leaves(self.adam),
+            "generator": self.generator.get_state(),
+            "flight": pytree.tree_leaves((self.episode, self.age, self.lost)),
+            "curriculum": self.curriculum.state_dict(),
+            "counts": [self.round_count, self.diverged, self.skipped],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that `state_dict` gave."""
+
+        def filled(like: Any, leaves: list[Tensor]) -> Any:
+            old, structure = pytree.tree_flatten(like)
+            return pytree.tree_unflatten(
+                [_as(tensor, other) for tensor, other in zip(leaves, old, strict=True)], structure
+            )
+
+        self.layers = filled(self.layers, state["layers"])
+        self.adam = filled(self.adam, state["adam"])
+        self.generator.set_state(state["generator"].cpu())
+        self.episode, self.age, self.lost = filled((self.episode, self.age, self.lost), state["flight"])
+        self.curriculum.load_state_dict(state["curriculum"])
+        self._updates, self.diverged, self.skipped = state["counts"]
+
+
+@functools.lru_cache(maxsize=4)
+def _segment_gradient(
+    task: Task, objective: Objective, method: Method, decay: float, limit: float, compile: bool
+) -> SegmentGradient:
+    """The same one for all shards of a process, so that what was compiled for one serves the next."""
+    return SegmentGradient(task, objective, method, decay, limit, compile, controller=Teachers())
+
+
+def _norm(gradient: Layers) -> Tensor:
+    """Norm of each teacher's gradient, (T,)."""
+    return torch.stack([(g * g).flatten(1).sum(1) for g in pytree.tree_leaves(gradient)]).sum(0).sqrt()
+
+
+def _shared(finite: Tensor) -> Callable[[Tensor], Tensor]:
+    """Gives every teacher the mean of the gradients that are finite."""
+
+    def mean(g: Tensor) -> Tensor:
+        counted = finite.view(-1, *[1] * (g.ndim - 1))
+        total = torch.where(counted, g, 0.0).sum(0, keepdim=True) / finite.sum().clamp(min=1)
+        return torch.empty_like(g).copy_(total.expand_as(g))
+
+    return mean
+
+
+def _as(stored: Tensor, like: Tensor) -> Tensor:
+    """The stored numbers on the device and in the memory layout of `like`."""
+    return torch.empty_like(like).copy_(stored)
+
+
+def _hovering(config: APGConfig, quadrotors: Quadrotors, generator: torch.Generator) -> Layers:
+    """Networks whose first actions are near the throttle at which each vehicle hovers."""
+    num = len(quadrotors)
+    drawn = initial_layers(1 if config.shared_updates else num, (TEACHER_DIM, *config.widths, 4), generator)
+    *hidden, last = drawn if len(drawn[0].weight) == num else tile(drawn, num)
+    bias = hover_bias(quadrotors).unsqueeze(-1).expand_as(last.bias)
+    return (*hidden, Layer(config.initial_scale * last.weight, bias))

@@ -1,0 +1,201 @@
+"""Pictures of populations: what the vehicles are, how good their teachers became, and how they got there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from raptor.core.errors import UserError
+from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid
+from raptor.nn import TeacherPopulation
+from raptor.quadrotor import Quadrotors
+from raptor.quadrotor.characteristics import Characteristic, characteristics
+
+SHOWN = (
+    "thrust_to_weight",
+    "torque_to_inertia",
+    "mass",
+    "rotor_time_constant_rising",
+    "rotor_time_constant_falling",
+    "hover_throttle",
+)
+"""What the return of a teacher is drawn against."""
+
+DECADES = 2.0
+"""How many powers of ten a size must span to be drawn on a logarithmic axis."""
+
+SOLVED, UNSOLVED = COLOURS[0], COLOURS[1]
+
+
+def population_picture(quadrotors: Quadrotors) -> Figure:
+    """A histogram for each characteristic of the vehicles, with the median as a line."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(3, 3, (10.5, 7.8))
+        for axis, trait in zip(axes.flat, characteristics(quadrotors).values(), strict=True):
+            _histogram(axis, trait)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("quadrotors")
+        figure.suptitle(f"{len(quadrotors)} quadrotor{'s' if len(quadrotors) > 1 else ''}; the lines are medians")
+    return figure
+
+
+def teachers_picture(population: TeacherPopulation, solved_return: float | None = None) -> Figure:
+    """The return of each teacher against what characterises its vehicle; those that are not solved stand out.
+
+    Args:
+        population: with vehicles; a record without a `return` is left out of the panels, not of the counts.
+        solved_return: from which return on a teacher counts as solved, drawn as a line.
+
+    Raises:
+        UserError: the teachers come without their vehicles.
+    """
+    if population.quadrotors is None:
+        raise UserError("these teachers come without their quadrotors, against which their returns would be drawn")
+    returns = np.array([_number(record.get("return")) for record in population.records])
+    solved = population.solved.cpu().numpy()
+    traits = characteristics(population.quadrotors)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(2, 3, (11.5, 6.6), sharey=True)
+        for axis, name in zip(axes.flat, SHOWN, strict=True):
+            _scatter(axis, traits[name], returns, solved)
+            if solved_return is not None:
+                axis.axhline(solved_return, color=INK, lw=1.2, ls="--", zorder=1)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("return")
+        figure.suptitle(_title(returns), weight="bold")
+        figure.legend(handles=_legend(solved, solved_return), loc="outside lower center", ncols=3)
+    return figure
+
+
+def curves_picture(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """The validation return of populations over training time: mean, band from the 10th to the 90th percentile, worst.
+
+    Args:
+        curves: by label (an algorithm), points in the order of time with `elapsed_s`, `env_steps` and the returns
+            `mean`, `p10`, `p90` and `worst` (mean of the worst ten teachers).
+
+    Raises:
+        UserError: there is no point to draw.
+    """
+    if not any(map(len, curves.values())):
+        raise UserError("there are no validations to draw: train with a shorter validation_interval")
+    longest = max(point["elapsed_s"] for points in curves.values() for point in points)
+    unit, seconds = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if longest >= 2 * s or s == 1)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(1, 1, (8.2, 4.8))
+        axis = axes[0, 0]
+        for points, colour in zip(curves.values(), cycle(COLOURS), strict=False):
+            _curve(axis, points, seconds, colour)
+        axis.set_xlabel(f"training time ({unit})")
+        axis.set_ylabel("validation return")
+        axis.set_xlim(left=0)
+        styles = [
+            Line2D([], [], color=INK, lw=2, label="mean"),
+            Patch(color=FAINT, alpha=0.4, lw=0, label="10th to 90th percentile"),
+            Line2D([], [], color=INK, lw=1.3, ls=":", label="mean of the worst ten"),
+        ]
+        labels = [
+            Line2D([], [], color=colour, lw=2.2, label=_described(label, points))
+            for (label, points), colour in zip(curves.items(), cycle(COLOURS), strict=False)
+        ]
+        axis.legend(handles=labels, loc="lower right")
+        figure.legend(handles=styles, loc="outside upper center", ncols=3)
+    return figure
+
+
+def _histogram(axis: Axes, trait: Characteristic) -> None:
+    values = trait.values.detach().cpu().double().numpy()
+    values = values[np.isfinite(values)]
+    if values.size:
+        bins = min(30, max(5, math.ceil(2 * values.size**0.5)))
+        edges = (np.geomspace if _spans_decades(trait) else np.linspace)(*_ends(values), bins + 1)
+        axis.hist(values, edges.tolist(), color=COLOURS[0], alpha=0.85, edgecolor="white", linewidth=0.4)
+        axis.axvline(np.median(values), color=COLOURS[1], lw=1.6)
+    _label(axis, trait)
+    axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.grid(visible=False, axis="x")
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    """Where the bins of a histogram begin and end; all values may be one."""
+    low, high = values.min(), values.max()
+    margin = 0.0 if high > low else 0.05 * abs(low) or 0.05
+    return low - margin, high + margin
+
+
+def _scatter(axis: Axes, trait: Characteristic, returns: np.ndarray, solved: np.ndarray) -> None:
+    values = trait.values.detach().cpu().double().numpy()
+    size = 36 if len(returns) < 50 else 12
+    alpha = 0.9 if len(returns) < 50 else 0.55
+    axis.scatter(values[solved], returns[solved], s=size, color=SOLVED, alpha=alpha, linewidths=0, zorder=2)
+    axis.scatter(values[~solved], returns[~solved], s=2 * size, color=UNSOLVED, marker="x", linewidths=1.4, zorder=3)
+    _label(axis, trait)
+
+
+def _label(axis: Axes, trait: Characteristic) -> None:
+    axis.set_xlabel(trait.title)
+    if _spans_decades(trait):
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
+
+
+def _curve(axis: Axes, points: Sequence[Mapping[str, float]], seconds: float, colour: str) -> None:
+    time = np.array([point["elapsed_s"] for point in points]) / seconds
+    mean, low, high, worst = (
+        np.array([_number(point[key]) for point in points]) for key in ("mean", "p10", "p90", "worst")
+    )
+    axis.fill_between(time, low, high, color=colour, alpha=0.16, lw=0)
+    axis.plot(time, worst, color=colour, lw=1.3, ls=":")
+    axis.plot(time, mean, color=colour, lw=2, marker="o" if len(time) < 25 else None, ms=3.5)
+
+
+def _title(returns: np.ndarray) -> str:
+    known = returns[np.isfinite(returns)]
+    mean = f"mean return {known.mean():.1f}" if known.size else "no return known"
+    missing = f", {returns.size - known.size} without a return" if known.size < returns.size else ""
+    return f"{returns.size} teacher{'s' if returns.size > 1 else ''}, {mean}{missing}"
+
+
+def _legend(solved: np.ndarray, solved_return: float | None) -> list[Line2D]:
+    handles = [
+        Line2D([], [], color=SOLVED, marker="o", ls="", ms=5, label=f"{solved.sum()} solved"),
+        Line2D([], [], color=UNSOLVED, marker="x", ls="", ms=7, mew=1.6, label=f"{(~solved).sum()} not solved"),
+    ]
+    if solved_return is not None:
+        handles.append(Line2D([], [], color=INK, lw=1.2, ls="--", label=f"solved from {solved_return:g} on"))
+    return handles
+
+
+def _described(label: str, points: Sequence[Mapping[str, float]]) -> str:
+    """The label with the last mean, and how much experience it took."""
+    if not points:
+        return f"{label}: no validation"
+    steps = points[-1]["env_steps"]
+    size, letter = next((s, x) for s, x in ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1, "")) if steps >= s or s == 1)
+    return f"{label}: {points[-1]['mean']:.1f} after {steps / size:.3g}{letter} steps"
+
+
+def _spans_decades(trait: Characteristic) -> bool:
+    values = trait.values[trait.values.isfinite()]
+    if not trait.is_size or len(values) == 0:
+        return False
+    low, high = values.min().item(), values.max().item()
+    return low > 0 and high >= low * 10**DECADES
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,1 @@
+"""Videos of flights and of environments."""

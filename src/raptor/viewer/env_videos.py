@@ -1,0 +1,104 @@
+"""Films of an environment from elsewhere, taken while it is stepped."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from raptor.core.atomic import replacing
+from raptor.core.errors import UserError
+
+FRAME_RATE_HZ = 30
+WIDEST_GIF = 480
+"""pixels; an animated picture is large."""
+
+
+class FilmedVecEnv:
+    """A `VecEnv` whose first environment is filmed now and then.
+
+    Args:
+        env: it must have `render()`, which gives (H, W, 3) uint8.
+        folder: for the films, named by the step that they begin with.
+        length: steps of a film.
+        interval: steps from the beginning of one film to that of the next.
+        resume: count on from the films that are in the folder.
+
+    Raises:
+        UserError: it renders nothing.
+    """
+
+    _frames: list[NDArray[np.uint8]]
+    num_steps: int
+
+    def __init__(self, env: Any, folder: Path, length: int, interval: int, resume: bool = False) -> None:
+        taken = [int(film.stem.removeprefix("step_")) for film in folder.glob("step_*")] if resume else []
+        steps = max(taken, default=-interval) + interval
+        self.__dict__.update(_env=env, _folder=folder, _length=length, _interval=interval, _frames=[], num_steps=steps)
+        self._frame()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            self.__dict__[name] = value
+        else:
+            setattr(self._env, name, value)
+
+    def step(self, actions: Any) -> Any:
+        """Step the environment, and keep a picture of it while a film is being taken."""
+        answer = self._env.step(actions)
+        if self._frames or self.num_steps % self._interval == 0:
+            self._frames.append(self._frame())
+        self.num_steps += 1
+        if len(self._frames) == self._length:
+            self.cut()
+        return answer
+
+    def cut(self) -> None:
+        """Write the film that is being taken, if there is one."""
+        if self._frames:
+            write_film(self._folder / f"step_{self.num_steps - len(self._frames):09d}", self._frames)
+            self._frames = []
+
+    def _frame(self) -> NDArray[np.uint8]:
+        frame = self._env.render() if hasattr(self._env, "render") else None
+        if frame is None:
+            raise UserError(
+                "the environment renders nothing that could be filmed: make it with render_mode='rgb_array', or set "
+                "video=false"
+            )
+        return np.asarray(frame, dtype=np.uint8)
+
+
+def write_film(path: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
+    """Write pictures (H, W, 3) as PATH.mp4 where `imageio-ffmpeg` is installed, as PATH.gif elsewhere."""
+    if all(importlib.util.find_spec(name) is not None for name in ("imageio", "imageio_ffmpeg")):
+        return _write_mp4(path.with_suffix(".mp4"), frames)
+    target = path.with_suffix(".gif")
+    pictures = [Image.fromarray(frame) for frame in frames]
+    for picture in pictures:
+        picture.thumbnail((WIDEST_GIF, WIDEST_GIF))
+    with replacing(target) as temporary:
+        period = round(1000 / FRAME_RATE_HZ)
+        pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=period, loop=0)
+    return target
+
+
+def _write_mp4(target: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
+    import imageio.v2 as imageio
+
+    with replacing(target) as temporary:
+        named = temporary.with_suffix(target.suffix)  # by which the encoder knows what to write
+        try:
+            imageio.mimwrite(named, list(frames), format="FFMPEG", fps=FRAME_RATE_HZ)
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,333 @@
+"""Experts from elsewhere act as in the library that made them, and files that could do harm are refused."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from foreign_files import HETEROSCEDASTIC, OBSERVATIONS, Box, rsl_rl_3, rsl_rl_5, stable_baselines3
+
+from raptor import load_expert
+from raptor.core.errors import UserError
+from raptor.formats import save_policy, write_rl_tools_teacher
+from raptor.nn import ExpertNetwork, MLPPolicy, RaptorPolicy, TeacherPopulation
+from raptor.nn.stacked_mlp import Layer, initial_layers
+
+
+def refused(path: Any, match: str, **options: Any) -> None:
+    with pytest.raises(UserError, match=match) as error:
+        load_expert(path, **options)
+    assert "\n" not in str(error.value)
+
+
+def same_actions(expert: ExpertNetwork, wanted: torch.Tensor, observations: torch.Tensor = OBSERVATIONS) -> None:
+    torch.testing.assert_close(expert(observations), wanted, rtol=1e-6, atol=1e-6)
+
+
+def agent(folder: Path, text: str) -> None:
+    (folder / "params").mkdir(exist_ok=True)
+    (folder / "params" / "agent.yaml").write_text(text)
+
+
+def two_layers(activation: str = "relu", squash: str = "tanh") -> ExpertNetwork:
+    first, last, deviation = initial_layers(1, (26, 9, 4, 9), torch.Generator().manual_seed(0))
+    noise = Layer(deviation.weight[0, :4].repeat(1, 3)[:, :9].contiguous(), deviation.bias[0, :4])
+    layers = tuple(Layer(layer.weight[0], layer.bias[0]) for layer in (first, last))
+    return ExpertNetwork(layers, activation, squash, log_std_layer=noise)
+
+
+@pytest.mark.parametrize("activation", ["elu", "lrelu", "swish", "crelu"])
+def test_an_actor_of_rsl_rl_5_acts_as_its_own_class_does(tmp_path: Path, activation: str) -> None:
+    wanted = rsl_rl_5(tmp_path / "model_7.pt", {"activation": activation})
+    agent(tmp_path, f"seed: 3\nactor:\n  class_name: MLPModel\n  activation: {activation}\n")
+    expert = load_expert(tmp_path / "model_7.pt")
+    same_actions(expert, wanted(OBSERVATIONS))
+    assert expert.architecture == "obs=26, actions=4, hidden=[12, 8, 6]"
+    assert expert.description.startswith("Teacher architecture: obs=26, actions=4, hidden=[12, 8, 6] · ")
+    assert expert.description.endswith("rsl_rl 5.x checkpoint · activation from params/agent.yaml")
+
+
+def test_weights_that_were_written_alone_are_those_of_the_checkpoint(tmp_path: Path) -> None:
+    wanted = rsl_rl_5(tmp_path / "model_7.pt")
+    weights = torch.load(tmp_path / "model_7.pt", weights_only=True)["actor_state_dict"]
+    torch.save({"model_state_dict": weights}, tmp_path / "weights.pt")
+    same_actions(load_expert(tmp_path / "weights.pt"), wanted(OBSERVATIONS))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_an_actor_of_rsl_rl_3_and_2_acts_with_the_normaliser_of_its_file(tmp_path: Path, legacy: bool) -> None:
+    wanted = rsl_rl_3(tmp_path / "model_7.pt", legacy=legacy)
+    expert = load_expert(tmp_path / "model_7.pt")
+    same_actions(expert, wanted(OBSERVATIONS))
+    assert expert.source == f"rsl_rl {2 if legacy else 3}.x checkpoint"
+    assert "elu is rsl_rl's default" in expert.description
+    assert "observation normaliser" in expert.description
+
+
+def test_the_activation_is_what_is_asked_for_then_what_stands_beside_the_file(tmp_path: Path) -> None:
+    wanted = rsl_rl_3(tmp_path / "model_7.pt", activation="selu")
+    same_actions(load_expert(tmp_path / "model_7.pt", activation="SELU"), wanted(OBSERVATIONS))
+    agent(tmp_path, "clip_actions: 0.5\npolicy:\n  activation: selu\n  dims: !!python/tuple [1, 2]\n")
+    expert = load_expert(tmp_path / "model_7.pt")
+    same_actions(expert, wanted(OBSERVATIONS))
+    assert "clip_actions 0.5 is of its environment" in expert.description
+    assert load_expert(tmp_path / "model_7.pt", activation="tanh").activation == "tanh"
+    refused(tmp_path / "model_7.pt", "activation must be one of relu, .*got 'sharp'", activation="sharp")
+
+
+def test_the_group_of_settings_that_is_out_of_use_may_hold_the_activation(tmp_path: Path) -> None:
+    wanted = rsl_rl_5(tmp_path / "model_7.pt", {"activation": "tanh"})
+    agent(tmp_path, "actor: !!python/object:dataclasses._MISSING_TYPE {}\npolicy:\n  activation: tanh\n")
+    same_actions(load_expert(tmp_path / "model_7.pt"), wanted(OBSERVATIONS))
+
+
+@pytest.mark.parametrize("text", ["actor: [", "actor: !!bool perhaps", "seed: 2026-13-45"])
+def test_settings_that_are_no_yaml_are_told(tmp_path: Path, text: str) -> None:
+    rsl_rl_5(tmp_path / "model_7.pt")
+    agent(tmp_path, text)
+    refused(tmp_path / "model_7.pt", r"params/agent.yaml is not valid YAML: \S+")
+
+
+def test_settings_beside_a_file_run_no_code(tmp_path: Path) -> None:
+    rsl_rl_3(tmp_path / "model_7.pt")
+    agent(tmp_path, f"policy: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\n")
+    load_expert(tmp_path / "model_7.pt")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_deviation_that_depends_on_the_observation_is_no_action(tmp_path: Path) -> None:
+    distribution = {"class_name": HETEROSCEDASTIC, "std_type": "log", "init_std": 0.5}
+    wanted = rsl_rl_5(tmp_path / "model_7.pt", {"distribution_cfg": distribution}, normal=False)
+    refused(tmp_path / "model_7.pt", "does not say what its actor's 8 outputs are: put the run's params/agent.yaml")
+    agent(tmp_path, f"actor:\n  distribution_cfg: {json.dumps(distribution)}\n")
+    expert = load_expert(tmp_path / "model_7.pt")
+    same_actions(expert, wanted(OBSERVATIONS))
+    many = expert.sample(OBSERVATIONS[:1].expand(4000, 26), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(many.mean(0), wanted(OBSERVATIONS)[0], rtol=0, atol=0.2)
+
+
+ARCHIVES = [
+    ("SAC", {"policy_kwargs": {"net_arch": [9, 7], "activation_fn": torch.nn.GELU}}, "gelu", "tanh"),
+    ("SAC", {"policy_kwargs": {"net_arch": [9]}}, "relu", "tanh"),
+    ("PPO", {"policy_kwargs": {"net_arch": [9, 8, 7], "activation_fn": torch.nn.ELU}}, "elu", "clipped"),
+    ("PPO", {"policy_kwargs": {"net_arch": []}}, "tanh", "clipped"),
+    ("PPO", {"use_sde": True, "policy_kwargs": {"squash_output": True}}, "tanh", "tanh"),
+    ("TD3", {"policy_kwargs": {"net_arch": [9, 7]}}, "relu", "tanh"),
+    ("A2C", {}, "tanh", "clipped"),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "settings", "activation", "squash"), ARCHIVES)
+def test_an_archive_of_stable_baselines3_acts_as_it_predicts(
+    tmp_path: Path, algorithm: str, settings: dict[str, Any], activation: str, squash: str
+) -> None:
+    wanted = stable_baselines3(tmp_path / "model.zip", algorithm, Box(low=-0.5, high=2.0), **settings)
+    expert = load_expert(tmp_path / "model.zip")
+    same_actions(expert, wanted(OBSERVATIONS))
+    assert f"{activation} between the layers, {squash} at the end" in expert.description
+
+
+def test_noise_is_that_of_the_library(tmp_path: Path) -> None:
+    stable_baselines3(tmp_path / "ppo.zip", "PPO", Box(low=-1e6, high=1e6), policy_kwargs={"log_std_init": -1.0})
+    expert = load_expert(tmp_path / "ppo.zip")
+    many = expert.sample(0 * OBSERVATIONS[:1].expand(5000, 26), torch.Generator().manual_seed(0))
+    assert expert.log_std is not None
+    torch.testing.assert_close(many[:, 0].std(), expert.log_std[0].exp(), rtol=0.05, atol=0)
+    stable_baselines3(tmp_path / "td3.zip", "TD3", policy_kwargs={"net_arch": [4]})
+    with pytest.raises(UserError, match="TD3 archive, has no exploration noise that is known"):
+        load_expert(tmp_path / "td3.zip").sample(OBSERVATIONS)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "fast_tanh", "gelu_tanh"])
+def test_a_teacher_of_rl_tools_comes_back_as_it_was_written(tmp_path: Path, activation: str) -> None:
+    original = two_layers(activation)
+    assert write_rl_tools_teacher(original, tmp_path / "teacher.h5", "mine") < 1e-6
+    expert = load_expert(tmp_path / "teacher.h5")
+    same_actions(expert, original(OBSERVATIONS))
+    generators = (torch.Generator().manual_seed(4), torch.Generator().manual_seed(4))
+    noisy = [one.sample(OBSERVATIONS, given) for one, given in zip((original, expert), generators, strict=True)]
+    torch.testing.assert_close(*noisy)
+    with h5py.File(tmp_path / "teacher.h5") as file:
+        assert file["actor"].attrs["checkpoint_name"] == "mine"
+        assert file["actor/layers/0"].attrs["num_layers"] == "2"
+        assert file["actor/layers/0/output_layer/biases/parameters"].shape == (1, 8)
+        assert file["actor/layers/1"].attrs["type"] == "sample_and_squash"
+        assert file["example/output"].shape == (1, 32, 4)
+
+
+def test_gelu_is_what_rl_tools_calls_so(tmp_path: Path) -> None:
+    original = two_layers("gelu_tanh")
+    write_rl_tools_teacher(original, tmp_path / "teacher.h5")
+    with h5py.File(tmp_path / "teacher.h5") as file:
+        assert file["actor/layers/0/input_layer"].attrs["activation_function"] == "GELU"
+    (first, last), seen = original.layers, OBSERVATIONS
+    x = seen @ first.weight.T + first.bias
+    x = 0.5 * (x + x * torch.tanh((2 / torch.pi) ** 0.5 * (0.044715 * x**3 + x)))
+    same_actions(load_expert(tmp_path / "teacher.h5"), torch.tanh(x @ last.weight.T + last.bias))
+
+
+def test_what_rl_tools_does_not_have_is_not_written(tmp_path: Path) -> None:
+    for expert, match in (
+        (two_layers("elu"), "rl-tools has relu, .* got elu between 2"),
+        (two_layers("gelu"), "rl-tools has .* gelu_tanh between .* got gelu between 2"),
+        (two_layers(squash="clip"), "rl-tools squashes the actions of a teacher to .* by tanh"),
+    ):
+        with pytest.raises(UserError, match=match):
+            write_rl_tools_teacher(expert, tmp_path / "teacher.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_of_rl_tools_that_contradicts_its_example_is_refused(tmp_path: Path) -> None:
+    write_rl_tools_teacher(two_layers(), tmp_path / "teacher.h5")
+    with h5py.File(tmp_path / "teacher.h5", "a") as file:
+        file["actor/layers/0/input_layer"].attrs["activation_function"] = "TANH"
+    refused(tmp_path / "teacher.h5", "does not reproduce its own example")
+
+
+def test_our_own_policies_and_teachers_are_read(tmp_path: Path) -> None:
+    policy = MLPPolicy(hidden_dim=5)
+    save_policy(policy, tmp_path / "student.pt", {})
+    same_actions(load_expert(tmp_path / "student.pt"), policy(OBSERVATIONS[:, :22])[0].detach(), OBSERVATIONS[:, :22])
+    teachers = TeacherPopulation(initial_layers(3, (26, 6, 4), torch.Generator().manual_seed(0)))
+    teachers.save(tmp_path / "teachers")
+    wanted = teachers(OBSERVATIONS.expand(3, -1, -1))[2]
+    same_actions(load_expert(f"{tmp_path / 'teachers'}:2"), wanted)
+    refused(tmp_path / "teachers", "holds 3 teachers: give the number of one, such as .*:0")
+    refused(f"{tmp_path / 'teachers'}:3", "holds 3 teachers, from number 0 on, got 3")
+    refused(f"{tmp_path / 'teachers'}:2", "has relu between its layers, got the activation elu", activation="elu")
+    refused(tmp_path / "student.pt", "has relu between its layers, got the activation tanh", activation="tanh")
+    same_actions(load_expert(f"{tmp_path / 'teachers'}:2", activation="ReLU"), wanted)
+    save_policy(RaptorPolicy(), tmp_path / "gru.pt", {})
+    refused(tmp_path / "gru.pt", "holds a policy with memory")
+
+
+class Bomb:
+    """What makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        import os
+
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickled_code_is_refused_and_not_executed(tmp_path: Path) -> None:
+    bomb = Bomb(tmp_path / "made")
+    rsl_rl_3(tmp_path / "model_7.pt")
+    document = torch.load(tmp_path / "model_7.pt", weights_only=True)
+    torch.save({**document, "infos": bomb}, tmp_path / "bomb.pt")
+    torch.save({**document, "infos": bomb}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "vecnormalize.pkl").write_bytes(pickle.dumps(bomb))
+    for name in ("bomb.pt", "old.pt", "vecnormalize.pkl"):
+        refused(tmp_path / name, r"was refused and not executed.*torch.save\(\{\"model_state_dict\"")
+    refused(tmp_path / "vecnormalize.pkl", "the numbers of a VecNormalize go into a raptor.nn.Normalizer")
+    wanted = stable_baselines3(tmp_path / "model.zip", "PPO", policy_kwargs={"net_arch": [4], "ortho_init": True})
+    settings = json.loads(zipfile.ZipFile(tmp_path / "model.zip").read("data"))
+    text = base64.b64encode(pickle.dumps(bomb)).decode()
+    for value in settings.values():
+        if isinstance(value, dict) and ":serialized:" in value:
+            value[":serialized:"] = text
+    rewrite(tmp_path / "model.zip", "data", json.dumps(settings).encode())
+    same_actions(load_expert(tmp_path / "model.zip"), wanted(OBSERVATIONS))
+    buffer = io.BytesIO()
+    torch.save({"action_net.weight": bomb}, buffer)
+    rewrite(tmp_path / "model.zip", "policy.pth", buffer.getvalue())
+    refused(tmp_path / "model.zip", "policy.pth in .* was refused and not executed")
+    assert not (tmp_path / "made").exists()
+
+
+def rewrite(path: Path, name: str, content: bytes) -> None:
+    """One member of an archive anew."""
+    with zipfile.ZipFile(path) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, old in members.items():
+            archive.writestr(member, content if member == name else old)
+
+
+def test_a_program_is_no_checkpoint(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(26, 4)), tmp_path / "policy.pt")
+    refused(tmp_path / "policy.pt", "is a TorchScript program, .* give the checkpoint that it was exported from")
+
+
+def test_what_unpacks_to_far_more_than_it_is_gets_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data", "{}")
+        archive.writestr("policy.pth", bytes(2**26))
+    refused(tmp_path / "model.zip", "was refused: its .* bytes unpack to 67108866")
+    with h5py.File(tmp_path / "teacher.h5", "w") as file:
+        file.create_dataset("actor/layers/0/w", (2**14, 2**14), np.float32, chunks=(2**10, 2**10), compression="gzip")
+    refused(tmp_path / "teacher.h5", "was refused: it unpacks to 1073741824 bytes")
+
+
+@pytest.mark.parametrize("kind", ["model.pt", "model.zip", "teacher.h5"])
+def test_a_file_that_was_cut_off_anywhere_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    if kind == "model.pt":
+        rsl_rl_3(path)
+    elif kind == "model.zip":
+        stable_baselines3(path, "PPO", policy_kwargs={"net_arch": [4]})
+    else:
+        write_rl_tools_teacher(two_layers(), path)
+    whole = path.read_bytes()
+    for size in np.linspace(0, len(whole) - 1, 12).astype(int):
+        path.write_bytes(whole[:size])
+        refused(path, "truncated|damaged")
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"actor.0.weight": None}, r"lacks the weight actor.0.weight"),
+        ({"actor.0.weight": torch.full((10, 26), torch.nan)}, r"actor.0.weight\[0, 0\] must be finite, got nan"),
+        ({"actor.0.weight": torch.zeros(10, 26, dtype=torch.long)}, "must be a tensor of floating-point numbers"),
+        (
+            {"actor.0.weight": torch.zeros(1, 1).expand(10, 2**20)},
+            r"is no weight of a teacher: its shape is \(10, 1048",
+        ),
+        ({"actor.2.weight": torch.zeros(7, 9)}, "layer 1 .* takes 9 numbers, but the one before it gives 10"),
+        ({"actor.0.bias": torch.zeros(3)}, r"actor.0.bias must have shape \(10,\), got \(3,\)"),
+        ({"actor.1.weight": torch.zeros(10), "actor.1.bias": torch.zeros(10)}, "holds more than dense layers"),
+        ({"memory_a.rnn.weight_ih_l0": torch.zeros(3, 3)}, "holds a recurrent actor"),
+        ({"std": torch.zeros(3)}, r"std must have shape \(4,\), got \(3,\)"),
+        ({"student.0.weight": torch.zeros(3, 3)}, "is of rsl_rl's distillation"),
+        ({"actor.0.weight": torch.zeros(10, 0)}, r"is no weight of a teacher: its shape is \(10, 0\)"),
+        ({"actor.0.weight": None, 3: torch.zeros(3)}, r"lacks the weight actor.0.weight"),
+    ],
+)
+def test_a_damaged_actor_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], match: str) -> None:
+    rsl_rl_3(tmp_path / "model.pt")
+    document = torch.load(tmp_path / "model.pt", weights_only=True)
+    model = {**document["model_state_dict"], **changes}
+    torch.save({"model_state_dict": {k: v for k, v in model.items() if v is not None}}, tmp_path / "model.pt")
+    refused(tmp_path / "model.pt", match)
+
+
+def test_a_normaliser_in_double_precision_is_computed_so(tmp_path: Path) -> None:
+    wanted = rsl_rl_3(tmp_path / "model.pt")
+    model = torch.load(tmp_path / "model.pt", weights_only=True)["model_state_dict"]
+    double = {name: tensor.double() if name.endswith(("_mean", "_std")) else tensor for name, tensor in model.items()}
+    torch.save({"model_state_dict": double}, tmp_path / "model.pt")
+    same_actions(load_expert(tmp_path / "model.pt"), wanted(OBSERVATIONS))
+
+
+def test_files_of_no_expert_say_what_can_be_read(tmp_path: Path) -> None:
+    refused(tmp_path / "none.pt", "cannot read the teacher .*No such file.*give a checkpoint of rsl_rl")
+    refused(tmp_path, "is a folder without teachers.json: give a checkpoint of rsl_rl")
+    (tmp_path / "notes.txt").write_text("hello")
+    refused(tmp_path / "notes.txt", "truncated, or no checkpoint that is known: give a checkpoint of rsl_rl")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
+    refused(tmp_path / "other.pt", "holds 'weights', but no actor: give a checkpoint of rsl_rl")
+    torch.save([torch.zeros(3)], tmp_path / "list.pt")
+    refused(tmp_path / "list.pt", "holds a list instead of named weights")
