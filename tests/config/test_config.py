@@ -11,18 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raptor.config import describe, differences, from_dict, load_config, presets, to_dict, to_yaml
-from raptor.config.limits import (
+from raptor.config.settings import (
     LimitError,
     above,
     ascending,
     at_least,
     between,
     each,
-    limits,
     limits_of,
     not_negative,
     optional,
     positive,
+    setting,
+)
+from raptor.config.settings import (
+    Settings as Declared,
 )
 from raptor.core.errors import UserError
 from raptor.quadrotor import Distribution
@@ -33,18 +36,16 @@ from raptor.training.teachers.config import PreTrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(interval=ascending(positive), low=optional(not_negative))
-class Inner:
-    interval: tuple[float, float] = (5.0, 10.0)
-    low: float | None = None
+class Inner(Declared):
+    interval: tuple[float, float] = setting((5.0, 10.0), "s", ascending(positive))
+    low: float | None = setting(None, "m", optional(not_negative))
     points: tuple[tuple[float, float], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(height=positive)
-class Entry:
+class Entry(Declared):
     name: str
-    height: float = 1.0
+    height: float = setting(1.0, "m", positive)
     inner: Inner = Inner()
 
 
@@ -54,17 +55,17 @@ class Listing:
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(count=at_least(1), rate=above(0), share=between(0, 1))
-class Settings:
-    count: int = 3
-    rate: float = 0.5
-    share: float = 0.5
+class Settings(Declared):
+    count: int = setting(3, "how many", at_least(1))
+    rate: float = setting(0.5, "1/s", above(0))
+    share: float = setting(0.5, "", between(0, 1))
     enabled: bool = True
     name: str = "a"
     method: Literal["slow", "fast"] = "slow"
     inner: Inner = Inner(low=2.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.count == 13:
             raise ValueError("count and luck do not go together")
 
@@ -460,9 +461,9 @@ def test_limits_hold_in_python_too_and_name_all_fields() -> None:
 
 def test_limits_are_inherited_and_added_to() -> None:
     @dataclasses.dataclass(frozen=True)
-    @limits(more=each(positive))
     class More(Settings):
-        more: tuple[tuple[float, ...], ...] = ()
+        count: int = 5
+        more: tuple[tuple[float, ...], ...] = setting((), "", each(positive))
 
     with pytest.raises(LimitError, match="count must be at least 1, got 0; more must be positive in every entry"):
         More(count=0, more=((1.0, 0.0),))

@@ -10,8 +10,8 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from raptor.config.limits import LimitError, limits_of
 from raptor.config.schema import describe, group_of_entries, groups_in, show
+from raptor.config.settings import LimitError, limits_of
 from raptor.config.sources import Source
 from raptor.core.errors import UserError
 

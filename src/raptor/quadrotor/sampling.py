@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from raptor.config.settings import Settings, setting
 from raptor.core.errors import UserError
 from raptor.quadrotor.documents import is_finite_number
 from raptor.quadrotor.parameters import Quadrotors
@@ -22,7 +23,7 @@ Range = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Distribution:
+class Distribution(Settings):
     """What vehicles are drawn from; each range is uniform. The defaults are those of the published policy's training.
 
     Two things differ between the published code and the paper's text, hence `size_law` and `disturbance_law`:
@@ -32,16 +33,16 @@ class Distribution:
     are the share u of the surplus thrust. u is uniform in [0, `disturbance_force`].
     """
 
-    thrust_to_weight: Range = (1.5, 5.0)  # at full throttle
-    torque_to_inertia: Range = (40.0, 1200.0)  # 1/s^2
-    mass: Range = (0.02, 5.0)  # kg; uniform in the cube root, that is in size
-    mass_size_deviation: float = 0.1  # how far the size departs from the cube root of the mass
-    rotor_time_constant_rising: Range = (0.03, 0.10)  # s
-    rotor_time_constant_falling: Range = (0.03, 0.30)  # s
-    rotor_torque_constant: Range = (0.005, 0.05)  # N m per N
-    disturbance_force: float = 0.3  # largest share of the surplus thrust
-    size_law: Literal["normal", "uniform"] = "normal"  # distribution of the size deviation
-    disturbance_law: Literal["published", "surplus"] = "published"  # standard deviation of the disturbance
+    thrust_to_weight: Range = setting((1.5, 5.0), "at full throttle")
+    torque_to_inertia: Range = setting((40.0, 1200.0), "1/s^2")
+    mass: Range = setting((0.02, 5.0), "kg; uniform in the cube root, that is in size")
+    mass_size_deviation: float = setting(0.1, "how far the size departs from the cube root of the mass")
+    rotor_time_constant_rising: Range = setting((0.03, 0.10), "s")
+    rotor_time_constant_falling: Range = setting((0.03, 0.30), "s")
+    rotor_torque_constant: Range = setting((0.005, 0.05), "N m per N")
+    disturbance_force: float = setting(0.3, "largest share of the surplus thrust")
+    size_law: Literal["normal", "uniform"] = setting("normal", "distribution of the size deviation")
+    disturbance_law: Literal["published", "surplus"] = setting("published", "standard deviation of the disturbance")
 
     def __post_init__(self) -> None:
         """Refuse ranges that no vehicle can have.
@@ -49,6 +50,7 @@ class Distribution:
         Raises:
             UserError: names the range and the value.
         """
+        super().__post_init__()
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(field.default, tuple):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.config.limits import Limit, at_least, between, limits, not_negative, positive
+from raptor.config.settings import Limit, Settings, at_least, between, not_empty, not_negative, positive, setting
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, begin_episode
 from raptor.quadrotor.parameters import Quadrotors
@@ -24,27 +24,19 @@ from raptor.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    name=Limit("at least one character", lambda name: len(name) > 0),
-    position=not_negative,
-    tilt=not_negative,
-    speed=not_negative,
-    references=between(0, 1),
-    reference_size=positive,
-    disturbances=not_negative,
-    noise=not_negative,
-)
-class Stage:
+class Stage(Settings):
     """What one stage asks for, as factors on the run's own task. A stage that is only named is the task itself."""
 
-    name: str  # in the log and in the metrics
-    position: float = 1.0  # on the distance at which episodes start
-    tilt: float = 1.0  # on the tilt with which they start
-    speed: float = 1.0  # on the linear and angular velocities with which they start
-    references: float = 1.0  # on the shares of episodes whose target moves; the rest hold the origin
-    reference_size: float = 1.0  # on how far, and by that how fast, targets move
-    disturbances: float = 1.0  # on forces and torques
-    noise: float = 1.0  # on the noise of the sensors
+    name: str = setting(meaning="in the log and in the metrics", limit=not_empty("character"))
+    position: float = setting(1.0, "on the distance at which episodes start", not_negative)
+    tilt: float = setting(1.0, "on the tilt with which they start", not_negative)
+    speed: float = setting(1.0, "on the linear and angular velocities with which they start", not_negative)
+    references: float = setting(
+        1.0, "on the shares of episodes whose target moves; the rest hold the origin", between(0, 1)
+    )
+    reference_size: float = setting(1.0, "on how far, and by that how fast, targets move", positive)
+    disturbances: float = setting(1.0, "on forces and torques", not_negative)
+    noise: float = setting(1.0, "on the noise of the sensors", not_negative)
 
     def applied_to(self, task: Task) -> Task:
         """The task of this stage. Starts within each vehicle's own box are left to `Curriculum.begin`."""
@@ -101,25 +93,25 @@ STAGES = (
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    stages=Limit("at least one stage", lambda stages: len(stages) > 0),
-    advance_at=Limit("above 0 and at most 1", lambda rate: 0 < rate <= 1),
-    fall_back_at=between(0, 1),
-    window=at_least(1),
-    max_position_error=positive,
-)
-class CurriculumConfig:
+class CurriculumConfig(Settings):
     """Stages, and when vehicles pass from one to another."""
 
-    enabled: bool = False  # false: every episode is one of the task itself
-    stages: tuple[Stage, ...] = STAGES  # in the order in which they are passed
-    advance_at: float = 0.9  # success rate at which the next stage begins
-    fall_back_at: float = 0.3  # success rate at which the stage before begins again
-    window: int = 100  # episodes that the rate is taken over: the last ones that began and ended in the stage
-    max_position_error: float = 0.3  # m; an episode succeeds that ends this close to its target, never terminated
-    per: Literal["vehicle", "population"] = "vehicle"  # whether each vehicle passes by itself, or all together
+    enabled: bool = setting(False, "false: every episode is one of the task itself")
+    stages: tuple[Stage, ...] = setting(STAGES, "in the order in which they are passed", not_empty("stage"))
+    advance_at: float = setting(
+        0.9, "success rate at which the next stage begins", Limit("above 0 and at most 1", lambda rate: 0 < rate <= 1)
+    )
+    fall_back_at: float = setting(0.3, "success rate at which the stage before begins again", between(0, 1))
+    window: int = setting(
+        100, "episodes that the rate is taken over: the last ones that began and ended in the stage", at_least(1)
+    )
+    max_position_error: float = setting(
+        0.3, "m; an episode succeeds that ends this close to its target, never terminated", positive
+    )
+    per: Literal["vehicle", "population"] = setting("vehicle", "whether each vehicle passes by itself, or all together")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = [stage.name for stage in self.stages]
         for name in names:
             if names.count(name) > 1:

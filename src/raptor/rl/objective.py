@@ -8,46 +8,34 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from raptor.config.limits import limits, not_negative, positive
+from raptor.config.settings import Settings, not_negative, positive, setting
 from raptor.environments.episode import Episode
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import components
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    position=not_negative,
-    position_rounding=positive,
-    heading=not_negative,
-    action_rate=not_negative,
-    action_rounding=positive,
-    saturation=not_negative,
-    speed=not_negative,
-    speed_limit=not_negative,
-    box=not_negative,
-    box_limit=not_negative,
-    velocity=not_negative,
-    cap=positive,
-)
-class Objective:
+class Objective(Settings):
     """Weights of the smooth cost that stands in for the task's reward.
 
     The reward's norms have no gradient at the target and its termination has none anywhere; here norms are rounded off
     and the velocity limit becomes a slope before it.
     """
 
-    position: float = 1.0  # per m of tracking error
-    position_rounding: float = 1e-2  # m
-    heading: float = 0.2  # per rad of acos(1 - |q_z|)
-    action_rate: float = 1.0  # per unit of change of the action
-    action_rounding: float = 1e-3  # below this change of the action its cost is quadratic
-    saturation: float = 1.0  # on the squared excess of the action over [-1, 1]
-    speed: float = 10.0  # on the squared excess of each velocity axis over `speed_limit`
-    speed_limit: float = 1.6  # m/s
-    box: float = 10.0  # on the squared excess of each axis over `box_limit`, in units of the vehicle's box
-    box_limit: float = 0.8  # share of the vehicle's position threshold
-    velocity: float = 0.0  # per m/s of velocity error
-    cap: float = 20.0  # upper bound on the cost of a step
+    position: float = setting(1.0, "per m of tracking error", not_negative)
+    position_rounding: float = setting(1e-2, "m", positive)
+    heading: float = setting(0.2, "per rad of acos(1 - |q_z|)", not_negative)
+    action_rate: float = setting(1.0, "per unit of change of the action", not_negative)
+    action_rounding: float = setting(1e-3, "below this change of the action its cost is quadratic", positive)
+    saturation: float = setting(1.0, "on the squared excess of the action over [-1, 1]", not_negative)
+    speed: float = setting(10.0, "on the squared excess of each velocity axis over `speed_limit`", not_negative)
+    speed_limit: float = setting(1.6, "m/s", not_negative)
+    box: float = setting(
+        10.0, "on the squared excess of each axis over `box_limit`, in units of the vehicle's box", not_negative
+    )
+    box_limit: float = setting(0.8, "share of the vehicle's position threshold", not_negative)
+    velocity: float = setting(0.0, "per m/s of velocity error", not_negative)
+    cap: float = setting(20.0, "upper bound on the cost of a step", positive)
 
 
 def rounded_norm(parts: Sequence[Tensor], rounding: float) -> Tensor:

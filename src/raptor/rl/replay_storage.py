@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from raptor.config.limits import ascending, at_least, between, limits, positive
+from raptor.config.settings import Settings, ascending, at_least, between, positive, setting
 from raptor.rl.sum_tree import find_leaves
 
 PRIORITIES = (1e-30, 1e30)
@@ -24,23 +24,22 @@ TERMINATED = -1
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    capacity=between(1, 1e9),  # rows are numbered in int32
-    n_step=at_least(1),
-    alpha=between(0, 1),
-    beta=ascending(between(0, 1)),
-    epsilon=positive,
-)
-class ReplayConfig:
+class ReplayConfig(Settings):
     """What is kept and how it is drawn."""
 
-    kind: Literal["uniform", "prioritised"] = "uniform"  # every transition as likely, or by the error of the critics
-    capacity: int = 1_000_000  # transitions per teacher, over all its environments
-    n_step: int = 1  # rewards that are summed before the value of the observation reached is taken
-    alpha: float = 0.6  # prioritised: 0 draws uniformly, 1 in proportion to the error
-    beta: tuple[float, float] = (0.4, 1.0)  # prioritised: exponent of the importance weights, first and last
-    epsilon: float = 1e-6  # prioritised: added to the error, so that every transition can be drawn
-    precision: Literal["float32", "float16"] = "float32"  # of the stored observations
+    kind: Literal["uniform", "prioritised"] = setting(
+        "uniform", "every transition as likely, or by the error of the critics"
+    )
+    capacity: int = setting(1_000_000, "transitions per teacher, over all its environments", between(1, 1000000000.0))
+    n_step: int = setting(
+        1, "rewards that are summed before the value of the observation reached is taken", at_least(1)
+    )
+    alpha: float = setting(0.6, "prioritised: 0 draws uniformly, 1 in proportion to the error", between(0, 1))
+    beta: tuple[float, float] = setting(
+        (0.4, 1.0), "prioritised: exponent of the importance weights, first and last", ascending(between(0, 1))
+    )
+    epsilon: float = setting(1e-6, "prioritised: added to the error, so that every transition can be drawn", positive)
+    precision: Literal["float32", "float16"] = setting("float32", "of the stored observations")
 
 
 class Transitions(NamedTuple):

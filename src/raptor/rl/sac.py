@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.config.limits import at_least, between, each, limits, not_negative, positive
+from raptor.config.settings import Settings, at_least, between, each, not_negative, positive, setting
 from raptor.core.compilation import FlatFunction, compile_flat
 from raptor.nn.stacked_mlp import Layer, Layers, forward, initial_layers, laid_out
 from raptor.rl.adam import AdamState, adam_start, adam_step
@@ -27,42 +27,28 @@ TANH_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    gamma=between(0, 1),
-    batch_size=at_least(1),
-    actor_learning_rate=positive,
-    critic_learning_rate=positive,
-    temperature_learning_rate=not_negative,
-    final_learning_rate=between(0, 1),
-    polyak=between(0, 1),
-    actor_interval=at_least(1),
-    reward_scale=positive,
-    initial_temperature=positive,
-    actor_widths=each(at_least(1)),
-    critic_widths=each(at_least(1)),
-    adam_epsilon=not_negative,
-    adam_variance_floor=not_negative,
-)
-class SACConfig:
+class SACConfig(Settings):
     """Settings of the updates. The defaults are RAPTOR's, to the letter."""
 
-    gamma: float = 0.99  # discount per step
-    batch_size: int = 128  # transitions per update and teacher, shared by critics and actor
-    actor_learning_rate: float = 3e-4  # of Adam
-    critic_learning_rate: float = 3e-4  # of Adam
-    temperature_learning_rate: float = 1e-4  # of Adam, on the logarithm of the temperature
-    final_learning_rate: float = 1.0  # share of the learning rates that is left at the end; they fall linearly to it
-    polyak: float = 0.005  # share of the critics that goes into their targets at each update
-    actor_interval: int = 2  # updates of the critics per update of the actor and the temperature
-    reward_scale: float = 1.0  # factor on the rewards that the critics learn from
-    initial_temperature: float = 0.5  # weight of the entropy at the start
-    target_entropy: float = -2.0  # nats, that the temperature steers to
-    actor_widths: tuple[int, ...] = (64, 64)  # of the hidden layers
-    critic_widths: tuple[int, ...] = (256, 256)  # of the hidden layers
-    entropy_bonus: Literal["undiscounted", "discounted"] = "undiscounted"  # see `critic_target`
-    adam_epsilon: float = 1e-7  # added to the root of the variance
-    adam_variance_floor: float = 1e-7  # lower bound on the variance, as in rl-tools
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; all else is float32
+    gamma: float = setting(0.99, "discount per step", between(0, 1))
+    batch_size: int = setting(128, "transitions per update and teacher, shared by critics and actor", at_least(1))
+    actor_learning_rate: float = setting(3e-4, "of Adam", positive)
+    critic_learning_rate: float = setting(3e-4, "of Adam", positive)
+    temperature_learning_rate: float = setting(1e-4, "of Adam, on the logarithm of the temperature", not_negative)
+    final_learning_rate: float = setting(
+        1.0, "share of the learning rates that is left at the end; they fall linearly to it", between(0, 1)
+    )
+    polyak: float = setting(0.005, "share of the critics that goes into their targets at each update", between(0, 1))
+    actor_interval: int = setting(2, "updates of the critics per update of the actor and the temperature", at_least(1))
+    reward_scale: float = setting(1.0, "factor on the rewards that the critics learn from", positive)
+    initial_temperature: float = setting(0.5, "weight of the entropy at the start", positive)
+    target_entropy: float = setting(-2.0, "nats, that the temperature steers to")
+    actor_widths: tuple[int, ...] = setting((64, 64), "of the hidden layers", each(at_least(1)))
+    critic_widths: tuple[int, ...] = setting((256, 256), "of the hidden layers", each(at_least(1)))
+    entropy_bonus: Literal["undiscounted", "discounted"] = setting("undiscounted", "see `critic_target`")
+    adam_epsilon: float = setting(1e-7, "added to the root of the variance", not_negative)
+    adam_variance_floor: float = setting(1e-7, "lower bound on the variance, as in rl-tools", not_negative)
+    precision: Literal["float32", "tf32", "bfloat16"] = setting("float32", "of matrix products; all else is float32")
 
 
 class SACState(NamedTuple):

@@ -7,18 +7,17 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from raptor.config.limits import limits, not_negative
+from raptor.config.settings import Settings, not_negative, setting
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(force=not_negative, torque=not_negative)
-class Disturbances:
+class Disturbances(Settings):
     """Scale of the disturbances that each vehicle's own distribution describes."""
 
-    force: float = 1.0  # factor on the vehicle's `random_force`
-    torque: float = 1.0  # factor on the vehicle's `random_torque`
+    force: float = setting(1.0, "factor on the vehicle's `random_force`", not_negative)
+    torque: float = setting(1.0, "factor on the vehicle's `random_torque`", not_negative)
 
 
 def sample_disturbance(

@@ -7,30 +7,26 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from raptor.config.limits import ascending, between, limits, not_negative, optional
+from raptor.config.settings import Settings, ascending, between, not_negative, optional, setting
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.rotation import from_axis_angle
 from raptor.quadrotor.state import State, component_major, components
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    guidance=between(0, 1),
-    max_position=optional(not_negative),
-    max_angle=not_negative,
-    max_linear_velocity=not_negative,
-    max_angular_velocity=not_negative,
-    rotor_speed=ascending(between(0, 1)),
-)
-class InitialStates:
+class InitialStates(Settings):
     """Distribution of starts. The defaults are those of RAPTOR's post-training."""
 
-    guidance: float = 0.1  # share of episodes that start at the origin, level and at rest
-    max_position: float | None = 0.5  # m, half side of the box; None: the vehicle's own `max_position`
-    max_angle: float = 1.0  # rad, tilt about a uniform axis, drawn uniformly from 0
-    max_linear_velocity: float = 1.0  # m/s per axis
-    max_angular_velocity: float = 1.0  # rad/s per axis
-    rotor_speed: tuple[float, float] = (0.0, 0.5)  # fraction of the action range, each rotor by itself
+    guidance: float = setting(0.1, "share of episodes that start at the origin, level and at rest", between(0, 1))
+    max_position: float | None = setting(
+        0.5, "m, half side of the box; None: the vehicle's own `max_position`", optional(not_negative)
+    )
+    max_angle: float = setting(1.0, "rad, tilt about a uniform axis, drawn uniformly from 0", not_negative)
+    max_linear_velocity: float = setting(1.0, "m/s per axis", not_negative)
+    max_angular_velocity: float = setting(1.0, "rad/s per axis", not_negative)
+    rotor_speed: tuple[float, float] = setting(
+        (0.0, 0.5), "fraction of the action range, each rotor by itself", ascending(between(0, 1))
+    )
 
 
 def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import Tensor
 
-from raptor.config.limits import ascending, limits, not_negative
+from raptor.config.settings import Settings, ascending, not_negative, setting
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.rotation import rotation_matrix
 from raptor.quadrotor.state import State, components, from_components
@@ -20,28 +20,23 @@ TEACHER_DIM = 26
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    position_noise=not_negative,
-    orientation_noise=not_negative,
-    linear_velocity_noise=not_negative,
-    angular_velocity_noise=not_negative,
-    noise_scale=ascending(not_negative),
-    observation_delay=ascending(not_negative),
-    action_delay=ascending(not_negative),
-)
-class Sensing:
+class Sensing(Settings):
     """Imperfections of the sensors and of the way to the motors. All are off by default, as in RAPTOR.
 
     The ranges are drawn once per vehicle and episode. Delays are whole steps.
     """
 
-    position_noise: float = 0.0  # m, standard deviation
-    orientation_noise: float = 0.0  # per entry of the rotation matrix
-    linear_velocity_noise: float = 0.0  # m/s
-    angular_velocity_noise: float = 0.0  # rad/s
-    noise_scale: tuple[float, float] = (1.0, 1.0)  # factor on all of the above
-    observation_delay: tuple[int, int] = (0, 0)  # steps; the previous action is never late
-    action_delay: tuple[int, int] = (0, 0)  # steps between the action and the motors' answer
+    position_noise: float = setting(0.0, "m, standard deviation", not_negative)
+    orientation_noise: float = setting(0.0, "per entry of the rotation matrix", not_negative)
+    linear_velocity_noise: float = setting(0.0, "m/s", not_negative)
+    angular_velocity_noise: float = setting(0.0, "rad/s", not_negative)
+    noise_scale: tuple[float, float] = setting((1.0, 1.0), "factor on all of the above", ascending(not_negative))
+    observation_delay: tuple[int, int] = setting(
+        (0, 0), "steps; the previous action is never late", ascending(not_negative)
+    )
+    action_delay: tuple[int, int] = setting(
+        (0, 0), "steps between the action and the motors' answer", ascending(not_negative)
+    )
 
     @property
     def noisy(self) -> bool:

@@ -12,7 +12,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from raptor.config.limits import ascending, between, limits, not_negative, positive
+from raptor.config.settings import Settings, ascending, between, not_negative, positive, setting
 from raptor.core.compilation import register
 from raptor.core.errors import UserError
 from raptor.quadrotor.state import component_major, components, from_components
@@ -20,49 +20,48 @@ from raptor.tasks.initial_state import uniform
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(gamma=not_negative, omega=not_negative, sigma=not_negative, alpha=between(0, 1))
-class Langevin:
+class Langevin(Settings):
     """A damped, randomly driven oscillator per axis, smoothed. Source: l2f `langevin`."""
 
-    gamma: float = 1.0  # 1/s, damping
-    omega: float = 2.0  # rad/s, natural frequency
-    sigma: float = 0.5  # m s^-3/2, drive
-    alpha: float = 0.01  # smoothing of the velocity per step
+    gamma: float = setting(1.0, "1/s, damping", not_negative)
+    omega: float = setting(2.0, "rad/s, natural frequency", not_negative)
+    sigma: float = setting(0.5, "m s^-3/2, drive", not_negative)
+    alpha: float = setting(0.01, "smoothing of the velocity per step", between(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(interval=ascending(positive), ramp=ascending(not_negative))
-class Lissajous:
+class Lissajous(Settings):
     """Ranges from which a figure is drawn: A sin(a phi), with phi running through 2 pi in `interval`."""
 
-    amplitude: tuple[tuple[float, float, float], tuple[float, float, float]] = ((0.5, 1.0, 0.0), (0.5, 1.0, 0.0))  # m
-    frequency: tuple[float, float, float] = (2.0, 1.0, 1.0)  # turns per interval
-    interval: tuple[float, float] = (10.0, 10.0)  # s
-    ramp: tuple[float, float] = (3.0, 3.0)  # s, to full speed
+    amplitude: tuple[tuple[float, float, float], tuple[float, float, float]] = setting(
+        ((0.5, 1.0, 0.0), (0.5, 1.0, 0.0)), "m"
+    )
+    frequency: tuple[float, float, float] = setting((2.0, 1.0, 1.0), "turns per interval")
+    interval: tuple[float, float] = setting((10.0, 10.0), "s", ascending(positive))
+    ramp: tuple[float, float] = setting((3.0, 3.0), "s, to full speed", ascending(not_negative))
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(speed=positive)
-class WayPoints:
+class WayPoints(Settings):
     """A path of straight legs at constant speed, starting at the origin."""
 
-    points: tuple[tuple[float, float, float], ...] = ()  # m, world
-    speed: float = 0.5  # m/s
+    points: tuple[tuple[float, float, float], ...] = setting((), "m, world")
+    speed: float = setting(0.5, "m/s", positive)
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(langevin_share=between(0, 1), lissajous_share=between(0, 1), way_points_share=between(0, 1))
-class References:
+class References(Settings):
     """Mixture of references: the shares say how many episodes track which; the rest hold the origin."""
 
-    langevin_share: float = 0.5  # of episodes, that follow a Langevin walk
-    lissajous_share: float = 0.0  # of episodes, that follow a Lissajous figure
-    way_points_share: float = 0.0  # of episodes, that follow the way-points
+    langevin_share: float = setting(0.5, "of episodes, that follow a Langevin walk", between(0, 1))
+    lissajous_share: float = setting(0.0, "of episodes, that follow a Lissajous figure", between(0, 1))
+    way_points_share: float = setting(0.0, "of episodes, that follow the way-points", between(0, 1))
     langevin: Langevin = Langevin()
     lissajous: Lissajous = Lissajous()
     way_points: WayPoints = WayPoints()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shares = (self.langevin_share, self.lissajous_share, self.way_points_share)
         if min(shares) < 0 or sum(shares) > 1 + 1e-9:
             raise UserError(f"shares of references must be >= 0 and sum to at most 1, got {shares}")

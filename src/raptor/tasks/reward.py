@@ -7,41 +7,29 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from raptor.config.limits import limits, not_negative
+from raptor.config.settings import Settings, not_negative, setting
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components
 from raptor.tasks.reference import Reference
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    scale=not_negative,
-    position=not_negative,
-    position_clip=not_negative,
-    orientation=not_negative,
-    linear_velocity=not_negative,
-    angular_velocity=not_negative,
-    linear_acceleration=not_negative,
-    angular_acceleration=not_negative,
-    action=not_negative,
-    action_rate=not_negative,
-)
-class Reward:
+class Reward(Settings):
     """Weights of the reward. The defaults are RAPTOR's: nothing is squared, and the longest episode yields 750."""
 
-    constant: float = 1.5  # per step
-    scale: float = 1.0  # factor on all costs
-    non_negative: bool = False  # whether a step's reward is cut off at zero
-    termination_penalty: float = -100.0  # replaces the reward of the step that ends an episode
-    position: float = 1.0  # per m of tracking error
-    position_clip: float = 0.0  # m; bound on the position error that counts; 0: none
-    orientation: float = 0.1  # per rad of 2 acos(1 - |q_z|): heading; roll and pitch are free
-    linear_velocity: float = 0.0  # per m/s of velocity error
-    angular_velocity: float = 0.0  # per rad/s
-    linear_acceleration: float = 0.0  # per m/s^2
-    angular_acceleration: float = 0.0  # per rad/s^2
-    action: float = 0.0  # on the squared distance of (action + 1) / 2 from the hover throttle
-    action_rate: float = 1.0  # on the distance between this action and the last one
+    constant: float = setting(1.5, "per step")
+    scale: float = setting(1.0, "factor on all costs", not_negative)
+    non_negative: bool = setting(False, "whether a step's reward is cut off at zero")
+    termination_penalty: float = setting(-100.0, "replaces the reward of the step that ends an episode")
+    position: float = setting(1.0, "per m of tracking error", not_negative)
+    position_clip: float = setting(0.0, "m; bound on the position error that counts; 0: none", not_negative)
+    orientation: float = setting(0.1, "per rad of 2 acos(1 - |q_z|): heading; roll and pitch are free", not_negative)
+    linear_velocity: float = setting(0.0, "per m/s of velocity error", not_negative)
+    angular_velocity: float = setting(0.0, "per rad/s", not_negative)
+    linear_acceleration: float = setting(0.0, "per m/s^2", not_negative)
+    angular_acceleration: float = setting(0.0, "per rad/s^2", not_negative)
+    action: float = setting(0.0, "on the squared distance of (action + 1) / 2 from the hover throttle", not_negative)
+    action_rate: float = setting(1.0, "on the distance between this action and the last one", not_negative)
 
 
 def norm(parts: tuple[Tensor, ...]) -> Tensor:

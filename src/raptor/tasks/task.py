@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from raptor.config.limits import at_least, limits, positive
+from raptor.config.settings import Settings, at_least, positive, setting
 from raptor.tasks.disturbance import Disturbances
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import Sensing
@@ -14,8 +14,7 @@ from raptor.tasks.termination import Termination
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(dt=positive, episode_steps=at_least(1))
-class Task:
+class Task(Settings):
     """What is asked of each vehicle. The default is RAPTOR's task with two mends, see `Task.paper`."""
 
     initial_states: InitialStates = InitialStates()
@@ -24,10 +23,10 @@ class Task:
     sensing: Sensing = Sensing()
     reward: Reward = Reward()
     termination: Termination = Termination()
-    target_visible: bool = True  # whether position and velocity are observed relative to the target
-    clip_previous_action: bool = True  # whether the action fed back and rated is the clipped one
-    dt: float = 0.01  # s
-    episode_steps: int = 500  # longest episode, in steps
+    target_visible: bool = setting(True, "whether position and velocity are observed relative to the target")
+    clip_previous_action: bool = setting(True, "whether the action fed back and rated is the clipped one")
+    dt: float = setting(0.01, "s", positive)
+    episode_steps: int = setting(500, "longest episode, in steps", at_least(1))
 
     @classmethod
     def paper(cls) -> Task:

@@ -8,22 +8,21 @@ import functools
 import torch
 from torch import Tensor
 
-from raptor.config.limits import limits, optional, positive
+from raptor.config.settings import Settings, optional, positive, setting
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components
 from raptor.tasks.reference import Reference
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(position=optional(positive), linear_velocity=positive, angular_velocity=positive)
-class Termination:
+class Termination(Settings):
     """Boxes, per axis, that a vehicle must not leave. The defaults are RAPTOR's."""
 
-    enabled: bool = True  # false: every episode lasts to its last step
-    position: float | None = None  # m; None: the vehicle's own `position_threshold`
-    linear_velocity: float = 2.0  # m/s
-    angular_velocity: float = 35.0  # rad/s
-    about_target: bool = False  # whether the position box moves with the target; RAPTOR's stands at the origin
+    enabled: bool = setting(True, "false: every episode lasts to its last step")
+    position: float | None = setting(None, "m; None: the vehicle's own `position_threshold`", optional(positive))
+    linear_velocity: float = setting(2.0, "m/s", positive)
+    angular_velocity: float = setting(35.0, "rad/s", positive)
+    about_target: bool = setting(False, "whether the position box moves with the target; RAPTOR's stands at the origin")
 
 
 def terminated(config: Termination, quadrotors: Quadrotors, state: State, reference: Reference) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raptor.config.limits import limits, not_negative
+from raptor.config.settings import Settings, not_negative, setting
 from raptor.core.errors import UserError
 from raptor.lab.pipeline import Job, Outcome, Work
 from raptor.lab.pipeline.stages import EVALUATION, QUADROTORS, REPORT, reference
@@ -17,12 +17,11 @@ FILE = "note.txt"
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(number=not_negative)
-class Note:
+class Note(Settings):
     """What can be said of a note."""
 
     text: str = ""
-    number: float = 0.0
+    number: float = setting(0.0, "", not_negative)
     seed: int = 0
     stops: bool = False
     breaks: bool = False

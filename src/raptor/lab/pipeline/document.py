@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from raptor.config import to_dict
 from raptor.config.checking import Problem, raise_problems, split_unknown, validate
-from raptor.config.limits import between, limits, optional
 from raptor.config.merging import merge, plain
 from raptor.config.schema import show
+from raptor.config.settings import Settings, between, optional, setting
 from raptor.config.sources import COMMAND_LINE, Source, parse_overrides, read_files
 from raptor.core.errors import UserError
 from raptor.formats.policy_files import POLICY_NAMES
@@ -26,14 +26,13 @@ PRESETS = "run"
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(seed=optional(between(0, 999_999)))
-class Everywhere:
+class Everywhere(Settings):
     """What a pipeline says for all of its stages."""
 
-    output: str | None = None  # folder of everything
-    seed: int | None = None  # of all stages that do not say their own
-    device: str | None = None  # of all stages that do not say their own
-    compile: bool | None = None  # of all stages that do not say their own
+    output: str | None = setting(None, "folder of everything")
+    seed: int | None = setting(None, "of all stages that do not say their own", optional(between(0, 999999)))
+    device: str | None = setting(None, "of all stages that do not say their own")
+    compile: bool | None = setting(None, "of all stages that do not say their own")
 
 
 COMMON = tuple(field.name for field in dataclasses.fields(Everywhere))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from raptor.config.limits import Limit, at_least, between, each, limits, optional
+from raptor.config.settings import Limit, Settings, at_least, between, each, one_of, optional, setting
 from raptor.evaluation.suites import SUITES
 from raptor.export import FORMATS
 from raptor.training.direct.config import TRAINING_SEEDS
@@ -22,9 +22,9 @@ SEEDS = Limit(
 """What vehicles that are trained on may be drawn with."""
 
 
-def reference(kind: str) -> Any:
+def reference(kind: str, meaning: str = "") -> Any:
     """A field that names a stage, or several, or what else is of that kind."""
-    return dataclasses.field(default=None, metadata={"kind": kind})
+    return setting(None, meaning, kind=kind)
 
 
 def references(keys: type) -> dict[str, str]:
@@ -33,81 +33,77 @@ def references(keys: type) -> dict[str, str]:
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(num=at_least(1), seed=SEEDS)
-class Sample:
+class Sample(Settings):
     """Keys of a stage that draws quadrotors; its `settings` are the ranges of the distribution."""
 
-    num: int = 1000  # how many
-    distribution: Literal["published", "paper"] = "published"  # what RAPTOR's code draws, or what its text says
-    seed: int = 0  # of what is drawn
+    num: int = setting(1000, "how many", at_least(1))
+    distribution: Literal["published", "paper"] = setting(
+        "published", "what RAPTOR's code draws, or what its text says"
+    )
+    seed: int = setting(0, "of what is drawn", SEEDS)
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(generate=optional(at_least(1)), num_teachers=optional(at_least(1)))
-class PreTrain:
+class PreTrain(Settings):
     """Keys of a stage that trains teachers; its `settings` are those of `raptor pre-train`."""
 
-    quadrotors: str | None = reference(QUADROTORS)  # the vehicles: a stage, or a folder
-    generate: int | None = None  # draw so many instead
-    num_teachers: int | None = None  # only for the first so many
-    config: str | None = None  # a YAML file with settings, or a preset of the job
+    quadrotors: str | None = reference(QUADROTORS, "the vehicles: a stage, or a folder")
+    generate: int | None = setting(None, "draw so many instead", optional(at_least(1)))
+    num_teachers: int | None = setting(None, "only for the first so many", optional(at_least(1)))
+    config: str | None = setting(None, "a YAML file with settings, or a preset of the job")
 
 
 @dataclasses.dataclass(frozen=True)
-class PostTrain:
+class PostTrain(Settings):
     """Keys of a stage that distils a student; its `settings` are those of `raptor post-train`."""
 
-    teachers: str | tuple[str, ...] | None = reference(TEACHERS)  # a stage or a folder, or several
-    config: str | None = None  # a YAML file with settings, or a preset of the job
+    teachers: str | tuple[str, ...] | None = reference(TEACHERS, "a stage or a folder, or several")
+    config: str | None = setting(None, "a YAML file with settings, or a preset of the job")
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainDirect:
+class TrainDirect(Settings):
     """Keys of a stage that trains through the simulator alone; its `settings` are those of `raptor train-direct`."""
 
-    initial_policy: str | None = reference(POLICY)  # what to begin with; null: what the settings say
-    config: str | None = None  # a YAML file with settings, or a preset of the job
+    initial_policy: str | None = reference(POLICY, "what to begin with; null: what the settings say")
+    config: str | None = setting(None, "a YAML file with settings, or a preset of the job")
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    suites=each(Limit(f"one of {', '.join(SUITES)}", lambda name: name in SUITES)),
-    num_quadrotors=at_least(1),
-    episodes=at_least(1),
-    seed=between(0, 999_999),
-)
-class Evaluate:
+class Evaluate(Settings):
     """Keys of a stage that measures policies."""
 
-    policies: tuple[str, ...] | None = reference(POLICY)  # the first is what others are held against
-    suites: tuple[str, ...] = SUITES  # what they are put to
-    num_quadrotors: int = 2048  # vehicles drawn for each suite
-    episodes: int = 1  # of each vehicle
-    seed: int = 0  # of the vehicles and their episodes; not that of the pipeline, so that figures can be compared
-    device: str = "cpu"  # cpu, cuda, or cuda:1 and so on
-    compile: bool = True  # false runs uncompiled
+    policies: tuple[str, ...] | None = reference(POLICY, "the first is what others are held against")
+    suites: tuple[str, ...] = setting(SUITES, "what they are put to", each(one_of(*SUITES)))
+    num_quadrotors: int = setting(2048, "vehicles drawn for each suite", at_least(1))
+    episodes: int = setting(1, "of each vehicle", at_least(1))
+    seed: int = setting(
+        0,
+        "of the vehicles and their episodes; not that of the pipeline, so that figures can be compared",
+        between(0, 999999),
+    )
+    device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
+    compile: bool = setting(True, "false runs uncompiled")
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(format=Limit(f"one of {', '.join(FORMATS)}", lambda name: name in FORMATS))
-class Export:
+class Export(Settings):
     """Keys of a stage that exports a policy."""
 
-    policy: str | None = reference(POLICY)  # which one
-    format: str = "onnx"  # what to write
+    policy: str | None = reference(POLICY, "which one")
+    format: str = setting("onnx", "what to write", one_of(*FORMATS))
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(seed=between(0, 999_999))
-class Report:
+class Report(Settings):
     """Keys of a stage that writes a page about an evaluation."""
 
-    evaluation: str | None = reference(EVALUATION)  # a stage, or the file of one
-    policies: tuple[str, ...] | None = reference(POLICY)  # flown for the pictures; null: those evaluated
-    training: str | None = reference(POLICY)  # whose curve and settings are shown; null: the last one trained here
-    title: str | None = None  # of the page; null: after the output folder
-    seed: int = 0  # of the flights in the pictures
-    compile: bool = True  # false flies uncompiled
+    evaluation: str | None = reference(EVALUATION, "a stage, or the file of one")
+    policies: tuple[str, ...] | None = reference(POLICY, "flown for the pictures; null: those evaluated")
+    training: str | None = reference(POLICY, "whose curve and settings are shown; null: the last one trained here")
+    title: str | None = setting(None, "of the page; null: after the output folder")
+    seed: int = setting(0, "of the flights in the pictures", between(0, 999999))
+    compile: bool = setting(True, "false flies uncompiled")
 
 
 def named(keys: Any, key: str) -> tuple[str, ...]:

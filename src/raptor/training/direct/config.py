@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from raptor.config.limits import at_least, between, limits, not_negative, positive
+from raptor.config.settings import Settings, at_least, between, not_negative, positive, setting
 from raptor.core.errors import UserError
 from raptor.nn.precision import Precision
 from raptor.quadrotor.dynamics import Method
@@ -30,39 +30,36 @@ TRAINING_TASK = Task(
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    num_updates=at_least(1),
-    batch_size=at_least(1),
-    segment_steps=at_least(1),
-    learning_rate=positive,
-    final_learning_rate=between(0, 1),
-    warm_up_updates=not_negative,
-    gradient_norm=positive,
-    gradient_decay=between(0, 1),
-    adjoint_limit=positive,
-    accumulation=at_least(1),
-)
-class GradientConfig:
+class GradientConfig(Settings):
     """Settings of training through the gradient of the simulator."""
 
-    num_updates: int = 1200  # steps of the optimiser; the learning rate falls to its end over as many
-    batch_size: int = 1024  # vehicles flown at once
-    segment_steps: int = 100  # steps of flight between two updates, and through which the gradient flows
-    learning_rate: float = 6e-2  # of Adam, at its highest
-    final_learning_rate: float = 0.02  # share of the learning rate that is left at the end of the cosine
-    warm_up_updates: int = 20  # updates over which the learning rate rises
-    gradient_norm: float = 0.5  # bound on the norm of the gradient
-    gradient_decay: float = 1.0  # factor on each vehicle's adjoint per step backwards
-    adjoint_limit: float = 1000.0  # bound on the norm of each vehicle's adjoint
-    method: Method = "midpoint"  # integrator of the training flights
-    accumulation: int = 1  # parts of a process's share of the batch, flown one after another to take less memory
-    precision: Precision = "float32"  # of the policy's products in training; all else is float32
+    num_updates: int = setting(
+        1200, "steps of the optimiser; the learning rate falls to its end over as many", at_least(1)
+    )
+    batch_size: int = setting(1024, "vehicles flown at once", at_least(1))
+    segment_steps: int = setting(
+        100, "steps of flight between two updates, and through which the gradient flows", at_least(1)
+    )
+    learning_rate: float = setting(6e-2, "of Adam, at its highest", positive)
+    final_learning_rate: float = setting(
+        0.02, "share of the learning rate that is left at the end of the cosine", between(0, 1)
+    )
+    warm_up_updates: int = setting(20, "updates over which the learning rate rises", not_negative)
+    gradient_norm: float = setting(0.5, "bound on the norm of the gradient", positive)
+    gradient_decay: float = setting(1.0, "factor on each vehicle's adjoint per step backwards", between(0, 1))
+    adjoint_limit: float = setting(1000.0, "bound on the norm of each vehicle's adjoint", positive)
+    method: Method = setting("midpoint", "integrator of the training flights")
+    accumulation: int = setting(
+        1, "parts of a process's share of the batch, flown one after another to take less memory", at_least(1)
+    )
+    precision: Precision = setting("float32", "of the policy's products in training; all else is float32")
     distribution: Distribution = Distribution()
     task: Task = TRAINING_TASK
     objective: Objective = Objective()
     curriculum: CurriculumConfig = CurriculumConfig(per="population", window=2048)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (self.curriculum.enabled and self.num_updates):
             return
         if self.curriculum.per == "vehicle":

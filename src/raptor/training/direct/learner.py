@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.config.limits import at_least, limits
+from raptor.config.settings import at_least, setting
 from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
@@ -243,12 +243,13 @@ class GradientLearner:
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(hidden_dim=at_least(1))
 class DirectConfig(GradientConfig):
     """Settings of `raptor train-direct`."""
 
-    hidden_dim: int = 16  # width of both hidden layers of the policy
-    initial_policy: str | None = None  # name, run folder or file of the policy to begin with; null: drawn by the seed
+    hidden_dim: int = setting(16, "width of both hidden layers of the policy", at_least(1))
+    initial_policy: str | None = setting(
+        None, "name, run folder or file of the policy to begin with; null: drawn by the seed"
+    )
 
 
 class DirectLearner(GradientLearner):

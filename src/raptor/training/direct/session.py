@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from raptor.config import to_dict
-from raptor.config.limits import at_least, between, limits
+from raptor.config.settings import at_least, between, setting
 from raptor.core.atomic import write_atomically
 from raptor.core.errors import LostProcessError
 from raptor.core.host import gpu_use, host
@@ -29,23 +29,26 @@ JOB = "train-direct"
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    seed=between(0, VALIDATION_SEED - TRAINING_SEEDS - 1),
-    checkpoint_interval=at_least(1),
-    keep_checkpoints=at_least(1),
-    validation_interval=at_least(0),
-    num_validation=at_least(1),
-)
 class TrainDirectConfig(DirectConfig):
     """Settings of `raptor train-direct`: those of the learner, and those of the run."""
 
-    seed: int = 0  # of the weights and of all vehicles and flights; beyond its limit it would draw validation vehicles
-    device: str = "cpu"  # cpu, cuda, or cuda:1 and so on
-    compile: bool = True  # false runs uncompiled: at once, but several times slower
-    checkpoint_interval: int = 100  # updates between two checkpoints; the last update writes one in any case
-    keep_checkpoints: int = 3  # how many of the newest checkpoints stay
-    validation_interval: int = 100  # updates between two validations, the last update being validated too; 0: never
-    num_validation: int = 2048  # episodes of a validation; whole batches are flown, so a multiple of batch_size
+    seed: int = setting(
+        0,
+        "of the weights and of all vehicles and flights; beyond its limit it would draw validation vehicles",
+        between(0, VALIDATION_SEED - TRAINING_SEEDS - 1),
+    )
+    device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
+    compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")
+    checkpoint_interval: int = setting(
+        100, "updates between two checkpoints; the last update writes one in any case", at_least(1)
+    )
+    keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1))
+    validation_interval: int = setting(
+        100, "updates between two validations, the last update being validated too; 0: never", at_least(0)
+    )
+    num_validation: int = setting(
+        2048, "episodes of a validation; whole batches are flown, so a multiple of batch_size", at_least(1)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

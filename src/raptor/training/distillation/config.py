@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import ClassVar, Literal
 
-from raptor.config.limits import at_least, between, limits, not_negative, optional, positive
+from raptor.config.settings import Settings, at_least, between, not_negative, optional, positive, setting
 from raptor.core.errors import UserError
 from raptor.nn.precision import Precision
 from raptor.quadrotor.dynamics import Method
@@ -16,44 +16,17 @@ from raptor.training.distillation.fine_tuning import FineTuneConfig
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(hidden_dim=at_least(1))
-class StudentConfig:
+class StudentConfig(Settings):
     """The policy that learns. `student=mlp` is short for `student.kind=mlp`."""
 
     SHORTHAND: ClassVar[str] = "kind"
 
-    kind: Literal["gru", "mlp"] = "gru"  # recurrent, the policy of RAPTOR, or without memory
-    hidden_dim: int = 16  # width of both hidden layers
+    kind: Literal["gru", "mlp"] = setting("gru", "recurrent, the policy of RAPTOR, or without memory")
+    hidden_dim: int = setting(16, "width of both hidden layers", at_least(1))
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    seed=between(0, VALIDATION_SEED - TRAINING_SEEDS - 1),
-    num_epochs=at_least(0),
-    num_episodes=at_least(1),
-    batch_size=at_least(1),
-    sequence_length=at_least(1),
-    accumulation=at_least(1),
-    learning_rate=positive,
-    final_learning_rate=between(0, 1),
-    warm_up_batches=not_negative,
-    gradient_norm=optional(positive),
-    epsilon=positive,
-    variance_floor=not_negative,
-    epoch_teacher_forcing=at_least(0),
-    num_data_epochs=at_least(1),
-    teacher_noise=not_negative,
-    num_active_teachers=optional(at_least(1)),
-    num_teacher_episodes=at_least(2),
-    validation_interval=at_least(1),
-    num_validation=at_least(2),
-    validation_steps=at_least(1),
-    checkpoint_interval=at_least(1),
-    keep_checkpoints=at_least(1),
-    video_interval=at_least(0),
-    memory_gib=optional(positive),
-)
-class PostTrainConfig:
+class PostTrainConfig(Settings):
     """Settings of `raptor post-train`.
 
     In fine-tuning, `target_visible` and `task.clip_previous_action` are those of imitation, whatever `fine_tune.task`
@@ -62,48 +35,69 @@ class PostTrainConfig:
 
     JOB: ClassVar[str] = "post-train"
 
-    seed: int = 0  # of the weights, the flights and the order of training
-    device: str = "cpu"  # cpu, cuda, or cuda:1 and so on
-    compile: bool = True  # false runs uncompiled: at once, but several times slower
-    num_epochs: int = 150  # of imitation: flights of all active teachers' vehicles, then training on them; 0: none
-    num_episodes: int = 3  # of each active teacher and epoch
-    batch_size: int = 192  # sequences between two steps of the optimiser
-    sequence_length: int = 160  # steps of a sequence, through which the gradient flows
-    accumulation: int = 1  # parts of a process's share of a batch, computed one after another to take less memory
-    precision: Precision = "float32"  # of the student's products in training; all else is float32
-    learning_rate: float = 1e-2  # of Adam, at its highest
-    final_learning_rate: float = 0.02  # share of the learning rate that is left at the end of the cosine; 1: constant
-    warm_up_batches: int = 20  # batches over which the learning rate rises
-    gradient_norm: float | None = 1.0  # bound on the norm of the gradient; null: none
-    epsilon: float = 1e-8  # of Adam
-    variance_floor: float = 0.0  # lower bound on Adam's second moment
-    epoch_teacher_forcing: int = 3  # epochs at the beginning in which the teachers fly; then the student does
-    shuffle: bool = True  # whether episodes are packed into sequences in random order
-    on_policy: bool = False  # whether an epoch trains on its own flights only, instead of on all that are kept
-    num_data_epochs: int = 8  # whose flights are kept with on_policy=false, the newest ones
-    teacher_deterministic: bool = True  # false: teachers fly with noise on their actions; labels never have any
-    teacher_noise: float = 0.1  # its standard deviation
-    num_active_teachers: int | None = None  # that an epoch flies: those with whom the student is worst; null: all
-    num_teacher_episodes: int = 32  # of each teacher's test before anything begins
-    solved_return: float = 300.0  # a teacher whose return in that test is below is weak
-    weak_teachers: Literal["drop", "refuse"] = "drop"  # go on without them, or not at all
-    steady_state_position_correction: bool = True  # whether the student learns to rest where the teacher's target is
-    target_visible: bool = True  # whether the student sees position and velocity relative to the target
-    best_by: Literal["validation", "data_collection"] = "validation"  # whose mean return tells the best student
-    validation_interval: int = 10  # epochs between two validations
-    num_validation: int = 1024  # validation vehicles, none of which has a teacher
-    validation_steps: int = 500  # longest flight of a validation; its sensors are those of task, then of fine_tune.task
-    checkpoint_interval: int = 10  # epochs between two checkpoints
-    keep_checkpoints: int = 3  # how many of the newest checkpoints stay
-    video_interval: int = 0  # epochs between two videos of a validation flight; 0: none
-    memory_gib: float | None = None  # that training may take; null: most of what is free
-    method: Method = "rk4"  # integrator of the flights
+    seed: int = setting(
+        0, "of the weights, the flights and the order of training", between(0, VALIDATION_SEED - TRAINING_SEEDS - 1)
+    )
+    device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
+    compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")
+    num_epochs: int = setting(
+        150, "of imitation: flights of all active teachers' vehicles, then training on them; 0: none", at_least(0)
+    )
+    num_episodes: int = setting(3, "of each active teacher and epoch", at_least(1))
+    batch_size: int = setting(192, "sequences between two steps of the optimiser", at_least(1))
+    sequence_length: int = setting(160, "steps of a sequence, through which the gradient flows", at_least(1))
+    accumulation: int = setting(
+        1, "parts of a process's share of a batch, computed one after another to take less memory", at_least(1)
+    )
+    precision: Precision = setting("float32", "of the student's products in training; all else is float32")
+    learning_rate: float = setting(1e-2, "of Adam, at its highest", positive)
+    final_learning_rate: float = setting(
+        0.02, "share of the learning rate that is left at the end of the cosine; 1: constant", between(0, 1)
+    )
+    warm_up_batches: int = setting(20, "batches over which the learning rate rises", not_negative)
+    gradient_norm: float | None = setting(1.0, "bound on the norm of the gradient; null: none", optional(positive))
+    epsilon: float = setting(1e-8, "of Adam", positive)
+    variance_floor: float = setting(0.0, "lower bound on Adam's second moment", not_negative)
+    epoch_teacher_forcing: int = setting(
+        3, "epochs at the beginning in which the teachers fly; then the student does", at_least(0)
+    )
+    shuffle: bool = setting(True, "whether episodes are packed into sequences in random order")
+    on_policy: bool = setting(False, "whether an epoch trains on its own flights only, instead of on all that are kept")
+    num_data_epochs: int = setting(8, "whose flights are kept with on_policy=false, the newest ones", at_least(1))
+    teacher_deterministic: bool = setting(
+        True, "false: teachers fly with noise on their actions; labels never have any"
+    )
+    teacher_noise: float = setting(0.1, "its standard deviation", not_negative)
+    num_active_teachers: int | None = setting(
+        None, "that an epoch flies: those with whom the student is worst; null: all", optional(at_least(1))
+    )
+    num_teacher_episodes: int = setting(32, "of each teacher's test before anything begins", at_least(2))
+    solved_return: float = setting(300.0, "a teacher whose return in that test is below is weak")
+    weak_teachers: Literal["drop", "refuse"] = setting("drop", "go on without them, or not at all")
+    steady_state_position_correction: bool = setting(
+        True, "whether the student learns to rest where the teacher's target is"
+    )
+    target_visible: bool = setting(True, "whether the student sees position and velocity relative to the target")
+    best_by: Literal["validation", "data_collection"] = setting(
+        "validation", "whose mean return tells the best student"
+    )
+    validation_interval: int = setting(10, "epochs between two validations", at_least(1))
+    num_validation: int = setting(1024, "validation vehicles, none of which has a teacher", at_least(2))
+    validation_steps: int = setting(
+        500, "longest flight of a validation; its sensors are those of task, then of fine_tune.task", at_least(1)
+    )
+    checkpoint_interval: int = setting(10, "epochs between two checkpoints", at_least(1))
+    keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1))
+    video_interval: int = setting(0, "epochs between two videos of a validation flight; 0: none", at_least(0))
+    memory_gib: float | None = setting(None, "that training may take; null: most of what is free", optional(positive))
+    method: Method = setting("rk4", "integrator of the flights")
     task: Task = Task(episode_steps=160)
     student: StudentConfig = StudentConfig()
     fine_tune: FineTuneConfig = FineTuneConfig()
 
     def __post_init__(self) -> None:
         """Refuse settings that do not go together."""
+        super().__post_init__()
         if self.sequence_length > self.task.episode_steps:
             raise UserError(
                 f"sequence_length must be at most task.episode_steps, which is {self.task.episode_steps}, "

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from raptor.config.limits import at_least, limits, not_negative
+from raptor.config.settings import at_least, not_negative, setting
 from raptor.core.distributed import ALONE, World
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.stacked_mlp import Layer
@@ -20,16 +20,21 @@ from raptor.training.direct.learner import GradientLearner
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(num_updates=at_least(0), updates_per_epoch=at_least(1), imitation=not_negative, imitation_updates=at_least(0))
 class FineTuneConfig(GradientConfig):
     """Settings of what follows imitation: training through the simulator's gradient."""
 
-    num_updates: int = 3000  # steps of the optimiser; 0: imitation only
-    batch_size: int = 2048  # vehicles flown at once; rounded to a multiple of the teachers, as long as these take part
-    learning_rate: float = 2e-2  # of Adam, at its highest
-    updates_per_epoch: int = 100  # updates that are validated and written as one epoch
-    imitation: float = 1.0  # weight of the mean squared difference from the teachers' actions, at the beginning
-    imitation_updates: int = 300  # updates over which that weight falls to zero; 0: teachers play no part
+    num_updates: int = setting(3000, "steps of the optimiser; 0: imitation only", at_least(0))
+    batch_size: int = setting(
+        2048, "vehicles flown at once; rounded to a multiple of the teachers, as long as these take part"
+    )
+    learning_rate: float = setting(2e-2, "of Adam, at its highest")
+    updates_per_epoch: int = setting(100, "updates that are validated and written as one epoch", at_least(1))
+    imitation: float = setting(
+        1.0, "weight of the mean squared difference from the teachers' actions, at the beginning", not_negative
+    )
+    imitation_updates: int = setting(
+        300, "updates over which that weight falls to zero; 0: teachers play no part", at_least(0)
+    )
 
 
 def fitted(config: FineTuneConfig, num_teachers: int) -> FineTuneConfig:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.config.limits import at_least, between, each, limits, not_negative, positive
+from raptor.config.settings import Settings, at_least, between, each, not_negative, positive, setting
 from raptor.environments.episode import Episode, draw_noise
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers, laid_out, tile
 from raptor.quadrotor.dynamics import Method
@@ -32,40 +32,34 @@ SHARED_DECLINE = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    num_updates=at_least(1),
-    num_envs=at_least(1),
-    segment_steps=at_least(1),
-    learning_rate=positive,
-    final_learning_rate=between(0, 1),
-    warm_up_updates=not_negative,
-    shared_updates=not_negative,
-    shared_learning_rate=positive,
-    gradient_norm=positive,
-    gradient_decay=between(0, 1),
-    adjoint_limit=positive,
-    widths=each(at_least(1)),
-    initial_scale=positive,
-    validation_interval=at_least(1),
-)
-class APGConfig:
+class APGConfig(Settings):
     """Settings of teachers that are trained through the simulator's gradient."""
 
-    num_updates: int = 600  # steps of the optimiser; the learning rate falls to its end over as many
-    num_envs: int = 16  # episodes that each teacher flies at once
-    segment_steps: int = 100  # steps of flight between two updates, and through which the gradient flows
-    learning_rate: float = 1e-2  # of Adam, at its highest
-    final_learning_rate: float = 0.01  # share of the learning rate that is left at the end of the cosine
-    warm_up_updates: int = 30  # updates over which the learning rate rises, at the start and when teachers part
-    shared_updates: int = 150  # first updates, in which all teachers of a shard take the same step, each from its hover
-    shared_learning_rate: float = 2e-2  # of Adam in those
-    gradient_norm: float = 1.0  # bound on the norm of each teacher's gradient
-    gradient_decay: float = 1.0  # factor on each vehicle's adjoint per step backwards
-    adjoint_limit: float = 1000.0  # bound on the norm of each vehicle's adjoint
-    widths: tuple[int, ...] = (64, 64)  # of the hidden layers
-    initial_scale: float = 0.3  # factor on the usual initial weights of the last layer
-    method: Method = "midpoint"  # integrator of the training flights
-    validation_interval: int = 50  # updates between two validations
+    num_updates: int = setting(
+        600, "steps of the optimiser; the learning rate falls to its end over as many", at_least(1)
+    )
+    num_envs: int = setting(16, "episodes that each teacher flies at once", at_least(1))
+    segment_steps: int = setting(
+        100, "steps of flight between two updates, and through which the gradient flows", at_least(1)
+    )
+    learning_rate: float = setting(1e-2, "of Adam, at its highest", positive)
+    final_learning_rate: float = setting(
+        0.01, "share of the learning rate that is left at the end of the cosine", between(0, 1)
+    )
+    warm_up_updates: int = setting(
+        30, "updates over which the learning rate rises, at the start and when teachers part", not_negative
+    )
+    shared_updates: int = setting(
+        150, "first updates, in which all teachers of a shard take the same step, each from its hover", not_negative
+    )
+    shared_learning_rate: float = setting(2e-2, "of Adam in those", positive)
+    gradient_norm: float = setting(1.0, "bound on the norm of each teacher's gradient", positive)
+    gradient_decay: float = setting(1.0, "factor on each vehicle's adjoint per step backwards", between(0, 1))
+    adjoint_limit: float = setting(1000.0, "bound on the norm of each vehicle's adjoint", positive)
+    widths: tuple[int, ...] = setting((64, 64), "of the hidden layers", each(at_least(1)))
+    initial_scale: float = setting(0.3, "factor on the usual initial weights of the last layer", positive)
+    method: Method = setting("midpoint", "integrator of the training flights")
+    validation_interval: int = setting(50, "updates between two validations", at_least(1))
     objective: Objective = Objective(speed=30.0, speed_limit=1.5)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raptor.config.limits import at_least, limits, not_negative
+from raptor.config.settings import at_least, not_negative, setting
 from raptor.core.capture import Captured
 from raptor.environments.episode import Episode
 from raptor.nn.stacked_mlp import Layers
@@ -32,30 +32,25 @@ STEPS_PER_ROUND = 10 * BLOCK_STEPS
 
 
 @dataclasses.dataclass(frozen=True)
-@limits(
-    num_steps=at_least(1),
-    num_envs=at_least(1),
-    start_steps=not_negative,
-    updates_per_step=at_least(1),
-    validation_interval=at_least(1),
-)
 class SACTeachersConfig(SACConfig):
     """Settings of teachers that are trained by soft actor-critic, tuned for time; the preset `paper` has RAPTOR's."""
 
-    num_steps: int = 200_000  # of each teacher, over all its environments
-    num_envs: int = 8  # environments of each teacher
-    start_steps: int = 2_000  # steps of each teacher before the first update
-    updates_per_step: int = 8  # updates after a step of all environments
-    validation_interval: int = 8_000  # steps of each teacher between two validations
-    start_at_hover: bool = True  # whether the first mean action is the throttle at which the vehicle hovers
-    actor_learning_rate: float = 5e-4  # of Adam
-    critic_learning_rate: float = 1e-3  # of Adam
-    temperature_learning_rate: float = 1e-3  # of Adam, on the logarithm of the temperature
-    final_learning_rate: float = 0.1  # share of the learning rates that is left at the end; they fall linearly to it
-    polyak: float = 0.02  # share of the critics that goes into their targets at each update
-    reward_scale: float = 0.1  # factor on the rewards that the critics learn from
-    initial_temperature: float = 0.05  # weight of the entropy at the start
-    critic_widths: tuple[int, ...] = (128, 128)  # of the hidden layers
+    num_steps: int = setting(200_000, "of each teacher, over all its environments", at_least(1))
+    num_envs: int = setting(8, "environments of each teacher", at_least(1))
+    start_steps: int = setting(2_000, "steps of each teacher before the first update", not_negative)
+    updates_per_step: int = setting(8, "updates after a step of all environments", at_least(1))
+    validation_interval: int = setting(8_000, "steps of each teacher between two validations", at_least(1))
+    start_at_hover: bool = setting(True, "whether the first mean action is the throttle at which the vehicle hovers")
+    actor_learning_rate: float = setting(5e-4, "of Adam")
+    critic_learning_rate: float = setting(1e-3, "of Adam")
+    temperature_learning_rate: float = setting(1e-3, "of Adam, on the logarithm of the temperature")
+    final_learning_rate: float = setting(
+        0.1, "share of the learning rates that is left at the end; they fall linearly to it"
+    )
+    polyak: float = setting(0.02, "share of the critics that goes into their targets at each update")
+    reward_scale: float = setting(0.1, "factor on the rewards that the critics learn from")
+    initial_temperature: float = setting(0.05, "weight of the entropy at the start")
+    critic_widths: tuple[int, ...] = setting((128, 128), "of the hidden layers")
     replay: ReplayConfig = ReplayConfig(capacity=200_000)
 
 

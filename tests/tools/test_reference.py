@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reference
 
-from raptor.cli import reference
+from raptor.config.settings import meanings_of
 from raptor.quadrotor import Distribution
 from raptor.training import TrainDirectConfig
 from raptor.training.teachers.config import PreTrainConfig
@@ -18,7 +19,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 
 @pytest.mark.parametrize("name", ["configuration.md", "command-line.md"])
 def test_the_committed_page_is_up_to_date(name: str) -> None:
-    # Mend it with: python -m raptor.cli.reference docs/reference
+    # Mend it with: python tools/reference.py docs/reference
     assert (FOLDER / name).read_text() == reference.pages()[name]
 
 
@@ -29,7 +30,7 @@ def test_the_pages_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
 
 def test_every_setting_is_explained() -> None:
     def unexplained(config: Any) -> list[str]:
-        comments = reference.field_comments(type(config))
+        comments = meanings_of(type(config))
         values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
         groups = [value for value in values.values() if dataclasses.is_dataclass(value)]
         own = [name for name, value in values.items() if value not in groups and not comments.get(name)]
