@@ -82,7 +82,7 @@ def measure(arguments: argparse.Namespace) -> None:
     """One process of a run; the first one writes what was found."""
     with joined(arguments.device) as world:
         rates = {"train-direct": direct_rate(arguments, world), "imitation": imitation_rate(arguments, world)}
-        if world.leads:
+        if world.is_main_process:
             Path(arguments.measure).write_text(json.dumps(rates))
 
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raptor.core.capture import WARM_UP_CALLS, Captured
+from raptor.core.capture import WARM_UP_CALLS, CapturedGraph
 
 
-def counting(device: str, generator: torch.Generator, enabled: bool = True) -> tuple[Captured, torch.Tensor, list[int]]:
+def counting(
+    device: str, generator: torch.Generator, enabled: bool = True
+) -> tuple[CapturedGraph, torch.Tensor, list[int]]:
     """A function that adds a random number in place, and notes when Python runs it."""
     total, calls = torch.zeros(3, device=device), []
 
@@ -14,7 +16,7 @@ def counting(device: str, generator: torch.Generator, enabled: bool = True) -> t
         calls.append(1)
         total.add_(torch.rand(3, generator=generator, device=device))
 
-    return Captured(add, device, (generator,), enabled), total, calls
+    return CapturedGraph(add, device, (generator,), enabled), total, calls
 
 
 def test_on_a_processor_the_function_is_simply_called():

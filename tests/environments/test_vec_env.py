@@ -1,4 +1,4 @@
-"""Environments from elsewhere are held to the contract, and those of Gymnasium are brought to keep it."""
+"""Environments from elsewhere are held to the contract, and those of Gymnasium are outputs to keep it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from point_env import PointEnv, teacher
 import raptor  # noqa: F401 - registers environments
 from raptor.core.errors import UserError
 from raptor.environments.vec_env import CheckedVecEnv
-from raptor.interop.from_gymnasium import GymnasiumVecEnv, make_gymnasium
+from raptor.interop.from_gymnasium import FromGymnasium, make_gymnasium
 from raptor.rl.demonstrations import Demonstrations
 from raptor.rl.vec_demonstrations import Record, fly
 
@@ -164,7 +164,7 @@ class Countdown(gymnasium.Env):
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_whichever_way_gymnasium_resets_whole_episodes_are_recorded(mode):
     makers = [lambda number=number: Countdown(number) for number in (2, 3, 5)]
-    env = CheckedVecEnv(GymnasiumVecEnv(SyncVectorEnv(makers, autoreset_mode=mode), max_episode_length=5))
+    env = CheckedVecEnv(FromGymnasium(SyncVectorEnv(makers, autoreset_mode=mode), max_episode_length=5))
     stored = Demonstrations(torch.zeros(6, 5, 2), torch.zeros(6, 5, 1), torch.zeros(6, dtype=torch.long))
     env.begin(seed=0)
     record = Record(stored, "policy", lambda seen: seen["policy"][:, 1:])

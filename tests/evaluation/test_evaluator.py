@@ -116,8 +116,8 @@ def test_the_same_seed_gives_the_same_figures(evaluation, published):
 
 def test_conditions_share_a_flight_while_there_is_room():
     group = conditions("robustness", 8, 1, 0, torch.device("cpu"))
-    assert [len(batch) for batch in _batches(group, lanes=24)] == [3, 3, 3]
-    assert [len(batch) for batch in _batches(group, lanes=4)] == [1] * 9
+    assert [len(batch) for batch in _batches(group, pad_to=24)] == [3, 3, 3]
+    assert [len(batch) for batch in _batches(group, pad_to=4)] == [1] * 9
 
 
 @pytest.mark.parametrize(

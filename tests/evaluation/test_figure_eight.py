@@ -10,7 +10,7 @@ from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, figure_eight
 from raptor.quadrotor import PLATFORMS
 
 MEANS = {"10s": 0.074, "6.5s": 0.132, "5s": 0.197}  # m, over the nine platforms; measured independently
-LANES = len(FIGURE_EIGHT_INTERVALS) * len(PLATFORMS)
+VEHICLES_AT_ONCE = len(FIGURE_EIGHT_INTERVALS) * len(PLATFORMS)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_compiled_flights_are_those_of_the_eager_simulator_and_lanes_only_fill_u
             generator,
             100,
             start=start,
-            lanes=LANES,
+            pad_to=VEHICLES_AT_ONCE,
             record=True,
             compile=compile,
         )

@@ -12,8 +12,8 @@ import torch
 
 from raptor.core.errors import UserError
 from raptor.evaluation import METRICS, Estimate, Evaluation, Recording, plots
+from raptor.evaluation.recordings import record_figure_eights, record_recovery
 from raptor.evaluation.report import write_report
-from raptor.evaluation.scenes import record_figure_eights, record_recovery
 from raptor.quadrotor import PLATFORMS
 
 CURVE = {

@@ -11,7 +11,7 @@ from raptor.nn.stacked_mlp import Layer, forward, initial_layers
 from raptor.quadrotor import sample_quadrotors
 from raptor.quadrotor.state import component_major
 from raptor.rl.analytic_policy_gradient import SegmentGradient
-from raptor.rl.flight import Flight
+from raptor.rl.flight import RolloutState
 from raptor.rl.guide import TeacherGuide
 from raptor.rl.objective import Objective, step_cost
 from raptor.tasks import Lissajous, References, Sensing, Task
@@ -36,7 +36,7 @@ def flight(num: int = 6, steps: int = 4, task: Task = TASK, dtype: torch.dtype =
 
 def autograd_gradient(segment_gradient: SegmentGradient, parameters, quadrotors, episode, memory, noise):
     leaves = PolicyParameters(*(p.clone().requires_grad_() for p in parameters))
-    moved, total = Flight.begin(episode, memory), 0.0
+    moved, total = RolloutState.begin(episode, memory), 0.0
     for n in noise:
         moved, cost, _ = segment_gradient._step(leaves, quadrotors, episode, moved, n)
         total = total + cost.sum()
@@ -75,7 +75,7 @@ def test_a_guide_adds_the_gradient_of_the_squared_difference_from_its_actions():
     guided, segment = segment_gradient(*inputs, guide=Nagging(wanted, 0.7))
     unchanged, _ = segment_gradient(*inputs, guide=Nagging(wanted, 0.0))
     leaves = PolicyParameters(*(p.clone().requires_grad_() for p in parameters))
-    moved, total = Flight.begin(episode, memory), 0.0
+    moved, total = RolloutState.begin(episode, memory), 0.0
     for n in noise:
         action, _ = segment_gradient._act(leaves, quadrotors, episode, moved)
         moved, _, _ = segment_gradient._step(leaves, quadrotors, episode, moved, n)

@@ -10,7 +10,7 @@ from raptor.environments.episode import begin_episode, draw_noise, observe
 from raptor.nn import MLPParameters, MLPPolicy
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.analytic_policy_gradient import SegmentGradient
-from raptor.rl.flight import Flight, MLPStudent
+from raptor.rl.flight import MLPStudent, RolloutState
 from raptor.rl.objective import Objective
 from raptor.tasks import Lissajous, References, Sensing, Task
 
@@ -47,7 +47,7 @@ def test_its_gradient_through_the_simulator_is_that_of_autograd():
     parameters, quadrotors, episode, memory, noise = flight()
     gradient, segment = learner()(parameters, quadrotors, episode, memory, noise)
     leaves = MLPParameters(*(p.clone().requires_grad_() for p in parameters))
-    moved, total = Flight.begin(episode, memory), 0.0
+    moved, total = RolloutState.begin(episode, memory), 0.0
     for n in noise:
         moved, cost, _ = learner()._step(leaves, quadrotors, episode, moved, n)
         total = total + cost.sum()

@@ -1,4 +1,4 @@
-"""A tiny environment that keeps the contract of `VecEnv`: points on a line that are to be brought to rest."""
+"""A tiny environment that keeps the contract of `VecEnv`: points on a line that are to be outputs to rest."""
 
 from __future__ import annotations
 

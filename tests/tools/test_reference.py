@@ -45,13 +45,6 @@ def test_every_setting_is_explained() -> None:
 
 
 def test_a_row_has_the_default_the_limits_and_the_meaning() -> None:
-    @dataclasses.dataclass(frozen=True)
-    class Example:
-        """An example."""
-
-        text: str = "a # b"  # what it # says
-
-    assert reference.field_comments(Example) == {"text": "what it # says"}
     page = reference.configuration_page()
     assert "| `gradient_decay` | " in page
     assert "a number; between 0 and 1 | factor on each vehicle's adjoint" in page

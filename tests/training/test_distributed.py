@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from raptor.cli import app
 from raptor.core import distributed
-from raptor.core.distributed import Parts, Rehearsal, World, cut
+from raptor.core.distributed import DryRunWorld, Parts, World, cut
 from raptor.core.errors import LostProcessError, UserError
 from raptor.core.host import gpu_use
 from raptor.environments.episode import begin_episode
@@ -190,7 +190,7 @@ def test_only_the_policy_is_rounded_in_flight_and_validation_is_not(tiny: Tiny) 
 
 
 def test_parts_cover_a_batch_once_and_are_put_together_in_its_memory_order() -> None:
-    parts = Parts(in_turn=3)
+    parts = Parts(accumulation_steps=3)
     quadrotors = sample_quadrotors(7, seed=0).component_major()
     episode = begin_episode(Task(), quadrotors, torch.Generator().manual_seed(0))
     tree = [episode.state, torch.arange(14.0).view(7, 2), torch.arange(7.0)]
@@ -203,7 +203,7 @@ def test_parts_cover_a_batch_once_and_are_put_together_in_its_memory_order() -> 
 def test_shares_of_processes_are_made_of_their_parts() -> None:
     sizes = []
     for rank in range(3):
-        parts = Parts(World(rank, 3), in_turn=2)
+        parts = Parts(World(rank, 3), accumulation_steps=2)
         own, share = parts.own(13), parts.shares(13)[rank]
         assert (own[0].start, own[-1].stop) == (share.start, share.stop)
         assert own[0].stop == own[1].start
@@ -227,7 +227,7 @@ def test_fewer_things_than_parts_are_refused() -> None:
     with pytest.raises(UserError, match="at least 2 teachers for 2 processes, got 1"):
         Parts(TWO).refuse_fewer("teachers", 1)
     with pytest.raises(UserError, match="at least 6 vehicles for 2 processes and accumulation 3, got 5"):
-        Parts(TWO, in_turn=3).refuse_fewer("vehicles", 5)
+        Parts(TWO, accumulation_steps=3).refuse_fewer("vehicles", 5)
 
 
 def test_a_process_that_torchrun_stops_because_another_died_tells_of_that() -> None:
@@ -346,7 +346,7 @@ def test_the_largest_batch_of_fine_tuning_is_one_that_the_run_is_resumed_with(
 
 
 def test_a_trial_holds_what_one_of_several_processes_holds(tiny: Tiny) -> None:
-    learner = DirectLearner(tiny("batch_size=8"), compile=False, world=Rehearsal(1, 2))
+    learner = DirectLearner(tiny("batch_size=8"), compile=False, world=DryRunWorld(1, 2))
     for _ in range(2):
         learner.update()
     assert [len(learner.quadrotors), len(learner.terminated)] == [8, 8]

@@ -14,7 +14,7 @@ import torch
 WARM_UP_CALLS = 3
 
 
-class Captured:
+class CapturedGraph:
     """A function without arguments, recorded at its first calls on a GPU and replayed at all later ones.
 
     The function must work in place on tensors that stay where they are, transfer nothing to the host, and do the same

@@ -35,11 +35,11 @@ class World:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def any(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether some process says so; all wait for each other."""
         if self.size == 1:
             return flag
@@ -52,9 +52,9 @@ class World:
 
     def wait(self) -> None:
         """Go on once all processes are here."""
-        self.any(False)
+        self.any_rank(False)
 
-    def collect(self, thing: T) -> list[T]:
+    def all_gather(self, thing: T) -> list[T]:
         """What each process has, in the order of their ranks."""
         if self.size == 1:
             return [thing]
@@ -82,21 +82,21 @@ class World:
                     dist.broadcast(whole[places], src=rank)
 
     @contextlib.contextmanager
-    def first_alone(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """Let the first process through the block before all others; where it fails there, all fail.
 
         Raises:
             UserError: as in the first process.
         """
-        if self.leads:
+        if self.is_main_process:
             try:
                 yield
             except Exception as error:
-                self.collect(str(error))
+                self.all_gather(str(error))
                 raise
-            self.collect(None)
+            self.all_gather(None)
             return
-        problem = self.collect(None)[0]
+        problem = self.all_gather(None)[0]
         if problem is not None:
             raise UserError(problem)
         yield
@@ -106,14 +106,14 @@ ALONE = World()
 """A world of one, which waits for nobody."""
 
 
-class Rehearsal(World):
+class DryRunWorld(World):
     """A world in which this process is alone, though it computes and holds what it does among as many others."""
 
-    def any(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether this process says so."""
         return flag
 
-    def collect(self, thing: T) -> list[T]:
+    def all_gather(self, thing: T) -> list[T]:
         """What this process has, for each."""
         return [thing] * self.size
 
@@ -129,25 +129,25 @@ class Parts:
     """How a batch is cut: into the shares of all processes, and each of these into parts computed one after another."""
 
     world: World = ALONE
-    in_turn: int = 1
+    accumulation_steps: int = 1
 
     @property
     def num(self) -> int:
         """Of all processes."""
-        return self.world.size * self.in_turn
+        return self.world.size * self.accumulation_steps
 
     def _cuts(self, num: int) -> list[int]:
         return [part * num // self.num for part in range(self.num + 1)]
 
     def shares(self, num: int) -> list[slice]:
         """What each process has of a batch of `num`."""
-        ends = self._cuts(num)[:: self.in_turn]
+        ends = self._cuts(num)[:: self.accumulation_steps]
         return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
 
     def own(self, num: int) -> list[slice]:
         """The parts of this process of a batch of `num`."""
-        first = self.world.rank * self.in_turn
-        ends = self._cuts(num)[first : first + self.in_turn + 1]
+        first = self.world.rank * self.accumulation_steps
+        ends = self._cuts(num)[first : first + self.accumulation_steps + 1]
         return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
 
     def refuse_fewer(self, what: str, num: int) -> None:
@@ -174,7 +174,7 @@ class Parts:
     @property
     def _made_by(self) -> str:
         ways = [f"{self.world.size} processes"] * (self.world.size > 1)
-        return " and ".join(ways + [f"accumulation {self.in_turn}"] * (self.in_turn > 1))
+        return " and ".join(ways + [f"accumulation {self.accumulation_steps}"] * (self.accumulation_steps > 1))
 
     def mean(self, values: Sequence[Sequence[Tensor]], num: int) -> list[Tensor]:
         """Means over a batch of `num`, from those over the parts of this process; the same bits in each process."""

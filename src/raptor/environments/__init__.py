@@ -3,7 +3,7 @@
 from raptor.environments.episode import (
     Episode,
     Noise,
-    Rating,
+    StepOutcome,
     advance,
     begin_episode,
     draw_noise,
@@ -18,8 +18,8 @@ __all__ = [
     "Episode",
     "Noise",
     "QuadrotorEnv",
-    "Rating",
     "Simulator",
+    "StepOutcome",
     "StepResult",
     "advance",
     "begin_episode",

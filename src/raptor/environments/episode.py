@@ -51,7 +51,7 @@ class Noise(NamedTuple):
     sensor: Tensor | None = None  # (..., 18); None where the sensors are perfect
 
 
-class Rating(NamedTuple):
+class StepOutcome(NamedTuple):
     """What one step was worth."""
 
     reward: Tensor  # (...)
@@ -152,7 +152,7 @@ def advance(
     noise: Noise,
     method: Method = "rk4",
     simulate: Callable[..., State] = step,
-) -> tuple[Episode, Rating]:
+) -> tuple[Episode, StepOutcome]:
     """Apply the action (..., 4) for one step and rate it.
 
     Args:
@@ -203,4 +203,4 @@ def advance(
         sensed=(measured, *episode.sensed)[: len(episode.sensed)],
         commanded=commanded[: len(episode.commanded)],
     )
-    return moved, Rating(value, over)
+    return moved, StepOutcome(value, over)

@@ -17,7 +17,7 @@ from raptor.environments.gymnasium_env import ACTION_SPACE, OBSERVATION_SPACE, F
 from raptor.tasks.task import Task
 
 
-class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]]):
+class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]]):
     """Many quadrotors, stepped at once; `gymnasium.make_vec("raptor/Hover-v0", num_envs=...)` makes it.
 
     By default an episode that ends begins anew within the same step: `infos["final_obs"]` then holds the last

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.carried import CarriedStep, Tensors
 from raptor.core.compilation import register
+from raptor.core.compiled_step import CompiledStep, Tensors
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
@@ -47,7 +47,7 @@ class Simulator(Protocol):
 
 
 class StepResult(NamedTuple):
-    """What one step of N vehicles brought; where an episode ended, the figures are those of that episode."""
+    """What one step of N vehicles outputs; where an episode ended, the figures are those of that episode."""
 
     observation: Tensor  # (N, 22) to act upon next: the first one of the new episode where one was begun
     reward: Tensor  # (N,)
@@ -117,7 +117,7 @@ class QuadrotorEnv:
         self._fixed, self._vehicles = pytree.tree_flatten(self.quadrotors)
         self._leaves: Tensors = []
         self._structure = pytree.tree_structure(None)
-        self._move = CarriedStep(self._transition, compile and simulator is None)
+        self._move = CompiledStep(self._transition, compile and simulator is None)
 
     def __len__(self) -> int:
         """Number of vehicles."""
@@ -228,8 +228,8 @@ class QuadrotorEnv:
         length = progress.episode_length + 1
         truncated = ~rating.terminated & (length >= self.task.episode_steps)
         moved = _Progress(episode, progress.episode_return + rating.reward.detach(), length)
-        brought = [observe(episode), rating.reward, rating.terminated, truncated, _position_error(episode)]
-        return pytree.tree_leaves(moved), brought
+        outputs = [observe(episode), rating.reward, rating.terminated, truncated, _position_error(episode)]
+        return pytree.tree_leaves(moved), outputs
 
     def _begin(self, indices: Tensor | None) -> _Progress:
         """Fresh episodes for the vehicles at `indices`, or for all."""

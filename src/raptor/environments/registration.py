@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 SINGLE = "raptor.environments.gymnasium_env:GymnasiumEnv"
-VECTOR = "raptor.environments.gymnasium_vector_env:GymnasiumVectorEnv"
+VECTOR = "raptor.environments.gymnasium_vector_env:QuadrotorVectorEnv"
 
 ENVIRONMENTS: dict[str, dict[str, str]] = {
     "raptor/Hover-v0": {"task": "hover"},

@@ -55,7 +55,7 @@ class VecEnv(Protocol):
 
 
 class VecStep(NamedTuple):
-    """What one step of N environments brought."""
+    """What one step of N environments outputs."""
 
     observations: dict[str, Tensor]  # (N, D) each; where an episode ended, the first of the new one
     reward: Tensor  # (N,)

@@ -34,7 +34,7 @@ from raptor.tasks.observation import STUDENT_DIM
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
 
-LANES = {"cpu": 2048, "cuda": 65536}
+VEHICLES_AT_ONCE = {"cpu": 2048, "cuda": 65536}
 """Vehicles that fly at once, by type of device; it bounds memory and gives all suites the same shapes to compile."""
 
 
@@ -67,16 +67,16 @@ def evaluate(
     _check(policies, suites)
     planned = {suite: conditions(suite, num_quadrotors, episodes, seed, where) for suite in dict.fromkeys(suites)}
     largest = max(sum(len(condition.quadrotors) for condition in group) for group in planned.values())
-    lanes = min(LANES.get(where.type, LANES["cpu"]), largest)
-    batches = {suite: _batches(group, lanes) for suite, group in planned.items()}
-    log = _Log(progress, total=len(policies) * sum(_num_steps(b, lanes) for group in batches.values() for b in group))
+    pad_to = min(VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"]), largest)
+    batches = {suite: _batches(group, pad_to) for suite, group in planned.items()}
+    log = _Log(progress, total=len(policies) * sum(_num_steps(b, pad_to) for group in batches.values() for b in group))
     results: dict[str, dict[str, dict[str, Estimate]]] = {name: {} for name in policies}
     for suite, group in batches.items():
         for name, policy in policies.items():
             means = {}
             for batch in group:
                 log.begin(" ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip())
-                for condition, rows in zip(batch, _fly(policy, batch, lanes, compile, log), strict=True):
+                for condition, rows in zip(batch, _fly(policy, batch, pad_to, compile, log), strict=True):
                     means[condition.name] = bootstrap_means(rows, _labels(condition, len(rows)), seed)
             results[name][suite] = _estimates(means, planned[suite][0].groups)
     settings = {
@@ -91,7 +91,7 @@ def evaluate(
         "figure_eight_intervals_s": list(FIGURE_EIGHT_INTERVALS),
         "figure_eight_duration_s": FIGURE_EIGHT_DURATION,
         "figure_eight_starts_per_platform": starts_per_figure(num_quadrotors, episodes),
-        "vehicles_at_once": lanes,
+        "vehicles_at_once": pad_to,
         "confidence": CONFIDENCE,
         "bootstrap_resamples": RESAMPLES,
     }
@@ -129,12 +129,12 @@ def _check(policies: Mapping[str, Policy], suites: Sequence[str]) -> None:
             )
 
 
-def _batches(group: Sequence[Condition], lanes: int) -> list[list[Condition]]:
+def _batches(group: Sequence[Condition], pad_to: int) -> list[list[Condition]]:
     """Put conditions that are flown alike into common flights, as long as there is room."""
     batches: list[list[Condition]] = []
     for condition in group:
         last = batches[-1] if batches else []
-        room = sum(len(other.quadrotors) for other in [*last, condition]) <= lanes
+        room = sum(len(other.quadrotors) for other in [*last, condition]) <= pad_to
         alike = all(
             (c.task, c.num_steps, c.first_counted_step)
             == (condition.task, condition.num_steps, condition.first_counted_step)
@@ -147,17 +147,17 @@ def _batches(group: Sequence[Condition], lanes: int) -> list[list[Condition]]:
     return batches
 
 
-def _num_steps(batch: Sequence[Condition], lanes: int) -> int:
+def _num_steps(batch: Sequence[Condition], pad_to: int) -> int:
     """Steps of flight that a batch takes, chunk after chunk."""
-    return batch[0].num_steps * math.ceil(sum(len(condition.quadrotors) for condition in batch) / lanes)
+    return batch[0].num_steps * math.ceil(sum(len(condition.quadrotors) for condition in batch) / pad_to)
 
 
-def _fly(policy: Policy, batch: Sequence[Condition], lanes: int, compile: bool, log: _Log) -> list[Floats]:
+def _fly(policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool, log: _Log) -> list[Floats]:
     """Metrics (n, 5) of each vehicle of each condition, episodes of a vehicle averaged; so many fly at once."""
     quadrotors, start, generator = begin_together(batch)
     tables = []
-    for first in range(0, len(quadrotors), lanes):
-        chunk = slice(first, first + lanes)
+    for first in range(0, len(quadrotors), pad_to):
+        chunk = slice(first, first + pad_to)
         flights = fly(
             policy,
             batch[0].task,
@@ -166,7 +166,7 @@ def _fly(policy: Policy, batch: Sequence[Condition], lanes: int, compile: bool, 
             batch[0].num_steps,
             start=pytree.tree_map(lambda tensor, chunk=chunk: tensor[chunk], start),
             first_counted_step=batch[0].first_counted_step,
-            lanes=lanes if compile else None,
+            pad_to=pad_to if compile else None,
             compile=compile,
         )
         reference = pytree.tree_map(lambda tensor, chunk=chunk: tensor[chunk], start.reference)

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from raptor.core.atomic import replacing
 from raptor.evaluation import plots
 from raptor.evaluation.evaluator import Progress
+from raptor.evaluation.recordings import record_figure_eights, record_recovery
 from raptor.evaluation.results import Evaluation
 from raptor.evaluation.rollout import Policy
-from raptor.evaluation.scenes import record_figure_eights, record_recovery
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
 from raptor.evaluation.table import HEADINGS, better, cell, rows
 
@@ -100,7 +100,7 @@ def _pictures(
     progress: Progress | None,
     compile: bool,
 ) -> Iterator[Picture]:
-    lanes = evaluation.settings.get("vehicles_at_once")
+    pad_to = evaluation.settings.get("vehicles_at_once")
     device = evaluation.settings.get("device", "cpu")
     intervals = evaluation.settings.get("figure_eight_intervals_s", FIGURE_EIGHT_INTERVALS)
     total, done = 2 * len(policies), 0
@@ -118,7 +118,7 @@ def _pictures(
         eights = {}
         for name, policy in policies.items():
             tell(f"{name}, figure eights")
-            eights[name] = record_figure_eights(policy, intervals, seed, device, lanes, compile)
+            eights[name] = record_figure_eights(policy, intervals, seed, device, pad_to, compile)
         text = (
             "Four of the nine named quadrotors from above, on one figure at full speed, with its RMSE. Nothing tells "
             "the policy which vehicle it flies but what it sees of its motion."
@@ -127,7 +127,7 @@ def _pictures(
         falls = {}
         for name, policy in policies.items():
             tell(f"{name}, recovery")
-            falls[name] = record_recovery(policy, seed=seed, device=device, lanes=lanes, compile=compile)
+            falls[name] = record_recovery(policy, seed=seed, device=device, pad_to=pad_to, compile=compile)
         text = (
             "50 quadrotors that no training has seen, let go at rest and tilted by 90°. Recovered is who stays "
             f"within {plots.RECOVERED_DISTANCE:g} m of the target and {plots.RECOVERED_TILT:g}° of level for the last "

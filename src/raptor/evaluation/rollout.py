@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.carried import CarriedStep
+from raptor.core.compiled_step import CompiledStep
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
 from raptor.nn.mlp_policy import MLPParameters, MLPPolicy, mlp_step
 from raptor.nn.policy import PolicyParameters, RaptorPolicy, policy_step
@@ -130,7 +130,7 @@ def fly(
     *,
     start: Episode | None = None,
     first_counted_step: int | None = None,
-    lanes: int | None = None,
+    pad_to: int | None = None,
     record: bool = False,
     compile: bool = True,
 ) -> Flights:
@@ -147,7 +147,7 @@ def fly(
         num_steps: length of the flight; the task's by default.
         start: where the episodes begin; drawn by default.
         first_counted_step: position errors count from this step on; from the middle of the flight by default.
-        lanes: fly so many vehicles, at least N, by repeating them, and return the first N. Compiled code is made for
+        pad_to: fly so many vehicles, at least N, by repeating them, and return the first N. Compiled code is made for
             one number of vehicles, which this keeps the same from call to call; eager flights have no use for it.
         record: keep the flight step by step, which takes memory.
         compile: False runs eagerly.
@@ -159,8 +159,8 @@ def fly(
     first_counted_step = num_steps // 2 if first_counted_step is None else first_counted_step
     device, num = quadrotors.device, len(quadrotors)
     start = begin_episode(task, quadrotors, generator) if start is None else start
-    if compile and lanes is not None and lanes != num:
-        places = torch.arange(lanes, device=device) % num
+    if compile and pad_to is not None and pad_to != num:
+        places = torch.arange(pad_to, device=device) % num
         quadrotors, start = quadrotors[places], pytree.tree_map(lambda tensor: tensor[places], start)
     flight = _Flight.begin(policy, quadrotors.component_major(), pytree.tree_map(_laid_out, start))
     carried, structure = pytree.tree_flatten(flight)
@@ -249,7 +249,7 @@ def _inputs(
 
 
 @functools.lru_cache(maxsize=64)
-def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool) -> CarriedStep:
+def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool) -> CompiledStep:
     """One step of a flight, compiled once for each task and kind of flight.
 
     The weights of a policy are arguments, so that policies of one architecture share the compiled code.
@@ -266,7 +266,7 @@ def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool
         tally = tally.add(episode, rating.reward, rating.terminated, counted)
         return pytree.tree_leaves(_Flight(weights, quadrotors, episode, hidden, tally)), []
 
-    return CarriedStep(step, compile)
+    return CompiledStep(step, compile)
 
 
 def _act(weights: PolicyParameters | MLPParameters, observation: Tensor, hidden: Any) -> tuple[Tensor, Any]:

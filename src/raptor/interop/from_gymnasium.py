@@ -16,7 +16,7 @@ from raptor.core.errors import UserError
 from raptor.environments.vec_env import DEFAULT_GROUP
 
 
-class GymnasiumVecEnv:
+class FromGymnasium:
     """Any `gymnasium.vector.VectorEnv` with boxes to observe and to act in, behind the contract of `VecEnv`.
 
     There is one group of observations, `policy`, flattened. Actions are clipped to their bounds. Whenever the
@@ -146,7 +146,7 @@ def make_gymnasium(
     settings: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
     film: bool = False,
-) -> GymnasiumVecEnv:
+) -> FromGymnasium:
     """Make the environments of that name, several at once.
 
     Args:
@@ -171,4 +171,4 @@ def make_gymnasium(
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"the environment {name!r} cannot be made: {reason or type(error).__name__}") from error
-    return GymnasiumVecEnv(envs, device)
+    return FromGymnasium(envs, device)

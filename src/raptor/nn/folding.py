@@ -24,7 +24,7 @@ LAYOUT = (
 """What a teacher sees, and how wide it is; a student sees all but the last."""
 
 
-def folded(expert: ExpertNetwork) -> tuple[tuple[Layer, ...], Activations]:
+def fold_normalizer(expert: ExpertNetwork) -> tuple[tuple[Layer, ...], Activations]:
     """The same network without a normaliser and with actions in [-1, 1], in single precision on the CPU.
 
     Weights are folded in double precision: (x - mean) / divisor goes into the first layer, an action between other

@@ -14,7 +14,7 @@ from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.expert import ExpertNetwork
-from raptor.nn.folding import folded
+from raptor.nn.folding import fold_normalizer
 from raptor.nn.stacked_mlp import Layer, Layers, act
 from raptor.quadrotor import Quadrotors
 
@@ -137,7 +137,7 @@ class TeacherPopulation:
         """
         parts = []
         for expert in experts:
-            layers, activations = folded(expert)
+            layers, activations = fold_normalizer(expert)
             stacked = tuple(Layer(weight.unsqueeze(0), bias.unsqueeze(0)) for weight, bias in layers)
             parts.append(TeacherPopulation(stacked, records=({"algorithm": expert.source},), activations=activations))
         population = TeacherPopulation.concatenate(parts)

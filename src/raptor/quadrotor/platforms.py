@@ -1,7 +1,7 @@
 """Nine vehicles that were measured by their builders; one JSON file each beside this module.
 
 Source: the parameter registry of rl-tools.
-Rotors are brought into crazyflie order, mistyped or stale numbers are mended, and each file says so under `notes`.
+Rotors are outputs into crazyflie order, mistyped or stale numbers are mended, and each file says so under `notes`.
 """
 
 from __future__ import annotations

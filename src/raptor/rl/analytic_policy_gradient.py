@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.compilation import FlatFunction, compile_flat
-from raptor.environments.episode import Episode, Noise, Rating
+from raptor.environments.episode import Episode, Noise, StepOutcome
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import components, from_components
-from raptor.rl.flight import NUM_PHYSICAL, Controller, Flight, Segment, Student, move
+from raptor.rl.flight import NUM_PHYSICAL, Controller, RolloutState, Segment, Student, rollout_step
 from raptor.rl.objective import Objective, rounded_norm
 from raptor.tasks.task import Task
 
@@ -129,7 +129,7 @@ class SegmentGradient:
         """
         weights, structure = pytree.tree_flatten(parameters)
         segment, fixed, trail, draws, backward = self._fly(parameters, quadrotors, episode, memory, noise)
-        arrived, step_back = Flight.begin(segment.episode, segment.memory), backward(guide is not None)
+        arrived, step_back = RolloutState.begin(segment.episode, segment.memory), backward(guide is not None)
         adjoint = [torch.zeros_like(part) for part in arrived.differentiable]
         gradient = [torch.zeros_like(weight) for weight in weights]
         pulls = self._pulls(guide, quadrotors, episode, trail, arrived)
@@ -141,7 +141,7 @@ class SegmentGradient:
 
     @staticmethod
     def _pulls(
-        guide: Guide | None, quadrotors: Quadrotors, episode: Episode, trail: Sequence[Tensors], like: Flight
+        guide: Guide | None, quadrotors: Quadrotors, episode: Episode, trail: Sequence[Tensors], like: RolloutState
     ) -> list[Tensors]:
         """What each step's way back is given of the guide: labels and their weight, or nothing."""
         if guide is None:
@@ -159,7 +159,7 @@ class SegmentGradient:
         noise: Sequence[Noise],
     ) -> _Trail:
         fixed, fixed_structure = pytree.tree_flatten((parameters, quadrotors, episode))
-        flight, flight_structure = pytree.tree_flatten(Flight.begin(episode, memory))
+        flight, flight_structure = pytree.tree_flatten(RolloutState.begin(episode, memory))
         draws = [[tensor for tensor in n if tensor is not None] for n in noise]
         num_weights = len(pytree.tree_leaves(parameters))
         graphs = self._graphs(num_weights, fixed, fixed_structure, flight, flight_structure, draws[0])
@@ -171,7 +171,7 @@ class SegmentGradient:
             costs.append(cost)
             rewards.append(reward)
             terminations.append(over)
-        arrived: Flight = pytree.tree_unflatten(flight, flight_structure)
+        arrived: RolloutState = pytree.tree_unflatten(flight, flight_structure)
         segment = Segment(
             episode=arrived.into(episode),
             memory=arrived.memory,
@@ -198,7 +198,7 @@ class SegmentGradient:
             return self._compiled[key]
         num_fixed, num_flight, num_draw = len(fixed), len(flight), len(draw)
 
-        def arguments(tensors: Sequence[Tensor]) -> tuple[Any, Flight, Noise, Tensors]:
+        def arguments(tensors: Sequence[Tensor]) -> tuple[Any, RolloutState, Noise, Tensors]:
             rest = list(tensors)
             held, rest = rest[:num_fixed], rest[num_fixed:]
             moving, rest = rest[:num_flight], rest[num_flight:]
@@ -220,7 +220,7 @@ class SegmentGradient:
             gradient, adjoint = rest[:num_weights], tuple(rest[num_weights:])
             return self._step_adjoint(parameters, quadrotors, episode, before, noise, pull, gradient, adjoint)
 
-        begun: Flight = pytree.tree_unflatten(flight, flight_structure)
+        begun: RolloutState = pytree.tree_unflatten(flight, flight_structure)
         example = [*fixed, *flight, *draw]
         adjoint = [*(torch.zeros_like(weight) for weight in fixed[:num_weights]), *begun.differentiable]
         pull = [begun.previous_action, begun.alive.new_zeros(())]
@@ -235,13 +235,13 @@ class SegmentGradient:
         return self._compiled[key]
 
     def _step(
-        self, parameters: Any, quadrotors: Quadrotors, episode: Episode, flight: Flight, noise: Noise
-    ) -> tuple[Flight, Tensor, Rating]:
+        self, parameters: Any, quadrotors: Quadrotors, episode: Episode, flight: RolloutState, noise: Noise
+    ) -> tuple[RolloutState, Tensor, StepOutcome]:
         action, memory = self._act(parameters, quadrotors, episode, flight)
         return self._move(quadrotors, episode, flight, action, memory, noise)
 
     def _act(
-        self, parameters: Any, quadrotors: Quadrotors, episode: Episode, flight: Flight
+        self, parameters: Any, quadrotors: Quadrotors, episode: Episode, flight: RolloutState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         return self.controller.act(parameters, quadrotors, flight.into(episode), flight.memory)
 
@@ -249,19 +249,19 @@ class SegmentGradient:
         self,
         quadrotors: Quadrotors,
         episode: Episode,
-        flight: Flight,
+        flight: RolloutState,
         action: Tensor,
         memory: tuple[Tensor, ...],
         noise: Noise,
-    ) -> tuple[Flight, Tensor, Rating]:
-        return move(self.task, self.objective, self.method, quadrotors, episode, flight, action, memory, noise)
+    ) -> tuple[RolloutState, Tensor, StepOutcome]:
+        return rollout_step(self.task, self.objective, self.method, quadrotors, episode, flight, action, memory, noise)
 
     def _step_adjoint(
         self,
         parameters: Any,
         quadrotors: Quadrotors,
         episode: Episode,
-        flight: Flight,
+        flight: RolloutState,
         noise: Noise,
         pull: Sequence[Tensor],
         gradient: Sequence[Tensor],

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.carried import Tensors
 from raptor.core.compilation import FlatFunction, compile_flat
+from raptor.core.compiled_step import Tensors
 from raptor.environments.episode import Episode, Noise, advance, draw_noise, observe_as_teacher
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
@@ -103,17 +103,17 @@ class Collector:
         tensors = [*self._carried, *weights, *self._fixed, *self._block, self._place]
         if self._compiled is None:
             self._compiled = compile_flat(self._step, [_copied(tensor) for tensor in tensors], self._compile)
-        brought = self._compiled(*tensors)
+        outputs = self._compiled(*tensors)
         self._left -= 1
-        return Experience(*brought)
+        return Experience(*outputs)
 
     def _step(self, *tensors: Tensor) -> Tensors:
         carried, given = tensors[: len(self._carried)], tensors[len(self._carried) :]
-        moved, brought = self._transition(list(carried), list(given))
+        moved, outputs = self._transition(list(carried), list(given))
         for old, new in zip(carried, moved, strict=True):
             old.copy_(new)
         given[-1].add_(1)
-        return brought
+        return outputs
 
     @torch.no_grad()
     def draw(self) -> None:
@@ -165,8 +165,8 @@ class Collector:
         carried_on = pytree.tree_map(restart, block.starts, moved)
         standing = _Standing(pytree.tree_map(_laid_out, carried_on), torch.where(over, 0.0, length))
         kept = [torch.nan_to_num(tensor) for tensor in (action, rating.reward)]
-        brought = [observation, *kept, terminated, truncated, reached, lost]
-        return pytree.tree_leaves(standing), [tensor.contiguous() for tensor in brought]
+        outputs = [observation, *kept, terminated, truncated, reached, lost]
+        return pytree.tree_leaves(standing), [tensor.contiguous() for tensor in outputs]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but the generator."""

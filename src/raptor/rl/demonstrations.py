@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.carried import CarriedStep, Tensors
+from raptor.core.compiled_step import CompiledStep, Tensors
 from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.environments.episode import Noise, begin_episode, draw_noise, observe, observe_as_teacher
 from raptor.nn.activations import RELU_TANH, Activations
@@ -22,7 +22,7 @@ from raptor.nn.stacked_mlp import Layer, Layers, act
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major, components, from_components
-from raptor.rl.student_flights import Progress, StudentParameters, controller_of, initial_memory
+from raptor.rl.student_flights import EpisodeTally, StudentParameters, controller_of, initial_memory
 from raptor.tasks.observation import STUDENT_DIM, TEACHER_DIM
 from raptor.tasks.task import Task
 
@@ -66,7 +66,7 @@ class _Flight(NamedTuple):
     parameters: StudentParameters | Layers
     quadrotors: Quadrotors
     offset: Tensor  # (N, 3) m
-    progress: Progress
+    progress: EpisodeTally
 
 
 class DemonstrationFlights:
@@ -141,7 +141,7 @@ class DemonstrationFlights:
         kinds = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in carried)
         step = _step(task, self.method, self.activations, structure, kinds, self._compile)
         first = 0
-        while first < task.episode_steps and self.world.any(bool(flight.progress.flying.any())):
+        while first < task.episode_steps and self.world.any_rank(bool(flight.progress.flying.any())):
             block = slice(first, min(first + BLOCK_STEPS, task.episode_steps))
             seen = self._room(block.stop - first)
             for number, given in enumerate(self._draw(block.stop - first, student is None, generator)):
@@ -179,7 +179,7 @@ class DemonstrationFlights:
         parameters = pytree.tree_map(
             lambda tensor: tensor.detach().contiguous(), self.layers if student is None else student
         )
-        return _Flight(parameters, self._quadrotors, self._offset, Progress.begin(episode, memory))
+        return _Flight(parameters, self._quadrotors, self._offset, EpisodeTally.begin(episode, memory))
 
     def _draw(self, num: int, teachers_fly: bool, generator: torch.Generator) -> Iterator[Tensors]:
         """What each of `num` steps consumes: noise of the task, then of the teachers' actions where there is any."""
@@ -219,7 +219,7 @@ def _step(
     structure: pytree.TreeSpec,
     kinds: Hashable,
     compile: bool,
-) -> CarriedStep:
+) -> CompiledStep:
     """One step of a flight, compiled once for each task and kind of flight; weights and vehicles are arguments.
 
     It brings, row by row and zero once the episode is over, what is stored of the observation, and beside it what the
@@ -249,4 +249,4 @@ def _step(
         moved = progress.move(task, quadrotors, action, memory, noise, method)
         return pytree.tree_leaves(flight._replace(progress=moved)), [shown, answer]
 
-    return CarriedStep(step, compile)
+    return CompiledStep(step, compile)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from raptor.environments.episode import Episode, Noise, Rating, advance, observe, observe_as_teacher
+from raptor.environments.episode import Episode, Noise, StepOutcome, advance, observe, observe_as_teacher
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.mlp_policy import MLPParameters, mlp_step
 from raptor.nn.policy import PolicyParameters, policy_step
@@ -24,7 +24,7 @@ NUM_PHYSICAL = 6
 """The first of the differentiable tensors of a flight are its state's five and the previous action."""
 
 
-class Flight(NamedTuple):
+class RolloutState(NamedTuple):
     """What is handed from step to step of a segment. The gradient flows through all but the last five.
 
     The leading shape (...) is (N,), or (T, B) where T networks fly B episodes each.
@@ -46,7 +46,7 @@ class Flight(NamedTuple):
         """The tensors that the gradient flows through: state and previous action, memory, then the histories."""
         return (*self.state.parts(), self.previous_action, *self.memory, *self.sensed, *self.commanded)
 
-    def with_differentiable(self, parts: Sequence[Tensor]) -> Flight:
+    def with_differentiable(self, parts: Sequence[Tensor]) -> RolloutState:
         """The same flight with these tensors in place of `differentiable`."""
         end_of_memory = NUM_PHYSICAL + len(self.memory)
         end_of_sensed = end_of_memory + len(self.sensed)
@@ -59,7 +59,7 @@ class Flight(NamedTuple):
         )
 
     @classmethod
-    def begin(cls, episode: Episode, memory: tuple[Tensor, ...]) -> Flight:
+    def begin(cls, episode: Episode, memory: tuple[Tensor, ...]) -> RolloutState:
         """The start of a segment: every vehicle where its episode stands, and alive."""
         reference = episode.reference
         return cls(
@@ -190,17 +190,17 @@ def _keep(alive: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return from_components([torch.where(going, n, o) for n, o in zip(components(new), components(old), strict=True)])
 
 
-def move(
+def rollout_step(
     task: Task,
     objective: Objective,
     method: Method,
     quadrotors: Quadrotors,
     episode: Episode,
-    flight: Flight,
+    flight: RolloutState,
     action: Tensor,
     memory: tuple[Tensor, ...],
     noise: Noise,
-) -> tuple[Flight, Tensor, Rating]:
+) -> tuple[RolloutState, Tensor, StepOutcome]:
     """One step with a given action: the flight after it, its cost (...) and its rating.
 
     A vehicle that leaves its bounds stays where it was from then on, at no cost.
@@ -210,7 +210,7 @@ def move(
     cost = step_cost(objective, quadrotors, before, action, after)
     alive = flight.alive * in_bounds(quadrotors, after.state)
     kept = (_keep(alive, new, old) for new, old in zip(after.state.parts(), flight.state.parts(), strict=True))
-    moved = Flight(
+    moved = RolloutState(
         state=State(*kept),
         previous_action=after.previous_action,
         memory=memory,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.carried import CarriedStep, Tensors
+from raptor.core.compiled_step import CompiledStep, Tensors
 from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise
 from raptor.nn.mlp_policy import MLPParameters
@@ -41,7 +41,7 @@ def initial_memory(parameters: StudentParameters, num: int) -> tuple[Tensor, ...
     return ()
 
 
-class Progress(NamedTuple):
+class EpisodeTally(NamedTuple):
     """Where the flights of N vehicles stand."""
 
     episode: Episode
@@ -51,7 +51,7 @@ class Progress(NamedTuple):
     lengths: Tensor  # (N,) steps
 
     @classmethod
-    def begin(cls, episode: Episode, memory: tuple[Tensor, ...]) -> Progress:
+    def begin(cls, episode: Episode, memory: tuple[Tensor, ...]) -> EpisodeTally:
         """The start of all episodes."""
         zero = torch.zeros_like(episode.noise_scale)
         return cls(pytree.tree_map(_laid_out, episode), memory, torch.ones_like(zero), zero, zero)
@@ -64,10 +64,10 @@ class Progress(NamedTuple):
         memory: tuple[Tensor, ...],
         noise: Noise,
         method: Method = "rk4",
-    ) -> Progress:
+    ) -> EpisodeTally:
         """One step further. Vehicles whose episode is over fly on, without counting."""
         episode, rating = advance(task, quadrotors, self.episode, action, noise, method)
-        return Progress(
+        return EpisodeTally(
             episode=episode,
             memory=memory,
             flying=torch.where(rating.terminated, 0.0, self.flying),
@@ -106,7 +106,7 @@ class _Flight(NamedTuple):
 
     parameters: StudentParameters
     quadrotors: Quadrotors
-    progress: Progress
+    progress: EpisodeTally
 
 
 class StudentTest:
@@ -143,7 +143,7 @@ class StudentTest:
         parameters = pytree.tree_map(lambda tensor: tensor.detach().contiguous(), parameters)
         (own,) = self._parts.own(len(like))
         quadrotors, episode = cut((self._quadrotors, begin_episode(task, self._quadrotors, generator)), own)
-        progress = Progress.begin(episode, initial_memory(parameters, len(quadrotors)))
+        progress = EpisodeTally.begin(episode, initial_memory(parameters, len(quadrotors)))
         carried, structure = pytree.tree_flatten(_Flight(parameters, quadrotors, progress))
         step = _step(task, structure, tuple((t.shape, t.dtype, t.device) for t in carried), self._compile)
         log = [self._moment(progress)]
@@ -161,7 +161,7 @@ class StudentTest:
             track=_stack(log) if self.num_recorded else None,
         )
 
-    def _moment(self, progress: Progress) -> Track:
+    def _moment(self, progress: EpisodeTally) -> Track:
         state, target = progress.episode.state, progress.episode.reference.position
         standing = (state.position, state.orientation, target, progress.flying > 0)
         return Track(*(tensor[: self.num_recorded].clone() for tensor in standing))
@@ -172,7 +172,7 @@ def _stack(log: Sequence[Track]) -> Track:
 
 
 @functools.lru_cache(maxsize=16)
-def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool) -> CarriedStep:
+def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool) -> CompiledStep:
     """One step of a flight, compiled once for each task and kind of flight; weights and vehicles are arguments."""
 
     def step(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
@@ -183,7 +183,7 @@ def _step(task: Task, structure: pytree.TreeSpec, kinds: Hashable, compile: bool
         moved = progress.move(task, flight.quadrotors, action, memory, Noise(*given))
         return pytree.tree_leaves(flight._replace(progress=moved)), []
 
-    return CarriedStep(step, compile)
+    return CompiledStep(step, compile)
 
 
 def _laid_out(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.carried import CarriedStep, Tensors
+from raptor.core.compiled_step import CompiledStep, Tensors
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layers, laid_out
@@ -115,7 +115,7 @@ class TeacherTest:
 @functools.lru_cache(maxsize=16)
 def _step(
     task: Task, activations: Activations, structure: pytree.TreeSpec, kinds: Hashable, compile: bool
-) -> CarriedStep:
+) -> CompiledStep:
     """One step of a flight, compiled once for each task and kind of flight; weights and vehicles are arguments."""
 
     def step(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
@@ -142,7 +142,7 @@ def _step(
         )
         return pytree.tree_leaves(moved), []
 
-    return CarriedStep(step, compile)
+    return CompiledStep(step, compile)
 
 
 def _laid_out(tensor: Tensor) -> Tensor:

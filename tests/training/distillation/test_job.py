@@ -328,7 +328,7 @@ def test_a_run_that_died_within_an_epoch_resumes_to_the_same_bits(
 ) -> None:
     """After an update of the epoch that follows this one, when the last checkpoint is several epochs old."""
     infrequent = tiny(*settings, "checkpoint_interval=3")
-    learner, step = (Imitation, "_descend") if epoch < 4 else (FineTuner, "update")
+    learner, step = (Imitation, "_optimizer_step") if epoch < 4 else (FineTuner, "update")
     original, made = getattr(learner, step), []
 
     def fatal(self: Any, *arguments: Any) -> Any:

@@ -65,19 +65,19 @@ def train_direct(
     folder.checkpoints.keep = config.keep_checkpoints
     with joined(config.device) as world:
         find_device(config.device)
-        folder.writes = world.leads
+        folder.writes = world.is_main_process
         seeking = largest_batch and stored is None
         if seeking:
             config = dataclasses.replace(config, batch_size=largest_direct(config, config.device, world))
         with memory_explained(f"batch_size {config.batch_size}"):
             learner = DirectLearner(config, config.seed, config.device, config.compile, world)
             try:
-                with world.first_alone():
+                with world.main_process_first():
                     folder.open(to_yaml(config), resume, overwrite)
                 if seeking:
                     folder.log(f"the largest batch that fits: batch_size={config.batch_size}")
                 with stop_on_signal() as stop:
-                    return Session(folder, config, learner, progress if world.leads else None).run(stop)
+                    return Session(folder, config, learner, progress if world.is_main_process else None).run(stop)
             finally:
                 folder.close()
 

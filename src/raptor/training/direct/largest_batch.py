@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from raptor.core.distributed import Parts, Rehearsal, World
+from raptor.core.distributed import DryRunWorld, Parts, World
 from raptor.core.errors import UserError
 from raptor.nn.teachers import TeacherPopulation
 from raptor.training.direct.config import GradientConfig
@@ -66,7 +66,7 @@ def largest_direct(config: DirectConfig, device: str, world: World) -> int:
         device: where it is trained.
         world: the processes that share the batch; all of them come to the same answer.
     """
-    rehearsal = Rehearsal(world.rank, world.size)
+    rehearsal = DryRunWorld(world.rank, world.size)
     if torch.device(device).type == "cuda":
 
         def fits(num: int) -> bool:
@@ -92,7 +92,7 @@ def largest_fine_tuning(config: PostTrainConfig, teachers: TeacherPopulation, wo
         teachers: those that take part.
         world: the processes that share the batch; all of them come to the same answer.
     """
-    device, rehearsal = config.device, Rehearsal(world.rank, world.size)
+    device, rehearsal = config.device, DryRunWorld(world.rank, world.size)
     policy, guides = first_student(config.student, 0), teachers if config.num_epochs else None
     budget = SHARE_OF_BUDGET * budget_of_each(config.memory_gib, device, world)
 
@@ -125,7 +125,7 @@ def of_batch(config: C, num: int) -> C:
 
 def _all_fly(begun: Callable[[], GradientLearner], device: str, world: World) -> bool:
     """Whether a learner has room on the GPU of each process."""
-    return not world.any(not _flies(begun, device))
+    return not world.any_rank(not _flies(begun, device))
 
 
 def _flies(begun: Callable[[], GradientLearner], device: str) -> bool:

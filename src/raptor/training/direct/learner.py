@@ -22,7 +22,7 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.rl.analytic_policy_gradient import Guide, SegmentGradient
 from raptor.rl.curriculum import Curriculum
-from raptor.rl.flight import Flight
+from raptor.rl.flight import RolloutState
 from raptor.rl.student_flights import controller_of
 from raptor.training.direct.config import TRAINING_SEEDS, VALIDATION_SEED, GradientConfig, validation_task
 from raptor.training.direct.validation_flights import fly_validation
@@ -31,7 +31,7 @@ from raptor.training.direct.validation_flights import fly_validation
 class _End(NamedTuple):
     """Where a segment of flight ended; N vehicles."""
 
-    flight: Flight
+    flight: RolloutState
     alive: Tensor  # (N,) 1 where the vehicle stayed within bounds, else 0
     terminated: Tensor  # (N,) 1 where some step would have ended the episode, else 0
 
@@ -166,7 +166,7 @@ class GradientLearner:
             there = cut((self.quadrotors, self.episode, self.memory, list(noise)), places)
             gradient, segment = self.gradient(parameters, *there, self._guide(places))
             means.append([*gradient, segment.cost.mean(), segment.reward.clamp(min=-20).mean()])
-            flight, alive = Flight.begin(segment.episode, segment.memory), segment.alive
+            flight, alive = RolloutState.begin(segment.episode, segment.memory), segment.alive
             ends.append(_End(flight, alive, segment.terminated.any(0).to(alive.dtype)))
         return self.parts.mean(means, num), self.parts.gather(ends, num)
 
@@ -296,12 +296,12 @@ def _initial_policy(hidden_dim: int, seed: int) -> RaptorPolicy:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy = RaptorPolicy(hidden_dim=hidden_dim)
-    calm(policy)
+    shrink_output_layer(policy)
     return policy
 
 
 @torch.no_grad()
-def calm(policy: StudentPolicy) -> None:
+def shrink_output_layer(policy: StudentPolicy) -> None:
     """Make the outputs of a policy that knows nothing small, so that its first flights are near hover."""
     policy.output_layer.weight.mul_(0.3)
     policy.output_layer.bias.zero_()

@@ -93,7 +93,7 @@ class Session:
         saved = learner.update_count
         if world.size > 1:
             folder.log(f"shared by {world.size} processes")
-        while learner.update_count < config.num_updates and not world.any(stop.made):
+        while learner.update_count < config.num_updates and not world.any_rank(stop.made):
             with stoppable(stop):
                 self.values = learner.update()
             self.clock.tick()

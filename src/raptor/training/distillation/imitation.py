@@ -76,7 +76,7 @@ class Imitation:
             parts = [Batch(*(tensor[..., own] for tensor in batch)) for own in self.parts.own(size)]
             *gradient, loss = self.parts.mean([self._differentiate(flown, data, part) for part in parts], size)
             pulled = self.scale.pull_back(type(flown)(*gradient))
-            skipped += ~self._descend(pulled, number / len(batches))
+            skipped += ~self._optimizer_step(pulled, number / len(batches))
             losses.append(loss)
         self.skipped_count += int(skipped)
         self.epoch_count += 1
@@ -130,7 +130,7 @@ class Imitation:
         """Steps of a batch."""
         return self.config.batch_size * self.config.sequence_length
 
-    def _descend(self, gradient: StudentParameters, progress: float) -> Tensor:
+    def _optimizer_step(self, gradient: StudentParameters, progress: float) -> Tensor:
         """One step of the optimiser, where the gradient is finite; () whether it is, left on the device."""
         config = self.config
         rate = self._learning_rate(progress)

@@ -85,11 +85,11 @@ def post_train(
         folder.refuse_changes(_differences(folder, stored, config))
     folder.checkpoints.keep = config.keep_checkpoints
     with joined(config.device) as world:
-        folder.writes = world.leads
-        progress = progress if world.leads else None
+        folder.writes = world.is_main_process
+        progress = progress if world.is_main_process else None
         find_device(config.device)
         before = _read_tested(folder) if going_on else None
-        say = announce if announce is not None and world.leads else (lambda message: None)
+        say = announce if announce is not None and world.is_main_process else (lambda message: None)
         told: list[str] = []
         population = read_teachers(_source(folder, before, teachers), told.append)
         mark = fingerprint(population)
@@ -117,7 +117,7 @@ def post_train(
         document = {"source": _place(teachers), "fingerprint": mark, "records": population.records}
         noted = json.dumps(document, default=_plain)
         try:
-            with world.first_alone():
+            with world.main_process_first():
                 folder.open(to_yaml(config), resume, overwrite)
                 if stored is not None and stored.fine_tune != config.fine_tune:
                     _begin_otherwise(folder, dataclasses.replace(stored, fine_tune=config.fine_tune))

@@ -75,7 +75,7 @@ def budget_of_each(memory_gib: float | None, device: str, world: World) -> float
 
     All come to the same answer, that of the one with the least.
     """
-    least = min(world.collect(budget_bytes(memory_gib, device)))
+    least = min(world.all_gather(budget_bytes(memory_gib, device)))
     return least / world.size if torch.device(device).type == "cpu" else least
 
 

@@ -17,7 +17,7 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.runs.folder import RunFolder
 from raptor.runs.progress import Clock, Progress, ProgressFunction, Stage, StopRequest
 from raptor.training.direct.config import TRAINING_SEEDS
-from raptor.training.direct.learner import calm
+from raptor.training.direct.learner import shrink_output_layer
 from raptor.training.direct.session import card_of, newest_checkpoint, stoppable, write_summary, write_weights
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.fine_tuning import FineTuner
@@ -100,7 +100,7 @@ class PostTrainRun:
         folder.log(f"begins after epoch {self.epoch} of {self.num_epochs}")
         self._tell("compiling" if config.compile and self.epoch < self.num_epochs else None)
         saved = self._done
-        while self.epoch < self.num_epochs and not self.world.any(stop.made) and self._advance(stop):
+        while self.epoch < self.num_epochs and not self.world.any_rank(stop.made) and self._advance(stop):
             self.clock.tick()
             last = self.epoch in (config.num_epochs, self.num_epochs)
             if last or self.epoch % config.validation_interval == 0 or self.epoch > config.num_epochs:
@@ -149,7 +149,7 @@ class PostTrainRun:
         end = min((self.epoch - self.config.num_epochs + 1) * tuning.updates_per_epoch, tuning.num_updates)
         values: dict[str, float] = {}
         while self.tuner.update_count < end:
-            if self.world.any(stop.made):
+            if self.world.any_rank(stop.made):
                 return None
             values = self.tuner.update()
             self._tell(share=1 - (end - self.tuner.update_count) / tuning.updates_per_epoch)
@@ -159,7 +159,7 @@ class PostTrainRun:
         """From the best imitated student, whose figures are from now on those of the validation of fine-tuning."""
         config = self.config
         if not config.num_epochs:
-            calm(self.policy)
+            shrink_output_layer(self.policy)
         if self.best:
             self.policy.load_state_dict(self.best_weights)
             if config.best_by == "data_collection" or self.validation.task(False) != self.validation.task(True):

@@ -108,7 +108,7 @@ def examine(
             records.append({**record, **found})
         if report is not None:
             report(min(len(teachers), first + world.size * TEACHERS_AT_ONCE))
-    together = {first: records for part in world.collect(tested) for first, records in part.items()}
+    together = {first: records for part in world.all_gather(tested) for first, records in part.items()}
     return dataclasses.replace(teachers, records=tuple(r for first in sorted(together) for r in together[first]))
 
 

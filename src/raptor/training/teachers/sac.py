@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from raptor.config.settings import at_least, not_negative, setting
-from raptor.core.capture import Captured
+from raptor.core.capture import CapturedGraph
 from raptor.environments.episode import Episode
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
@@ -106,8 +106,8 @@ class SACTeachers:
         self._ended: list[tuple[Tensor, Tensor]] = []  # of each step of a block: finished, success
         # A block is recorded as a whole, so all blocks must update the actor in the same places.
         alike = self.block_steps * config.updates_per_step % config.actor_interval == 0
-        self._collect = Captured(self._collecting_block, device, (self.generator,), alike)
-        self._learn = Captured(self._learning_block, device, (self.generator,), alike)
+        self._collect = CapturedGraph(self._collecting_block, device, (self.generator,), alike)
+        self._learn = CapturedGraph(self._learning_block, device, (self.generator,), alike)
 
     @torch.no_grad()
     def _start_at_hover(self, quadrotors: Quadrotors) -> None:

@@ -28,7 +28,7 @@ def record_figure_eights(
     intervals: Sequence[float] = FIGURE_EIGHT_INTERVALS,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    lanes: int | None = None,
+    pad_to: int | None = None,
     compile: bool = True,
 ) -> dict[float, Recording]:
     """Fly the ramp and one whole figure of each speed with each of the nine platforms.
@@ -38,7 +38,7 @@ def record_figure_eights(
         intervals: s for a figure.
         seed: of the starts.
         device: where to fly.
-        lanes: see `raptor.evaluation.fly`.
+        pad_to: see `raptor.evaluation.fly`.
         compile: False runs eagerly.
 
     Returns:
@@ -48,7 +48,9 @@ def record_figure_eights(
     quadrotors, start, generator = begin_together(group)
     task = group[0].task
     longest = round((RAMP + max(intervals)) / task.dt)
-    flights = fly(policy, task, quadrotors, generator, longest, start=start, lanes=lanes, record=True, compile=compile)
+    flights = fly(
+        policy, task, quadrotors, generator, longest, start=start, pad_to=pad_to, record=True, compile=compile
+    )
     recordings = {}
     for index, interval in enumerate(intervals):
         vehicles = slice(len(PLATFORMS) * index, len(PLATFORMS) * (index + 1))
@@ -62,7 +64,7 @@ def record_recovery(
     tilt: float = math.pi / 2,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    lanes: int | None = None,
+    pad_to: int | None = None,
     compile: bool = True,
 ) -> Recording:
     """Drop sampled quadrotors at the origin, at rest and tilted, with their rotors at the speed that would carry them.
@@ -73,7 +75,7 @@ def record_recovery(
         tilt: rad, about a horizontal axis that is different for each of them.
         seed: of quadrotors and axes.
         device: where to fly.
-        lanes: see `raptor.evaluation.fly`.
+        pad_to: see `raptor.evaluation.fly`.
         compile: False runs eagerly.
     """
     (condition,) = conditions("unseen", num, 1, seed, torch.device(device))
@@ -89,7 +91,7 @@ def record_recovery(
         generator,
         condition.num_steps,
         start=_tilted(condition, start, azimuth, tilt),
-        lanes=lanes,
+        pad_to=pad_to,
         record=True,
         compile=compile,
     ).recorded

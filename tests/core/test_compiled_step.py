@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from raptor.core import compilation
-from raptor.core.carried import CarriedStep
 from raptor.core.compilation import compiler_problem
+from raptor.core.compiled_step import CompiledStep
 
 needs_compiler = pytest.mark.skipif(compiler_problem() is not None, reason="no compiler")
 both = pytest.mark.parametrize("compile", [False, pytest.param(True, marks=needs_compiler)])
@@ -32,31 +32,31 @@ def start():
 
 @both
 def test_what_it_carries_and_brings_is_what_the_function_says(compile):
-    step = CarriedStep(Accumulator(), compile)
+    step = CompiledStep(Accumulator(), compile)
     carried = start()
     for _ in range(3):
-        carried, brought = step(carried, [torch.ones(3)])
+        carried, outputs = step(carried, [torch.ones(3)])
     assert carried[1].tolist() == [6, 6, 6]
     assert carried[2].item() == 3
-    assert brought[0].item() == 108
+    assert outputs[0].item() == 108
 
 
 @both
 def test_what_a_step_does_not_change_is_handed_on_as_it_is(compile):
     carried = start()
-    after, _ = CarriedStep(Accumulator(), compile)(carried, [torch.ones(3)])
+    after, _ = CompiledStep(Accumulator(), compile)(carried, [torch.ones(3)])
     assert after[0] is carried[0]
     assert after[1] is not carried[1]
 
 
 @both
 def test_the_gradient_reaches_all_earlier_inputs_and_what_was_carried_at_first(compile):
-    step = CarriedStep(Accumulator(), compile)
+    step = CompiledStep(Accumulator(), compile)
     carried, inputs = start(), torch.ones(3, 3, requires_grad=True)
     carried[0].requires_grad_()
     for row in inputs:
-        carried, brought = step(carried, [row])
-    gradients = torch.autograd.grad(brought[0], [inputs, carried[0]])
+        carried, outputs = step(carried, [row])
+    gradients = torch.autograd.grad(outputs[0], [inputs, carried[0]])
     assert (gradients[0] == 24).all()  # d/da (2 + 2 + 2 a)^2, at a = 1
     assert (gradients[1] == 36).all()  # d/ds (3 s)^2, at s = 2
 
@@ -64,7 +64,7 @@ def test_the_gradient_reaches_all_earlier_inputs_and_what_was_carried_at_first(c
 @needs_compiler
 def test_python_runs_again_only_for_other_kinds_of_arguments():
     function = Accumulator()
-    step = CarriedStep(function)
+    step = CompiledStep(function)
 
     def fly(requires_grad):
         carried = start()
@@ -89,10 +89,10 @@ def test_python_runs_again_only_for_other_kinds_of_arguments():
 def test_without_a_compiler_it_runs_eagerly(monkeypatch):
     monkeypatch.setattr(compilation, "compiler_problem", lambda: "there is none")
     monkeypatch.setattr(compilation, "_warn_of_eager_fallback", lambda: None)
-    step = CarriedStep(Accumulator())
+    step = CompiledStep(Accumulator())
     carried, scale = start(), torch.full((3,), 2.0)
     for _ in range(3):
-        carried, brought = step(carried, [torch.ones(3, requires_grad=True)])
-    assert brought[0].item() == 108
-    assert brought[0].requires_grad
+        carried, outputs = step(carried, [torch.ones(3, requires_grad=True)])
+    assert outputs[0].item() == 108
+    assert outputs[0].requires_grad
     assert torch.equal(carried[0], scale)

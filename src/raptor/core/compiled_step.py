@@ -24,8 +24,8 @@ class _Graph(NamedTuple):
     changes: tuple[bool, ...]  # per carried tensor: whether the step replaces it
 
 
-class CarriedStep:
-    """A pure function (carried, given) -> (carried, brought) of lists of tensors, each of fixed length.
+class CompiledStep:
+    """A pure function (carried, given) -> (carried, outputs) of lists of tensors, each of fixed length.
 
     Args:
         function: the step.
@@ -68,9 +68,9 @@ class CarriedStep:
 
         def flat(*tensors: Tensor) -> Tensors:
             carried, given = list(tensors[:num_carried]), list(tensors[num_carried:])
-            moved, brought = self._function(carried, given)
+            moved, outputs = self._function(carried, given)
             changes[:] = [new is not old for new, old in zip(moved, carried, strict=True)]
-            return [*(tensor for tensor, changed in zip(moved, changes, strict=True) if changed), *brought]
+            return [*(tensor for tensor, changed in zip(moved, changes, strict=True) if changed), *outputs]
 
         example = [tensor.detach().requires_grad_(i in closed) for i, tensor in enumerate(arguments)]
         function = compile_flat(flat, example)
