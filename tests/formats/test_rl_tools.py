@@ -95,9 +95,9 @@ def test_the_published_policy_has_2084_parameters_and_a_card():
 
 def test_the_published_policy_is_found_without_running_its_package():
     program = """
-import sys, raptor.nn
+import sys, raptor.formats
 assert not {"h5py", "onnxruntime", "onnx"} & set(sys.modules), "imported before a file of that kind is read"
-raptor.nn.load_policy("published")
+raptor.formats.load_policy("published")
 assert "foundation_policy" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
