@@ -246,10 +246,10 @@ def distil(
         typer.echo(f"interrupted; {how}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not summary.finished:
-        typer.echo(f"stopped after epoch {summary.num_epochs}, with a checkpoint; {how}", err=True)
+        typer.echo(f"stopped after epoch {summary.num_steps}, with a checkpoint; {how}", err=True)
         raise typer.Exit(INTERRUPTED)
     best, teacher = summary.best["mean_return"], summary.teacher["mean_return"]
-    typer.echo(f"trained {summary.num_epochs} epochs in {duration(summary.wall_clock_s)}: {summary.output}")
+    typer.echo(f"trained {summary.num_steps} epochs in {duration(summary.wall_clock_s)}: {summary.output}")
     typer.echo(f"the best student returns {best:.1f}, at epoch {summary.best['epoch']:.0f}; the teacher {teacher:.1f}")
 
 

@@ -10,6 +10,7 @@ import typer
 from raptor.cli import options
 from raptor.cli.options import overrides
 from raptor.cli.train import INTERRUPTED
+from raptor.runs.folder import MANIFEST
 
 
 def post_train(
@@ -79,7 +80,7 @@ def post_train(
 
     resolved = post_training.load_post_train_config(output, config, overrides(settings, seed, device), resume)
     how = f"go on with: raptor post-train --output {output} --resume"
-    console, settled = Console(stderr=True), post_training.run_folder(output).config
+    console, settled = Console(stderr=True), output / MANIFEST
     before = _written(settled)
     try:
         with training_progress(console) as progress:
@@ -91,24 +92,24 @@ def post_train(
                 overwrite,
                 progress,
                 announce=lambda words: console.print(words, highlight=False, soft_wrap=True),
-                largest_batch=largest_batch,
+                largest=largest_batch,
             )
     except KeyboardInterrupt:
         begun = settled.exists() and (resume or _written(settled) != before)
         typer.echo(f"interrupted; {how}" if begun else "interrupted before anything was written", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not summary.finished:
-        typer.echo(f"stopped after epoch {summary.num_epochs}, with a checkpoint; {how}", err=True)
+        typer.echo(f"stopped after epoch {summary.num_steps}, with a checkpoint; {how}", err=True)
         raise typer.Exit(INTERRUPTED)
     typer.echo(
-        f"trained {summary.num_epochs} epochs in {duration(summary.wall_clock_s)}: {summary.output}; the "
+        f"trained {summary.num_steps} epochs in {duration(summary.wall_clock_s)}: {summary.output}; the "
         f"{summary.num_teachers} teachers return {summary.teacher_return:.1f}"
     )
     for what, found in (("best imitation", summary.imitated), ("best", summary.best)):
         if found and not (what == "best" and found == summary.imitated):
             typer.echo(
                 f"{what} by {summary.best_by}: return {found['mean_return']:.1f}, "
-                f"{found['share_terminated']:.1%} terminated, at epoch {found['epoch']:.0f}"
+                f"{found['termination_rate']:.1%} terminated, at epoch {found['epoch']:.0f}"
             )
     typer.echo(f"next: raptor evaluate {summary.output}")
 

@@ -43,8 +43,8 @@ def training_progress(console: Console) -> Iterator[ProgressFunction]:
             bars.update(
                 task,
                 description=progress.stage,
-                completed=progress.update,
-                total=progress.num_updates,
+                completed=progress.step,
+                total=progress.num_steps,
                 facts=COMPILING if compiling else facts(progress),
             )
 
@@ -98,14 +98,14 @@ def wide_console() -> Console:
 def facts(progress: Progress) -> str:
     """Rates, loss, validation return and time left, on one line."""
     parts = []
-    if progress.updates_per_s:
-        parts.append(f"{progress.updates_per_s:.3g} {progress.unit}s/s")
+    if progress.rate:
+        parts.append(f"{progress.rate:.3g} {progress.unit}s/s")
         if math.isfinite(progress.env_steps_per_s):
             parts.append(f"{quantity(progress.env_steps_per_s)} env-steps/s")
     if "loss" in progress.values:
         parts.append(f"loss {progress.values['loss']:.3g}")
     if progress.validation:
-        parts.append(f"return {progress.validation['return']:.1f}")
+        parts.append(f"return {progress.validation['mean_return']:.1f}")
     if progress.best_return is not None:
         parts.append(f"best {progress.best_return:.1f}")
     if math.isfinite(progress.remaining_s):
@@ -151,14 +151,14 @@ class _Lines:
     def __call__(self, progress: Progress) -> None:
         if progress.stage == "compiling":
             self.console.print(COMPILING, highlight=False)
-        if progress.stage in ("compiling", "validating") or progress.update == 0:
+        if progress.stage in ("compiling", "validating") or progress.step == 0:
             return
-        share = progress.update * LINES // max(progress.num_updates, 1)
+        share = progress.step * LINES // max(progress.num_steps, 1)
         new = progress.validation != self.validated if progress.validation else share != self.shown
         if not new:
             return
         self.shown, self.validated = share, progress.validation
-        text = f"{progress.unit} {progress.update} of {progress.num_updates}  {facts(progress)}"
+        text = f"{progress.unit} {progress.step} of {progress.num_steps}  {facts(progress)}"
         self.console.print(text.rstrip(), highlight=False, soft_wrap=True)
 
 

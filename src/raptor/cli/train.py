@@ -10,7 +10,7 @@ from raptor.cli import options
 from raptor.cli.options import overrides
 
 if TYPE_CHECKING:
-    from raptor.training.direct.job import RunSummary
+    from raptor.training.direct.job import TrainDirectSummary
 
 INTERRUPTED = 130
 
@@ -58,7 +58,7 @@ def run_training(
     overwrite: bool,
     command: str,
     largest_batch: bool = False,
-) -> RunSummary:
+) -> TrainDirectSummary:
     """Train with live progress on stderr; leaves the command where someone asked to stop."""
     from rich.console import Console
 
@@ -75,22 +75,22 @@ def run_training(
                 resume=resume,
                 overwrite=overwrite,
                 progress=progress,
-                largest_batch=largest_batch,
+                largest=largest_batch,
             )
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {how}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not summary.finished:
         typer.echo(
-            f"stopped after update {summary.num_updates} of {resolved.num_updates}, with a checkpoint; {how}", err=True
+            f"stopped after update {summary.num_steps} of {resolved.num_updates}, with a checkpoint; {how}", err=True
         )
         raise typer.Exit(INTERRUPTED)
-    rate = summary.updates_per_s * summary.env_steps / max(summary.num_updates, 1)
-    speed = f" ({summary.updates_per_s:.3g} updates/s, {quantity(rate)} env-steps/s)" if rate else ""
-    typer.echo(f"trained {summary.num_updates} updates in {duration(summary.wall_clock_s)}{speed}: {summary.output}")
+    rate = summary.rate * summary.env_steps / max(summary.num_steps, 1)
+    speed = f" ({summary.rate:.3g} updates/s, {quantity(rate)} env-steps/s)" if rate else ""
+    typer.echo(f"trained {summary.num_steps} updates in {duration(summary.wall_clock_s)}{speed}: {summary.output}")
     if summary.best:
         typer.echo(
-            f"best by validation: return {summary.best['return']:.1f}, {summary.best['terminated']:.1%} terminated, "
+            f"best by validation: return {summary.best['mean_return']:.1f}, {summary.best['termination_rate']:.1%} terminated, "
             f"at update {summary.best['update']:.0f}"
         )
     return summary

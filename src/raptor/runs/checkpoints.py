@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
+
 from raptor.core.errors import UserError
-from raptor.formats.checkpoint import StudentPolicy, read_checkpoint, save_policy
+from raptor.formats.torch_files import load_torch
+from raptor.runs.store import Store
 
 
 class RunWarning(UserWarning):
@@ -17,76 +20,74 @@ class RunWarning(UserWarning):
 
 
 class Checkpoints:
-    """The checkpoints of a run.
+    """The checkpoints in a store.
 
     Args:
-        folder: where the files lie.
+        store: where they are.
+        prefix: what their names begin with; the number of the step follows.
         keep: how many of the newest stay when another is written.
-        prefix: what the name of a checkpoint begins with; the number of its update follows.
-        best: name of the best policy's file.
+        log: called with what is warned of.
     """
 
-    def __init__(self, folder: Path, keep: int = 3, prefix: str = "update_", best: str = "best.pt") -> None:
-        self.folder, self.keep, self.prefix = folder, keep, prefix
-        self.best = folder / best
+    def __init__(
+        self,
+        store: Store,
+        prefix: str = "checkpoints/step_",
+        keep: int = 3,
+        log: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.store, self.prefix, self.keep, self.log = store, prefix, keep, log
 
-    def paths(self) -> dict[int, Path]:
-        """Checkpoints by update, oldest first; without the best."""
-        name = re.compile(rf"{re.escape(self.prefix)}(\d+)\.pt")
-        found = {int(match[1]): path for path in self.folder.glob("*.pt") if (match := name.fullmatch(path.name))}
+    def names(self) -> dict[int, str]:
+        """Their names by step, oldest first."""
+        pattern = re.compile(rf"{re.escape(self.prefix)}(\d+)\.pt")
+        found = {int(match[1]): name for name in self.store.names() if (match := pattern.fullmatch(name))}
         return dict(sorted(found.items()))
 
-    def write(self, update: int, policy: StudentPolicy, card: Mapping[str, Any], training: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, then delete the oldest ones beyond those to keep.
+    def write(self, step: int, document: Mapping[str, Any]) -> str:
+        """Write a checkpoint, then delete the oldest beyond those to keep; returns its name.
 
         Args:
-            update: how many updates were made.
-            policy: what they led to.
-            card: its card.
-            training: all that the next update depends on.
+            step: how many steps were made.
+            document: plain data and tensors; its group `training` holds all that the next step depends on.
 
         Raises:
             UserError: it cannot be written; those before it are intact.
         """
-        path = self.folder / f"{self.prefix}{update:06d}.pt"
+        name, buffer = f"{self.prefix}{step:06d}.pt", io.BytesIO()
+        torch.save(dict(document), buffer)
         try:
-            save_policy(policy, path, card, training)
+            self.store.write(name, buffer.getvalue())
         except UserError as error:
             raise UserError(f"{error}; earlier checkpoints are intact: mend this, then go on with --resume") from error
-        for old in list(self.paths().values())[: -self.keep]:
-            old.unlink(missing_ok=True)
-        return path
+        for old in list(self.names().values())[: -self.keep]:
+            self.store.remove(old)
+        return name
 
-    def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint that can be read, with a warning for each one that cannot; None where none was written.
+    def newest_first(self, device: torch.device | str = "cpu") -> Iterator[tuple[str, dict[str, Any]]]:
+        """Those that can be read, with a warning for each one that cannot.
+
+        A caller that finds that one of them holds something else calls `pass_over` and takes the next.
 
         Raises:
-            UserError: there are checkpoints, and all of them are damaged.
+            UserError: there are checkpoints, and none was good.
         """
-        paths = list(self.paths().values())
-        for path in reversed(paths):
+        names = list(self.names().values())
+        for name in reversed(names):
             try:
-                return path, _read(path)
+                content = self.store.read(name)
+                document = load_torch(content or b"", name, device)
+                if not isinstance(document.get("training"), dict):
+                    raise UserError(f"{name} holds a policy, but no state to go on training from")
             except UserError as error:
-                warnings.warn(f"the checkpoint before {path.name} is used, because {error}", RunWarning, stacklevel=2)
-        if paths:
-            raise UserError(f"no checkpoint in {self.folder} can be read: start anew with --overwrite")
-        return None
+                self.pass_over(name, error)
+                continue
+            yield name, document
+        if names:
+            raise UserError(f"no checkpoint {self.prefix}*.pt of this run can be read: start anew with --overwrite")
 
-    def clear(self) -> None:
-        """Delete every checkpoint, and what a killed process left half-written."""
-        for path in (*self.paths().values(), self.best):
-            path.unlink(missing_ok=True)
-        self.clear_remains()
-
-    def clear_remains(self) -> None:
-        """Delete what a killed process left half-written."""
-        for path in self.folder.glob(".*.pt.*.tmp"):
-            path.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    document = read_checkpoint(path)
-    if "training" not in document:
-        raise UserError(f"{path} holds a policy, but no state to go on training from")
-    return document
+    def pass_over(self, name: str, problem: object) -> None:
+        """Warn that the checkpoint before this one is used."""
+        message = f"the checkpoint before {name.rsplit('/', 1)[-1]} is used, because {problem}"
+        self.log(f"warning: {message}")
+        warnings.warn(message, RunWarning, stacklevel=3)

@@ -1,33 +1,50 @@
-"""A run is a folder: resolved settings, a log, metrics, TensorBoard scalars, checkpoints."""
+"""A run is a folder: a manifest with its settings, a log, metrics, TensorBoard scalars, checkpoints, policies."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib.metadata
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import yaml
 
-from raptor.config import load_config
-from raptor.core.atomic import write_atomically
+from raptor.config import differences, from_dict, load_config, to_yaml
+from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError
 from raptor.runs.checkpoints import Checkpoints
+from raptor.runs.store import FolderStore
 
 T = TypeVar("T")
 
-MARK = "# raptor run: "
-"""How the configuration of a run begins; by it a run is told from a folder of something else."""
+MANIFEST = "run.yaml"
+HEADER = "# Written by raptor: what runs here, its status and its settings.\n"
+VERSION = 2
+"""Of the layout of a run. Before the manifest there was the first: settings under a mark in one of `OLD_SETTINGS`."""
 
-CONFIGS = ("config.yaml", "params/config.yaml", "params/agent.yaml")
-"""Where a job may keep its configuration, within the folder."""
+OLD_MARK = "# raptor run: "
+OLD_SETTINGS = ("config.yaml", "params/config.yaml", "params/agent.yaml")
 
 PRODUCTS = ("evaluation.json", "policy.onnx", "report.html")
-"""What is made from the policy of a run, beside it; it goes when the run is overwritten."""
+"""What is made from the policy of a run, beside it; it is deleted when the run is overwritten."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The names of a job's files within the folder of a run."""
+
+    job: str  # as it is called on the command line
+    unit: str = "update"  # what a step is
+    checkpoints: str = "checkpoints/update_"  # what their names begin with; the number of the step follows
+    best: str | None = "checkpoints/best.pt"  # the best policy by validation
+    settings: str | None = None  # where other tools expect the settings, beside the manifest
+    own: tuple[str, ...] = ()  # further files and folders that the job writes, or patterns of them
 
 
 class RunFolder:
@@ -35,29 +52,15 @@ class RunFolder:
 
     Args:
         path: the folder.
-        job: what runs in it, as it is called on the command line.
-        keep: how many of the newest checkpoints to keep.
-        own: names of further files and folders that the job writes, or patterns of them.
-        config: where the resolved settings are, one of `CONFIGS`.
-        checkpoints: instead of those in a folder of their own.
+        layout: of the job that runs in it.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        job: str,
-        keep: int = 3,
-        own: Sequence[str] = (),
-        config: str = "config.yaml",
-        checkpoints: Checkpoints | None = None,
-    ) -> None:
-        self.path, self.job, self.own = Path(path), job, tuple(own)
-        self.config = self.path / config
-        self.log_file = self.path / "train.log"
-        self.metrics = self.path / "metrics.jsonl"
+    def __init__(self, path: PathLike, layout: Layout) -> None:
+        self.path, self.layout, self.store = Path(path), layout, FolderStore(path)
+        self.manifest, self.log_file = self.path / MANIFEST, self.path / "train.log"
+        self.metrics, self.tensorboard = self.path / "metrics.jsonl", self.path / "tensorboard"
         self.summary = self.path / "summary.json"
-        self.tensorboard = self.path / "tensorboard"
-        self.checkpoints = checkpoints or Checkpoints(self.path / "checkpoints", keep)
+        self.checkpoints = Checkpoints(self.store, layout.checkpoints, log=self.log)
         self.writes = True  # False where another process writes for this one
         self._closing = contextlib.ExitStack()
         self._metrics: IO[str] | None = None
@@ -71,21 +74,19 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose another output folder")
-        jobs = [job for name in CONFIGS if (job := _job_of(self.path / name)) is not None]
-        for job in jobs:
-            if job != self.job:
-                raise UserError(f"{self.path} holds a run of {job}, not of {self.job}: choose another output folder")
-        parts = [self.config, self.log_file, self.metrics, self.summary, self.tensorboard, *self._own_parts()]
-        present = [str(part.relative_to(self.path)) for part in parts if part.exists()]
-        if present and not jobs:
+        job = job_of(self.path)
+        if job not in (None, self.layout.job):
+            raise UserError(f"{self.path} holds a run of {job}, not of {self.layout.job}: choose another output folder")
+        if job is None and (present := [str(part.relative_to(self.path)) for part in self._parts() if part.exists()]):
             raise UserError(f"{self.path} holds {', '.join(present)} that no run wrote: choose another output folder")
-        return bool(jobs)
+        return job is not None
 
     def check(self, resume: bool, overwrite: bool) -> bool:
         """Whether a run is to be resumed; changes nothing.
 
         Raises:
-            UserError: the folder holds a run, and it is to be neither resumed nor overwritten.
+            UserError: the folder holds a run, and it is to be neither resumed nor overwritten; or an older version of
+                this package began it, and it is to be resumed.
         """
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other: keep one of them")
@@ -95,28 +96,43 @@ class RunFolder:
                 f"{self.path} already holds a run: go on with --resume, replace it with --overwrite, "
                 "or choose another output folder"
             )
+        if holds and resume and not self.manifest.exists():
+            raise UserError(
+                f"the run in {self.path} was begun by an older version of raptor-python, whose checkpoints this one "
+                "cannot go on from: its policies can be loaded; start anew with --overwrite or in another folder"
+            )
         return holds and resume
 
-    def refuse_changes(self, changed: Sequence[str]) -> None:
-        """Refuse to go on with settings other than the run began with.
+    def settings(self, cls: type[T]) -> T:
+        """The settings that the run began with.
+
+        Raises:
+            UserError: the manifest is damaged.
+        """
+        return from_dict(cls, read_manifest(self.path).get("settings", {}))
+
+    def refuse_changes(self, stored: Any, given: Any, free: Sequence[str] = ()) -> None:
+        """Refuse to go on with settings that would change the result.
 
         Args:
-            changed: each setting that differs, as `raptor.config.differences` tells it; none is no problem.
+            stored: what the run began with.
+            given: what it is asked to go on with.
+            free: groups that may change, beside the settings that are declared `free=True`.
 
         Raises:
             UserError: names them.
         """
-        if changed:
+        if changed := differences(stored, _except_free(stored, given, free)):
             raise UserError(
                 f"the run in {self.path} was begun with other settings: {', '.join(changed)}; "
                 "resume it without them, or choose another output folder"
             )
 
-    def open(self, config: str, resume: bool = False, overwrite: bool = False) -> None:
+    def open(self, settings: Any, resume: bool = False, overwrite: bool = False) -> None:
         """Take hold of the folder.
 
         Args:
-            config: the resolved settings, as YAML.
+            settings: of the job.
             resume: go on with the run that is there, if any.
             overwrite: delete what an earlier run wrote, and nothing else.
 
@@ -129,38 +145,65 @@ class RunFolder:
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._closing.enter_context(locked(self.path))
-        if self.check(resume, overwrite):  # once more: nobody else can come in between now
-            self.checkpoints.clear_remains()
-            return
+        going_on = self.check(resume, overwrite)  # once more: nobody else can come in between now
         with explained(self.path):
-            if overwrite and self.holds_run():
-                self.clear()
-            write_atomically(self.config, f"{MARK}{self.job}\n{config}")
-            self.checkpoints.folder.mkdir(exist_ok=True)
+            for remains in (*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")):  # what a killed process left
+                remains.unlink(missing_ok=True)
+            if not going_on:
+                if self.holds_run():
+                    self.clear()
+                self.write_manifest(settings)
 
-    def record_from(self, update: int) -> None:
-        """Begin recording after `update`; records of later updates, of a run that was killed, are dropped."""
+    def write_manifest(self, settings: Any, status: str = "running") -> None:
+        """Note what runs here: `status` is running, stopped or finished."""
+        if not self.writes:
+            return
+        facts = {
+            "version": VERSION,
+            "job": self.layout.job,
+            "raptor-python": importlib.metadata.version("raptor-python"),
+        }
+        if self.layout.settings is not None:
+            write_atomically(self.path / self.layout.settings, to_yaml(settings))
+        text = yaml.safe_dump({**facts, "status": status}, sort_keys=False)
+        inner = "".join(f"  {line}\n" if line else "\n" for line in to_yaml(settings).splitlines())
+        write_atomically(self.manifest, f"{HEADER}{text}settings:\n{inner}")
+
+    def record_from(self, step: int) -> None:
+        """Begin recording after `step`; records of later steps, of a run that was killed, are dropped everywhere."""
+        self.record_where(lambda line: line["update"] <= step)
+
+    def record_where(self, keep: Callable[[Mapping[str, float]], bool]) -> None:
+        """Begin recording behind those lines of an earlier session that are to be kept."""
         if not self.writes:
             return
         from torch.utils.tensorboard import SummaryWriter
 
         with explained(self.path):
-            kept = [line for line in read_metrics(self.metrics) if line["update"] <= update]
+            kept = [line for line in read_metrics(self.metrics) if keep(line)]
             write_atomically(self.metrics, "".join(f"{json.dumps(line)}\n" for line in kept))
+            for events in self.tensorboard.glob("events.out.tfevents.*"):
+                events.unlink()
             self._metrics = self._closing.enter_context(self.metrics.open("a", encoding="utf-8"))
-            self._writer = SummaryWriter(self.tensorboard, purge_step=update + 1 if update else None, flush_secs=10)
+            self._writer = SummaryWriter(self.tensorboard, flush_secs=10)
             self._closing.callback(self._writer.close)
+            for line in kept:
+                self._to_tensorboard(int(line["update"]), line)
 
-    def record(self, update: int, values: Mapping[str, float]) -> None:
+    def record(self, step: int, values: Mapping[str, float]) -> None:
         """Append to the metrics and to TensorBoard; names are `group/name`."""
         if not self.writes:
             return
         assert self._metrics is not None
         with explained(self.path):
-            self._metrics.write(f"{json.dumps({'update': update, **values})}\n")
+            self._metrics.write(f"{json.dumps({'update': step, **values})}\n")
             self._metrics.flush()
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, update)
+            self._to_tensorboard(step, values)
+
+    def _to_tensorboard(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if name != "update":
+                self._writer.add_scalar(name, value, step)
 
     def log(self, message: str) -> None:
         """Append a line to the log."""
@@ -170,34 +213,35 @@ class RunFolder:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {message}\n")
 
     def clear(self) -> None:
-        """Delete what a run wrote. The configuration goes last: by it the folder is known as that of a run."""
-        self.checkpoints.clear()
-        written = (self.log_file, self.metrics, self.summary, *(self.path / name for name in PRODUCTS))
-        for path in (*self.tensorboard.glob("events.out.tfevents.*"), *written):
-            path.unlink(missing_ok=True)
-        for part in self._further():
+        """Delete what a run wrote. The manifest goes last: by it the folder is known as that of a run."""
+        parts = [*self._parts(), *(self.path / name for name in PRODUCTS), *self.tensorboard.glob("events.*")]
+        for part in parts:
+            if part in (self.tensorboard, self.manifest):
+                continue
             if part.is_dir():
                 shutil.rmtree(part)
             else:
                 part.unlink(missing_ok=True)
-        self.config.unlink(missing_ok=True)
-        parents = {(self.path / name).parent for name in self.own}
-        for folder in {self.tensorboard, self.checkpoints.folder, self.config.parent, *parents} - {self.path}:
+        names = [self.layout.checkpoints, self.layout.best, self.layout.settings, *self.layout.own]
+        folders = {(self.path / name).parent for name in (*names, *OLD_SETTINGS) if name} | {self.tensorboard}
+        for folder in folders - {self.path}:
             with contextlib.suppress(OSError):  # something else is in it, or it is not there
                 folder.rmdir()
+        for name in (*OLD_SETTINGS, MANIFEST):
+            path = self.path / name
+            if name == MANIFEST or _old_job(path) is not None:
+                path.unlink(missing_ok=True)
 
-    def _own_parts(self) -> list[Path]:
-        """What only this job writes: its checkpoints, or the folder that they have to themselves, and all else."""
-        kept, further = self.checkpoints, self._further()
-        if kept.folder != self.path:
-            return [kept.folder, *further]
-        return [*kept.paths().values(), kept.best, *further]
-
-    def _further(self) -> list[Path]:
-        return [part for name in self.own for part in sorted(self.path.glob(name))]
+    def _parts(self) -> list[Path]:
+        """The files and folders that only this job writes."""
+        layout = self.layout
+        named = [self.path / name for name in (layout.best, layout.settings) if name]
+        kept = [self.path / name for name in self.checkpoints.names().values()] if self.path.is_dir() else []
+        further = [part for name in layout.own for part in sorted(self.path.glob(name))]
+        return [self.manifest, self.log_file, self.metrics, self.summary, self.tensorboard, *kept, *named, *further]
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         with explained(self.path):
             self._closing.close()
 
@@ -225,7 +269,38 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
+def job_of(folder: Path) -> str | None:
+    """The job that runs in a folder, also one of an older version; None where it holds no run."""
+    if (folder / MANIFEST).is_file() and (folder / MANIFEST).read_text(errors="replace").startswith(HEADER):
+        return str(read_manifest(folder).get("job"))
+    return next((job for name in OLD_SETTINGS if (job := _old_job(folder / name)) is not None), None)
+
+
+def read_manifest(folder: PathLike) -> dict[str, Any]:
+    """What `run.yaml` says.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict) or not isinstance(document.get("settings"), dict):
+            raise ValueError("it lacks the group settings")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read ({error}): start anew with --overwrite") from error
+    return document
+
+
+def read_settings(run: PathLike) -> dict[str, Any]:
+    """The settings of a run, nested; none where the folder is that of no run."""
+    if (Path(run) / MANIFEST).is_file():
+        return dict(read_manifest(run)["settings"])
+    old = next((Path(run) / name for name in OLD_SETTINGS if _old_job(Path(run) / name) is not None), None)
+    return {} if old is None else dict(yaml.safe_load(old.read_text(encoding="utf-8")))
+
+
+def read_metrics(path: PathLike) -> list[dict[str, float]]:
     """The lines of a `metrics.jsonl`, up to the first one that a killed process left incomplete."""
     lines: list[dict[str, float]] = []
     if not Path(path).exists():
@@ -238,26 +313,14 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     return lines
 
 
-def read_curve(run: str | os.PathLike[str]) -> dict[str, list[tuple[float, float]]]:
-    """The learning curve of a run: for each name, (update, value) in the order of updates."""
+def read_curve(run: PathLike) -> dict[str, list[tuple[float, float]]]:
+    """The learning curve of a run: for each name, (step, value) in the order of steps."""
     curve: dict[str, list[tuple[float, float]]] = {}
     for line in read_metrics(Path(run) / "metrics.jsonl"):
         for name, value in line.items():
             if name != "update":
                 curve.setdefault(name, []).append((line["update"], value))
     return curve
-
-
-def read_settings(run: str | os.PathLike[str]) -> dict[str, Any]:
-    """The settings of a run, nested; none where the folder is that of no run."""
-    configs = (Path(run) / name for name in CONFIGS)
-    return next((yaml.safe_load(path.read_text(encoding="utf-8")) for path in configs if _job_of(path)), {})
-
-
-def _job_of(config: Path) -> str | None:
-    """What runs in the folder of this configuration; None where it is that of no run."""
-    begins = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
-    return begins.splitlines()[0][len(MARK) :] if begins.startswith(MARK) else None
 
 
 def settings_of(
@@ -273,9 +336,9 @@ def settings_of(
         resume: False ignores what the folder holds.
 
     Raises:
-        UserError: see `load_config`, and `RunFolder.holds_run`.
+        UserError: see `load_config`, and `RunFolder.check`.
     """
-    stored = load_config(cls, folder.config) if resume and folder.holds_run() else None
+    stored = folder.settings(cls) if resume and folder.holds_run() and folder.check(True, False) else None
     return load_config(cls, file, overrides, default=stored)
 
 
@@ -285,4 +348,23 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {error.filename or path}: {error.strerror}") from error
+        name = os.fsdecode(error.filename) if error.filename else path
+        raise UserError(f"cannot write {name}: {error.strerror}") from error
+
+
+def _except_free(stored: Any, given: Any, free: Sequence[str] = ()) -> Any:
+    """What is given, with the settings that the result does not depend on as they are stored."""
+    kept: dict[str, Any] = {}
+    for field in dataclasses.fields(stored):
+        before, now = getattr(stored, field.name), getattr(given, field.name)
+        if field.metadata.get("free") or field.name in free:
+            kept[field.name] = before
+        elif dataclasses.is_dataclass(before) and type(before) is type(now):
+            kept[field.name] = _except_free(before, now)
+    return dataclasses.replace(given, **kept)
+
+
+def _old_job(config: Path) -> str | None:
+    """What an older version ran in the folder of this file; None where it is that of no run."""
+    begins = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    return begins.splitlines()[0][len(OLD_MARK) :] if begins.startswith(OLD_MARK) else None

@@ -1,43 +1,35 @@
-"""What a running job tells whoever watches it, and how one asks it to stop."""
+"""What a running job reports, and its clock."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
-import threading
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
-from typing import Literal
-
-from raptor.core.torchrun import started_together
-
-Stage = Literal["testing teachers", "compiling", "training", "imitating", "fine-tuning", "validating"]
+from collections.abc import Callable, Mapping
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
     """Where a job stands."""
 
-    stage: Stage
-    update: int
-    num_updates: int
-    elapsed_s: float  # since the run began, without the pauses between its sessions
-    updates_per_s: float  # of this session, without what the first update compiles; 0 where unknown
-    env_steps_per_s: float
-    remaining_s: float  # NaN where unknown
-    values: Mapping[str, float]  # of the last update
-    validation: Mapping[str, float]  # of the last validation; empty before
-    best_return: float | None
-    unit: str = "update"  # what is counted
+    stage: str  # such as testing teachers, compiling, training, imitating, fine-tuning, validating
+    step: int
+    num_steps: int
+    unit: str = "update"  # what a step is
+    elapsed_s: float = 0.0  # since the run began, without the pauses between its sessions
+    rate: float = 0.0  # steps per second of this session, without what the first one compiles; 0 where unknown
+    env_steps_per_s: float = math.nan
+    remaining_s: float = math.nan
+    values: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of the last step
+    validation: Mapping[str, float] = dataclasses.field(default_factory=dict)  # the last one; empty before
+    best_return: float | None = None
 
 
 ProgressFunction = Callable[[Progress], None]
 
 
 class Clock:
-    """Elapsed time over the sessions of a run, and the rate within this one.
+    """Elapsed time over the sessions of a run, and the rates within this one.
 
     Args:
         before_s: duration of the sessions before.
@@ -45,56 +37,34 @@ class Clock:
 
     def __init__(self, before_s: float = 0.0) -> None:
         self._start = time.perf_counter() - before_s
-        self._counted_from: float | None = None
-        self._updates = 0
+        self._first: tuple[float, float, float] | None = None  # time, steps and env-steps after the first step
+        self._last: tuple[float, float, float] | None = None
 
     @property
     def elapsed_s(self) -> float:
         """Seconds over all sessions."""
         return time.perf_counter() - self._start
 
+    def tick(self, steps: float, env_steps: float) -> None:
+        """Take note of how many steps, and steps of flight, were made so far."""
+        self._last = time.perf_counter(), steps, env_steps
+        self._first = self._first or self._last
+
     @property
-    def updates_per_s(self) -> float:
-        """Updates per second of this session after its first one; 0 where unknown."""
-        if self._counted_from is None or self._updates == 0:
+    def rate(self) -> float:
+        """Steps per second of this session after its first one; 0 where unknown."""
+        return self._per_second(1)
+
+    @property
+    def env_steps_per_s(self) -> float:
+        """Steps of flight per second; 0 where unknown."""
+        return self._per_second(2)
+
+    def restart_rates(self) -> None:
+        """Count rates anew: something else begins."""
+        self._first = self._last = None
+
+    def _per_second(self, what: int) -> float:
+        if self._first is None or self._last is None or self._last[1] == self._first[1]:
             return 0.0
-        return self._updates / (time.perf_counter() - self._counted_from)
-
-    def tick(self) -> None:
-        """Count an update."""
-        if self._counted_from is None:
-            self._counted_from = time.perf_counter()
-        else:
-            self._updates += 1
-
-
-class StopRequest:
-    """Whether someone asked to stop."""
-
-    def __init__(self) -> None:
-        self.made = False
-
-
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C, or a termination signal, into a request that the job meets when it is safe.
-
-    A second Ctrl-C interrupts at once, unless several processes work at the job: those stop together. Only the main
-    thread can listen; elsewhere no request is ever made.
-    """
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if request.made and number == signal.SIGINT and not started_together():
-            raise KeyboardInterrupt
-        request.made = True
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return (self._last[what] - self._first[what]) / (time.perf_counter() - self._first[0])

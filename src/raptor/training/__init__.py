@@ -1,6 +1,8 @@
 """The training jobs."""
 
-from raptor.training.direct.job import RunSummary, TrainDirectConfig, load_run_config, train_direct
+from raptor.runs.policies import RunSummary
+from raptor.training.direct.config import TrainDirectConfig
+from raptor.training.direct.job import TrainDirectSummary, load_run_config, train_direct
 from raptor.training.distillation.env_job import EnvDistillConfig, EnvDistillSummary, distill, load_env_distill_config
 from raptor.training.distillation.job import PostTrainConfig, PostTrainSummary, load_post_train_config, post_train
 from raptor.training.distillation.teacher_sources import TeacherFile
@@ -23,6 +25,7 @@ __all__ = [
     "RunSummary",
     "TeacherFile",
     "TrainDirectConfig",
+    "TrainDirectSummary",
     "distill",
     "load_env_distill_config",
     "load_post_train_config",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from raptor.config.settings import Limit, Settings, at_least, between, each, one_of, optional, setting
 from raptor.evaluation.suites import SUITES
 from raptor.export import FORMATS
-from raptor.training.direct.config import TRAINING_SEEDS
+from raptor.training.validation import TRAINING_SEEDS
 
 QUADROTORS, TEACHERS, POLICY, EVALUATION, REPORT = "quadrotors", "teachers", "policy", "evaluation", "report"
 """Kinds of what stages hand on."""

@@ -84,7 +84,7 @@ def run_post_train(work: Work) -> Outcome:
     teachers, settings = work.sources["teachers"], work.keys.settings
     found = post_train(work.folder, teachers, settings, announce=work.announce, **work.training)
     best = f", best validation return {found.best['mean_return']:.1f}" if found.best else ""
-    return Outcome(found.finished, f"{found.num_epochs} epochs of {found.num_teachers} teachers{best}")
+    return Outcome(found.finished, f"{found.num_steps} epochs of {found.num_teachers} teachers{best}")
 
 
 def run_train_direct(work: Work) -> Outcome:
@@ -94,8 +94,8 @@ def run_train_direct(work: Work) -> Outcome:
         place = str(source.resolve() if isinstance(source, Path) else source)
         config = dataclasses.replace(config, initial_policy=place)
     found = train_direct(work.folder, config, **work.training)
-    best = f", best validation return {found.best['return']:.1f}" if found.best else ""
-    return Outcome(found.finished, f"{found.num_updates} updates{best}")
+    best = f", best validation return {found.best['mean_return']:.1f}" if found.best else ""
+    return Outcome(found.finished, f"{found.num_steps} updates{best}")
 
 
 def run_evaluate(work: Work) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from raptor.config.settings import Settings, at_least, between, not_negative, positive, setting
 from raptor.core.errors import UserError
@@ -11,13 +12,8 @@ from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.sampling import Distribution
 from raptor.rl.curriculum import CurriculumConfig
 from raptor.rl.objective import Objective
-from raptor.tasks.disturbance import Disturbances
-from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.reference import Lissajous, References
 from raptor.tasks.task import Task
-
-TRAINING_SEEDS = 1_000_000
-VALIDATION_SEED = 2_000_000
 
 TRAINING_TASK = Task(
     references=References(
@@ -49,9 +45,7 @@ class GradientConfig(Settings):
     gradient_decay: float = setting(1.0, "factor on each vehicle's adjoint per step backwards", between(0, 1))
     adjoint_limit: float = setting(1000.0, "bound on the norm of each vehicle's adjoint", positive)
     method: Method = setting("midpoint", "integrator of the training flights")
-    accumulation: int = setting(
-        1, "parts of a process's share of the batch, flown one after another to take less memory", at_least(1)
-    )
+    accumulation: int = setting(1, "parts of the batch, flown one after another to save memory", at_least(1), free=True)
     precision: Precision = setting("float32", "of the policy's products in training; all else is float32")
     distribution: Distribution = Distribution()
     task: Task = TRAINING_TASK
@@ -75,12 +69,20 @@ class GradientConfig(Settings):
             )
 
 
-def validation_task(task: Task) -> Task:
-    """What validation draws its episodes from: RAPTOR's starts, half hover and half Langevin walk.
+@dataclasses.dataclass(frozen=True)
+class TrainDirectConfig(GradientConfig):
+    """Settings of `raptor train-direct`: those of the learner, and those of the run."""
 
-    Sensors and delays are those of `task`: a policy that is to live with them is chosen with them.
-    """
-    references = dataclasses.replace(
-        task.references, langevin_share=0.5, lissajous_share=0.0, lissajous=Lissajous(), way_points_share=0.0
+    JOB: ClassVar[str] = "train-direct"
+
+    hidden_dim: int = setting(16, "width of both hidden layers of the policy", at_least(1))
+    initial_policy: str | None = setting(
+        None, "name, run folder or file of the policy to begin with; null: drawn by the seed", free=True
     )
-    return dataclasses.replace(task, initial_states=InitialStates(), references=references, disturbances=Disturbances())
+    seed: int = setting(0, "of the weights, the vehicles and their episodes", between(0, 999_999))
+    device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
+    compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")
+    checkpoint_interval: int = setting(100, "updates between two checkpoints", at_least(1), free=True)
+    keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1), free=True)
+    validation_interval: int = setting(100, "updates between two validations; 0: none", at_least(0))
+    num_validation: int = setting(2048, "vehicles of a validation, one episode each", at_least(1))

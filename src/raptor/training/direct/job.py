@@ -1,35 +1,52 @@
-"""The jobs: settings, a learner and a run folder put together."""
+"""`raptor train-direct`: settings, learner and run folder put together."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from raptor.config import differences, to_yaml
+import torch
+
+from raptor.core.atomic import PathLike
 from raptor.core.devices import find_device
-from raptor.core.distributed import joined
+from raptor.core.distributed import ALONE, Parts, World, joined
+from raptor.core.errors import UserError
 from raptor.core.host import memory_explained
-from raptor.runs.folder import RunFolder, settings_of
-from raptor.runs.progress import ProgressFunction, stop_on_signal
-from raptor.training.direct.largest_batch import largest_direct
-from raptor.training.direct.learner import DirectLearner
-from raptor.training.direct.session import JOB, RunSummary, Session, TrainDirectConfig
+from raptor.formats.policy_files import load_policy
+from raptor.nn.policy import RaptorPolicy
+from raptor.runs.folder import Layout, RunFolder, settings_of
+from raptor.runs.policies import PolicyFiles, RunSummary, policy_card, run_to_end, write_summary
+from raptor.runs.progress import ProgressFunction
+from raptor.runs.stopping import stop_on_signal
+from raptor.runs.trainer import Phase, Trainer
+from raptor.training.direct.config import TrainDirectConfig
+from raptor.training.direct.learner import GradientLearner, shrink_output_layer
+from raptor.training.memory import largest_batch
+from raptor.training.validation import TRAINING_SEEDS, Validation
 
-__all__ = ["JOB", "RunSummary", "TrainDirectConfig", "load_run_config", "train_direct"]
+LAYOUT = Layout("train-direct")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainDirectSummary(RunSummary):
+    """What came of `train_direct`."""
+
+    diverged: int  # vehicles that left their bounds and were replaced
+    skipped: int  # updates without a step, because their gradient was not finite
 
 
 def train_direct(
-    output: str | os.PathLike[str],
+    output: PathLike,
     config: TrainDirectConfig | None = None,
     seed: int | None = None,
     device: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: ProgressFunction | None = None,
-    largest_batch: bool = False,
-) -> RunSummary:
+    largest: bool = False,
+) -> TrainDirectSummary:
     """Train a policy through the simulator's gradient, in a run folder.
 
     A run that was killed at any moment and resumed gives bit for bit what it would have given without, on the same
@@ -44,16 +61,15 @@ def train_direct(
         resume: go on with the run in `output`; start it where there is none.
         overwrite: delete what an earlier run wrote to `output`.
         progress: called after each update and around each validation.
-        largest_batch: begin with the largest `batch_size` that fits into memory; a run that is resumed keeps its own.
+        largest: begin with the largest `batch_size` that fits into memory; a run that is resumed keeps its own.
 
     Raises:
         UserError: the folder holds a run and neither `resume` nor `overwrite` is given, the settings differ from those
             of the run to be resumed, the device is missing, the batch does not fit into memory or cannot be cut evenly
             for all processes, one of these ended, the disk is full.
     """
-    folder = RunFolder(output, JOB)
-    going_on = folder.check(resume, overwrite)
-    stored = load_run_config(output) if going_on else None
+    folder = RunFolder(output, LAYOUT)
+    stored = folder.settings(TrainDirectConfig) if folder.check(resume, overwrite) else None
     config = stored or TrainDirectConfig() if config is None else config
     config = dataclasses.replace(
         config,
@@ -61,29 +77,111 @@ def train_direct(
         device=config.device if device is None else device,
     )
     if stored is not None:
-        folder.refuse_changes(differences(stored, dataclasses.replace(config, accumulation=stored.accumulation)))
+        folder.refuse_changes(stored, config)
     folder.checkpoints.keep = config.keep_checkpoints
     with joined(config.device) as world:
         find_device(config.device)
         folder.writes = world.is_main_process
-        seeking = largest_batch and stored is None
-        if seeking:
-            config = dataclasses.replace(config, batch_size=largest_direct(config, config.device, world))
+        if largest and stored is None:
+            config = dataclasses.replace(config, batch_size=_largest(config, world))
+        Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
         with memory_explained(f"batch_size {config.batch_size}"):
-            learner = DirectLearner(config, config.seed, config.device, config.compile, world)
+            policy = first_policy(config, begins=stored is None)
+            learner = make_learner(config, policy, world)
             try:
                 with world.main_process_first():
-                    folder.open(to_yaml(config), resume, overwrite)
-                if seeking:
+                    folder.open(config, resume, overwrite)
+                if largest and stored is None:
                     folder.log(f"the largest batch that fits: batch_size={config.batch_size}")
-                with stop_on_signal() as stop:
-                    return Session(folder, config, learner, progress if world.is_main_process else None).run(stop)
+                return _train(folder, config, learner, progress if world.is_main_process else None)
             finally:
                 folder.close()
 
 
+def _train(
+    folder: RunFolder, config: TrainDirectConfig, learner: GradientLearner, progress: ProgressFunction | None
+) -> TrainDirectSummary:
+    def card(step: int, figures: Any, by: str) -> dict[str, Any]:
+        training = (
+            f"through the gradient of the simulator: update {step} of {config.num_updates}, "
+            f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
+        )
+        return policy_card(learner.policy, LAYOUT.job, config, training, figures, by)
+
+    phase = Phase(
+        "training", config.num_updates, lambda: learner, config.validation_interval, config.checkpoint_interval
+    )
+    with stop_on_signal() as stop:
+        trainer = Trainer(
+            [phase],
+            folder,
+            PolicyFiles(folder, learner.policy, card),
+            stop,
+            device=config.device,
+            compiles=config.compile,
+            world=learner.parts.world,
+        )
+        found = run_to_end(trainer, folder, config, progress)
+    summary = TrainDirectSummary(**vars(found), diverged=learner.diverged_count, skipped=learner.skipped_count)
+    write_summary(folder, summary, config)
+    return summary
+
+
 def load_run_config(
-    run: str | os.PathLike[str], file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
+    run: PathLike, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
 ) -> TrainDirectConfig:
     """The settings of the run in a folder; see `raptor.runs.folder.settings_of`."""
-    return settings_of(TrainDirectConfig, RunFolder(run, JOB), file, overrides, resume)
+    return settings_of(TrainDirectConfig, RunFolder(run, LAYOUT), file, overrides, resume)
+
+
+def make_learner(config: TrainDirectConfig, policy: RaptorPolicy, world: World = ALONE) -> GradientLearner:
+    """The learner of `raptor train-direct`."""
+    validation = None
+    if config.validation_interval:
+        validation = Validation(
+            config.task,
+            config.num_validation,
+            device=config.device,
+            compile=config.compile,
+            distribution=config.distribution,
+            world=world,
+        )
+    return GradientLearner(config, policy, config.seed, config.device, config.compile, world, validation=validation)
+
+
+def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy:
+    """The policy to begin with: drawn by the seed, or the one that the settings name.
+
+    Args:
+        config: the settings.
+        begins: False where a checkpoint replaces its weights: it is then only of the right size.
+
+    Raises:
+        UserError: it cannot be read, or has another width.
+    """
+    if config.initial_policy is None or not begins:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(TRAINING_SEEDS + config.seed)
+            policy = RaptorPolicy(hidden_dim=config.hidden_dim)
+        shrink_output_layer(policy)
+        return policy
+    found = load_policy(config.initial_policy)
+    if not isinstance(found, RaptorPolicy):
+        raise UserError(f"initial_policy must be a recurrent policy that can be trained, got {config.initial_policy}")
+    if found.hidden_dim != config.hidden_dim:
+        raise UserError(
+            f"initial_policy {config.initial_policy} has hidden_dim={found.hidden_dim}, the settings ask for "
+            f"{config.hidden_dim}: give the same"
+        )
+    return found
+
+
+def _largest(config: TrainDirectConfig, world: World) -> int:
+    def learner(num: int, world: World) -> GradientLearner:
+        curriculum = dataclasses.replace(config.curriculum, enabled=False)
+        sized = dataclasses.replace(
+            config, batch_size=num, curriculum=curriculum, initial_policy=None, compile=False, validation_interval=0
+        )
+        return make_learner(sized, first_policy(sized), world)
+
+    return largest_batch(learner, config.device, world, config.accumulation)

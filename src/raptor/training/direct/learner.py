@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.config.settings import at_least, setting
 from raptor.core.distributed import ALONE, Parts, World, cut
-from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
 from raptor.formats.checkpoint import StudentPolicy
-from raptor.formats.policy_files import load_policy
-from raptor.nn.policy import RaptorPolicy
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.rl.analytic_policy_gradient import Guide, SegmentGradient
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.flight import RolloutState
 from raptor.rl.student_flights import controller_of
-from raptor.training.direct.config import TRAINING_SEEDS, VALIDATION_SEED, GradientConfig, validation_task
-from raptor.training.direct.validation_flights import fly_validation
+from raptor.runs.trainer import Rated
+from raptor.training.direct.config import GradientConfig
+from raptor.training.validation import TRAINING_SEEDS, Validation
+
+
+class Guidance(Protocol):
+    """Vehicles and labels that are given for some updates, in place of ever new vehicles."""
+
+    def weight(self, update: int) -> float:
+        """Weight of imitation in the update after so many; 0: there is no guidance any more."""
+        ...
+
+    def vehicles(self, places: Tensor) -> Quadrotors:
+        """Those at some places of the batch."""
+        ...
+
+    def guide(self, places: slice, update: int) -> Guide:
+        """Whose actions the vehicles at these places imitate."""
+        ...
 
 
 class _End(NamedTuple):
-    """Where a segment of flight ended; N vehicles."""
+    """Where a segment ended; N vehicles."""
 
     flight: RolloutState
     alive: Tensor  # (N,) 1 where the vehicle stayed within bounds, else 0
@@ -49,6 +61,10 @@ class GradientLearner:
         device: of all tensors.
         compile: False runs eagerly.
         world: the processes that share each batch; every one of them holds all vehicles.
+        validation: that `validate` flies.
+        guidance: vehicles and labels of teachers.
+        group: what the names of its figures begin with.
+        updates_per_step: updates that make a step, see `raptor.runs.trainer.Learner`.
     """
 
     def __init__(
@@ -59,21 +75,36 @@ class GradientLearner:
         device: torch.device | str = "cpu",
         compile: bool = True,
         world: World = ALONE,
+        *,
+        validation: Validation | None = None,
+        guidance: Guidance | None = None,
+        group: str = "training",
+        updates_per_step: int = 1,
     ) -> None:
         self.config, self.device = config, torch.device(device)
+        self.validation, self.guidance, self.group = validation, guidance, group
+        self.updates_per_step = updates_per_step
         self.parts = Parts(world, config.accumulation)
         self.parts.refuse_fewer("vehicles flown at once", config.batch_size)
         self.generator = torch.Generator(self.device).manual_seed(TRAINING_SEEDS + seed)
         self.policy = policy.to(self.device)
+        self.rated: Rated | None = None
+        self.notes: list[str] = []
         self.optimizer = torch.optim.Adam(
             [p for p in self.policy.parameters() if p.requires_grad], lr=config.learning_rate, betas=(0.9, 0.999)
         )
-        self.gradient = self._segments(compile, config.precision)
-        exact = config.precision == "float32"
-        self._validation_segments = self.gradient if exact else self._segments(compile, "float32")
+        self.gradient = SegmentGradient(
+            config.task,
+            config.objective,
+            config.method,
+            config.gradient_decay,
+            config.adjoint_limit,
+            compile,
+            controller_of(self.policy.tensors(), config.precision),
+        )
         self.update_count = 0
-        self.diverged_count = 0
-        self.skipped_count = 0
+        self.diverged_count = 0  # vehicles that left their bounds and were replaced
+        self.skipped_count = 0  # updates without a step, because their gradient was not finite
         self.curriculum = (
             Curriculum(config.curriculum, config.task, config.batch_size, device) if config.curriculum.enabled else None
         )
@@ -82,44 +113,48 @@ class GradientLearner:
         places = torch.arange(config.batch_size, device=self.device)
         self.quadrotors, self.episode = self._draw(places)
         self.memory = self._initial_memory(config.batch_size)
-        self.age = places * self._segments_per_episode // config.batch_size * config.segment_steps
-
-    def _segments(self, compile: bool, precision: str) -> SegmentGradient:
-        config = self.config
-        return SegmentGradient(
-            config.task,
-            config.objective,
-            config.method,
-            config.gradient_decay,
-            config.adjoint_limit,
-            compile,
-            controller_of(self.policy.tensors(), precision),
-        )
+        segments = math.ceil(config.task.episode_steps / config.segment_steps)
+        self.age = places * segments // config.batch_size * config.segment_steps
 
     @property
-    def _segments_per_episode(self) -> int:
-        return math.ceil(self.config.task.episode_steps / self.config.segment_steps)
+    def step_count(self) -> int:
+        """Whole steps so far."""
+        whole = self.update_count // self.updates_per_step
+        return math.ceil(self.update_count / self.updates_per_step) if self._is_complete else whole
+
+    @property
+    def fraction(self) -> float:
+        """Part of the next step that is done."""
+        return 0.0 if self._is_complete else self.update_count % self.updates_per_step / self.updates_per_step
+
+    @property
+    def _is_complete(self) -> bool:
+        return self.update_count >= self.config.num_updates
+
+    @property
+    def env_steps(self) -> float:
+        """Steps of flight so far."""
+        return self.update_count * self.config.batch_size * self.config.segment_steps
+
+    @property
+    def imitation(self) -> float:
+        """Weight of imitation in the coming update."""
+        return 0.0 if self.guidance is None else self.guidance.weight(self.update_count)
 
     def _draw(self, places: Tensor) -> tuple[Quadrotors, Episode]:
-        quadrotors = self._vehicles(places)
+        """New vehicles for these places of the batch, and their episodes."""
+        if self.guidance is not None and self.imitation:
+            quadrotors = self.guidance.vehicles(places).component_major()
+        else:
+            drawn = sample_quadrotors(len(places), None, self.generator, self.config.distribution, self.device)
+            quadrotors = drawn.component_major()
         if self.curriculum is not None:
             return quadrotors, self.curriculum.begin(quadrotors, self.generator)
         return quadrotors, begin_episode(self.config.task, quadrotors, self.generator)
 
-    def _vehicles(self, places: Tensor) -> Quadrotors:
-        """New vehicles for these places of the batch."""
-        return self._sample(len(places), self.generator)
-
-    def _guide(self, places: slice) -> Guide | None:
-        """Whose actions the vehicles at these places imitate in the coming update."""
-        return None
-
     def _initial_memory(self, num: int) -> tuple[Tensor, ...]:
         hidden = self.policy.initial_hidden_state(num).detach()
         return (hidden,) if hidden.shape[-1] else ()
-
-    def _sample(self, num: int, generator: torch.Generator) -> Quadrotors:
-        return sample_quadrotors(num, None, generator, self.config.distribution, self.device).component_major()
 
     def _learning_rate(self) -> float:
         config = self.config
@@ -129,9 +164,9 @@ class GradientLearner:
         share = config.final_learning_rate + (1 - config.final_learning_rate) * cosine
         return config.learning_rate * warm_up * share
 
-    def update(self) -> dict[str, float]:
-        """Fly one segment and take one step of the optimiser; returns what happened, as numbers."""
-        config = self.config
+    def update(self) -> dict[str, float] | None:
+        """Fly one segment and take one step of the optimiser; figures where that completes a step of the training."""
+        config, imitation = self.config, self.imitation
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
         (*gradient, cost, reward), end = self._fly(noise)
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
@@ -150,13 +185,19 @@ class GradientLearner:
         self.terminated = self.terminated | (end.terminated > 0)
         self._replace(end.alive)
         self.update_count += 1
-        return {
+        figures = {
             "loss": cost.item(),
             "gradient_norm": norm,
             "learning_rate": learning_rate,
             "reward": reward.item(),
             "out_of_bounds": 1 - end.alive.mean().item(),
+            "num_skipped": float(self.skipped_count),
         }
+        if self.guidance is not None:
+            figures["imitation"] = imitation
+        staged = {} if self.curriculum is None else self.curriculum.summary()
+        named = {f"{self.group}/{name}": value for name, value in figures.items()}
+        return None if self.fraction else named | {f"curriculum/{name}": value for name, value in staged.items()}
 
     def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], _End]:
         """Fly a segment part by part; the gradient, followed by the mean cost and the mean reward, and its end."""
@@ -164,7 +205,10 @@ class GradientLearner:
         means, ends = [], []
         for places in self.parts.own(num):
             there = cut((self.quadrotors, self.episode, self.memory, list(noise)), places)
-            gradient, segment = self.gradient(parameters, *there, self._guide(places))
+            guide = None
+            if self.guidance is not None and self.imitation:
+                guide = self.guidance.guide(places, self.update_count)
+            gradient, segment = self.gradient(parameters, *there, guide)
             means.append([*gradient, segment.cost.mean(), segment.reward.clamp(min=-20).mean()])
             flight, alive = RolloutState.begin(segment.episode, segment.memory), segment.alive
             ends.append(_End(flight, alive, segment.terminated.any(0).to(alive.dtype)))
@@ -176,7 +220,7 @@ class GradientLearner:
         over = lost | (self.age >= self.config.task.episode_steps)
         self.diverged_count += int(lost.sum())
         if self.curriculum is not None:
-            self.curriculum.record(over, self.curriculum.succeeded(self.episode, self.terminated | lost))
+            self._advance_curriculum(self.curriculum, over, lost)
         self.terminated = self.terminated & ~over
         places = over.nonzero().squeeze(-1)
         if len(places) == 0:
@@ -192,28 +236,18 @@ class GradientLearner:
         self.quadrotors, self.episode, self.memory = pytree.tree_map(put, old, new)
         self.age = self.age.masked_fill(over, 0)
 
-    @torch.no_grad()
-    def validate(self, policy: StudentPolicy, num_episodes: int) -> dict[str, float]:
-        """Mean return, share terminated and length on validation vehicles, hovering or following a Langevin target.
+    def _advance_curriculum(self, curriculum: Curriculum, over: Tensor, lost: Tensor) -> None:
+        before = int(curriculum.stage[0])
+        curriculum.record(over, curriculum.succeeded(self.episode, self.terminated | lost))
+        stage, stages = int(curriculum.stage[0]), self.config.curriculum.stages
+        if stage != before:
+            moves = "advances" if stage > before else "falls back"
+            self.notes.append(f"the curriculum {moves} to {stages[stage].name} ({stage + 1} of {len(stages)})")
 
-        The vehicles and starts are the same at each call, and none of them is ever trained on.
-        """
-        config = self.config
-        generator = torch.Generator(self.device).manual_seed(VALIDATION_SEED)
-        task = validation_task(config.task)
-        rows = []
-        for _ in range(math.ceil(num_episodes / config.batch_size)):
-            quadrotors = self._sample(config.batch_size, generator)
-            episode = begin_episode(task, quadrotors, generator)
-            memory = self._initial_memory(config.batch_size)
-            begun = quadrotors, episode, memory
-            rows.append(
-                fly_validation(
-                    self._validation_segments, policy, task, begun, generator, config.segment_steps, self.parts
-                )
-            )
-        table = torch.cat(rows, dim=1)[:, :num_episodes].mean(1)
-        return dict(zip(("return", "terminated", "length"), table.tolist(), strict=True))
+    def validate(self) -> dict[str, float]:
+        """Figures of the policy on validation vehicles; the same vehicles and episodes at each call."""
+        assert self.validation is not None, "this learner was made without a validation"
+        return self.validation(self.policy)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on."""
@@ -242,66 +276,8 @@ class GradientLearner:
             self.terminated = state["curriculum"]["terminated"].to(self.device)
 
 
-@dataclasses.dataclass(frozen=True)
-class DirectConfig(GradientConfig):
-    """Settings of `raptor train-direct`."""
-
-    hidden_dim: int = setting(16, "width of both hidden layers of the policy", at_least(1))
-    initial_policy: str | None = setting(
-        None, "name, run folder or file of the policy to begin with; null: drawn by the seed"
-    )
-
-
-class DirectLearner(GradientLearner):
-    """A `GradientLearner` that begins with a policy of its own.
-
-    Args:
-        config: the settings.
-        seed: of the weights, the vehicles and everything else that is drawn.
-        device: of all tensors.
-        compile: False runs eagerly.
-        world: the processes that share each batch.
-
-    Raises:
-        UserError: the policy to begin with cannot be read, or has another width; the batch cannot be cut evenly.
-    """
-
-    def __init__(
-        self,
-        config: DirectConfig,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        compile: bool = True,
-        world: World = ALONE,
-    ) -> None:
-        Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
-        super().__init__(config, _first_policy(config, TRAINING_SEEDS + seed), seed, device, compile, world)
-
-
-def _first_policy(config: DirectConfig, seed: int) -> RaptorPolicy:
-    if config.initial_policy is None:
-        return _initial_policy(config.hidden_dim, seed)
-    policy = load_policy(config.initial_policy)
-    if not isinstance(policy, RaptorPolicy):
-        raise UserError(f"initial_policy must be a recurrent policy that can be trained, got {config.initial_policy}")
-    if policy.hidden_dim != config.hidden_dim:
-        raise UserError(
-            f"initial_policy {config.initial_policy} has hidden_dim={policy.hidden_dim}, the settings ask for "
-            f"{config.hidden_dim}: give the same"
-        )
-    return policy
-
-
-def _initial_policy(hidden_dim: int, seed: int) -> RaptorPolicy:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        policy = RaptorPolicy(hidden_dim=hidden_dim)
-    shrink_output_layer(policy)
-    return policy
-
-
 @torch.no_grad()
 def shrink_output_layer(policy: StudentPolicy) -> None:
-    """Make the outputs of a policy that knows nothing small, so that its first flights are near hover."""
+    """Make the outputs of an untrained policy small, so that its first episodes are near hover."""
     policy.output_layer.weight.mul_(0.3)
     policy.output_layer.bias.zero_()

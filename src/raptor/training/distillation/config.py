@@ -11,8 +11,7 @@ from raptor.core.errors import UserError
 from raptor.nn.precision import Precision
 from raptor.quadrotor.dynamics import Method
 from raptor.tasks.task import Task
-from raptor.training.direct.config import TRAINING_SEEDS, VALIDATION_SEED
-from raptor.training.distillation.fine_tuning import FineTuneConfig
+from raptor.training.direct.config import GradientConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +25,24 @@ class StudentConfig(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class FineTuneConfig(GradientConfig):
+    """Settings of what follows imitation: training through the simulator's gradient."""
+
+    num_updates: int = setting(3000, "steps of the optimiser; 0: imitation only", at_least(0))
+    batch_size: int = setting(
+        2048, "vehicles flown at once; rounded to a multiple of the teachers, as long as these take part"
+    )
+    learning_rate: float = setting(2e-2, "of Adam, at its highest")
+    updates_per_epoch: int = setting(100, "updates that are validated and written as one epoch", at_least(1))
+    imitation: float = setting(
+        1.0, "weight of the mean squared difference from the teachers' actions, at the beginning", not_negative
+    )
+    imitation_updates: int = setting(
+        300, "updates over which that weight falls to zero; 0: teachers play no part", at_least(0)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class PostTrainConfig(Settings):
     """Settings of `raptor post-train`.
 
@@ -35,9 +52,7 @@ class PostTrainConfig(Settings):
 
     JOB: ClassVar[str] = "post-train"
 
-    seed: int = setting(
-        0, "of the weights, the flights and the order of training", between(0, VALIDATION_SEED - TRAINING_SEEDS - 1)
-    )
+    seed: int = setting(0, "of the weights, the flights and the order of training", between(0, 999_999))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")
     num_epochs: int = setting(
@@ -47,7 +62,10 @@ class PostTrainConfig(Settings):
     batch_size: int = setting(192, "sequences between two steps of the optimiser", at_least(1))
     sequence_length: int = setting(160, "steps of a sequence, through which the gradient flows", at_least(1))
     accumulation: int = setting(
-        1, "parts of a process's share of a batch, computed one after another to take less memory", at_least(1)
+        1,
+        "parts of a process's share of a batch, computed one after another to take less memory",
+        at_least(1),
+        free=True,
     )
     precision: Precision = setting("float32", "of the student's products in training; all else is float32")
     learning_rate: float = setting(1e-2, "of Adam, at its highest", positive)
@@ -86,10 +104,14 @@ class PostTrainConfig(Settings):
     validation_steps: int = setting(
         500, "longest flight of a validation; its sensors are those of task, then of fine_tune.task", at_least(1)
     )
-    checkpoint_interval: int = setting(10, "epochs between two checkpoints", at_least(1))
-    keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1))
-    video_interval: int = setting(0, "epochs between two videos of a validation flight; 0: none", at_least(0))
-    memory_gib: float | None = setting(None, "that training may take; null: most of what is free", optional(positive))
+    checkpoint_interval: int = setting(10, "epochs between two checkpoints", at_least(1), free=True)
+    keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1), free=True)
+    video_interval: int = setting(
+        0, "epochs between two videos of a validation flight; 0: none", at_least(0), free=True
+    )
+    memory_gib: float | None = setting(
+        None, "that training may take; null: most of what is free", optional(positive), free=True
+    )
     method: Method = setting("rk4", "integrator of the flights")
     task: Task = Task(episode_steps=160)
     student: StudentConfig = StudentConfig()
@@ -127,6 +149,15 @@ class PostTrainConfig(Settings):
             clip_previous_action=self.task.clip_previous_action,
         )
         return dataclasses.replace(self.fine_tune, task=task)
+
+    @property
+    def num_slots(self) -> int:
+        """How many epochs' episodes are kept."""
+        return 1 if self.on_policy else self.num_data_epochs
+
+    def num_active(self, num_teachers: int) -> int:
+        """How many teachers an epoch flies with."""
+        return min(self.num_active_teachers or num_teachers, num_teachers)
 
     @property
     def num_epochs_in_all(self) -> int:

@@ -16,7 +16,7 @@ class EnvDistillConfig(Settings):
     JOB: ClassVar[str] = "distill"
 
     task: str | None = setting(None, "name of the environment; null where a program hands it over")
-    teacher_checkpoint: str | None = setting(None, "file of the teacher; null where a program hands it over")
+    teacher_checkpoint: str | None = setting(None, "file of the teacher; null where a program hands it over", free=True)
     task_settings: tuple[str, ...] = setting((), "key=value each, of the environment")
     num_envs: int | None = setting(
         None, "environments flown at once; null: what the task says, or 16", optional(at_least(1))
@@ -56,14 +56,18 @@ class EnvDistillConfig(Settings):
     num_validation_episodes: int = setting(
         32, "of an evaluation, and of the teacher's test before anything begins", at_least(2)
     )
-    checkpoint_interval: int = setting(5, "epochs between two checkpoints", at_least(1))
-    keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1))
-    video: bool = setting(False, "whether the first environment is filmed")
-    video_length: int = setting(200, "steps of a film", at_least(1))
-    video_interval: int = setting(2000, "steps from the beginning of one film to that of the next", at_least(1))
+    checkpoint_interval: int = setting(5, "epochs between two checkpoints", at_least(1), free=True)
+    keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1), free=True)
+    video: bool = setting(False, "whether the first environment is filmed", free=True)
+    video_length: int = setting(200, "steps of a film", at_least(1), free=True)
+    video_interval: int = setting(
+        2000, "steps from the beginning of one film to that of the next", at_least(1), free=True
+    )
     experiment_name: str | None = setting(None, "folder in logs/distillation; null: the name of the environment")
     run_name: str | None = setting(None, "end of the name of the run's folder; null: date and time alone")
-    memory_gib: float | None = setting(None, "that training may take; null: most of what is free", optional(positive))
+    memory_gib: float | None = setting(
+        None, "that training may take; null: most of what is free", optional(positive), free=True
+    )
     student: StudentConfig = StudentConfig()
 
     @property

@@ -20,7 +20,7 @@ from raptor.rl.teacher_flights import TeacherTest
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.training.distillation.config import PostTrainConfig
-from raptor.training.distillation.teacher_sources import Source, read_source, several
+from raptor.training.distillation.teacher_sources import TeacherSource, read_source, several
 
 TEACHERS_AT_ONCE = 64
 NUM_NAMED = 10
@@ -28,22 +28,21 @@ TEST_TASK, TEST_SEED = Task(), 20_000_000
 """The episodes that teachers are tested in: RAPTOR's, whatever the student is to fly."""
 
 
-def read_teachers(source: Source, say: Callable[[str], None] | None = None) -> TeacherPopulation:
+def read_teachers(source: TeacherSource) -> tuple[TeacherPopulation, list[str]]:
     """Teachers with their vehicles, from one source or from several; in single precision, like every student.
 
-    Args:
-        source: where they are.
-        say: called with the architecture of each source, in words.
+    Returns:
+        The teachers, and the architecture of each source, in words.
 
     Raises:
         UserError: a source holds none, they come without vehicles, or see or do other than a teacher does.
     """
-    told: list[str] = []
+    lines: list[str] = []
     if isinstance(source, TeacherPopulation):
         teachers = source
     else:
         found = [read_source(one) for one in several(source)]
-        parts, told = [teachers for teachers, _ in found], [words for _, words in found]
+        parts, lines = [teachers for teachers, _ in found], [line for _, line in found]
         teachers = parts[0] if len(parts) == 1 else TeacherPopulation.concatenate(parts)
     if teachers.quadrotors is None:
         raise UserError("the teachers come without their quadrotors: a student flies the vehicle of each teacher")
@@ -52,13 +51,11 @@ def read_teachers(source: Source, say: Callable[[str], None] | None = None) -> T
             f"a teacher maps {TEACHER_DIM} numbers to {NUM_ROTORS}, these map {teachers.observation_dim} to "
             f"{teachers.action_dim}"
         )
-    if say is not None:
-        for words in told:
-            say(words)
     if {teachers.dtype, teachers.quadrotors.mass.dtype} == {torch.float32}:
-        return teachers
+        return teachers, lines
     layers = tuple(Layer(*(tensor.float() for tensor in layer)) for layer in teachers.layers)
-    return dataclasses.replace(teachers, layers=layers, quadrotors=teachers.quadrotors.to(dtype=torch.float32))
+    vehicles = teachers.quadrotors.to(dtype=torch.float32)
+    return dataclasses.replace(teachers, layers=layers, quadrotors=vehicles), lines
 
 
 def fingerprint(teachers: TeacherPopulation) -> str:
@@ -102,7 +99,7 @@ def examine(
         ):
             found = {
                 "return": returns.mean().item(),
-                "share_terminated": terminated.float().mean().item(),
+                "termination_rate": terminated.float().mean().item(),
                 "position_offset": offset.nan_to_num(0.0).tolist(),
             }
             records.append({**record, **found})

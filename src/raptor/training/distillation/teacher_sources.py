@@ -32,7 +32,7 @@ class TeacherFile:
         return {"path": _absolute(self.path), "quadrotor": vehicle, "activation": self.activation}
 
 
-Source = TeacherPopulation | PathLike | TeacherFile | Sequence[PathLike | TeacherFile]
+TeacherSource = TeacherPopulation | PathLike | TeacherFile | Sequence[PathLike | TeacherFile]
 """Teachers: a population, a folder of `raptor pre-train`, a file from elsewhere, or several of the last two."""
 
 
@@ -89,6 +89,13 @@ def read_source(source: PathLike | TeacherFile) -> tuple[TeacherPopulation, str]
     vehicle = _vehicle(source.quadrotor)
     record = {"name": Path(source.path).stem, "quadrotor": os.fspath(source.quadrotor), "algorithm": expert.source}
     return TeacherPopulation.of([expert], vehicle, [record]), expert.description
+
+
+def document_of_sources(teachers: TeacherSource | None) -> list[str | dict[str, str | None]] | None:
+    """The folders and files that teachers are read from, for JSON; None where they are no files."""
+    if teachers is None or isinstance(teachers, TeacherPopulation):
+        return None
+    return [one.document() if isinstance(one, TeacherFile) else _absolute(one) for one in several(teachers)]
 
 
 def documented(source: str | dict[str, Any]) -> PathLike | TeacherFile:

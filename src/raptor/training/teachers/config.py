@@ -9,9 +9,9 @@ from raptor.config.settings import Settings, above, at_least, between, each, not
 from raptor.rl.curriculum import CurriculumConfig, Stage
 from raptor.runs.engines import EngineConfig
 from raptor.tasks.task import Task
-from raptor.training.direct.config import TRAINING_SEEDS
 from raptor.training.teachers.gradient import APGConfig
 from raptor.training.teachers.sac import SACTeachersConfig
+from raptor.training.validation import TRAINING_SEEDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PreTrainConfig(Settings):
         None, "teachers trained as one program; null: what memory and processor serve best", optional(at_least(1))
     )
     memory_gib: float | None = setting(
-        None, "that the shards may take together; null: most of what is free", optional(positive)
+        None, "that the shards may take together; null: most of what is free", optional(positive), free=True
     )
     solved_return: float = setting(
         300.0, "a teacher whose validation return is below is not solved, and is trained again"
@@ -42,7 +42,7 @@ class PreTrainConfig(Settings):
     retry_factor: float = setting(2.0, "length of each further training over that of the one before", above(0))
     num_validation: int = setting(32, "episodes of each teacher and validation; always the same ones", at_least(1))
     num_evaluation: int = setting(100, "episodes of each teacher's last test, which nothing was chosen by", at_least(2))
-    checkpoint_interval_s: float = setting(120.0, "seconds between two checkpoints of a shard", not_negative)
+    checkpoint_interval_s: float = setting(120.0, "seconds between two checkpoints of a shard", not_negative, free=True)
     tensorboard_teachers: tuple[int, ...] = setting(
         (), "teachers whose own curves go to TensorBoard", each(not_negative)
     )

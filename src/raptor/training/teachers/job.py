@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 
-from raptor.config import differences, to_yaml
 from raptor.core.atomic import write_atomically
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
@@ -21,8 +20,8 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import read_population
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.runs.engines import Engine, make_engine
-from raptor.runs.folder import RunFolder, settings_of
-from raptor.runs.progress import stop_on_signal
+from raptor.runs.folder import Layout, RunFolder, settings_of
+from raptor.runs.stopping import stop_on_signal
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.memory import Plan, plan
 from raptor.training.teachers.population_run import (
@@ -36,6 +35,8 @@ from raptor.training.teachers.population_run import (
     PreTrainSummary,
     ProgressFunction,
 )
+
+LAYOUT = Layout(JOB, own=OWN)
 
 __all__ = ["PreTrainConfig", "PreTrainProgress", "PreTrainSummary", "load_pre_train_config", "pre_train"]
 
@@ -72,12 +73,12 @@ def pre_train(
             from those of the run to be resumed, a vehicle cannot be read or cannot hover, the memory does not suffice,
             the device or the cluster is not there, the disk is full.
     """
-    folder = RunFolder(output, JOB, own=OWN)
+    folder = RunFolder(output, LAYOUT)
     going_on = folder.check(resume, overwrite)
-    stored = load_pre_train_config(output) if going_on else None
+    stored = folder.settings(PreTrainConfig) if going_on else None
     config = stored or PreTrainConfig() if config is None else config
     if stored is not None:
-        folder.refuse_changes(_differences(stored, config))
+        folder.refuse_changes(stored, config, free=("engine",))
     find_device(config.device)
     begun = going_on and any((folder.path / name).exists() for name in (PLAN, SHARDS))
     before = _read_plan(folder) if begun else None
@@ -87,14 +88,14 @@ def pre_train(
     if announce is not None:
         announce(cut.describe())
     try:
-        folder.open(to_yaml(config), resume, overwrite)
+        folder.open(config, resume, overwrite)
         if not begun:
             save_numbered(vehicles, folder.path / QUADROTORS, overwrite=True)
             document = {**cut._asdict(), "names": vehicles.names}
             write_atomically(folder.path / PLAN, f"{json.dumps(document)}\n")
-        folder.record_from(1 << 60 if begun else 0)
+        folder.record_where(lambda line: begun)
         with stop_on_signal() as stop:
-            return PopulationRun(folder, config, vehicles, cut, engine, progress, lambda: stop.made).run()
+            return PopulationRun(folder, config, vehicles, cut, engine, progress, stop).run()
     finally:
         folder.close()
 
@@ -103,15 +104,7 @@ def load_pre_train_config(
     run: str | os.PathLike[str], file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
 ) -> PreTrainConfig:
     """The settings of the run in a folder; see `raptor.runs.folder.settings_of`."""
-    return settings_of(PreTrainConfig, RunFolder(run, JOB, own=OWN), file, overrides, resume)
-
-
-def _differences(stored: PreTrainConfig, config: PreTrainConfig) -> list[str]:
-    """Settings that would change the result; where it is computed would not."""
-    same = dataclasses.replace(
-        config, engine=stored.engine, checkpoint_interval_s=stored.checkpoint_interval_s, memory_gib=stored.memory_gib
-    )
-    return differences(stored, same)
+    return settings_of(PreTrainConfig, RunFolder(run, LAYOUT), file, overrides, resume)
 
 
 def _population(

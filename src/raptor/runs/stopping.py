@@ -1,0 +1,81 @@
+"""Stopping a job: a signal becomes a request, which the job meets where it is safe, or gives up what it is doing."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from raptor.core.torchrun import started_together
+
+PATIENCE_S = 2.0
+"""Time that a step or a validation has to end by itself after a request, before it is given up."""
+
+
+class Abandoned(BaseException):
+    """A step or a validation was given up because somebody asked to stop; what it had computed is lost."""
+
+
+class StopRequest:
+    """Whether somebody asked to stop; calling it says so."""
+
+    def __init__(self) -> None:
+        self.made = False
+        self._interruptible = False
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self.made
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Run a block that is given up, by `Abandoned`, where it goes on for `PATIENCE_S` after a request."""
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+            if _can_alarm():
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.made and number == signal.SIGINT and not started_together():
+            raise KeyboardInterrupt
+        self.made = True
+        if self._interruptible and not started_together() and _can_alarm():
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+
+    def _give_up(self, number: int, frame: FrameType | None) -> None:
+        if self._interruptible:
+            raise Abandoned
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turn the first Ctrl-C, a termination signal or the closing of the terminal into a request to stop.
+
+    A second Ctrl-C interrupts at once, unless several processes share the job: those stop together. Only the main
+    thread can listen; elsewhere no request is ever made.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    handlers = {signal.SIGINT: request._ask, signal.SIGTERM: request._ask}
+    if hasattr(signal, "SIGHUP"):
+        handlers[signal.SIGHUP] = request._ask
+    if _can_alarm():
+        handlers[signal.SIGALRM] = request._give_up
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _can_alarm() -> bool:
+    """Whether the system has timers that raise signals, and this thread may set one."""
+    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()

@@ -1,0 +1,407 @@
+"""The one training loop: steps, validations, records, checkpoints, in sessions that may end anywhere.
+
+A learner knows how to take a step and how good it is; the trainer owns everything else. Learning in phases (imitation,
+then fine-tuning) is several learners in a row, each of which begins with the best policy of the one before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from raptor.core.distributed import ALONE, World
+from raptor.core.errors import LostProcessError, UserError
+from raptor.core.host import gpu_use, host
+from raptor.runs.progress import Clock, Progress
+from raptor.runs.stopping import Abandoned, StopRequest
+
+Figures = Mapping[str, float]
+Weights = Mapping[str, torch.Tensor]
+
+
+class Rated(NamedTuple):
+    """A policy and how good it is."""
+
+    figures: Figures  # `mean_return` among them
+    weights: Weights
+
+
+class Learner(Protocol):
+    """Something that learns in steps; it knows no files."""
+
+    policy: Any  # a module; None where there is no single one
+    rated: Rated | None  # a policy that the last step itself measured
+    notes: list[str]  # lines for the log since it was last emptied
+
+    @property
+    def env_steps(self) -> float:
+        """Steps of flight so far."""
+        ...
+
+    @property
+    def step_count(self) -> int:
+        """Whole steps so far."""
+        ...
+
+    def update(self) -> Figures | None:
+        """Learn a little; figures named `group/name` where that completed a step, None where it goes on."""
+        ...
+
+    def validate(self) -> Figures:
+        """How good it is, on vehicles and episodes that it never learns from: `mean_return` and others."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that `state_dict` gave."""
+        ...
+
+
+class Record(Protocol):
+    """Where a run is recorded: a `RunFolder`, or the store that an engine gives to a part of one."""
+
+    def log(self, message: str) -> None:
+        """Append a line to the log."""
+        ...
+
+    def record_from(self, step: int) -> None:
+        """Begin recording after a step."""
+        ...
+
+    def record(self, step: int, values: Figures) -> None:
+        """Append figures."""
+        ...
+
+
+class Checkpointing(Protocol):
+    """How the state of a job becomes files."""
+
+    def write(self, step: int, training: Mapping[str, Any]) -> str:
+        """Write a checkpoint; returns its name."""
+        ...
+
+    def newest_first(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The states that were written, with their names, the newest first."""
+        ...
+
+    def pass_over(self, name: str, problem: object) -> None:
+        """Warn that this one is of no use, and the one before is taken."""
+        ...
+
+    def write_best(self, best: Best, milestone: bool) -> None:
+        """Write the best policy; a milestone is the best of a phase that is over."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One learner's part of a training."""
+
+    name: str  # the stage that is shown
+    num_steps: int
+    begin: Callable[[], Learner]  # called when its turn comes
+    validation_interval: int = 1  # steps between two validations, the last one being validated too; 0: never
+    checkpoint_interval: int | None = None  # steps between two checkpoints, the last one writing one too
+    checkpoint_interval_s: float | None = None  # seconds between two checkpoints
+    best_by: str = "validation"  # what the figures of the best policy are of
+    revalidates: bool = False  # whether the figures of the phase before are of other flights than its own
+    cheap_state: bool = True  # whether the state is small enough to be copied before each step
+
+
+@dataclasses.dataclass
+class Best:
+    """The best policy so far."""
+
+    step: int
+    figures: dict[str, float]
+    weights: dict[str, torch.Tensor]
+    by: str
+
+    def summary(self, unit: str) -> dict[str, float]:
+        """The step and the figures."""
+        return {unit: float(self.step), **self.figures}
+
+
+class Trainer:
+    """Takes learners to their last step; iterating yields a `Progress` after each step and around what takes long.
+
+    A session that ends, is stopped or killed anywhere and is gone on with comes to the same bits as one that was not,
+    on the same machine with as many threads.
+
+    Args:
+        phases: one after the other.
+        run: where it is recorded.
+        checkpoints: how its state is written and read.
+        stop: whether somebody asked to stop; a `StopRequest` also gives up what takes too long.
+        unit: what a step is.
+        clock: that has run since the session began.
+        device: for the figures of a GPU.
+        compiles: whether the first step is preceded by a compilation.
+        world: the processes that share the work.
+        after_step: called after each step with its number, and whether it is the last of a phase.
+    """
+
+    def __init__(
+        self,
+        phases: Sequence[Phase],
+        run: Record,
+        checkpoints: Checkpointing,
+        stop: Callable[[], bool],
+        *,
+        unit: str = "update",
+        clock: Clock | None = None,
+        device: str = "cpu",
+        compiles: bool = False,
+        world: World = ALONE,
+        after_step: Callable[[int, bool], None] | None = None,
+    ) -> None:
+        self.phases, self.run, self.checkpoints, self.stop = phases, run, checkpoints, stop
+        self.unit, self.clock, self.device, self.compiles = unit, clock or Clock(), device, compiles
+        self.world, self.after_step = world, after_step
+        self.place = 0  # of the present phase
+        self.learner: Learner = phases[0].begin()
+        self.values: dict[str, float] = {}  # of the last step
+        self.validation: dict[str, float] = {}
+        self.validated_at = 0
+        self.best: Best | None = None
+        self.milestones: list[dict[str, float]] = []  # the best of each phase that is over
+        self._flown_before = 0.0  # steps of flight in the phases that are over
+        self._is_updating = False
+        self._snapshot: dict[str, Any] | None = None  # the state before a step that may be given up
+        self._saved: tuple[int, float] | None = None
+        self._saved_at = time.perf_counter()
+
+    @property
+    def phase(self) -> Phase:
+        """The present one."""
+        return self.phases[self.place]
+
+    @property
+    def step(self) -> int:
+        """Whole steps of all phases so far."""
+        return sum(phase.num_steps for phase in self.phases[: self.place]) + self.learner.step_count
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.num_steps for phase in self.phases)
+
+    @property
+    def env_steps(self) -> float:
+        """Steps of flight so far."""
+        return self._flown_before + self.learner.env_steps
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.step >= self.num_steps and not self._validation_is_due()
+
+    def __iter__(self) -> Iterator[Progress]:
+        """Go on until the last step, or until somebody asks to stop."""
+        self._restore()
+        self.run.record_from(self.step)
+        self.run.log(", ".join(f"{name} {fact}" for name, fact in host(self.device).items()))
+        if self.world.size > 1:
+            self.run.log(f"shared by {self.world.size} processes")
+        self.run.log(f"begins after {self.unit} {self.step} of {self.num_steps}")
+        self._saved = self._mark()
+        yield self.progress("compiling" if self.compiles and self.step < self.num_steps else None)
+        try:
+            yield from self._steps()
+        except Abandoned:
+            self.run.log(f"{self.unit} {self.step}: stopped in the middle of a step or a validation, which is given up")
+            if self._is_updating:
+                if self._snapshot is None:
+                    return  # what is left of the state is of no use: the last checkpoint stands
+                self._load(self._snapshot)
+        if self._saved != self._mark():
+            self._save()
+
+    def _steps(self) -> Iterator[Progress]:
+        while True:
+            if self._validation_is_due() and not self._stopping():
+                yield self.progress("validating")
+                self._validate()
+                yield self.progress()
+            if self._checkpoint_is_due():
+                self._save()
+            if self.step >= self.num_steps or self._stopping():
+                return
+            if self._ends_phase():
+                self._begin_next_phase()
+            if self._update() and self.after_step is not None:
+                self.after_step(self.step, self._ends_phase())
+            yield self.progress()
+
+    def progress(self, stage: str | None = None) -> Progress:
+        """Where it stands."""
+        done = self.step + getattr(self.learner, "fraction", 0.0)
+        rate, end = self.clock.rate, sum(phase.num_steps for phase in self.phases[: self.place + 1])
+        return Progress(
+            stage=stage or self.phase.name,
+            step=self.step,
+            num_steps=self.num_steps,
+            unit=self.unit,
+            elapsed_s=self.clock.elapsed_s,
+            rate=rate,
+            env_steps_per_s=self.clock.env_steps_per_s,
+            remaining_s=(end - done) / rate if rate else math.nan,
+            values={name.rsplit("/", 1)[-1]: value for name, value in self.values.items()},
+            validation=self.validation,
+            best_return=None if self.best is None else self.best.figures["mean_return"],
+        )
+
+    def _stopping(self) -> bool:
+        return self.world.any_rank(self.stop())
+
+    def _ends_phase(self) -> bool:
+        return self.learner.step_count >= self.phase.num_steps
+
+    def _validation_is_due(self) -> bool:
+        interval, step = self.phase.validation_interval, self.learner.step_count
+        due = bool(interval) and step > 0 and (step % interval == 0 or self._ends_phase())
+        return due and self.validated_at != self.step and self._mark()[1] == 0
+
+    def _checkpoint_is_due(self) -> bool:
+        phase, step = self.phase, self.learner.step_count
+        if self._saved == self._mark():
+            return False
+        if phase.checkpoint_interval_s is not None:
+            return time.perf_counter() - self._saved_at > phase.checkpoint_interval_s
+        interval = phase.checkpoint_interval or 1
+        return self._mark()[1] == 0 and (step % interval == 0 or self._ends_phase())
+
+    def _mark(self) -> tuple[int, float]:
+        """Whole steps, and the fraction of the next one."""
+        return self.step, getattr(self.learner, "fraction", 0.0)
+
+    def _update(self) -> bool:
+        """One update; whether it completed a step."""
+        if self.phase.cheap_state and isinstance(self.stop, StopRequest):
+            self._snapshot = copy.deepcopy(self._state())
+        self._is_updating = True
+        with interruptible(self.stop):
+            values = self.learner.update()
+        self._is_updating, self._snapshot = False, None
+        self.clock.tick(self.step + getattr(self.learner, "fraction", 0.0), self.learner.env_steps)
+        for note in self.learner.notes:
+            self.run.log(f"{self.unit} {self.step}: {note}")
+        self.learner.notes.clear()
+        if values is None:
+            return False
+        self.values = dict(values)
+        speed = {
+            "speed/elapsed_s": self.clock.elapsed_s,
+            f"speed/{self.unit}s_per_s": self.clock.rate,
+            "speed/env_steps_per_s": self.clock.env_steps_per_s,
+        }
+        self.run.record(self.step, {**self.values, **speed, **gpu_use(self.device)})
+        if self.learner.rated is not None:
+            self._keep_if_better(self.step - 1, *self.learner.rated, self.phase.best_by)
+        return True
+
+    def _validate(self) -> None:
+        with interruptible(self.stop):
+            self.validation = dict(self.learner.validate())
+        self.validated_at = self.step
+        self.run.record(self.step, {f"evaluation/{name}": value for name, value in self.validation.items()})
+        figures = ", ".join(f"{name} {value:.5g}" for name, value in self.validation.items())
+        self.run.log(f"{self.unit} {self.step}: evaluation {figures}")
+        if self.phase.best_by == "validation" and self.learner.policy is not None:
+            self._keep_if_better(self.step, self.validation, self.learner.policy.state_dict(), "validation")
+
+    def _keep_if_better(self, step: int, figures: Figures, weights: Weights, by: str) -> None:
+        found = figures["mean_return"]
+        if math.isfinite(found) and (self.best is None or found > self.best.figures["mean_return"]):
+            copies = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+            self.best = Best(step, dict(figures), copies, by)
+            self.checkpoints.write_best(self.best, milestone=False)
+
+    def _begin_next_phase(self) -> None:
+        """Let the next learner begin with the best policy so far, rated by the validation of its phase."""
+        if self.best is not None:
+            self.learner.policy.load_state_dict(self.best.weights)
+        self._flown_before = self.env_steps
+        self.place += 1
+        self.learner = self.phase.begin()
+        if self.best is not None:
+            if self.phase.revalidates:
+                self.best = dataclasses.replace(self.best, figures=dict(self.learner.validate()), by="validation")
+            self.milestones.append(self.best.summary(self.unit))
+            self.checkpoints.write_best(self.best, milestone=True)
+            self.checkpoints.write_best(self.best, milestone=False)
+        self.clock.restart_rates()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            self.unit: self.step,
+            "phase": self.place,
+            "learner": self.learner.state_dict(),
+            "validation": self.validation,
+            "validated_at": self.validated_at,
+            "best": None if self.best is None else dataclasses.asdict(self.best),
+            "best_return": -math.inf if self.best is None else self.best.figures["mean_return"],
+            "milestones": self.milestones,
+            "flown_before": self._flown_before,
+            "elapsed_s": self.clock.elapsed_s,
+        }
+
+    def _save(self) -> None:
+        name = self.checkpoints.write(self.step, self._state())
+        self.run.log(f"{self.unit} {self.step}: wrote {name.rsplit('/', 1)[-1]}")
+        self._saved, self._saved_at = self._mark(), time.perf_counter()
+
+    def _restore(self) -> None:
+        """Go on from the newest checkpoint whose content fits; those that do not are passed over with a warning."""
+        for name, training in self.checkpoints.newest_first():
+            try:
+                self._load(training)
+            except (UserError, MemoryError):
+                raise
+            except Exception as error:  # whatever a state of another structure makes the learner raise
+                self.checkpoints.pass_over(name, f"it holds no state of this job ({type(error).__name__}: {error})")
+                self.place, self.learner = 0, self.phases[0].begin()
+                continue
+            self.run.log(f"going on from {name.rsplit('/', 1)[-1]}")
+            if self.best is not None:  # a session that was killed may have found a better one, which is yet to come
+                self.checkpoints.write_best(self.best, milestone=False)
+            return
+
+    def _load(self, training: Mapping[str, Any]) -> None:
+        best, place = training["best"], int(training["phase"])
+        if place != self.place:
+            self.place, self.learner = place, self.phases[place].begin()
+        self.learner.load_state_dict(training["learner"])
+        self.validation, self.validated_at = dict(training["validation"]), training["validated_at"]
+        self.best = None if best is None else Best(**best)
+        self.milestones = [dict(milestone) for milestone in training["milestones"]]
+        self._flown_before = training["flown_before"]
+        self.clock = Clock(training["elapsed_s"] + self.clock.elapsed_s)
+
+
+@contextlib.contextmanager
+def interruptible(stop: Callable[[], bool]) -> Iterator[None]:
+    """Run a block that a `StopRequest` can give up.
+
+    What fails after somebody asked to stop is given up too: Ctrl-C reaches the compiler as well, which does not survive
+    it. A process that is lost stays an error: torchrun asks the others to stop when one has died.
+    """
+    try:
+        with stop.interruptible() if isinstance(stop, StopRequest) else contextlib.nullcontext():
+            yield
+    except LostProcessError:
+        raise
+    except Exception as error:
+        if stop():
+            raise Abandoned from error
+        raise
