@@ -25,7 +25,6 @@ from raptor.tasks.task import Task
 from raptor.training.distillation import job as post_training
 from raptor.training.distillation import selection
 from raptor.training.distillation.config import PostTrainConfig
-from raptor.training.distillation.post_training_run import PostTrainRun
 
 Run = Callable[..., str]
 TINY = (
@@ -202,7 +201,7 @@ def test_an_interruption_before_an_old_run_is_overwritten_does_not_lead_back_to_
     monkeypatch.setattr(post_training, "examine", interrupted)
     result = CliRunner().invoke(app, [*command, *TINY, "--overwrite"])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "interrupted before anything was written")
-    monkeypatch.setattr(PostTrainRun, "run", interrupted)
+    monkeypatch.setattr(post_training, "run_to_end", interrupted)
     result = CliRunner().invoke(app, [*command, "--resume"])
     assert (result.exit_code, "interrupted; go on with: raptor post-train" in result.stderr) == (130, True)
 
@@ -218,7 +217,7 @@ def test_the_help_teaches() -> None:
         "--config paper",
         "--resume",
         "--overwrite",
-        "params/config.yaml",
+        "run.yaml",
     ):
         assert text in result.stdout, text
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import math
 
 import pytest
 from rich.console import Console
@@ -12,8 +11,10 @@ from rich.console import Console
 from raptor.cli.progress import COMPILING, duration, evaluation_progress, facts, quantity, training_progress
 from raptor.runs import Progress
 
-BEGINNING = Progress("compiling", 0, 40, 0.1, 0.0, 0.0, math.nan, {}, {}, None)
-MIDDLE = Progress("training", 20, 40, 30.0, 9.123, 1.9e6, 65.4, {"loss": 0.512}, {"return": 612.34}, 640.5)
+BEGINNING = Progress("compiling", 0, 40, elapsed_s=0.1, env_steps_per_s=0.0)
+MIDDLE = Progress(
+    "training", 20, 40, "update", 30.0, 9.123, 1.9e6, 65.4, {"loss": 0.512}, {"mean_return": 612.34}, 640.5
+)
 
 
 def shown(*steps: Progress, terminal: bool) -> str:
@@ -49,9 +50,9 @@ def test_without_a_terminal_there_is_a_line_per_validation() -> None:
         dataclasses.replace(
             MIDDLE,
             stage=stage,
-            update=update,
-            num_updates=1000,
-            validation={"update": update // 100 * 100, "return": 1.0},
+            step=update,
+            num_steps=1000,
+            validation={"update": update // 100 * 100, "mean_return": 1.0},
         )
         for update in range(100, 400)
         for stage in ("training", "validating", "training")
@@ -61,7 +62,7 @@ def test_without_a_terminal_there_is_a_line_per_validation() -> None:
 
 
 def test_without_a_terminal_and_without_validations_there_are_about_ten_lines() -> None:
-    steps = [dataclasses.replace(MIDDLE, update=update, num_updates=1000, validation={}) for update in range(1, 1001)]
+    steps = [dataclasses.replace(MIDDLE, step=update, num_steps=1000, validation={}) for update in range(1, 1001)]
     assert len(shown(*steps, terminal=False).splitlines()) == 11
 
 

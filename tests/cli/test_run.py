@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from raptor.cli import app
 from raptor.lab.pipeline import load_pipeline
-from raptor.training.direct.learner import DirectLearner
-from raptor.training.direct.session import Session
+from raptor.training.direct import job
+from raptor.training.direct.learner import GradientLearner
 
 Run = Callable[..., str]
 CHAIN = """
@@ -114,13 +114,13 @@ def test_a_mistake_is_told_in_one_sentence_before_anything_is_done(
 def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = DirectLearner.update
+    update = GradientLearner.update
 
-    def interrupted(self: DirectLearner) -> dict[str, float]:
+    def interrupted(self: GradientLearner) -> dict[str, float]:
         signal.raise_signal(signal.SIGINT)
         return update(self)
 
-    monkeypatch.setattr(DirectLearner, "update", interrupted)
+    monkeypatch.setattr(GradientLearner, "update", interrupted)
     arguments = ["run", str(file), "seed=2", "--output", str(tmp_path), "--until", "student"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 130
@@ -133,10 +133,10 @@ def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(
 
 
 def test_an_interruption_at_once_says_how_to_go_on(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(self: Session, stop: object) -> None:
+    def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Session, "run", interrupt)
+    monkeypatch.setattr(job, "run_to_end", interrupt)
     result = CliRunner().invoke(app, ["run", str(file), "-o", str(tmp_path), "--until", "student"])
     assert result.exit_code == 130
     how = f"raptor run {file} --output {tmp_path} --until student"

@@ -9,56 +9,55 @@ import pytest
 import torch
 
 from raptor.core.errors import UserError
-from raptor.formats import load_policy, save_policy
+from raptor.formats import save_policy
 from raptor.nn import RaptorPolicy
 from raptor.runs.checkpoints import Checkpoints, RunWarning
+from raptor.runs.store import FolderStore, MemoryStore, apply
+
+
+def document(step: int) -> dict:
+    return {"what": "a test", "training": {"step": step, "state": torch.arange(1000)}}
 
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
-    """Checkpoints of the updates 1, 2 and 3, of which two are kept."""
-    made = Checkpoints(tmp_path, keep=2)
-    for update in (1, 2, 3):
-        made.write(update, RaptorPolicy(), {"what": "a test"}, {"update": update, "state": torch.arange(1000)})
+    """Checkpoints of the steps 1, 2 and 3, of which two are kept."""
+    made = Checkpoints(FolderStore(tmp_path), "step_", keep=2)
+    for step in (1, 2, 3):
+        assert made.write(step, document(step)) == f"step_{step:06d}.pt"
     return made
 
 
 def newest(checkpoints: Checkpoints) -> int:
-    found = checkpoints.newest()
-    assert found is not None
-    return int(found[1]["training"]["update"])
+    return int(next(checkpoints.newest_first())[1]["training"]["step"])
 
 
-def test_only_the_newest_are_kept_and_other_files_stay(checkpoints: Checkpoints) -> None:
-    assert list(checkpoints.paths()) == [2, 3]
-    save_policy(RaptorPolicy(), checkpoints.best, {})
-    (checkpoints.folder / "update_x.pt").write_bytes(b"x")
-    checkpoints.write(10, RaptorPolicy(), {}, {})
-    assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
+def test_only_the_newest_are_kept_and_other_files_stay(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    assert list(checkpoints.names()) == [2, 3]
+    for name in ("best.pt", "step_x.pt"):
+        (tmp_path / name).write_bytes(b"x")
+    checkpoints.write(10, document(10))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
         "best.pt",
-        "update_000003.pt",
-        "update_000010.pt",
-        "update_x.pt",
+        "step_000003.pt",
+        "step_000010.pt",
+        "step_x.pt",
     ]
 
 
-def test_updates_are_ordered_by_number_not_by_name(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    for update in (999_999, 1_000_000, 1_000_001):
-        checkpoints.write(update, RaptorPolicy(), {}, {"update": update})
-    assert list(checkpoints.paths()) == [1_000_000, 1_000_001]
+def test_steps_are_ordered_by_number_not_by_name(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(FolderStore(tmp_path), keep=2)
+    for step in (999_999, 1_000_000, 1_000_001):
+        checkpoints.write(step, document(step))
+    assert list(checkpoints.names()) == [1_000_000, 1_000_001]
     assert newest(checkpoints) == 1_000_001
 
 
-def test_a_checkpoint_is_a_policy_file(checkpoints: Checkpoints) -> None:
-    policy = load_policy(checkpoints.paths()[3])
-    assert isinstance(policy, RaptorPolicy)
-    assert policy.card == {"what": "a test"}
-
-
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "another kind", "a policy only"])
-def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(checkpoints: Checkpoints, damage: str) -> None:
-    path = checkpoints.paths()[3]
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(
+    checkpoints: Checkpoints, tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "step_000003.pt"
     content = path.read_bytes()
     if damage == "flipped":
         at = content.index(torch.arange(1000).numpy().tobytes()[:256]) + 100
@@ -68,7 +67,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(checkpoints: 
     )
     if damage == "a policy only":
         save_policy(RaptorPolicy(), path, {})
-    with pytest.warns(RunWarning, match=r"the checkpoint before update_000003.pt is used"):
+    with pytest.warns(RunWarning, match=r"the checkpoint before step_000003.pt is used"):
         assert newest(checkpoints) == 2
 
 
@@ -78,13 +77,26 @@ def test_without_damage_there_is_no_warning(checkpoints: Checkpoints) -> None:
         assert newest(checkpoints) == 3
 
 
-def test_where_every_checkpoint_is_damaged_the_run_cannot_go_on(checkpoints: Checkpoints) -> None:
-    for path in checkpoints.paths().values():
-        path.write_bytes(b"")
-    with pytest.warns(RunWarning), pytest.raises(UserError, match=r"no checkpoint in .* can be read: start anew"):
-        checkpoints.newest()
+def test_where_every_checkpoint_is_damaged_the_run_cannot_go_on(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    for name in checkpoints.names().values():
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(RunWarning), pytest.raises(UserError, match=r"no checkpoint .* can be read: start anew"):
+        newest(checkpoints)
 
 
 def test_where_none_was_written_there_is_none(tmp_path: Path) -> None:
-    assert Checkpoints(tmp_path).newest() is None
-    assert Checkpoints(tmp_path / "missing").newest() is None
+    assert next(Checkpoints(FolderStore(tmp_path)).newest_first(), None) is None
+    assert next(Checkpoints(FolderStore(tmp_path / "missing")).newest_first(), None) is None
+
+
+def test_what_is_written_in_memory_can_be_handed_over_to_a_folder(tmp_path: Path) -> None:
+    memory, folder = MemoryStore(), FolderStore(tmp_path)
+    there, here = Checkpoints(memory, keep=1), Checkpoints(folder)
+    for step in (1, 2):
+        there.write(step, document(step))
+        apply(memory.take(), folder)
+        assert list(here.names()) == list(there.names()) == [step]
+    assert memory.take() == {}
+    assert newest(here) == 2
+    moved = Checkpoints(MemoryStore(memory.files))
+    assert newest(moved) == 2

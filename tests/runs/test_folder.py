@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from raptor.config.settings import setting
 from raptor.core.errors import UserError
-from raptor.runs.folder import MARK, RunFolder, read_curve, read_metrics
+from raptor.runs.folder import Layout, RunFolder, read_curve, read_manifest, read_metrics, read_settings
+
+DIRECT = Layout("train-direct")
+MANIFEST = {"version": 2, "job": "train-direct", "raptor-python": version("raptor-python")}
 
 
-def opened(path: Path, resume: bool = False, overwrite: bool = False, config: str = "a: 1\n") -> RunFolder:
-    folder = RunFolder(path, "train-direct")
-    folder.open(config, resume, overwrite)
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Settings of a test."""
+
+    a: int = setting(1, "a number")
+    free: int = setting(1, "a number that changes no result", free=True)
+
+
+def opened(path: Path, resume: bool = False, overwrite: bool = False, a: int = 1) -> RunFolder:
+    folder = RunFolder(path, DIRECT)
+    folder.open(Given(a), resume, overwrite)
     return folder
 
 
@@ -27,17 +41,68 @@ def scalars(folder: RunFolder, name: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in accumulator.Scalars(name)]
 
 
-def test_a_new_run_stores_its_settings_under_a_mark(tmp_path: Path) -> None:
-    opened(tmp_path / "deep" / "run").close()
-    assert (tmp_path / "deep" / "run" / "config.yaml").read_text() == f"{MARK}train-direct\na: 1\n"
-    assert RunFolder(tmp_path / "deep" / "run", "train-direct").holds_run()
+def test_a_new_run_has_a_manifest_with_its_job_its_status_and_its_settings(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "deep" / "run")
+    expected = {**MANIFEST, "status": "running", "settings": {"a": 1, "free": 1}}
+    assert read_manifest(tmp_path / "deep" / "run") == expected
+    folder.write_manifest(Given(), "finished")
+    folder.close()
+    assert read_manifest(tmp_path / "deep" / "run") == {**expected, "status": "finished"}
+    again = RunFolder(tmp_path / "deep" / "run", DIRECT)
+    assert again.holds_run()
+    assert again.settings(Given) == Given()
+
+
+def test_settings_that_change_the_result_are_refused_by_name(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    folder.refuse_changes(Given(), Given(free=2))
+    with pytest.raises(UserError, match=r"begun with other settings: a \(1, now 2\); resume it without them"):
+        folder.refuse_changes(Given(), Given(a=2))
+    folder.refuse_changes(Given(), Given(a=2), free=("a",))
+    folder.close()
+
+
+@pytest.mark.parametrize("damage", ["", "[1, 2]", "settings: 1", "a: [", "\x00"])
+def test_a_damaged_manifest_is_refused(tmp_path: Path, damage: str) -> None:
+    folder = opened(tmp_path)
+    folder.close()
+    header = folder.manifest.read_text().splitlines()[0]
+    folder.manifest.write_text(f"{header}\n{damage}\n")
+    with pytest.raises(UserError, match=r"run.yaml cannot be read .*: start anew with --overwrite"):
+        RunFolder(tmp_path, DIRECT).settings(Given)
+
+
+@pytest.mark.parametrize(
+    ("name", "job", "best"),
+    [
+        ("config.yaml", "train-direct", "checkpoints/best.pt"),
+        ("params/config.yaml", "post-train", "best_student.pt"),
+        ("params/agent.yaml", "distill", "best_student.pt"),
+    ],
+)
+def test_a_run_that_an_older_version_began_is_read_and_overwritten_but_not_resumed(
+    tmp_path: Path, name: str, job: str, best: str
+) -> None:
+    for file, content in ((name, f"# raptor run: {job}\na: 1\n"), (best, ""), ("notes.txt", "keep")):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(content)
+    folder = RunFolder(tmp_path, Layout(job, best=best))
+    assert folder.holds_run()
+    assert read_settings(tmp_path) == {"a": 1}
+    with pytest.raises(UserError, match="was begun by an older version of raptor-python"):
+        folder.check(resume=True, overwrite=False)
+    with pytest.raises(UserError, match="already holds a run"):
+        folder.check(resume=False, overwrite=False)
+    folder.open(Given(), overwrite=True)
+    folder.close()
+    assert sorted(tree(tmp_path)) == ["notes.txt", "run.yaml"]
 
 
 def test_a_folder_with_a_run_is_refused_and_stays_as_it_was(tmp_path: Path) -> None:
     opened(tmp_path).close()
     before = tree(tmp_path)
     with pytest.raises(UserError, match=r"already holds a run: go on with --resume, replace it with --overwrite"):
-        opened(tmp_path, config="a: 2\n")
+        opened(tmp_path, a=2)
     assert tree(tmp_path) == before
 
 
@@ -47,29 +112,30 @@ def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -
     folder.record(1, {"training/loss": 1.0})
     folder.log("hello")
     folder.close()
+    (tmp_path / "checkpoints").mkdir()
     for name in ("update_000002.pt", "best.pt", ".update_000004.pt.0123abcd.tmp", "mine.pt"):
-        (folder.checkpoints.folder / name).write_bytes(b"x")
+        (tmp_path / "checkpoints" / name).write_bytes(b"x")
     (tmp_path / "notes.txt").write_text("keep")
     (folder.tensorboard / "keep.txt").write_text("keep")
-    opened(tmp_path, overwrite=True, config="a: 2\n").close()
-    assert sorted(tree(tmp_path)) == ["checkpoints/mine.pt", "config.yaml", "notes.txt", "tensorboard/keep.txt"]
-    assert folder.config.read_text().endswith("a: 2\n")
+    opened(tmp_path, overwrite=True, a=2).close()
+    assert sorted(tree(tmp_path)) == ["checkpoints/mine.pt", "notes.txt", "run.yaml", "tensorboard/keep.txt"]
+    assert folder.settings(Given) == Given(2)
 
 
 @pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
 def test_a_folder_of_something_else_is_refused_and_stays_as_it_was(tmp_path: Path, options: dict[str, bool]) -> None:
-    (tmp_path / "config.yaml").write_text("editor: vi\n")
+    (tmp_path / "run.yaml").write_text("editor: vi\n")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "best.pt").write_bytes(b"x")
     before = tree(tmp_path)
-    with pytest.raises(UserError, match=r"holds config.yaml, checkpoints that no run wrote"):
+    with pytest.raises(UserError, match=r"holds run.yaml, checkpoints/best.pt that no run wrote"):
         opened(tmp_path, **options)
     assert tree(tmp_path) == before
 
 
 def test_a_run_of_another_job_is_refused(tmp_path: Path) -> None:
-    other = RunFolder(tmp_path, "pre-train")
-    other.open("a: 1\n")
+    other = RunFolder(tmp_path, Layout("pre-train"))
+    other.open(Given())
     other.close()
     with pytest.raises(UserError, match="holds a run of pre-train, not of train-direct"):
         opened(tmp_path, overwrite=True)
@@ -92,8 +158,8 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_resuming_keeps_the_settings_and_overwriting_at_once_is_refused(tmp_path: Path) -> None:
     opened(tmp_path).close()
-    opened(tmp_path, resume=True, config="a: 2\n").close()
-    assert (tmp_path / "config.yaml").read_text().endswith("a: 1\n")
+    opened(tmp_path, resume=True, a=2).close()
+    assert RunFolder(tmp_path, DIRECT).settings(Given) == Given(1)
     with pytest.raises(UserError, match="--resume and --overwrite exclude each other"):
         opened(tmp_path, resume=True, overwrite=True)
 
@@ -122,6 +188,8 @@ def test_records_after_the_checkpoint_are_dropped_on_resuming(tmp_path: Path) ->
     expected = [(1, 1.0), (2, 2.0), (3, -3.0)]
     assert read_curve(tmp_path) == {"training/loss": expected}
     assert scalars(folder, "training/loss") == expected
+    events = EventAccumulator(str(folder.tensorboard), purge_orphaned_data=False).Reload()
+    assert [event.step for event in events.Scalars("training/loss")] == [1, 2, 3]  # nothing is there twice
 
 
 def test_metrics_are_lines_of_json(tmp_path: Path) -> None:

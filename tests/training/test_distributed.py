@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,25 +22,25 @@ from typer.testing import CliRunner
 
 from raptor.cli import app
 from raptor.core import distributed
-from raptor.core.distributed import DryRunWorld, Parts, World, cut
+from raptor.core.distributed import ALONE, DryRunWorld, Parts, World, cut
 from raptor.core.errors import LostProcessError, UserError
 from raptor.core.host import gpu_use
 from raptor.environments.episode import begin_episode
 from raptor.quadrotor import sample_quadrotors
 from raptor.runs import read_curve
 from raptor.runs.folder import RunFolder
-from raptor.runs.progress import StopRequest
+from raptor.runs.stopping import Abandoned, StopRequest
+from raptor.runs.trainer import interruptible
 from raptor.tasks.task import Task
-from raptor.training import TrainDirectConfig, load_run_config, train_direct
-from raptor.training.direct import largest_batch
-from raptor.training.direct.largest_batch import largest, largest_direct
-from raptor.training.direct.learner import DirectLearner
-from raptor.training.direct.session import stoppable
-from raptor.training.distillation import post_training_memory, selection
-from raptor.training.distillation.fine_tuning import FineTuner
-from raptor.training.distillation.job import load_post_train_config, post_train
+from raptor.training import TrainDirectConfig, load_run_config, memory, train_direct
+from raptor.training.direct.job import LAYOUT, first_policy, make_learner
+from raptor.training.direct.learner import GradientLearner
+from raptor.training.distillation import selection
+from raptor.training.distillation.guidance import guidance_of, shared_evenly
+from raptor.training.distillation.job import PostTrainConfig, load_post_train_config, post_train
 from raptor.training.distillation.learner import Distiller, first_student
-from raptor.training.teachers.memory import BASE_BYTES
+from raptor.training.distillation.sources import SimulatorSource
+from raptor.training.memory import BASE_BYTES, largest_batch
 
 Tiny = Callable[..., TrainDirectConfig]
 TWO = World(rank=0, size=2)
@@ -124,6 +123,14 @@ def test_two_processes_distil_and_fine_tune_as_one_does(tmp_path: Path, monkeypa
     assert {path.name for path in run.iterdir()} == {path.name for path in straight.iterdir()}
 
 
+def direct(config: TrainDirectConfig, world: World = ALONE) -> GradientLearner:
+    return make_learner(config, first_policy(config), world)
+
+
+def distiller(config: PostTrainConfig) -> Distiller:
+    return Distiller(config, first_student(config.student, 5), SimulatorSource(config, few_teachers()))
+
+
 def weights(policy: torch.nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
 
@@ -131,13 +138,13 @@ def weights(policy: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("curriculum", [(), ("curriculum.enabled=true", "curriculum.window=4")])
 def test_parts_flown_one_after_another_train_as_the_whole_batch_does(tiny: Tiny, curriculum: tuple[str, ...]) -> None:
     whole, parts = (
-        DirectLearner(tiny("batch_size=8", f"accumulation={num}", *curriculum), seed=1, compile=False) for num in (1, 4)
+        direct(tiny("batch_size=8", "num_validation=8", f"accumulation={num}", "seed=1", *curriculum)) for num in (1, 4)
     )
     for _ in range(6):
         assert parts.update() == pytest.approx(whole.update(), rel=1e-4, abs=1e-5)
     torch.testing.assert_close(weights(parts.policy), weights(whole.policy), rtol=1e-4, atol=1e-5)
     assert len(parts.gradient._compiled) == 1  # all parts have one shape and one memory order, at every update
-    assert parts.validate(parts.policy, 8) == pytest.approx(whole.validate(whole.policy, 8), rel=1e-4)
+    assert parts.validate() == pytest.approx(whole.validate(), rel=1e-4)
 
 
 @pytest.mark.parametrize("num", [2, 3])
@@ -146,9 +153,9 @@ def test_parts_of_teachers_vehicles_are_held_by_their_own_teachers(num: int) -> 
     config = short("fine_tune.batch_size=12", "fine_tune.imitation=100").fine_tune
     learners = []
     for accumulation in (1, num):
-        sized = dataclasses.replace(config, accumulation=accumulation)
-        student = first_student(short().student, 5)
-        learners.append(FineTuner(sized, student, few_teachers(4), seed=0, compile=False))
+        sized = shared_evenly(dataclasses.replace(config, accumulation=accumulation), 4)
+        student, guidance = first_student(short().student, 5), guidance_of(sized, few_teachers(4), "cpu", compile=False)
+        learners.append(GradientLearner(sized, student, compile=False, guidance=guidance))
     whole, parts = learners
     for _ in range(3):
         assert parts.update() == pytest.approx(whole.update(), rel=1e-4, abs=1e-5)
@@ -160,10 +167,10 @@ def test_parts_of_a_batch_of_sequences_train_as_the_whole_batch_does(kind: str) 
     learners = []
     for accumulation in (1, 2):
         config = short(*settings, f"accumulation={accumulation}")
-        learners.append(Distiller(config, first_student(config.student, 5), few_teachers()))
+        learners.append(distiller(config))
     whole, parts = learners
     for _ in range(3):
-        assert parts.epoch() == pytest.approx(whole.epoch(), rel=1e-4, abs=1e-5)
+        assert parts.update() == pytest.approx(whole.update(), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["gru", "mlp"])
@@ -172,7 +179,7 @@ def test_products_in_bfloat16_give_nearly_the_same_gradient_and_the_same_flights
     told = []
     for precision in ("float32", "bfloat16"):
         config = short(*settings, f"precision={precision}")
-        told.append(Distiller(config, first_student(config.student, 5), few_teachers()).epoch())
+        told.append(distiller(config).update())
     exact, rounded = told
     assert rounded["data_collection/mean_return"] == exact["data_collection/mean_return"]
     assert rounded["training/loss"] != exact["training/loss"]
@@ -180,13 +187,11 @@ def test_products_in_bfloat16_give_nearly_the_same_gradient_and_the_same_flights
 
 
 def test_only_the_policy_is_rounded_in_flight_and_validation_is_not(tiny: Tiny) -> None:
-    exact, rounded = (
-        DirectLearner(tiny(f"precision={precision}"), compile=False) for precision in ("float32", "bfloat16")
-    )
-    assert rounded.validate(rounded.policy, 4) == exact.validate(exact.policy, 4)
-    found, expected = rounded.update(), exact.update()
-    assert found["loss"] != expected["loss"]
-    assert found["loss"] == pytest.approx(expected["loss"], rel=0.02)
+    exact, rounded = (direct(tiny(f"precision={precision}")) for precision in ("float32", "bfloat16"))
+    assert rounded.validate() == exact.validate()
+    found, expected = (learner.update()["training/loss"] for learner in (rounded, exact))
+    assert found != expected
+    assert found == pytest.approx(expected, rel=0.02)
 
 
 def test_parts_cover_a_batch_once_and_are_put_together_in_its_memory_order() -> None:
@@ -216,7 +221,7 @@ def test_a_batch_that_cannot_be_cut_evenly_is_refused_before_anything_is_written
     with pytest.raises(UserError, match=r"batch_size must be a multiple of 3 for accumulation 3, got 4: take 3"):
         train_direct(tmp_path / "run", tiny("accumulation=3"))
     with pytest.raises(UserError, match=r"batch_size must be a multiple of 2 for 2 processes, got 5: take 4"):
-        DirectLearner(tiny("batch_size=5"), world=TWO)
+        Parts(TWO).refuse_uneven("batch_size", 5)
     for settings, named in (("accumulation=4", "batch_size"), ("fine_tune.accumulation=2", "fine_tune.batch_size")):
         with pytest.raises(UserError, match=f"^{named} must be a multiple of"):
             post_train(tmp_path / "run", few_teachers(), short(settings))
@@ -233,9 +238,9 @@ def test_fewer_things_than_parts_are_refused() -> None:
 def test_a_process_that_torchrun_stops_because_another_died_tells_of_that() -> None:
     stop = StopRequest()
     stop.made = True
-    with pytest.raises(LostProcessError), stoppable(stop):
+    with pytest.raises(LostProcessError), interruptible(stop):
         raise LostProcessError
-    with pytest.raises(KeyboardInterrupt), stoppable(stop):
+    with pytest.raises(Abandoned), interruptible(stop):
         raise RuntimeError("compiler interrupted")
 
 
@@ -281,9 +286,9 @@ def told_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_that_does_not_lead_writes_nothing(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run", "train-direct")
+    folder = RunFolder(tmp_path / "run", LAYOUT)
     folder.writes = False
-    folder.open("seed: 0")
+    folder.open(TrainDirectConfig())
     folder.record_from(0)
     folder.record(1, {"training/loss": 1.0})
     folder.log("something")
@@ -300,30 +305,44 @@ def test_metrics_tell_how_a_gpu_is_used_as_far_as_its_libraries_say(monkeypatch:
     assert gpu_use("cuda") == {"speed/gpu_memory_gib": 1.5}
 
 
-@pytest.mark.parametrize("room", [64, 100, 1000, 5000])
-def test_the_largest_batch_is_found_to_an_eighth(room: int) -> None:
-    found = largest(lambda num: num <= room, 64)
-    assert found % 64 == 0
-    assert found <= room < max(found * 1.125, found + 64) + 1
+def test_the_largest_batch_fits_into_what_is_planned_with_and_grows_with_the_parts(tiny: Tiny) -> None:
+    def largest(room_mib: float, accumulation: int = 1) -> int:
+        long = tiny("segment_steps=200", "task.episode_steps=200", f"accumulation={accumulation}")
+
+        def learner(num: int, world: World) -> GradientLearner:
+            return direct(dataclasses.replace(long, batch_size=num), world)
+
+        budget_gib = (BASE_BYTES + room_mib * 2**20) / memory.FRACTION_OF_BUDGET / 2**30
+        return largest_batch(learner, "cpu", ALONE, accumulation, budget_gib)
+
+    one, four, more = largest(16), largest(16, 4), largest(160)
+    assert 0 < one < four
+    assert one % memory.MULTIPLE == 0
+    assert 8 * one < more < 20 * one
+    assert largest(16) == one
+    with pytest.raises(UserError, match=r"not even a batch of \d+ vehicles fits into memory: lower segment_steps"):
+        largest(0.1)
 
 
-def test_no_batch_that_fits_is_said() -> None:
-    with pytest.raises(UserError, match="not even a batch of 64 vehicles fits"):
-        largest(lambda num: False, 64)
+def test_a_batch_that_takes_other_memory_too_is_smaller(tiny: Tiny) -> None:
+    def learner(num: int, world: World) -> GradientLearner:
+        return direct(tiny(f"batch_size={num}"), world)
+
+    gib = (BASE_BYTES + 2**24) / memory.FRACTION_OF_BUDGET / 2**30
+    alone = largest_batch(learner, "cpu", ALONE, memory_gib=gib)
+    assert largest_batch(learner, "cpu", ALONE, memory_gib=gib, extra=lambda num: 1000.0 * num) < alone
 
 
-def test_the_largest_batch_by_the_plan_of_the_memory_grows_with_the_parts_and_is_stored(
+def test_the_largest_batch_is_stored_and_kept_on_resuming(
     tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(post_training_memory, "budget_bytes", lambda memory, device: BASE_BYTES + 2**23)
-    long = tiny("segment_steps=200", "task.episode_steps=200")
-    one = largest_direct(long, "cpu", World())
-    four = largest_direct(dataclasses.replace(long, accumulation=4), "cpu", World())
-    assert 0 < one < four
-    train_direct(tmp_path, tiny("num_updates=1"), largest_batch=True)
+    monkeypatch.setattr(memory, "budget_bytes", lambda given, device: BASE_BYTES / memory.FRACTION_OF_BUDGET + 2**23)
+    train_direct(tmp_path, tiny("num_updates=1"), largest=True)
     stored = load_run_config(tmp_path).batch_size
-    assert stored == largest_direct(tiny(), "cpu", World())
-    assert train_direct(tmp_path, resume=True, largest_batch=True).env_steps == stored * 2
+    assert stored % memory.MULTIPLE == 0
+    monkeypatch.setattr(memory, "budget_bytes", lambda given, device: BASE_BYTES / memory.FRACTION_OF_BUDGET + 2**22)
+    assert train_direct(tmp_path, resume=True, largest=True).env_steps == stored * 2
+    assert load_run_config(tmp_path).batch_size == stored
 
 
 def test_the_largest_batch_of_fine_tuning_is_one_that_the_run_is_resumed_with(
@@ -331,50 +350,43 @@ def test_the_largest_batch_of_fine_tuning_is_one_that_the_run_is_resumed_with(
 ) -> None:
     """Whatever batch the settings name, and also where a little less memory is free then."""
     monkeypatch.setattr(selection, "TEST_TASK", short_distillation.TEST_TASK)
-    free = [BASE_BYTES / largest_batch.SHARE_OF_BUDGET + 2**23]
-    monkeypatch.setattr(post_training_memory, "budget_bytes", lambda memory, device: free[0])
+    free = [BASE_BYTES / memory.FRACTION_OF_BUDGET + 2**23]
+    monkeypatch.setattr(memory, "budget_bytes", lambda given, device: free[0])
     config, said = short("num_epochs=0", "fine_tune.num_updates=1", "fine_tune.batch_size=1000000001"), list[str]()
     with pytest.raises(UserError, match=r"lower fine_tune\.batch_size"):
         post_train(tmp_path / "run", few_teachers(), config)
-    summary = post_train(tmp_path / "run", few_teachers(), config, announce=said.append, largest_batch=True)
+    summary = post_train(tmp_path / "run", few_teachers(), config, announce=said.append, largest=True)
     stored = load_post_train_config(tmp_path / "run").fine_tune.batch_size
     assert f"the largest batch that fits: fine_tune.batch_size={stored}" in said
     assert summary.finished
     free[0] -= 2**20
-    assert post_train(tmp_path / "run", few_teachers(), resume=True, largest_batch=True).finished
+    assert post_train(tmp_path / "run", few_teachers(), resume=True, largest=True).finished
     assert load_post_train_config(tmp_path / "run").fine_tune.batch_size == stored
 
 
 def test_a_trial_holds_what_one_of_several_processes_holds(tiny: Tiny) -> None:
-    learner = DirectLearner(tiny("batch_size=8"), compile=False, world=DryRunWorld(1, 2))
+    learner = direct(tiny("batch_size=8"), DryRunWorld(1, 2))
     for _ in range(2):
         learner.update()
     assert [len(learner.quadrotors), len(learner.terminated)] == [8, 8]
     assert learner.parts.own(8) == [slice(4, 8)]
 
 
-def test_a_trial_on_a_gpu_leaves_nothing_there_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else what it leaves would count against the next, smaller one."""
-
+def test_on_a_gpu_two_small_batches_are_measured_and_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
     class Learner:
-        """Takes a byte for each vehicle, of which there are too many beyond 1000."""
+        """Takes a thousand bytes, and ten for each vehicle."""
 
         def __init__(self, num: int) -> None:
             self.num = num
-            held.add(self)
 
         def update(self) -> None:
-            if self.num > 1000:
-                raise torch.OutOfMemoryError
+            peak.append(1000 + 10 * self.num)
 
-    held: weakref.WeakSet[Learner] = weakref.WeakSet()
-    left: list[int] = []
-    monkeypatch.setattr(largest_batch.gc, "collect", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 10_000))
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
-    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: sum(one.num for one in held))
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.append(len(held)))
-    monkeypatch.setattr(largest_batch, "DirectLearner", lambda config, *more: Learner(config.batch_size))
-    assert largest_direct(TrainDirectConfig(), "cuda", World()) == 960
-    assert sum(left) == 0
-    assert len(left) > 4
+    peak = [0]
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda device: (101_000 / memory.FRACTION_OF_FREE / memory.FRACTION_OF_BUDGET, 0)
+    )
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.clear())
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: max(peak))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert largest_batch(lambda num, world: Learner(num), "cuda", ALONE) == 10_000 // memory.MULTIPLE * memory.MULTIPLE

@@ -90,7 +90,7 @@ def run_training(
     typer.echo(f"trained {summary.num_steps} updates in {duration(summary.wall_clock_s)}{speed}: {summary.output}")
     if summary.best:
         typer.echo(
-            f"best by validation: return {summary.best['mean_return']:.1f}, {summary.best['termination_rate']:.1%} terminated, "
-            f"at update {summary.best['update']:.0f}"
+            f"best by validation: return {summary.best['mean_return']:.1f}, "
+            f"{summary.best['termination_rate']:.1%} terminated, at update {summary.best['update']:.0f}"
         )
     return summary

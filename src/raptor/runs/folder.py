@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -153,9 +154,17 @@ class RunFolder:
                 if self.holds_run():
                     self.clear()
                 self.write_manifest(settings)
+            else:
+                self.note_status("running")
+
+    def note_status(self, status: str) -> None:
+        """Note how the run stands: running, stopped or finished."""
+        if self.writes:
+            document = self.manifest.read_text(encoding="utf-8")
+            write_atomically(self.manifest, re.sub(r"^status: .*$", f"status: {status}", document, flags=re.MULTILINE))
 
     def write_manifest(self, settings: Any, status: str = "running") -> None:
-        """Note what runs here: `status` is running, stopped or finished."""
+        """Note what runs here; see `note_status`."""
         if not self.writes:
             return
         facts = {
@@ -169,9 +178,16 @@ class RunFolder:
         inner = "".join(f"  {line}\n" if line else "\n" for line in to_yaml(settings).splitlines())
         write_atomically(self.manifest, f"{HEADER}{text}settings:\n{inner}")
 
-    def record_from(self, step: int) -> None:
-        """Begin recording after `step`; records of later steps, of a run that was killed, are dropped everywhere."""
-        self.record_where(lambda line: line["update"] <= step)
+    def record_from(self, step: int, validated: bool = True) -> None:
+        """Begin recording after `step`; records of later steps, of a run that was killed, are dropped everywhere.
+
+        So is the validation of this step where the state that the run goes on from was saved before it.
+        """
+
+        def keep(line: Mapping[str, float]) -> bool:
+            return line["update"] < step or (line["update"] == step and (validated or not _is_validation(line)))
+
+        self.record_where(keep)
 
     def record_where(self, keep: Callable[[Mapping[str, float]], bool]) -> None:
         """Begin recording behind those lines of an earlier session that are to be kept."""
@@ -288,7 +304,7 @@ def read_manifest(folder: PathLike) -> dict[str, Any]:
         if not isinstance(document, dict) or not isinstance(document.get("settings"), dict):
             raise ValueError("it lacks the group settings")
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({error}): start anew with --overwrite") from error
+        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]}): start anew with --overwrite") from error
     return document
 
 
@@ -362,6 +378,10 @@ def _except_free(stored: Any, given: Any, free: Sequence[str] = ()) -> Any:
         elif dataclasses.is_dataclass(before) and type(before) is type(now):
             kept[field.name] = _except_free(before, now)
     return dataclasses.replace(given, **kept)
+
+
+def _is_validation(line: Mapping[str, float]) -> bool:
+    return any(name.startswith("evaluation/") for name in line)
 
 
 def _old_job(config: Path) -> str | None:

@@ -89,8 +89,8 @@ class RunSummary:
     best_by: str  # what the figures of the best policy are of
 
 
-def run_to_end(trainer: Trainer, folder: RunFolder, settings: Any, progress: ProgressFunction | None) -> RunSummary:
-    """Train until the end or until somebody asks to stop, and say what came of it; nothing is written of that yet."""
+def run_to_end(trainer: Trainer, folder: RunFolder, progress: ProgressFunction | None) -> RunSummary:
+    """Train until the end or until somebody asks to stop; what came of it, of which nothing is written yet."""
     for standing in trainer:
         if progress is not None:
             progress(standing)
@@ -108,14 +108,14 @@ def run_to_end(trainer: Trainer, folder: RunFolder, settings: Any, progress: Pro
     )
 
 
-def write_summary(folder: RunFolder, summary: RunSummary, settings: Any) -> None:
+def write_summary(folder: RunFolder, summary: RunSummary, device: str) -> None:
     """Write what came of a session, with where it ran; note and log how it ended."""
     if not folder.writes:
         return
-    document = {**dataclasses.asdict(summary), "output": str(folder.path), "host": host(settings.device)}
+    document = {**dataclasses.asdict(summary), "output": str(folder.path), "host": host(device)}
     write_atomically(folder.summary, f"{json.dumps(document, indent=2)}\n")
     status = "finished" if summary.finished else "stopped"
-    folder.write_manifest(settings, status)
+    folder.note_status(status)
     folder.log(f"{status} after {summary.wall_clock_s:.1f} s")
 
 

@@ -74,8 +74,8 @@ class Record(Protocol):
         """Append a line to the log."""
         ...
 
-    def record_from(self, step: int) -> None:
-        """Begin recording after a step."""
+    def record_from(self, step: int, validated: bool = True) -> None:
+        """Begin recording after a step; `validated` says whether its validation was recorded too."""
         ...
 
     def record(self, step: int, values: Figures) -> None:
@@ -209,7 +209,7 @@ class Trainer:
     def __iter__(self) -> Iterator[Progress]:
         """Go on until the last step, or until somebody asks to stop."""
         self._restore()
-        self.run.record_from(self.step)
+        self.run.record_from(self.step, self.validated_at == self.step)
         self.run.log(", ".join(f"{name} {fact}" for name, fact in host(self.device).items()))
         if self.world.size > 1:
             self.run.log(f"shared by {self.world.size} processes")
@@ -357,7 +357,10 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        name = self.checkpoints.write(self.step, self._state())
+        whole, part = self._mark()
+        name = self.checkpoints.write(
+            whole + math.ceil(part), self._state()
+        )  # one within a step is replaced at its end
         self.run.log(f"{self.unit} {self.step}: wrote {name.rsplit('/', 1)[-1]}")
         self._saved, self._saved_at = self._mark(), time.perf_counter()
 

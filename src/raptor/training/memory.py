@@ -26,6 +26,9 @@ FRACTION_OF_FREE = 0.7
 MULTIPLE, MOST_VEHICLES = 64, 2**22
 """The largest batch is a multiple of so many vehicles for each part, and at most so large."""
 
+FRACTION_OF_BUDGET = 0.9
+"""What the largest batch takes of it, so that the run can be resumed where a little less is free."""
+
 SAMPLE_VEHICLES = 8
 """Vehicles of the small learner that is measured."""
 
@@ -89,7 +92,7 @@ def largest_batch(
     Raises:
         UserError: not even the smallest batch fits.
     """
-    budget, parts = budget_of_each(memory_gib, device, world), world.size * accumulation
+    budget, parts = FRACTION_OF_BUDGET * budget_of_each(memory_gib, device, world), world.size * accumulation
     smallest, alone = MULTIPLE * parts, DryRunWorld(world.rank, world.size)
     if torch.device(device).type == "cuda":
         sizes = smallest, 4 * smallest

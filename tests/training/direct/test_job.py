@@ -17,12 +17,12 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from raptor.config import load_config, to_yaml
+from raptor.config import load_config
 from raptor.core.errors import UserError
 from raptor.formats import load_policy, read_checkpoint
 from raptor.nn import RaptorPolicy
 from raptor.runs import Progress, RunWarning, read_curve
-from raptor.training import TrainDirectConfig, train_direct
+from raptor.training import TrainDirectConfig, load_run_config, train_direct
 
 Tiny = Callable[..., TrainDirectConfig]
 
@@ -53,7 +53,7 @@ def stopping_at(update: int) -> Callable[[Progress], None]:
     asked = []
 
     def watch(progress: Progress) -> None:
-        if progress.update == update and not asked:
+        if progress.step == update and not asked:
             asked.append(update)
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -84,7 +84,7 @@ def test_a_run_writes_all_its_files(straight: Path, tiny: Tiny) -> None:
     events = {name for name in names if name.startswith("tensorboard/events.out.tfevents.")}
     assert len(events) == 1
     assert names - events == {
-        "config.yaml",
+        "run.yaml",
         "train.log",
         "metrics.jsonl",
         "summary.json",
@@ -93,35 +93,35 @@ def test_a_run_writes_all_its_files(straight: Path, tiny: Tiny) -> None:
         "checkpoints/update_000004.pt",
         "checkpoints/update_000006.pt",
     }
-    assert load_config(TrainDirectConfig, straight / "config.yaml") == tiny()
+    assert load_run_config(straight) == tiny()
     log = (straight / "train.log").read_text()
-    assert "validation return" in log
+    assert "evaluation mean_return" in log
     assert "finished after" in log
 
 
 def test_the_curve_has_every_update_and_every_validation(straight: Path) -> None:
     curve = read_curve(straight)
     assert [update for update, _ in curve["training/loss"]] == [1, 2, 3, 4, 5, 6]
-    assert [update for update, _ in curve["validation/return"]] == [3, 6]
+    assert [update for update, _ in curve["evaluation/mean_return"]] == [3, 6]
 
 
 def test_the_summary_tells_what_was_done_where_and_how_long_it_took(straight: Path) -> None:
     summary = json.loads((straight / "summary.json").read_text())
     assert summary["finished"] is True
-    assert summary["num_updates"] == 6
+    assert (summary["num_steps"], summary["unit"]) == (6, "update")
     assert summary["env_steps"] == 6 * 4 * 2
     assert summary["wall_clock_s"] > 0
     assert summary["host"]["torch"] == torch.__version__
-    assert summary["best"]["return"] == max(value for _, value in read_curve(straight)["validation/return"])
+    assert summary["best"]["mean_return"] == max(value for _, value in read_curve(straight)["evaluation/mean_return"])
 
 
 def test_the_folder_is_a_policy_with_a_card_and_gives_the_best_by_validation(straight: Path) -> None:
     policy = load_policy(straight)
     assert isinstance(policy, RaptorPolicy)
     summary = json.loads((straight / "summary.json").read_text())
-    assert policy.card["results"]["validation return"] == summary["best"]["return"]
+    assert policy.card["results"]["validation mean_return"] == summary["best"]["mean_return"]
     assert policy.card["settings"]["seed"] == 3
-    best = read_checkpoint(last(straight))["training"]["best_weights"]
+    best = read_checkpoint(last(straight))["training"]["best"]["weights"]
     assert all(torch.equal(tensor, best[name]) for name, tensor in policy.state_dict().items())
 
 
@@ -138,7 +138,7 @@ def test_without_validations_the_folder_gives_the_last_policy(tmp_path: Path, ti
 def test_progress_tells_stages_rates_and_the_time_left(tmp_path: Path, tiny: Tiny) -> None:
     seen: list[Progress] = []
     train_direct(tmp_path, tiny("num_updates=3"), progress=seen.append)
-    assert [(p.stage, p.update) for p in seen] == [
+    assert [(p.stage, p.step) for p in seen] == [
         ("training", 0),
         ("training", 1),
         ("training", 2),
@@ -146,11 +146,11 @@ def test_progress_tells_stages_rates_and_the_time_left(tmp_path: Path, tiny: Tin
         ("validating", 3),
         ("training", 3),
     ]
-    assert seen[2].updates_per_s > 0
-    assert seen[2].env_steps_per_s == pytest.approx(seen[2].updates_per_s * 8)
-    assert seen[2].remaining_s == pytest.approx(1 / seen[2].updates_per_s)
+    assert seen[2].rate > 0
+    assert seen[2].env_steps_per_s == pytest.approx(seen[2].rate * 8, rel=0.1)
+    assert seen[2].remaining_s == pytest.approx(1 / seen[2].rate, rel=0.1)
     assert seen[-1].remaining_s == 0
-    assert seen[-1].best_return == seen[-1].validation["return"]
+    assert seen[-1].best_return == seen[-1].validation["mean_return"]
     assert {"loss", "gradient_norm"} <= set(seen[-1].values)
 
 
@@ -160,7 +160,7 @@ def test_a_run_that_was_stopped_resumes_to_the_same_bits(
 ) -> None:
     stopped = train_direct(tmp_path, tiny(), progress=stopping_at(update))
     assert not stopped.finished
-    assert stopped.num_updates == update
+    assert stopped.num_steps == update
     assert last(tmp_path).name == f"update_{update:06d}.pt"
     assert train_direct(tmp_path, resume=True).finished
     assert_same(tmp_path, straight)
@@ -168,7 +168,7 @@ def test_a_run_that_was_stopped_resumes_to_the_same_bits(
 
 def test_a_second_request_interrupts_at_once(tmp_path: Path, tiny: Tiny) -> None:
     def insist(progress: Progress) -> None:
-        if progress.update == 1:
+        if progress.step == 1:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -176,7 +176,7 @@ def test_a_second_request_interrupts_at_once(tmp_path: Path, tiny: Tiny) -> None
     with pytest.raises(KeyboardInterrupt):
         train_direct(tmp_path, tiny(), progress=insist)
     assert signal.getsignal(signal.SIGINT) is before
-    assert not list((tmp_path / "checkpoints").iterdir())
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_run_that_was_killed_resumes_to_the_same_bits(
@@ -203,12 +203,12 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
         pass
 
     def kill(progress: Progress) -> None:
-        if progress.update == 1:
+        if progress.step == 1:
             raise Killed
 
     with pytest.raises(Killed):
         train_direct(tmp_path, tiny(), progress=kill)
-    assert not list((tmp_path / "checkpoints").iterdir())
+    assert not (tmp_path / "checkpoints").exists()
     train_direct(tmp_path, resume=True)
     assert_same(tmp_path, straight)
 
@@ -230,8 +230,8 @@ def test_a_finished_run_resumes_to_nothing(straight: Path, tmp_path: Path, tiny:
     seen: list[Progress] = []
     summary = train_direct(tmp_path, resume=True, progress=seen.append)
     assert summary.finished
-    assert {p.update for p in seen} == {6}
-    assert summary.best["return"] == before["last"]["training"]["best"]["return"]
+    assert {p.step for p in seen} == {6}
+    assert summary.best["mean_return"] == before["last"]["training"]["best"]["figures"]["mean_return"]
     assert_same(tmp_path, straight)
 
 
@@ -254,7 +254,7 @@ def test_resuming_with_other_settings_is_refused_by_their_names(tmp_path: Path, 
 
 def test_seed_and_device_may_be_given_beside_the_settings(tmp_path: Path, tiny: Tiny) -> None:
     train_direct(tmp_path, tiny("num_updates=1"), seed=11, device="cpu")
-    assert load_config(TrainDirectConfig, tmp_path / "config.yaml").seed == 11
+    assert load_run_config(tmp_path).seed == 11
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_a_full_disk_is_explained_and_leaves_the_checkpoints_before(
     straight: Path, tmp_path: Path, tiny: Tiny, tiny_overrides: list[str]
 ) -> None:
     train_direct(tmp_path, tiny(), progress=stopping_at(3))
-    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").glob("update_*.pt")}
     limit = last(tmp_path).stat().st_size - 1000
     process = raptor(
         "train-direct",
@@ -303,16 +303,16 @@ def test_a_full_disk_is_explained_and_leaves_the_checkpoints_before(
     assert "Traceback" not in errors
     assert "cannot write" in errors
     assert "earlier checkpoints are intact: mend this, then go on with --resume" in errors
-    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").glob("update_*.pt")} == before
     train_direct(tmp_path, resume=True)
     assert_same(tmp_path, straight)
 
 
 def test_the_settings_of_a_run_start_another_one_like_it(straight: Path, tmp_path: Path) -> None:
-    config = load_config(TrainDirectConfig, straight / "config.yaml")
-    train_direct(tmp_path, config)
-    assert_same(tmp_path, straight)
-    assert to_yaml(config) in (tmp_path / "config.yaml").read_text()
+    for source in (straight, straight / "run.yaml"):
+        config = load_config(TrainDirectConfig, source)
+        train_direct(tmp_path, config, overwrite=True)
+        assert_same(tmp_path, straight)
 
 
 CURRICULUM = (
@@ -332,7 +332,7 @@ def test_a_curriculum_is_logged_and_resumes_to_the_same_bits(tmp_path: Path, tin
     assert [update for update, _ in stages] == list(range(1, 9))
     moved = next(update for update, stage in stages if stage == 1)
     assert f"update {moved}: the curriculum advances to task (2 of 2)" in (straight / "train.log").read_text()
-    assert load_config(TrainDirectConfig, straight / "config.yaml") == tiny(*CURRICULUM)
+    assert load_run_config(straight) == tiny(*CURRICULUM)
     train_direct(stopped, tiny(*CURRICULUM), progress=stopping_at(moved - 1))
     train_direct(stopped, resume=True)
     assert f"update {moved}: the curriculum advances" in (stopped / "train.log").read_text()

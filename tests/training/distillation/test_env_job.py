@@ -1,9 +1,11 @@
-"""Distillation in an environment from elsewhere: a student without the velocity learns from a teacher with it."""
+"""Distillation in any environment: a student without the velocity learns from a teacher with it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,10 @@ from raptor.config import load_config
 from raptor.core.errors import UserError
 from raptor.formats import load_policy
 from raptor.nn import MLPPolicy, RaptorPolicy
-from raptor.runs import read_curve
+from raptor.runs import read_curve, stopping
 from raptor.runs.checkpoints import Checkpoints
-from raptor.runs.progress import StopRequest
 from raptor.training.distillation.env_job import EnvDistillConfig, distill, load_env_distill_config, log_folder
-from raptor.training.distillation.env_learner import EnvDistiller
+from raptor.training.distillation.learner import Distiller
 from raptor.viewer.env_videos import FilmedVecEnv
 
 TINY = (
@@ -91,7 +92,7 @@ def test_the_folder_holds_everything(tmp_path):
     curve = read_curve(run)
     assert len(curve["training/loss"]) == 4
     assert [epoch for epoch, _ in curve["evaluation/mean_return"]] == [2, 4]
-    assert load_policy(run).card["results"]["evaluation mean_return"] == summary.best["mean_return"]
+    assert load_policy(run).card["results"]["validation mean_return"] == summary.best["mean_return"]
     assert "distilled from one teacher in Points" in load_policy(run).card["training"]
 
 
@@ -103,9 +104,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path, monkeypatch, o
     distill(PointEnv(), Noisy(), config, tmp_path / "whole")
     write = Checkpoints.write
 
-    def killed(self, update, *arguments):
-        path = write(self, update, *arguments)
-        if update == 3:
+    def killed(self, step, *arguments):
+        path = write(self, step, *arguments)
+        if step == 3:
             raise RuntimeError("killed")
         return path
 
@@ -140,17 +141,19 @@ def test_an_environment_that_takes_no_seed_is_resumed_all_the_same(tmp_path):
 
 
 def test_a_request_to_stop_ends_the_flights_and_keeps_the_last_epoch(tmp_path, monkeypatch):
-    request = StopRequest()
-    epoch = EnvDistiller.epoch
+    monkeypatch.setattr(stopping, "PATIENCE_S", 0.1)
+    update = Distiller.update
 
-    def stop_in_the_third(self, stopping):
-        request.made = self.epoch_count == 2
-        return epoch(self, lambda: request.made)
+    def stop_in_the_third(self):
+        if self.step_count == 2:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(60)
+        return update(self)
 
-    monkeypatch.setattr(EnvDistiller, "epoch", stop_in_the_third)
+    monkeypatch.setattr(Distiller, "update", stop_in_the_third)
     summary = distill(PointEnv(), teacher, settings(), tmp_path)
     assert not summary.finished
-    assert summary.num_epochs == 2
+    assert summary.num_steps == 2
     assert (tmp_path / "checkpoint_epoch_000002.pt").exists()
 
 

@@ -15,9 +15,9 @@ from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.guide import TeacherGuide
 from raptor.training.direct.learner import GradientLearner
-from raptor.training.distillation.fine_tuning import FineTuner
+from raptor.training.distillation.guidance import guidance_of, shared_evenly
 from raptor.training.distillation.learner import first_student
-from raptor.training.distillation.post_training_memory import bytes_of_fine_tuning
+from raptor.training.memory import nbytes, segment_bytes
 
 
 def student(kind: str = "gru") -> StudentPolicy:
@@ -26,13 +26,15 @@ def student(kind: str = "gru") -> StudentPolicy:
 
 def tuner(
     *overrides: str, teachers: TeacherPopulation | None = None, kind: str = "gru", alone: bool = False
-) -> FineTuner:
+) -> GradientLearner:
     config = tiny(*(f"fine_tune.{override}" for override in overrides)).fine_tune
     chosen = None if alone else (teachers or few_teachers())
-    return FineTuner(config, student(kind), chosen, seed=0, compile=False)
+    shared = shared_evenly(config, len(chosen)) if chosen else config
+    guidance = guidance_of(shared, chosen, "cpu", compile=False)
+    return GradientLearner(shared, student(kind), seed=0, compile=False, guidance=guidance)
 
 
-def owners(one: FineTuner, teachers: TeacherPopulation) -> list[int]:
+def owners(one: GradientLearner, teachers: TeacherPopulation) -> list[int]:
     """Whose vehicle is in each place; -1 where it is nobody's."""
     same = one.quadrotors.mass.unsqueeze(-1) == teachers.quadrotors.mass
     return [row.index(True) if True in row else -1 for row in same.tolist()]
@@ -44,7 +46,7 @@ def copied(state: Any) -> Any:
 
 def test_the_weight_of_imitation_falls_to_zero() -> None:
     one = tuner("imitation=0.5", "imitation_updates=4")
-    assert [one.update()["imitation"] for _ in range(6)] == [0.5, 0.375, 0.25, 0.125, 0.0, 0.0]
+    assert [one.update()["training/imitation"] for _ in range(6)] == [0.5, 0.375, 0.25, 0.125, 0.0, 0.0]
 
 
 def test_as_long_as_imitation_has_weight_the_vehicles_are_the_teachers_own_and_after_that_new_ones() -> None:
@@ -65,19 +67,17 @@ def test_of_more_teachers_than_there_are_places_some_from_all_over_take_part() -
     teachers = few_teachers(6)
     one = tuner("batch_size=3", teachers=teachers)
     assert owners(one, teachers) == [0, 2, 4]
-    assert one.update()["imitation"] == 1.0
+    assert one.update()["training/imitation"] == 1.0
 
 
 @pytest.mark.parametrize("none", ["imitation=0", "imitation_updates=0", "alone"])
 @pytest.mark.parametrize("kind", ["gru", "mlp"])
 def test_without_imitation_it_is_training_through_the_gradient_and_nothing_else(kind: str, none: str) -> None:
     one = tuner(*([] if none == "alone" else [none]), kind=kind, alone=none == "alone")
-    plain = GradientLearner(one.fine_tune, student(kind), seed=0, compile=False)
+    plain = GradientLearner(one.config, student(kind), seed=0, compile=False)
     assert len(one.quadrotors) == 7
     for _ in range(3):
-        values = one.update()
-        assert (values.pop("imitation"), values.pop("num_skipped")) == (0.0, 0.0)
-        assert values == plain.update()
+        assert one.update() == plain.update()
     assert all(torch.equal(a, b) for a, b in zip(one.policy.tensors(), plain.policy.tensors(), strict=True))
 
 
@@ -101,14 +101,11 @@ def test_a_student_that_is_held_tightly_becomes_like_its_teachers(kind: str) -> 
 @pytest.mark.parametrize("segment_steps", [10, 40])
 def test_the_plan_of_the_memory_is_what_a_segment_keeps(segment_steps: int) -> None:
     settings = (f"segment_steps={segment_steps}", "batch_size=60", "task.episode_steps=80")
-    one, teachers = tuner(*settings), few_teachers()
+    one = tuner(*settings)
     noise = draw_noise(one.config.task, one.quadrotors.mass, one.generator, segment_steps)
     trail = one.gradient._fly(one.policy.tensors(), one.quadrotors, one.episode, one.memory, noise)
-    episodes = [one.episode] * segment_steps
-    kept = (trail.flights, trail.draws, trail.fixed, one._teacher_guide.labels(one.quadrotors, episodes), one._own)
-    measured = sum(tensor.nbytes for tensor in pytree.tree_leaves(kept) if isinstance(tensor, Tensor))
-    config = tiny(*(f"fine_tune.{setting}" for setting in settings))
-    assert 0.3 < measured / bytes_of_fine_tuning(config, teachers.widths) < 1.0
+    measured = nbytes((trail.flights, trail.draws, trail.fixed))
+    assert 0.3 < measured / segment_bytes(tuner(*settings[::2], "batch_size=6"), 60) < 1.0
 
 
 @pytest.mark.parametrize("after", [1, 4])

@@ -25,19 +25,21 @@ from raptor.core.errors import UserError
 from raptor.formats import load_policy, read_checkpoint
 from raptor.nn import MLPPolicy, RaptorPolicy
 from raptor.nn.teachers import TeacherPopulation
-from raptor.runs.folder import RunFolder, read_curve
+from raptor.runs.folder import RunFolder, read_curve, read_manifest
+from raptor.runs.policies import PolicyFiles
 from raptor.runs.progress import Progress
-from raptor.training.direct.config import GradientConfig
-from raptor.training.direct.learner import DirectConfig, DirectLearner
+from raptor.training.direct.config import GradientConfig, TrainDirectConfig
+from raptor.training.direct.job import LAYOUT as DIRECT
+from raptor.training.direct.job import first_policy, make_learner
+from raptor.training.direct.learner import GradientLearner
 from raptor.training.distillation import job as post_training
-from raptor.training.distillation import post_training_run, selection, student_validation
-from raptor.training.distillation.fine_tuning import FineTuner
+from raptor.training.distillation import selection
 from raptor.training.distillation.imitation import Imitation
 from raptor.training.distillation.job import PostTrainConfig, load_post_train_config, post_train
-from raptor.training.distillation.post_training_memory import plan_post_training
-from raptor.training.distillation.student_validation import Validation
+from raptor.training.distillation.plan import make_plan
+from raptor.training.validation import Validation
 
-EVALUATION = {f"evaluation/{name}" for name in ("mean_return", "std_return", "mean_length", "share_terminated")}
+EVALUATION = {f"evaluation/{name}" for name in ("mean_return", "std_return", "mean_length", "termination_rate")}
 OFF_POLICY = ("on_policy=false", "num_active_teachers=2", "student.kind=mlp", "best_by=data_collection")
 IMITATION = "fine_tune.num_updates=0"
 GRADIENT = "num_epochs=0"
@@ -121,16 +123,18 @@ def test_a_run_leaves_policies_checkpoints_settings_and_metrics(straight: Callab
         "best_student.pt",
         "final_student.pt",
         "imitated_student.pt",
-        "params/config.yaml",
+        "run.yaml",
         "params/teachers.json",
         "train.log",
         "metrics.jsonl",
         "summary.json",
     }
-    assert load_config(PostTrainConfig, run / "params" / "config.yaml") == tiny()
+    assert load_post_train_config(run) == load_config(PostTrainConfig, run) == tiny()
+    assert read_manifest(run)["status"] == "finished"
     summary = json.loads((run / "summary.json").read_text())
-    assert (summary["finished"], summary["num_teachers"], summary["num_epochs"]) == (True, 3, 7)
-    assert summary["num_steps"] == sum(value for _, value in read_curve(run)["data_collection/num_steps"])
+    assert (summary["finished"], summary["num_teachers"], summary["num_steps"]) == (True, 3, 7)
+    flown = sum(value for _, value in read_curve(run)["data_collection/num_steps"])
+    assert summary["env_steps"] == flown + 5 * 6 * 2  # two places for each of the three teachers
     assert summary["host"]["torch"] == torch.__version__
     log = (run / "train.log").read_text()
     assert "epoch 2: evaluation mean_return" in log
@@ -162,12 +166,12 @@ def test_a_checkpoint_holds_epoch_model_state_of_the_optimiser_and_best_return(s
         assert training["best_return"] == max(value for at, value in curve.items() if at <= epoch)
         weights = document["weights"]
         if epoch == 3:
-            imitation = training["distiller"]["imitation"]
+            imitation = training["learner"]["imitation"]
             assert all(any(torch.equal(mine, its) for its in weights.values()) for mine in imitation["weights"])
             assert len(imitation["adam"]) > len(imitation["weights"]) > 0
         else:
-            assert all(torch.equal(tensor, training["tuner"]["policy"][name]) for name, tensor in weights.items())
-            assert len(training["tuner"]["optimizer"]["state"]) > 0
+            assert all(torch.equal(tensor, training["learner"]["policy"][name]) for name, tensor in weights.items())
+            assert len(training["learner"]["optimizer"]["state"]) > 0
 
 
 @pytest.mark.parametrize("kind", ["gru", "mlp"])
@@ -209,24 +213,24 @@ def test_the_best_by_its_flights_is_the_student_that_flew_them(tmp_path: Path, t
     assert all(torch.equal(tensor, weights[name]) for name, tensor in load_policy(tmp_path).state_dict().items())
 
 
-def test_fine_tuning_begins_with_the_best_imitation_and_is_held_against_its_validation(
+def test_fine_tuning_begins_with_the_best_imitation_and_is_compared_by_its_validation(
     tmp_path: Path, teachers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = []
 
-    class Watched(FineTuner):
-        def __init__(self, config: Any, policy: Any, *others: Any) -> None:
+    class Watched(GradientLearner):
+        def __init__(self, config: Any, policy: Any, *others: Any, **named: Any) -> None:
             begun.append({name: tensor.clone() for name, tensor in policy.state_dict().items()})
-            super().__init__(config, policy, *others)
+            super().__init__(config, policy, *others, **named)
 
-    monkeypatch.setattr(post_training_run, "FineTuner", Watched)
+    monkeypatch.setattr(post_training, "GradientLearner", Watched)
     settings = tiny("best_by=data_collection", "fine_tune.num_updates=1", "fine_tune.learning_rate=5", "num_epochs=5")
     summary = post_train(tmp_path, teachers, settings)
     chosen = int(summary.imitated["epoch"])
     weights = read_checkpoint(tmp_path / f"checkpoint_epoch_{chosen:06d}.pt")["weights"]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in begun[0].items())
     assert summary.imitated["mean_return"] != max(v for _, v in read_curve(tmp_path)["data_collection/mean_return"])
-    assert summary.best["mean_return"] == max(summary.imitated["mean_return"], summary.evaluation["mean_return"])
+    assert summary.best["mean_return"] == max(summary.imitated["mean_return"], summary.validation["mean_return"])
     assert summary.best_by == "validation"
     for name, found in (("best_student.pt", summary.best), ("imitated_student.pt", summary.imitated)):
         told = load_policy(tmp_path / name).card["results"]
@@ -234,38 +238,43 @@ def test_fine_tuning_begins_with_the_best_imitation_and_is_held_against_its_vali
 
 
 def test_fine_tuning_is_validated_with_the_sensors_that_it_trains_with(tmp_path: Path, teachers: Path) -> None:
-    """And so is the best imitated student, before it is held against it."""
+    """And so is the best imitated student, before it is compared with it."""
     settings = ("fine_tune.task.sensing.position_noise=0.3", "fine_tune.num_updates=1", "num_epochs=2")
     config = tiny(*settings, "task.clip_previous_action=false")
-    validation = Validation(config)
-    assert [validation.task(tuning).sensing.position_noise for tuning in (False, True)] == [0.0, 0.3]
-    assert not validation.task(True).clip_previous_action
+    of_imitation, of_tuning = (
+        Validation(task, config.num_validation, compile=False, episode_steps=config.validation_steps)
+        for task in (config.flown_task, config.tuning.task)
+    )
+    assert [validation.task.sensing.position_noise for validation in (of_imitation, of_tuning)] == [0.0, 0.3]
+    assert not of_tuning.task.clip_previous_action
     summary = post_train(tmp_path, teachers, config)
     imitated, final = (load_policy(tmp_path / f"{name}_student.pt") for name in ("imitated", "final"))
-    assert validation(imitated, tuning=True).items() <= summary.imitated.items()
-    assert validation(final, tuning=True) == summary.evaluation
+    assert of_tuning(imitated).items() <= summary.imitated.items()
+    assert of_tuning(final) == summary.validation
     at = summary.imitated["epoch"]
     clean = dict(read_curve(tmp_path)["evaluation/mean_return"])[at]
-    assert validation(imitated, tuning=False)["mean_return"] == clean != summary.imitated["mean_return"]
+    assert of_imitation(imitated)["mean_return"] == clean != summary.imitated["mean_return"]
 
 
 def test_imitation_only_and_gradient_only_are_one_setting_away(
     tmp_path: Path, teachers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summary = post_train(tmp_path / "imitation", teachers, tiny(IMITATION))
-    assert (summary.finished, summary.num_epochs) == (True, 4)
+    assert (summary.finished, summary.num_steps) == (True, 4)
     assert summary.imitated == summary.best
     assert not [name for name in read_curve(tmp_path / "imitation") if name.startswith("fine_tuning/")]
-    monkeypatch.setattr(post_training_run, "Distiller", None)  # is not asked for
+    monkeypatch.setattr(post_training, "Distiller", None)  # is not asked for
     summary = post_train(tmp_path / "gradient", teachers, tiny(GRADIENT, "epoch_teacher_forcing=4"))
-    assert (summary.finished, summary.num_epochs, summary.num_steps, summary.imitated) == (True, 3, 0, {})
+    assert (summary.finished, summary.num_steps, summary.imitated) == (True, 3, {})
     curve = read_curve(tmp_path / "gradient")
-    assert [value for _, value in curve["fine_tuning/imitation"]] == [0, 0, 0]
+    assert len(curve["fine_tuning/loss"]) == 3
+    assert "fine_tuning/imitation" not in curve
     assert not [name for name in curve if name.startswith("data_collection/")]
     final = read_checkpoint(tmp_path / "gradient" / "final_student.pt")["weights"]
     tuning = tiny().fine_tune
     alone = {field.name: getattr(tuning, field.name) for field in dataclasses.fields(GradientConfig)}
-    learner = DirectLearner(DirectConfig(**alone, hidden_dim=5), seed=0, compile=False)
+    direct = TrainDirectConfig(**alone, hidden_dim=5, compile=False)
+    learner = make_learner(direct, first_policy(direct))
     for _ in range(5):
         learner.update()
     assert all(torch.equal(tensor, final[name]) for name, tensor in learner.policy.state_dict().items())
@@ -275,15 +284,14 @@ def test_the_target_is_hidden_in_fine_tuning_and_in_validation_too(
     tmp_path: Path, teachers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flown = []
-    places = (post_training_run, "Distiller"), (post_training_run, "FineTuner"), (student_validation, "StudentTest")
-    for module, name in places:
-        original = getattr(module, name)
+    for name in ("Distiller", "GradientLearner", "Validation"):
+        original = getattr(post_training, name)
 
-        def watch(config: Any, *others: Any, original: Any = original) -> Any:
+        def watch(config: Any, *others: Any, original: Any = original, **named: Any) -> Any:
             flown.append(getattr(config, "flown_task", getattr(config, "task", config)))
-            return original(config, *others)
+            return original(config, *others, **named)
 
-        monkeypatch.setattr(module, name, watch)
+        monkeypatch.setattr(post_training, name, watch)
     post_train(tmp_path, teachers, tiny("target_visible=false", "fine_tune.num_updates=1", "num_epochs=2"))
     assert len(flown) == 4
     assert not any(task.target_visible for task in flown)
@@ -328,7 +336,7 @@ def test_a_run_that_died_within_an_epoch_resumes_to_the_same_bits(
 ) -> None:
     """After an update of the epoch that follows this one, when the last checkpoint is several epochs old."""
     infrequent = tiny(*settings, "checkpoint_interval=3")
-    learner, step = (Imitation, "_optimizer_step") if epoch < 4 else (FineTuner, "update")
+    learner, step = (Imitation, "_optimizer_step") if epoch < 4 else (GradientLearner, "update")
     original, made = getattr(learner, step), []
 
     def fatal(self: Any, *arguments: Any) -> Any:
@@ -348,11 +356,11 @@ def test_a_run_that_died_within_an_epoch_resumes_to_the_same_bits(
 def test_a_run_that_died_just_before_its_final_policy_was_written_writes_it(
     straight: Callable[..., Path], tmp_path: Path, teachers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fatal(self: Any) -> None:
+    def fatal(self: Any, *arguments: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(post_training_run.PostTrainRun, "_write_final", fatal)
+        patched.setattr(PolicyFiles, "write_final", fatal)
         with pytest.raises(Killed):
             post_train(tmp_path, teachers, tiny())
     assert post_train(tmp_path, resume=True).finished
@@ -364,13 +372,13 @@ def test_a_finished_run_resumes_to_nothing(straight: Callable[..., Path], teache
     kept = {name: content for name, content in tree(run).items() if name.endswith((".pt", ".jsonl"))}
     seen: list[Progress] = []
     assert post_train(run, teachers, resume=True, progress=seen.append).finished
-    assert {progress.update for progress in seen} == {7}
+    assert {progress.step for progress in seen} == {7}
     assert kept == {name: content for name, content in tree(run).items() if name.endswith((".pt", ".jsonl"))}
 
 
 def test_a_second_request_interrupts_at_once(tmp_path: Path, teachers: Path) -> None:
     def insist(progress: Progress) -> None:
-        if progress.stage == "imitating" and progress.update == 1:
+        if progress.stage == "imitating" and progress.step == 1:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
@@ -384,14 +392,14 @@ def test_progress_goes_through_all_stages_and_never_back(tmp_path: Path, teacher
     seen: list[Progress] = []
     post_train(tmp_path, teachers, tiny(), progress=seen.append)
     testing, training = [p for p in seen if p.unit == "teacher"], [p for p in seen if p.unit == "epoch"]
-    assert [(p.stage, p.update, p.num_updates) for p in testing] == [("testing teachers", 3, 3)]
-    assert [p.update for p in training] == sorted(p.update for p in training)
-    assert {p.num_updates for p in training} == {7}
-    stages = [p.stage for p in training if p.stage != "validating"]
-    assert stages[:4] == ["imitating"] * 4
-    assert set(stages[4:]) == {"fine-tuning"}
+    assert [(p.stage, p.step, p.num_steps) for p in testing] == [("testing teachers", 3, 3)]
+    assert [p.step for p in training] == sorted(p.step for p in training)
+    assert {p.num_steps for p in training} == {7}
+    stages = [(p.stage, p.step) for p in training if p.stage != "validating"]
+    assert {stage for stage, step in stages if step < 4} == {"imitating"}
+    assert {stage for stage, step in stages if step > 4} == {"fine-tuning"}
     assert "loss" in training[-1].values
-    assert training[-1].best_return >= training[-1].validation["return"]
+    assert training[-1].best_return >= training[-1].validation["mean_return"]
     assert training[-1].remaining_s == 0
 
 
@@ -421,8 +429,8 @@ def test_weak_teachers_are_dropped_by_name_also_on_resuming(tmp_path: Path, teac
     assert (summary.num_teachers, summary.dropped) == (2, (weak,))
     assert told[0].startswith("Teacher architecture: obs=26, actions=4, hidden=[8] · ")
     assert told[1].startswith("3 teachers, 6 flights an epoch: ")
-    assert told[2].startswith("1 teachers do not reach ")
-    assert told[2].endswith(f"and are left out: {weak}")
+    assert told[2].startswith("1 teacher does not reach ")
+    assert told[2].endswith(f", left out: {weak}")
     summary = post_train(tmp_path, resume=True)
     assert (summary.finished, summary.num_teachers, summary.dropped) == (True, 2, (weak,))
     assert read_curve(tmp_path)["data_collection/num_steps"][-1][1] <= 2 * 2 * 8
@@ -497,10 +505,10 @@ def test_impossible_settings_are_refused_by_name(setting: str, sentence: str) ->
 
 def test_what_will_never_be_done_is_neither_planned_nor_checked() -> None:
     assert not tiny(IMITATION, "fine_tune.curriculum.enabled=true").fine_tune.num_updates
-    huge = plan_post_training(tiny(GRADIENT, "num_episodes=1000000000"), 3)
+    huge = make_plan(tiny(GRADIENT, "num_episodes=1000000000"), few_teachers())
     assert (huge.episodes, huge.data_bytes) == (0, 0)
     assert huge.describe().startswith("3 teachers, no imitation, 0.6 GiB in all of ")
-    assert plan_post_training(tiny(IMITATION, "fine_tune.batch_size=1000000000"), 3).episodes == 6
+    assert make_plan(tiny(IMITATION, "fine_tune.batch_size=1000000000"), few_teachers()).episodes == 6
 
 
 def test_the_names_of_the_settings_are_those_that_were_promised() -> None:
@@ -530,8 +538,8 @@ def test_the_preset_of_the_paper_is_the_original() -> None:
 
 @pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
 def test_the_run_of_another_job_is_left_alone(tmp_path: Path, teachers: Path, flags: dict[str, bool]) -> None:
-    other = RunFolder(tmp_path, "train-direct")
-    other.open("a: 1\n")
+    other = RunFolder(tmp_path, DIRECT)
+    other.open(TrainDirectConfig())
     other.close()
     before = tree(tmp_path)
     sentence = f"{tmp_path} holds a run of train-direct, not of post-train: choose another output folder"
@@ -542,7 +550,7 @@ def test_the_run_of_another_job_is_left_alone(tmp_path: Path, teachers: Path, fl
 def test_no_other_job_takes_the_folder_of_a_post_training(straight: Callable[..., Path]) -> None:
     for flags in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(UserError, match="holds a run of post-train, not of train-direct"):
-            RunFolder(straight(), "train-direct").check(flags.get("resume", False), flags.get("overwrite", False))
+            RunFolder(straight(), DIRECT).check(flags.get("resume", False), flags.get("overwrite", False))
 
 
 @pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])

@@ -19,16 +19,18 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.demonstrations import DemonstrationFlights
 from raptor.rl.packing import pack
 from raptor.rl.student_flights import StudentParameters
-from raptor.training.direct.config import TRAINING_SEEDS
 from raptor.training.distillation.imitation import weights_of
 from raptor.training.distillation.learner import Distiller, first_student
+from raptor.training.distillation.sources import SimulatorSource
+from raptor.training.validation import TRAINING_SEEDS
 
 KINDS = pytest.mark.parametrize("kind", ["gru", "mlp"])
 
 
 def distiller(*overrides: str, teachers: TeacherPopulation | None = None) -> Distiller:
     config = tiny(*overrides)
-    return Distiller(config, first_student(config.student, 5), teachers or few_teachers())
+    source = SimulatorSource(config, teachers or few_teachers())
+    return Distiller(config, first_student(config.student, 5), source)
 
 
 def constant_teachers(num: int = 3) -> TeacherPopulation:
@@ -45,7 +47,7 @@ def with_offsets(teachers: TeacherPopulation, offsets: Sequence[Sequence[float]]
 
 def flown_by(who: StudentParameters | None, one: Distiller, state: Tensor) -> tuple[Tensor, float]:
     """Labels and mean return of the flights of all teachers' vehicles from this state of the generator."""
-    config, teachers = one.config, one.teachers
+    config, teachers = one.config, one.source.teachers
     offset = torch.zeros(len(teachers), 3)
     who_flies = (config.flown_task, teachers.quadrotors, teachers.layers, config.num_episodes)
     flights = DemonstrationFlights(*who_flies, offset, compile=False, method=config.method)
@@ -77,7 +79,7 @@ def test_a_student_becomes_like_its_teachers(kind: str) -> None:
         "learning_rate=3e-2",
         teachers=of_one_mind(few_teachers(2)),
     )
-    losses = [one.epoch()["training/loss"] for _ in range(14)]
+    losses = [one.update()["training/loss"] for _ in range(14)]
     assert losses[6] < 0.5 * losses[0]
     assert losses[-1] < 0.1 * losses[0]
     assert one.imitation.skipped_count == 0
@@ -115,7 +117,7 @@ def test_an_epoch_is_a_step_of_adam_along_the_gradient_of_the_mean_squared_error
     )
     policy = first_student(one.config.student, 5)
     optimizer = torch.optim.Adam(policy.parameters(), lr=one.config.learning_rate, eps=one.config.epsilon)
-    values = one.epoch()
+    values = one.update()
     assert len(one.data.length.unique()) > 1
     num, loss = loss_of(policy, one)
     assert (num, values["training/num_batches"]) == (42, 1)
@@ -124,7 +126,7 @@ def test_an_epoch_is_a_step_of_adam_along_the_gradient_of_the_mean_squared_error
     optimizer.step()
     for mine, its in zip(one.policy.tensors(), policy.tensors(), strict=True):
         torch.testing.assert_close(mine.detach(), its.detach(), rtol=1e-6, atol=1e-6)
-    moved = torch.cat([(new - old).abs().flatten() for new, old in zip(weights_of(policy), one.flown, strict=True)])
+    moved = torch.cat([(new - old).abs().flatten() for new, old in zip(weights_of(policy), one.acted, strict=True)])
     assert moved.max() > 1e-2
 
 
@@ -134,8 +136,8 @@ def test_the_norm_of_the_gradient_is_bounded_before_the_step() -> None:
     moved = []
     for bound in ("null", "0.25", "0.0025"):
         one = distiller(*settings, f"gradient_norm={bound}")
-        before = torch.cat([weight.flatten() for weight in one.flown])
-        one.epoch()
+        before = torch.cat([weight.flatten() for weight in one.acted])
+        one.update()
         after = torch.cat([weight.flatten() for weight in weights_of(one.policy)])
         moved.append((after - before).norm().item())
     assert moved[0] > moved[1] > moved[2]
@@ -145,11 +147,11 @@ def test_the_norm_of_the_gradient_is_bounded_before_the_step() -> None:
 def test_the_teachers_fly_at_first_and_then_the_student_as_it_was_before_the_epoch() -> None:
     one = distiller("epoch_teacher_forcing=2")
     for epoch in range(4):
-        state, before = one.generator.get_state(), [weight.clone() for weight in weights_of(one.policy)]
-        values = one.epoch()
-        assert all(torch.equal(a, b) for a, b in zip(one.flown, before, strict=True))
-        assert not torch.equal(one.flown[0], weights_of(one.policy)[0])
-        labels, mean_return = flown_by(None if epoch < 2 else one.flown, one, state)
+        state, before = one.source.generator.get_state(), [weight.clone() for weight in weights_of(one.policy)]
+        values = one.update()
+        assert all(torch.equal(a, b) for a, b in zip(one.acted, before, strict=True))
+        assert not torch.equal(one.acted[0], weights_of(one.policy)[0])
+        labels, mean_return = flown_by(None if epoch < 2 else one.acted, one, state)
         assert torch.equal(one.data.label, labels)
         assert values["data_collection/mean_return"] == pytest.approx(mean_return)
 
@@ -157,7 +159,7 @@ def test_the_teachers_fly_at_first_and_then_the_student_as_it_was_before_the_epo
 @pytest.mark.parametrize("forcing", [0, 1])
 def test_every_step_is_labelled_by_the_vehicles_own_teacher(forcing: int) -> None:
     one = distiller(f"epoch_teacher_forcing={forcing}", teachers=constant_teachers())
-    one.epoch()
+    one.update()
     labels = one.data.label.unflatten(0, (3, 2))
     flown = torch.arange(8) < one.data.length.unsqueeze(-1)
     expected = 0.1 * torch.arange(1.0, 4.0)[:, None, None] * flown.unflatten(0, (3, 2))
@@ -169,7 +171,7 @@ def test_off_policy_the_newest_epochs_are_kept_and_all_of_them_trained_on() -> N
     fresh, kept = distiller(*settings), distiller(*settings, "on_policy=false")
     epochs = []
     for epoch in range(4):
-        values, kept_values = fresh.epoch(), kept.epoch()
+        values, kept_values = fresh.update(), kept.update()
         epochs.append([tensor.clone() for tensor in fresh.data])
         present = range(max(0, epoch - 2), epoch + 1)
         length = torch.cat([epochs[i][2] for i in present])
@@ -184,7 +186,7 @@ def test_teachers_take_turns_while_they_fly() -> None:
     one = distiller("num_active_teachers=2", teachers=constant_teachers())
     flew = []
     for _ in range(2):
-        one.epoch()
+        one.update()
         flew.append(who_flew(one))
     assert flew == [[0, 1], [0, 2]]
 
@@ -193,12 +195,12 @@ def test_the_student_flies_first_with_whom_it_never_has_and_then_where_it_is_wor
     one = distiller("num_active_teachers=1", "epoch_teacher_forcing=0", "num_epochs=9", teachers=constant_teachers())
     returns = {}
     for number in range(3):
-        values = one.epoch()
+        values = one.update()
         assert who_flew(one) == [number]
         returns[number] = values["data_collection/mean_return"]
     for _ in range(4):
         worst = min(returns, key=returns.__getitem__)
-        values = one.epoch()
+        values = one.update()
         assert who_flew(one) == [worst]
         returns[worst] = values["data_collection/mean_return"]
 
@@ -206,11 +208,11 @@ def test_the_student_flies_first_with_whom_it_never_has_and_then_where_it_is_wor
 @KINDS
 def test_flights_that_do_not_fill_one_batch_are_gone_around(kind: str) -> None:
     one = distiller(f"student.kind={kind}", "num_episodes=1", "batch_size=10", "sequence_length=8", "shuffle=false")
-    values = one.epoch()
+    values = one.update()
     steps = values["data_collection/num_steps"]
     assert steps <= 24
     assert values["training/num_batches"] == 1
-    ((rows, _),) = one.imitation.batches(one.data, one.generator)
+    ((rows, _),) = one.imitation.batches(one.data, one.source.generator)
     assert rows.numel() == 80
     counts = rows.flatten().bincount()
     assert int((counts > 0).sum()) == steps
@@ -220,14 +222,14 @@ def test_flights_that_do_not_fill_one_batch_are_gone_around(kind: str) -> None:
 @KINDS
 def test_without_shuffling_steps_come_in_the_order_in_which_they_were_flown(kind: str) -> None:
     one = distiller(f"student.kind={kind}", "shuffle=false")
-    one.epoch()
-    batches = one.imitation.batches(one.data, one.generator)
+    one.update()
+    batches = one.imitation.batches(one.data, one.source.generator)
     rows = torch.cat([batch.row.mT.flatten() if kind == "gru" else batch.row for batch in batches])
     assert rows.tolist() == sorted(rows.tolist())
     shuffled = distiller(f"student.kind={kind}")
-    shuffled.epoch()
+    shuffled.update()
     assert not torch.equal(shuffled.policy.output_layer.weight, one.policy.output_layer.weight)
-    batches = shuffled.imitation.batches(shuffled.data, shuffled.generator)
+    batches = shuffled.imitation.batches(shuffled.data, shuffled.source.generator)
     rows = torch.cat([batch.row.flatten() for batch in batches])
     assert rows.tolist() != sorted(rows.tolist())
     assert len(rows.unique()) == len(rows)
@@ -237,7 +239,7 @@ def test_a_student_that_does_not_see_the_target_sees_where_it_is_in_the_world() 
     moving = "task.references.langevin_share=1"
     visible, hidden = distiller(moving), distiller(moving, "target_visible=false")
     for one in (visible, hidden):
-        one.epoch()
+        one.update()
     assert torch.equal(visible.data.label, hidden.data.label)  # a teacher sees it in any case
     apart = (visible.data.observation - hidden.data.observation).abs().amax((0, 1))
     position, rotation, velocity, rest = apart.split([3, 9, 3, 7])
@@ -252,7 +254,7 @@ def test_the_correction_of_the_offset_changes_what_is_learnt_and_not_what_is_flo
     teachers = with_offsets(few_teachers(), offsets)
     settings = ("epoch_teacher_forcing=0", "steady_state_position_correction")
     with_it, without = (distiller(settings[0], f"{settings[1]}={on}", teachers=teachers) for on in ("true", "false"))
-    values, plain = with_it.epoch(), without.epoch()
+    values, plain = with_it.update(), without.update()
     assert torch.equal(with_it.data.label, without.data.label)
     assert values["data_collection/mean_return"] == plain["data_collection/mean_return"]
     assert values["training/loss"] != plain["training/loss"]
@@ -269,7 +271,7 @@ def test_noise_on_the_teachers_actions_moves_the_flights_and_not_the_labels() ->
         for on in ("true", "false")
     )
     for one in (calm, shaken):
-        one.epoch()
+        one.update()
     assert torch.equal(calm.data.label, shaken.data.label)
     assert not torch.equal(calm.data.observation, shaken.data.observation)
 
@@ -286,12 +288,12 @@ def test_noise_on_the_teachers_actions_moves_the_flights_and_not_the_labels() ->
 def test_a_learner_goes_on_from_a_saved_state_as_if_nothing_had_happened(after: int, settings: tuple[str, ...]) -> None:
     straight = distiller(*settings, "num_epochs=5")
     for _ in range(after):
-        straight.epoch()
+        straight.update()
     state = pytree.tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, straight.state_dict())
-    expected = [straight.epoch() for _ in range(2)]
+    expected = [straight.update() for _ in range(2)]
     resumed = distiller(*settings, "num_epochs=5")
     resumed.load_state_dict(state)
-    assert [resumed.epoch() for _ in range(2)] == expected
+    assert [resumed.update() for _ in range(2)] == expected
     mine, its = (pytree.tree_leaves(one.state_dict()) for one in (resumed, straight))
     assert all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(mine, its, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(resumed.data, straight.data, strict=True))
@@ -302,7 +304,7 @@ def test_the_learning_rate_warms_up_over_batches_and_falls_over_epochs() -> None
     assert one.imitation._learning_rate(0.0) == pytest.approx(1e-2 / 6)
     rates = []
     for _ in range(4):
-        values = one.epoch()
+        values = one.update()
         assert values["training/num_batches"] == 4
         rates.append(values["training/learning_rate"])
     shares = [0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * epoch / 4)) for epoch in (1, 2, 3, 4)]
@@ -316,7 +318,7 @@ def test_a_batch_whose_gradient_is_not_finite_is_left_out() -> None:
     bias = last.bias.clone()
     bias[1] = math.nan
     one = distiller(teachers=dataclasses.replace(teachers, layers=(*hidden, Layer(last.weight, bias))))
-    values = one.epoch()
+    values = one.update()
     assert values["training/num_skipped"] == one.imitation.skipped_count > 0
     assert all(weight.isfinite().all() for weight in weights_of(one.policy))
 
@@ -329,10 +331,10 @@ def test_a_return_that_is_not_a_number_does_not_put_its_teacher_last_for_ever() 
     lost = dataclasses.replace(teachers, quadrotors=dataclasses.replace(teachers.quadrotors, gravity=gravity))
     settings = ("num_active_teachers=1", "epoch_teacher_forcing=0", "num_epochs=9")
     one = distiller(*settings, "task.termination.enabled=false", "task.reward.action=1", teachers=lost)
-    returns = [one.epoch()["data_collection/mean_return"] for _ in range(3)]
+    returns = [one.update()["data_collection/mean_return"] for _ in range(3)]
     assert [math.isnan(value) for value in returns] == [False, True, False]
-    assert one.student_returns.isfinite().all()  # each has flown
-    assert one._active(forced=False).tolist() == [1]
+    assert one.source.student_returns.isfinite().all()  # each has flown
+    assert one.source.plan(9, forced=False)[1].tolist() == [1]
 
 
 def test_a_seed_gives_the_same_student_and_nothing_else_is_drawn_from() -> None:
@@ -341,8 +343,8 @@ def test_a_seed_gives_the_same_student_and_nothing_else_is_drawn_from() -> None:
     one, other = distiller(), distiller("seed=1")
     again = distiller()
     for each in (one, other, again):
-        each.epoch()
+        each.update()
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(one.policy.output_layer.weight, again.policy.output_layer.weight)
     assert not torch.equal(one.policy.output_layer.weight, other.policy.output_layer.weight)
-    assert one.generator.initial_seed() == TRAINING_SEEDS
+    assert one.source.generator.initial_seed() == TRAINING_SEEDS

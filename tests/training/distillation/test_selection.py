@@ -35,9 +35,12 @@ def test_teachers_come_from_a_folder_from_several_or_as_they_are(tmp_path: Path)
     two, three = few_teachers(2), few_teachers(3, seed=1)
     two.save(tmp_path / "two")
     three.save(tmp_path / "three")
-    assert len(read_teachers(tmp_path / "two")) == len(read_teachers(str(tmp_path / "two"))) == 2
-    assert read_teachers(two) is two
-    all_of_them = read_teachers([tmp_path / "two", tmp_path / "three"])
+    for source in (tmp_path / "two", str(tmp_path / "two")):
+        found, (line,) = read_teachers(source)
+        assert len(found) == 2
+        assert line.startswith("Teacher architecture: obs=26, actions=4, hidden=[8]")
+    assert read_teachers(two)[0] is two
+    all_of_them, _ = read_teachers([tmp_path / "two", tmp_path / "three"])
     assert torch.equal(all_of_them.layers[0].weight, torch.cat([two.layers[0].weight, three.layers[0].weight]))
     torch.testing.assert_close(all_of_them.quadrotors.mass, torch.cat([two.quadrotors.mass, three.quadrotors.mass]))
 
@@ -48,11 +51,11 @@ def test_teachers_of_double_precision_are_read_in_that_of_students(tmp_path: Pat
     double = dataclasses.replace(teachers, layers=layers, quadrotors=teachers.quadrotors.to(dtype=torch.float64))
     single.save(tmp_path / "single")
     double.save(tmp_path / "double")
-    for read in (read_teachers(tmp_path / "double"), read_teachers(double)):
+    for read in (read_teachers(tmp_path / "double")[0], read_teachers(double)[0]):
         assert all(torch.equal(a, b) for a, b in zip(read.layers[0], teachers.layers[0], strict=True))
         torch.testing.assert_close(read.quadrotors.mass, teachers.quadrotors.mass)
         assert examine(read, tiny()).position_offset.dtype == torch.float32
-    both = read_teachers([tmp_path / "single", tmp_path / "double"])
+    both, _ = read_teachers([tmp_path / "single", tmp_path / "double"])
     assert torch.equal(both.layers[0].weight, torch.cat([single.layers[0].weight, teachers.layers[0].weight]))
 
 
@@ -74,8 +77,8 @@ def test_teachers_that_no_student_can_learn_from_are_refused(tmp_path: Path) -> 
 def test_the_same_weights_and_vehicles_have_the_same_fingerprint_and_no_others(tmp_path: Path) -> None:
     teachers = few_teachers()
     teachers.save(tmp_path)
-    stored = read_teachers(tmp_path)
-    assert fingerprint(stored) == fingerprint(read_teachers(tmp_path))
+    stored, _ = read_teachers(tmp_path)
+    assert fingerprint(stored) == fingerprint(read_teachers(tmp_path)[0])
     assert fingerprint(teachers) == fingerprint(dataclasses.replace(teachers, records=()))
     heavier = dataclasses.replace(teachers.quadrotors, mass=1.01 * teachers.quadrotors.mass)
     others = (few_teachers(seed=1), teachers[:2], dataclasses.replace(teachers, quadrotors=heavier))
@@ -93,7 +96,7 @@ def test_each_teacher_is_tested_with_its_own_vehicle_and_its_offset_noted() -> N
             tested.records[part], flights.returns, flights.terminated, flights.position_offset, strict=True
         ):
             assert record["return"] == pytest.approx(returns.mean().item())
-            assert record["share_terminated"] == ended.float().mean().item()
+            assert record["termination_rate"] == ended.float().mean().item()
             assert record["position_offset"] == pytest.approx(offset.tolist())
     assert [record["name"] for record in tested.records] == ["number-0", "number-1", "number-2"]
     assert tested.position_offset.abs().max() > 0

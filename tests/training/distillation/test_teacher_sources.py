@@ -19,8 +19,9 @@ from raptor.nn.stacked_mlp import initial_layers
 from raptor.quadrotor import platform, platforms
 from raptor.runs.progress import Progress
 from raptor.training.distillation import selection
-from raptor.training.distillation.job import TeacherFile, post_train
+from raptor.training.distillation.job import post_train
 from raptor.training.distillation.selection import fingerprint, read_teachers
+from raptor.training.distillation.teacher_sources import TeacherFile
 
 LEARNING = ("num_epochs=25", "fine_tune.num_updates=0", "final_learning_rate=0.5", "student.hidden_dim=8")
 
@@ -76,21 +77,21 @@ def test_a_run_goes_on_with_the_file_that_it_began_with(tmp_path: Path, monkeypa
 
 
 def test_files_and_folders_are_one_population(tmp_path: Path) -> None:
-    first = read_teachers(TeacherFile(checkpoint(tmp_path / "a.pt"), "mrs"))
+    first, _ = read_teachers(TeacherFile(checkpoint(tmp_path / "a.pt"), "mrs"))
     first.save(tmp_path / "teachers")
     told: list[str] = []
     sources = [tmp_path / "teachers", TeacherFile(checkpoint(tmp_path / "b.pt", 1, width=22), "race")]
-    both = read_teachers(sources, told.append)
+    both, told = read_teachers(sources)
     assert both.activations == Activations("elu", "clip")
     assert [record["quadrotor"] for record in both.records] == ["mrs", "race"]
     assert torch.equal(both.quadrotors.mass, torch.cat([platform("mrs").mass, platform("race").mass]))
     assert ["obs=26" in told[0], "obs=22" in told[1], len(told)] == [True, True, 2]
     assert fingerprint(both[:1]) == fingerprint(first)
     others = [TeacherFile(tmp_path / "a.pt", "fs"), TeacherFile(tmp_path / "a.pt", "mrs", activation="tanh")]
-    assert all(fingerprint(read_teachers(other)) != fingerprint(first) for other in others)
+    assert all(fingerprint(read_teachers(other)[0]) != fingerprint(first) for other in others)
     own = few_teachers()
     own.save(tmp_path / "own")
-    chosen = read_teachers(TeacherFile(f"{tmp_path / 'own'}:1"))
+    chosen, _ = read_teachers(TeacherFile(f"{tmp_path / 'own'}:1"))
     assert torch.equal(chosen.quadrotors.mass, own.quadrotors.mass[1:2])
     assert chosen.records == own.records[1:2]
     with pytest.raises(UserError, match="no teachers were given"):
@@ -118,5 +119,5 @@ def test_a_teacher_of_a_folder_without_vehicles_needs_one(tmp_path: Path) -> Non
     dataclasses.replace(few_teachers(), quadrotors=None).save(tmp_path / "own")
     with pytest.raises(UserError, match=r"the vehicle of the teacher .*own:1 is not known"):
         read_teachers(TeacherFile(tmp_path / "own:1"))
-    given = read_teachers(TeacherFile(tmp_path / "own:1", "race"))
+    given, _ = read_teachers(TeacherFile(tmp_path / "own:1", "race"))
     assert torch.equal(given.quadrotors.mass, platform("race").mass)

@@ -121,9 +121,9 @@ def _train(
             compiles=config.compile,
             world=learner.parts.world,
         )
-        found = run_to_end(trainer, folder, config, progress)
+        found = run_to_end(trainer, folder, progress)
     summary = TrainDirectSummary(**vars(found), diverged=learner.diverged_count, skipped=learner.skipped_count)
-    write_summary(folder, summary, config)
+    write_summary(folder, summary, config.device)
     return summary
 
 

@@ -180,11 +180,11 @@ def _train(
                 progress(Progress("testing teachers", 0, config.num_epochs, "epoch"))
             files.teacher_figures = source.evaluate()
             folder.log(f"teacher {', '.join(f'{name} {v:.5g}' for name, v in files.teacher_figures.items())}")
-        found = run_to_end(trainer, folder, config, progress)
+        found = run_to_end(trainer, folder, progress)
     if found.finished:
         files.write_final(found.num_steps, found.validation)
     summary = EnvDistillSummary(**vars(found), repeatable=env.seedable, teacher=files.teacher_figures)
-    write_summary(folder, summary, config)
+    write_summary(folder, summary, config.device)
     return summary
 
 

@@ -230,7 +230,7 @@ def _train(
             world=world,
             after_step=record_video,
         )
-        found = run_to_end(trainer, folder, config, progress)
+        found = run_to_end(trainer, folder, progress)
     if found.finished:
         files.write_final(found.num_steps, found.validation)
     imitated = {}
@@ -243,7 +243,7 @@ def _train(
         teacher_return=sum(record["return"] for record in teachers.records) / len(teachers),
         imitated=imitated,
     )
-    write_summary(folder, summary, config)
+    write_summary(folder, summary, config.device)
     return summary
 
 

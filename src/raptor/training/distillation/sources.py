@@ -1,4 +1,4 @@
-"""Sources of demonstrations: teachers in our simulator, each with its own vehicle, or one teacher in any environment."""
+"""Sources of demonstrations: teachers in our simulator, or one teacher in any environment."""
 
 from __future__ import annotations
 

@@ -299,6 +299,6 @@ class PopulationRun:
             document = {**dataclasses.asdict(summary), "output": str(summary.output), "host": host(self.config.device)}
             document["training_s"] = {name: result["elapsed_s"] for name, result in results.items()}
             write_atomically(self.folder.summary, f"{json.dumps(document, indent=2)}\n")
-        self.folder.write_manifest(self.config, "finished" if finished else "stopped")
+        self.folder.note_status("finished" if finished else "stopped")
         self.folder.log(f"{'finished' if finished else 'stopped'} after {summary.wall_clock_s:.1f} s of this session")
         return summary
