@@ -25,14 +25,14 @@ from raptor.core.yaml_files import MOST_BYTES, dump_yaml, load_yaml, read_yaml
         ("[1, -2, +3, 010]", [1, -2, 3, 10]),
         ("[.inf, -.inf]", [math.inf, -math.inf]),
         ("[true, False, null, ~, ]", [True, False, None, None]),
-        ("[on, off, yes, No, 2024-01-01, 1:30, 0x10, 1_000]", "on off yes No 2024-01-01 1:30 0x10 1_000".split()),
+        ("[on, No, 2024-01-01, 1:30, 0x10, 1_000]", ["on", "No", "2024-01-01", "1:30", "0x10", "1_000"]),
         ("!!str 3", "3"),
         ("'3'", "3"),
         ("", None),
-        ("{a: &a {x: 1, y: 2}, b: {<<: *a, y: 3}, c: *a}", {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 1, "y": 2}}),
-        ("{b: &b {x: 1}, m: &m {<<: *b, x: 2}, t: {<<: *m, y: 1}}", {"b": {"x": 1}, "m": {"x": 2}, "t": {"x": 2, "y": 1}}),
+        ("[&a {x: 1, y: 2}, {<<: *a, y: 3}, *a]", [{"x": 1, "y": 2}, {"x": 1, "y": 3}, {"x": 1, "y": 2}]),
+        ("[&b {x: 1}, &m {<<: *b, x: 2}, {<<: *m, y: 1}]", [{"x": 1}, {"x": 2}, {"x": 2, "y": 1}]),
     ],
-)  # fmt: skip
+)
 def test_scalars_are_those_of_yaml_1_2_and_repetition_is_followed(text: str, value: Any) -> None:
     assert load_yaml(text, "it") == value
 

@@ -155,7 +155,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[st
 
 def values_of(settings: Sequence[str]) -> dict[str, Any]:
     """The values of `key=value`s, read as YAML, by their dotted keys."""
-    from raptor.config.sources import parse_overrides
+    from raptor.config import parse_overrides
 
     values = {}
     for setting, source in zip(settings, parse_overrides(settings), strict=True):

@@ -1,13 +1,16 @@
-"""Declaring settings: type, default, meaning and range of a field stand in one line, and everything else follows.
+"""Declaring settings: type, default, meaning and range of a field stand in one line.
 
-Validation in Python and from files, error messages, and the reference page read the same declaration.
+Validation in Python and from files, error messages, and the reference page read that declaration.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Callable, Mapping
+import types
+import typing
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from raptor.core.errors import UserError
@@ -39,8 +42,11 @@ def setting(default: Any = _REQUIRED, meaning: str = "", limit: Limit | None = N
 class Settings:
     """Base of all settings: a frozen dataclass that refuses values beyond their limits.
 
+    A class attribute `RENAMED` gives the new names of fields by their old ones, for errors; `SHORTHAND` names the field
+    that a plain value for the whole group stands for; `JOB` the job whose presets are meant.
+
     Raises:
-        LimitError: names every field that is beyond its limit.
+        UserError: names every field that is beyond its limit.
 
     Example:
         ```
@@ -52,21 +58,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        problems = {
-            name: f"must be {limit.text}, got {getattr(self, name)!r}"
+        problems = [
+            f"{name} must be {limit.text}, got {getattr(self, name)!r}"
             for name, limit in limits_of(type(self)).items()
             if not limit.allows(getattr(self, name))
-        }
+        ]
         if problems:
-            raise LimitError(problems)
-
-
-class LimitError(UserError):
-    """Settings beyond their limits; `problems` says of each field what it must be."""
-
-    def __init__(self, problems: Mapping[str, str]) -> None:
-        self.problems = dict(problems)
-        super().__init__("; ".join(f"{name} {problem}" for name, problem in self.problems.items()))
+            raise UserError("; ".join(problems))
 
 
 def limits_of(cls: type) -> dict[str, Limit]:
@@ -139,3 +137,39 @@ def optional(limit: Limit) -> Limit:
 
 positive = above(0)
 not_negative = at_least(0)
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+
+
+def describe(annotation: Any) -> str:
+    """A type in words: `a number`, `[a number, a number]`, `one of euler, rk4`."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if group_in(annotation):
+        return "a group of settings"
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(describe, arguments))
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"[{', '.join(map(describe, arguments))}]"
+    if origin in (tuple, list):
+        return f"a list, each entry {describe(arguments[0])}"
+    return _WORDS.get(annotation, str(annotation))
+
+
+def group_in(annotation: Any) -> type | None:
+    """The dataclass that a field of this type holds, if it does."""
+    return annotation if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) else None
+
+
+def group_of_entries(annotation: Any) -> type | None:
+    """The dataclass of which a field of this type holds a list, if it does."""
+    arguments = typing.get_args(annotation)
+    is_list = typing.get_origin(annotation) is tuple and arguments[-1] is Ellipsis
+    return group_in(arguments[0]) if is_list else None
+
+
+def show(value: Any) -> str:
+    """A value as one would write it in YAML, on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)

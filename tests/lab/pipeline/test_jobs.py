@@ -16,8 +16,9 @@ from raptor.config import load_config
 from raptor.core.errors import UserError
 from raptor.evaluation import Evaluation, evaluate
 from raptor.lab.pipeline import PipelineSummary, Stage, load_pipeline, run_pipeline
-from raptor.lab.pipeline.stages import TEACHERS, column_names
-from raptor.lab.pipeline.stamps import content
+from raptor.lab.pipeline.job import TEACHERS
+from raptor.lab.pipeline.records import content
+from raptor.lab.pipeline.run import column_names
 from raptor.quadrotor.population import read_population
 from raptor.runs.progress import Progress
 from raptor.tasks.task import Task
@@ -128,7 +129,7 @@ def test_an_evaluation_is_that_of_the_library(finished: PipelineSummary) -> None
         assert evaluation.policies["student"]["unseen"][metric] == expected.policies["student"]["unseen"][metric]
 
 
-def test_it_is_told_in_few_words_what_came_of_each_stage(finished: PipelineSummary) -> None:
+def test_it_is_reported_in_few_words_what_came_of_each_stage(finished: PipelineSummary) -> None:
     results = {stage.name: stage.result for stage in finished.stages}
     assert results["quadrotors"] == "4 quadrotors"
     assert " of 3 teachers solved, mean return " in results["teachers"]
@@ -197,7 +198,7 @@ def test_teachers_of_other_vehicles_are_other_teachers(finished: PipelineSummary
     assert content(TEACHERS, copied) != before
 
 
-def test_a_mistake_in_a_late_stage_is_told_before_the_first(file: Path, tmp_path: Path) -> None:
+def test_a_mistake_in_a_late_stage_is_reported_before_the_first(file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"stages\.evaluation\.suites must be one of .* \(command line\)"):
         run_pipeline(load_pipeline(file, ["evaluation.suites=[unsen]"]), tmp_path / "run")
     with pytest.raises(UserError, match=r"^evaluation: device 'cuda:99' is not there"):
@@ -239,7 +240,7 @@ def test_a_file_that_holds_no_evaluation_is_named(tmp_path: Path, text: str) -> 
         Evaluation.load(tmp_path / "nothing.json")
 
 
-def test_policies_of_the_same_name_are_told_apart() -> None:
+def test_policies_of_the_same_name_are_reported_apart() -> None:
     name: Callable[..., dict[str, str]] = column_names
     assert name(["published", "a/best.pt", "b/best.pt", "c/last.pt"], ["student"]) == {
         "published": "published",
