@@ -25,9 +25,7 @@ PLANNED = {"skip": "nothing", "run": "run", "resume": "go on", "anew": "run anew
 
 
 def run(
-    pipeline: Annotated[
-        str, typer.Argument(metavar="PIPELINE", help="YAML file, or a preset: small, full, paper.")
-    ],
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="YAML file, or a preset: small, full, paper.")],
     changes: Annotated[
         list[str] | None,
         typer.Argument(
@@ -107,7 +105,7 @@ def _stage_progress(stage: Stage, console: Console) -> contextlib.AbstractContex
     if stage.job.NAME == "sample":
         return writing_progress(console)
     if stage.job.NAME == "pre-train":
-        return progress.pre_training_progress(console, stage.job.settings.compile)
+        return progress.pre_training_progress(console, stage.job.settings.compile)  # type: ignore[attr-defined]
     if stage.job.NAME in ("post-train", "train-direct"):
         return progress.training_progress(console)
     if stage.job.NAME in ("evaluate", "report"):
