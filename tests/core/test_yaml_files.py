@@ -27,6 +27,7 @@ from raptor.core.yaml_files import MOST_BYTES, dump_yaml, load_yaml, read_yaml
         ("[true, False, null, ~, ]", [True, False, None, None]),
         ("[on, No, 2024-01-01, 1:30, 0x10, 1_000]", ["on", "No", "2024-01-01", "1:30", "0x10", "1_000"]),
         ("!!str 3", "3"),
+        ("{1: a, true: b, 1e-3: c, ~: d}", {"1": "a", "true": "b", "1e-3": "c", "~": "d"}),
         ("'3'", "3"),
         ("", None),
         ("[&a {x: 1, y: 2}, {<<: *a, y: 3}, *a]", [{"x": 1, "y": 2}, {"x": 1, "y": 3}, {"x": 1, "y": 2}]),
@@ -120,7 +121,7 @@ def test_what_is_written_is_read_as_the_same_here(document: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1e3", "1e-3", "010", "0x10", "on", "No", "2024-01-01", "1:30", "null", "~", "<<", ""]
+    "text", ["1e3", "1e-3", "010", "0x10", "on", "No", "2024-01-01", "1:30", "null", "~", "<<", "", "\x85", "a\u2028b"]
 )
 def test_text_that_some_reader_would_take_for_something_else_is_quoted(text: str) -> None:
     assert load_yaml(dump_yaml([text]), "it") == yaml.safe_load(dump_yaml([text])) == [text]
@@ -131,6 +132,6 @@ def test_lists_of_values_take_one_line_and_nothing_has_an_alias() -> None:
     assert dump_yaml({"a": shared, "b": [{"c": shared}]}) == "a: [1, 2]\nb:\n- c: [1, 2]\n"
 
 
-def test_importing_the_reader_does_not_import_the_parser() -> None:
-    code = "import sys, raptor.core.yaml_files; print('yaml' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+def test_importing_settings_and_the_reader_imports_neither_the_parser_nor_the_validator() -> None:
+    code = "import sys, raptor.core.yaml_files, raptor.config; print({'yaml', 'pydantic'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

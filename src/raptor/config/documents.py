@@ -2,56 +2,44 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from raptor.config.settings import group_in, group_of_entries
 from raptor.core.errors import UserError
-from raptor.core.yaml_files import MOST_VALUES
+from raptor.core.yaml_files import DEEPEST, MOST_VALUES
 
 Document = Mapping[str, Any]
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
-def normalized(cls: type | None, settings: Mapping[Any, Any]) -> dict[str, Any]:
-    """Settings of a class in full: a group left empty is not given, and a plain value for a group gets its key."""
-    hints = typing.get_type_hints(cls) if cls else {}
-    kept = {}
-    for key, value in settings.items():
-        group, entry = group_in(hints.get(key)), group_of_entries(hints.get(key))
+def overlay(below: Document, above: Document, cls: type | None = None) -> dict[str, Any]:
+    """One document over another, group by group.
+
+    Args:
+        below: what holds where `above` says nothing.
+        above: settings as they were given: a group can be left empty, and a plain value stand for the `SHORTHAND` key.
+        cls: the class of the settings, where they have one.
+
+    Raises:
+        UserError: a group is given both as `${key}` and by keys of its own.
+    """
+    hints, merged = typing.get_type_hints(cls) if cls else {}, dict(below)
+    for key, value in above.items():
+        group, entry, old = group_in(hints.get(key)), group_of_entries(hints.get(key)), below.get(key)
         if group and value is None:
             continue
         if (shorthand := getattr(group, "SHORTHAND", None)) and not isinstance(value, Mapping):
             value = {shorthand: value}
         if isinstance(value, Mapping):
-            value = normalized(group, value)
-        elif isinstance(value, list) and entry:
-            value = [normalized(entry, each) if isinstance(each, Mapping) else each for each in value]
-        kept[str(key)] = value
-    return kept
-
-
-def merge(documents: Iterable[Document]) -> dict[str, Any]:
-    """Later documents over earlier ones, group by group.
-
-    Raises:
-        UserError: a group is given both as `${key}` and by keys of its own.
-    """
-    return functools.reduce(_over, documents, {})
-
-
-def _over(below: Document, above: Document) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = below.get(key)
-        if isinstance(value, Mapping):
             if isinstance(old, str) and _REFERENCE.search(old):
                 raise UserError(f"{key} is given both as {old} and by keys of its own: keep one of them")
-            value = _over(old if isinstance(old, Mapping) else {}, value)
+            value = overlay(old if isinstance(old, Mapping) else {}, value, group)
+        elif isinstance(value, list) and entry:
+            value = [overlay({}, each, entry) if isinstance(each, Mapping) else each for each in value]
         merged[key] = value
     return merged
 
@@ -72,10 +60,11 @@ def resolve(document: Document) -> dict[str, Any]:
             key = match[1].strip()
             if key in followed:
                 raise refuse(f"{' -> '.join((*followed, key))} is a circle")
+            if len(followed) == DEEPEST:
+                raise refuse(f"more than {DEEPEST} keys stand for each other")
             found: Any = document
             for name in key.split("."):
-                if isinstance(found, str):
-                    found = resolved(found, path, followed)
+                found = resolved(found, path, (*followed, key)) if isinstance(found, str) else found
                 if not isinstance(found, Mapping) or name not in found:
                     raise refuse(f"{match[0]} is not the name of another key")
                 found = found[name]
@@ -100,13 +89,7 @@ def resolve(document: Document) -> dict[str, Any]:
 
 
 def leaves(document: Document, path: str = "", take_lists_apart: bool = True) -> Iterator[tuple[str, Any]]:
-    """Settings by dotted key.
-
-    Args:
-        document: nested dictionaries and lists.
-        path: where it stands, with a dot at the end.
-        take_lists_apart: number the groups of a list, so that each has keys of its own.
-    """
+    """Settings by dotted key after `path`; groups in a list are numbered, unless the list is to stay together."""
     for key, value in document.items():
         if take_lists_apart and isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
             value = {str(i): entry for i, entry in enumerate(value)}

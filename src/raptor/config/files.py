@@ -20,7 +20,7 @@ class Source(NamedTuple):
     """Settings from one place."""
 
     name: str
-    settings: Mapping[Any, Any]
+    settings: Mapping[str, Any]
 
 
 def presets(job: str = "train-direct") -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from raptor.config.documents import leaves, merge, normalized, resolve
+from raptor.config.documents import leaves, overlay, resolve
 from raptor.config.files import Source, parse_overrides, read_files
 from raptor.config.settings import Limit, describe, group_in, group_of_entries, limits_of, show
 from raptor.core.errors import UserError
@@ -80,9 +80,10 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def _loaded(cls: type[T], default: T, sources: Sequence[Source]) -> T:
-    sources = [Source(source.name, normalized(cls, source.settings)) for source in sources]
-    check = Check(sources)
-    config = check.group(cls, resolve(merge([to_dict(default), *(source.settings for source in sources)])))
+    settings, check = to_dict(default), Check(sources)
+    for source in sources:
+        settings = overlay(settings, source.settings, cls)
+    config = check.group(cls, resolve(settings))
     check.finish()
     return cast("T", config)
 
@@ -108,14 +109,7 @@ class Check:
             raise UserError("; ".join(f"{key} {problem}" for key, problem in self.problems.items()))
 
     def group(self, cls: type, settings: Mapping[str, Any], path: Keys = (), more: Sequence[str] = ()) -> Any:
-        """The dataclass that these settings make, or `WRONG`.
-
-        Args:
-            cls: the dataclass.
-            settings: its fields, with all groups in full; those without a default are required.
-            path: where they stand.
-            more: keys that could have been meant besides the fields.
-        """
+        """The dataclass that settings at a path make, or `WRONG`; `more` are keys that could have been meant."""
         hints, limits, values = typing.get_type_hints(cls), limits_of(cls), {}
         fields = {field.name: field.default for field in dataclasses.fields(cls)}
         for key in (key for key in settings if key not in fields):
@@ -140,10 +134,7 @@ class Check:
         return WRONG
 
     def where(self, path: Keys) -> str:
-        """The last place that says something about a key, about keys inside it, or else about its group.
-
-        A list is said as a whole.
-        """
+        """The last place that says something about a key, about keys inside it, or else about its group or list."""
         for source in reversed(self.sources):
             inner: Any = source.settings
             for name in path:

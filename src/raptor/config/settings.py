@@ -1,6 +1,6 @@
-"""Declaring settings: type, default, meaning and range of a field stand in one line.
+"""Declaring settings: validation, error messages and the reference page read the one line of a field.
 
-Validation in Python and from files, error messages, and the reference page read that declaration.
+`speed: float = setting(1.0, "turns per second", positive)` in a frozen dataclass that extends `Settings`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 
 from raptor.core.errors import UserError
 
-_REQUIRED: Any = dataclasses.MISSING
-
 
 class Limit(NamedTuple):
     """The values that a setting can have."""
@@ -25,7 +23,7 @@ class Limit(NamedTuple):
     allows: Callable[[Any], bool]
 
 
-def setting(default: Any = _REQUIRED, meaning: str = "", limit: Limit | None = None, **metadata: Any) -> Any:
+def setting(default: Any = dataclasses.MISSING, meaning: str = "", limit: Limit | None = None, **metadata: Any) -> Any:
     """Declare one field of a `Settings` class.
 
     Args:
@@ -34,8 +32,7 @@ def setting(default: Any = _REQUIRED, meaning: str = "", limit: Limit | None = N
         limit: the values that it can have.
         metadata: further facts for those who read the declaration.
     """
-    facts = {"meaning": meaning, "limit": limit, **metadata}
-    return dataclasses.field(default=default, metadata=facts)
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "limit": limit, **metadata})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +44,6 @@ class Settings:
 
     Raises:
         UserError: names every field that is beyond its limit.
-
-    Example:
-        ```
-        @dataclasses.dataclass(frozen=True)
-        class Fan(Settings):
-            speed: float = setting(1.0, "turns per second", positive)
-        ```
     """
 
     def __post_init__(self) -> None:
@@ -69,23 +59,17 @@ class Settings:
 
 def limits_of(cls: type) -> dict[str, Limit]:
     """The limits of a dataclass by field; a field that is declared anew without one keeps that of its base."""
-    return {name: limit for name, limit in _facts(cls, "limit").items() if limit is not None}
+    return _facts(cls, "limit")
 
 
 def meanings_of(cls: type) -> dict[str, str]:
     """The meanings of a dataclass by field."""
-    return {name: meaning or "" for name, meaning in _facts(cls, "meaning").items()}
+    return {field.name: "" for field in dataclasses.fields(cls)} | _facts(cls, "meaning")
 
 
 def _facts(cls: type, key: str) -> dict[str, Any]:
-    declared = [base.__dict__.get("__dataclass_fields__", {}) for base in cls.__mro__]
-    return {
-        field.name: next(
-            (fact for fields in declared if field.name in fields if (fact := fields[field.name].metadata.get(key))),
-            None,
-        )
-        for field in dataclasses.fields(cls)
-    }
+    fields = [field for base in reversed(cls.__mro__) for field in getattr(base, "__dataclass_fields__", {}).values()]
+    return {field.name: fact for field in fields if (fact := field.metadata.get(key))}
 
 
 def at_least(low: float) -> Limit:

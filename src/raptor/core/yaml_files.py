@@ -29,7 +29,7 @@ _CORE_SCHEMA = {  # of YAML 1.2: 1e-3 is a number; `on`, dates and sexagesimals 
 
 
 def load_yaml(text: str, name: str, ignore_tags: bool = False) -> Any:
-    """Read a YAML document as plain data: dictionaries, lists, text, numbers, booleans and None.
+    """Read a YAML document as plain data: dictionaries with text as keys, lists, text, numbers, booleans and None.
 
     Args:
         text: the document.
@@ -114,11 +114,13 @@ def _loader() -> Any:
             if isinstance(node, yaml.SequenceNode):
                 return sum(self._sizes[entry] for entry in node.value)
             keys = set()
-            for key, _ in node.value:
+            for i, (key, value) in enumerate(node.value):
                 self._check(isinstance(key, yaml.ScalarNode), "a group or a list cannot be a key", key)
                 self._check(key.value not in keys, f"the key {key.value} comes twice", key)
                 keys.add(key.value)
-            return sum(self._sizes[key] + self._sizes[value] for key, value in node.value)
+                if key.tag != f"{_TAG}merge":
+                    node.value[i] = yaml.ScalarNode(f"{_TAG}str", key.value, key.start_mark), value
+            return sum(1 + self._sizes[value] for _, value in node.value)
 
         def _check(self, is_right: bool, problem: str, place: Any) -> None:
             if not is_right:
@@ -147,8 +149,13 @@ def _dumper() -> Any:
         on_one_line = not any(isinstance(entry, dict) for entry in data)
         return dumper.represent_sequence(f"{_TAG}seq", data, flow_style=on_one_line)
 
+    def represent_text(dumper: Any, data: str) -> Any:
+        style = '"' if re.search("[\x85\u2028\u2029]", data) else None  # line breaks that other styles would fold
+        return dumper.represent_scalar(f"{_TAG}str", data, style=style)
+
     _add_core_schema(Dumper)  # beside YAML 1.1: text that either would take for something else is quoted
     Dumper.add_representer(list, represent_list)
+    Dumper.add_representer(str, represent_text)
     return Dumper
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from raptor import load_policy, load_teachers
-from raptor.config import load_config
+from raptor.config import from_dict
 from raptor.core.errors import UserError
 from raptor.evaluation import Evaluation, evaluate
 from raptor.lab.pipeline import PipelineSummary, Stage, load_pipeline, run_pipeline
@@ -20,6 +20,7 @@ from raptor.lab.pipeline.job import TEACHERS
 from raptor.lab.pipeline.records import content
 from raptor.lab.pipeline.run import column_names
 from raptor.quadrotor.population import read_population
+from raptor.runs.folder import read_settings
 from raptor.runs.progress import Progress
 from raptor.tasks.task import Task
 from raptor.training import TrainDirectConfig
@@ -101,7 +102,7 @@ def test_every_stage_leaves_what_its_command_leaves(finished: PipelineSummary) -
     assert ((vehicles.mass >= 1) & (vehicles.mass <= 2)).all()
     teachers = load_teachers(output / "teachers")
     torch.testing.assert_close(teachers.quadrotors.mass, vehicles.mass[:3])
-    settings = load_config(TrainDirectConfig, output / "student" / "config.yaml")
+    settings = from_dict(TrainDirectConfig, read_settings(output / "student"))
     assert (settings.seed, settings.compile, settings.num_updates) == (7, False, 2)
     observation = torch.linspace(-1, 1, 22)[None]
     trained, exported = load_policy(output / "student"), load_policy(output / "onnx" / "policy.onnx")
@@ -111,9 +112,8 @@ def test_every_stage_leaves_what_its_command_leaves(finished: PipelineSummary) -
         rtol=1e-5,
         atol=1e-5,
     )
-    distilled, config = load_policy(output / "distilled"), output / "distilled" / "params" / "config.yaml"
-    assert distilled.hidden_dim == 5
-    assert load_config(PostTrainConfig, config).seed == 7
+    assert load_policy(output / "distilled").hidden_dim == 5
+    assert from_dict(PostTrainConfig, read_settings(output / "distilled")).seed == 7
     html = (output / "report" / "report.html").read_text()
     assert "Learning curve" in html
     assert "epoch_teacher_forcing" in html
@@ -167,7 +167,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_policy(
 ) -> None:
     def stop(stage: Stage) -> contextlib.nullcontext[Callable[[Progress], None]]:
         def show(progress: Progress) -> None:
-            if progress.update == 2:
+            if progress.step == 2 and "testing" not in progress.stage:
                 raise KeyboardInterrupt
 
         return contextlib.nullcontext(show)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import graphlib
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raptor.config import parse_overrides, to_dict
-from raptor.config.documents import merge, normalized, resolve
+from raptor.config.documents import overlay, resolve
 from raptor.config.files import Source, read_files
 from raptor.config.load import Check, nearest
 from raptor.config.settings import Settings, between, optional, setting, show
@@ -67,11 +68,7 @@ class Pipeline:
     document: Mapping[str, Any]  # what the files and the command line say, merged
 
     def __getitem__(self, name: str) -> Stage:
-        """The stage of that name.
-
-        Raises:
-            UserError: there is none.
-        """
+        """The stage of that name; an error where there is none."""
         if name not in self.names:
             raise UserError(f"there is no stage {name!r}: {nearest(name, self.names, 'stages')}")
         return self.stages[self.names.index(name)]
@@ -103,7 +100,7 @@ def load_pipeline(file: str | Path, overrides: Sequence[str] = (), jobs: Jobs = 
     names = {name for each in (*files, *map(_tidy, now)) for name in each.settings["stages"]}
     now = [_tidy(Source(each.name, {"stages": each.settings}) if names & {*each.settings} else each) for each in now]
     check = Check([*files, *now])
-    given = merge(source.settings for source in check.sources)
+    given: dict[str, Any] = functools.reduce(overlay, (source.settings for source in check.sources), {})
     said = given.pop("stages")
     more = ["stages", *(said if any({*each.settings} - {*COMMON, "stages"} for each in now) else ())]
     everywhere = check.group(Everywhere, resolve(given), more=more)
@@ -115,25 +112,25 @@ def load_pipeline(file: str | Path, overrides: Sequence[str] = (), jobs: Jobs = 
     check.finish()
     chosen = {name: jobs[said[name].get("job") or name] for name in said}
     sources = [*files, *_said_to_each(now, chosen), *now]
-    parts, document = _checked(chosen, said, everywhere, sources, check)
-    for name, job in parts.items():
-        _check_references(name, job, chosen, check)
-    check.finish()
-    parts = {name: job.completed(parts) for name, job in parts.items()}
-    stages = {name: Stage(name, job, _inputs(job, chosen)) for name, job in parts.items()}
+    document = given | {"stages": dict[str, Any].fromkeys(chosen, {})}
+    for source in sources:
+        for name, keys in source.settings["stages"].items():
+            document["stages"][name] = overlay(document["stages"][name], keys, chosen[name])
+    checked = _checked(chosen, document, everywhere, sources)
+    completed = {name: job.completed(checked) for name, job in checked.items()}
+    stages = {name: Stage(name, job, _inputs(job, chosen)) for name, job in completed.items()}
     return Pipeline(str(file), everywhere.output, _in_order(stages), document)
 
 
 def _tidy(source: Source) -> Source:
     """What one place says, with a group for each stage that it names."""
-    settings = normalized(Everywhere, source.settings)
-    stages = settings.get("stages") or {}
+    stages = source.settings.get("stages") or {}
     if not isinstance(stages, Mapping):
         raise UserError(f"stages must be a group with a key for each stage, got {show(stages)} ({source.name})")
     for name, said in stages.items():
         if not isinstance(said, Mapping | None):
             raise UserError(f"stages.{name} must be a group of settings, got {show(said)} ({source.name})")
-    return Source(source.name, {**settings, "stages": {name: said or {} for name, said in stages.items()}})
+    return Source(source.name, {**source.settings, "stages": {name: said or {} for name, said in stages.items()}})
 
 
 def _check_name(name: str, job: Any, jobs: Jobs, check: Check) -> None:
@@ -164,50 +161,46 @@ def _placed(job: type[Job], key: str, value: Any) -> dict[str, Any]:
 
 
 def _checked(
-    jobs: Jobs, said: Mapping[str, Any], everywhere: Everywhere, sources: Sequence[Source], check: Check
-) -> tuple[dict[str, Job], dict[str, Any]]:
-    """The jobs with their keys, checked, and what the sources say altogether.
+    jobs: Jobs, document: Mapping[str, Any], everywhere: Everywhere, sources: Sequence[Source]
+) -> dict[str, Job]:
+    """The jobs with their keys, checked.
 
-    What is said of a stage counts over the files of its key `config`, those over what is said of all stages, and that
-    over the defaults.
+    What the document says of a stage counts over the files of its key `config`, those over what is said of all stages,
+    and that over the defaults.
     """
-    defaults: dict[str, Any] = {}
+    stages: dict[str, Any] = {}
     all_files: list[Source] = []
     for name, job in jobs.items():
-        default = job.default(said[name])
-        common = [_placed(job, key, value) for key in job.INHERITS if (value := getattr(everywhere, key)) is not None]
-        defaults[name] = merge([to_dict(default), *common])
-        files = _config_files(name, default, said[name])
-        if files:  # their ${key} are keys of theirs
-            settings = merge([defaults[name]["settings"], *(each.settings for each in files)])
-            defaults[name]["settings"] = resolve(settings)
-        all_files += [Source(each.name, {"stages": {name: {"settings": each.settings}}}) for each in files]
-    sources = [Source(each.name, _normalized(each.settings, jobs)) for each in sources]
-    document = merge(source.settings for source in sources)
-    merged = resolve(merge([to_dict(Everywhere()), {"stages": defaults}, document]))["stages"]
-    check.sources = [*all_files, *sources]
+        default = job.default(document["stages"][name])
+        stages[name] = to_dict(default)
+        for key in job.INHERITS:
+            if (value := getattr(everywhere, key)) is not None:
+                stages[name] = overlay(stages[name], _placed(job, key, value))
+        if files := _config_files(name, default, document["stages"][name]):
+            for file in files:
+                stages[name] = overlay(stages[name], {"settings": file.settings}, job)
+            stages[name]["settings"] = resolve(stages[name]["settings"])  # their ${key} are keys of theirs
+            all_files += [Source(each.name, {"stages": {name: {"settings": each.settings}}}) for each in files]
+    merged = resolve(overlay(to_dict(everywhere) | {"stages": stages}, document))["stages"]
     for keys in merged.values():
         keys.pop("job", None)
+    check = Check([*all_files, *sources])
     checked = {name: check.group(job, merged[name], ("stages", name), ["job"]) for name, job in jobs.items()}
     check.finish()
-    return checked, document
+    for name, keyed in checked.items():
+        _check_references(name, keyed, jobs, check)
+    check.finish()
+    return checked
 
 
 def _config_files(name: str, default: Job, said: Mapping[str, Any]) -> list[Source]:
     """The settings in the file that the key `config` of a stage names, and in those that it is based on."""
     if not hasattr(default, "config") or not isinstance(said.get("config"), str):
         return []
-    cls = type(default.settings)  # type: ignore[attr-defined]
     try:
-        files = read_files(said["config"], getattr(cls, "JOB", "train-direct"))
+        return read_files(said["config"], getattr(default.settings, "JOB", "train-direct"))  # type: ignore[attr-defined]
     except UserError as error:
         raise UserError(f"stages.{name}.config: {error}") from error
-    return [Source(file.name, normalized(cls, file.settings)) for file in files]
-
-
-def _normalized(settings: Mapping[str, Any], jobs: Jobs) -> dict[str, Any]:
-    stages = {name: normalized(jobs[name], keys) for name, keys in settings["stages"].items()}
-    return {**settings, "stages": stages}
 
 
 def _check_references(name: str, job: Job, jobs: Jobs, check: Check) -> None:

@@ -39,23 +39,14 @@ class Step:
 
 
 class Planner:
-    """Examines stages in the order in which they run; a stage that was not examined is read as it is.
-
-    Args:
-        pipeline: the stages.
-        output: the folder of everything.
-    """
+    """Examines stages in the order in which they run; one that was not examined is read as it is in `output`."""
 
     def __init__(self, pipeline: Pipeline, output: Path) -> None:
         self.pipeline, self.output = pipeline, output
         self._made: dict[str, tuple[str, str | None]] = {}  # by stage: fingerprints of it and of what it makes
 
     def plan(self, only: str | None = None, until: str | None = None) -> list[Step]:
-        """What there is to do, stage by stage.
-
-        Args:
-            only: no other stage than this one.
-            until: only this stage and what it needs.
+        """What there is to do, stage by stage: `only` for one, or `until` one, which is it and what it needs.
 
         Raises:
             UserError: see `examine`; there is no such stage, or both are asked for.
@@ -124,11 +115,7 @@ def make_plan(pipeline: Pipeline, output: PathLike, only: str | None = None, unt
 
 
 def refuse_replacing(steps: Sequence[Step]) -> None:
-    """Refuse to throw trainings away.
-
-    Raises:
-        UserError: names the stages and what has changed.
-    """
+    """Raise an error that names the trainings that would be thrown away, and what has changed."""
     lost = [f"{step.folder} was trained differently: {step.why}" for step in steps if step.replaces]
     if lost:
         raise UserError(f"{'; '.join(lost)}; take that back, replace it with --overwrite, or choose another folder")

@@ -79,10 +79,7 @@ def read_record(folder: Path) -> StageRecord | None:
 class RecordWriter:
     """Records in the folder of a stage that it is at work, and then what came of it.
 
-    Args:
-        folder: of the stage.
-        record: of what it begins to make.
-        replaces: leave the record of the earlier training until the job changes something there: it may fail before.
+    Where it replaces a training, the record of that stays until the job changes something there: it may fail before.
     """
 
     def __init__(self, folder: Path, record: StageRecord, replaces: bool) -> None:
@@ -106,12 +103,7 @@ class RecordWriter:
 
 
 def relevant_settings(job: Job, without: Iterable[str] = ()) -> dict[str, Any]:
-    """All that can make a difference to a stage except for what it reads, by dotted key.
-
-    Args:
-        job: the job of the stage.
-        without: keys to leave out as well, with all that they hold.
-    """
+    """All that can make a difference to a stage except for what it reads, by dotted key, `without` some groups."""
     left_out = {*job.references(), "config", *job.FREE, *without} - {SHOWN}
     return {
         key: value
@@ -124,11 +116,7 @@ def changes(job: Job, record: StageRecord, goes_on: bool = False) -> list[str]:
     """What is said of a stage now that was not when it was made: `settings.batch_size (64, now 32)`.
 
     A setting that the record does not know came with a newer version of the package; its default changes nothing.
-
-    Args:
-        job: of the stage, as it is now.
-        record: of how it was.
-        goes_on: count what must stay until the stage has finished, too.
+    What must stay until the stage has finished counts if it `goes_on`.
     """
     now = relevant_settings(job, () if goes_on else job.HELD)
     defaults = dict(leaves(to_dict(job.default(to_dict(job))), take_lists_apart=False))
@@ -143,11 +131,7 @@ def fingerprint(job: Job, inputs: Sequence[Identity]) -> str:
 
 
 def content(kind: str, source: PathLike) -> str:
-    """Fingerprint of something that a stage reads or made.
-
-    Args:
-        kind: see `raptor.lab.pipeline.job`.
-        source: a folder, a file or the name of a policy.
+    """Fingerprint of something that a stage reads or made: a folder, a file, or a policy by name.
 
     Raises:
         UserError: it is not there, or cannot be read.

@@ -102,11 +102,7 @@ def run_pipeline(
 
 
 def output_of(pipeline: Pipeline, output: PathLike | None = None) -> Path:
-    """The folder of a pipeline: the given one, or what the pipeline says.
-
-    Raises:
-        UserError: neither says anything, or it is a file.
-    """
+    """The folder of a pipeline: the given one, or what the pipeline says; an error where that is none."""
     chosen = pipeline.output if output is None else output
     if chosen is None:
         raise UserError(f"{pipeline.source} says no output folder: give --output DIR")
