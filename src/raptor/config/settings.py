@@ -22,6 +22,13 @@ class Limit(NamedTuple):
     text: str  # completes "must be ..."
     allows: Callable[[Any], bool]
 
+    def holds(self, value: Any) -> bool:
+        """Whether a value of whatever type is one of them."""
+        try:
+            return self.allows(value)
+        except (TypeError, ValueError):
+            return False
+
 
 def setting(default: Any = dataclasses.MISSING, meaning: str = "", limit: Limit | None = None, **metadata: Any) -> Any:
     """Declare one field of a `Settings` class.
@@ -51,7 +58,7 @@ class Settings:
         problems = [
             f"{name} must be {limit.text}, got {getattr(self, name)!r}"
             for name, limit in limits_of(type(self)).items()
-            if not limit.allows(getattr(self, name))
+            if not limit.holds(getattr(self, name))
         ]
         if problems:
             raise UserError("; ".join(problems))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,7 +48,7 @@ class StageOutcome(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Job(Settings):
+class Job(Settings, abc.ABC):
     """Base of all jobs; the fields of one are the keys of its stage in a pipeline file.
 
     A field `settings` holds those of the training, and a field `config` names a file or a preset with some of these.
@@ -66,9 +67,9 @@ class Job(Settings):
         """The file in the stage's folder that other stages read; empty where they read the folder."""
         return ""
 
+    @abc.abstractmethod
     def run(self, stage: StageContext) -> StageOutcome:
         """Do it."""
-        raise NotImplementedError
 
     @classmethod
     def default(cls, said: Mapping[str, Any]) -> Job:
