@@ -125,8 +125,16 @@ def test_the_first_environment_is_filmed(raptor, teacher):
         (("--env", "CartPole-v1", "--teacher", "teacher.pt"), "the actions of CartPole-v1 must be a Box"),
         (("--env", "Pendulum-v1", "--teacher", "none.pt"), "none.pt"),
         (("--env", "MountainCarContinuous-v0", "--teacher", "teacher.pt"), "observes 3 numbers and gives 1 actions"),
-        (("--env", "Pendulum-v1", "--teacher", "teacher.pt", "--n_epochs", "0"), "n_epochs must be at least 1, got 0"),
+        (
+            ("--env", "Pendulum-v1", "--teacher", "teacher.pt", "--n_epochs", "0"),
+            "num_epochs must be at least 1, got 0",
+        ),
         (("--env", "Pendulum-v1", "--teacher", "teacher.pt", "agent.n_epoch=3"), "n_epoch is unknown"),
+        (
+            ("--env", "Pendulum-v1", "--teacher", "teacher.pt", "agent.n_epochs=3"),
+            "n_epochs is unknown (command line): it",
+        ),
+        (("--env", "Pendulum-v1", "--teacher", "teacher.pt", "n_epochs=3"), "it is called num_epochs now"),
         (("--env", "Pendulum-v1", "--teacher", "teacher.pt", "fast"), "settings are given as key=value, got 'fast'"),
         (("--resume", "nowhere"), "there is no run in nowhere"),
         (("--resume", "nowhere", "-o", "run"), "leave out --output and --overwrite"),

@@ -49,7 +49,7 @@ def test_it_shows_the_figures_and_what_was_done_and_where_things_are(finished: t
     assert any(re.match(r"quadrotors +run +\d+ s +3 quadrotors", line) for line in lines)
     assert any(re.match(r"student +run +\d+ s +2 updates", line) for line in lines)
     assert lines[-1] == f"report: {output / 'report' / 'report.html'}"
-    assert load_pipeline(output / "pipeline.yaml")["student"].keys.settings.seed == 5
+    assert load_pipeline(output / "pipeline.yaml")["student"].job.settings.seed == 5
 
 
 def test_it_is_told_line_by_line_what_happens(finished: tuple[Path, str], file: Path) -> None:
@@ -93,17 +93,17 @@ def test_the_folder_of_a_stage_is_what_other_commands_take(finished: tuple[Path,
             ["FILE", "-o", "OUT", "student.settings.num_update=3"],
             "num_update is unknown (command line): did you mean nu",
         ),
-        (["FILE", "-o", "OUT", "--only", "studnt"], "there is no stage 'studnt', did you mean 'student'?"),
+        (["FILE", "-o", "OUT", "--only", "studnt"], "there is no stage 'studnt': did you mean student?"),
         (["FILE", "-o", "OUT", "--device", "gpu"], "student: device must be cpu"),
         (
             ["FILE", "-o", "OUT", "--overwrite", "studnt.seed=1"],
-            "studnt is unknown (command line), did you mean 'stude",
+            "studnt is unknown (command line): did you mean stude",
         ),
         (["FILE", "-o", "FILE"], "is a file: choose another output folder"),
         (["FILE", "-o", "OUT", "seed=-1"], "seed must be between 0 and 999999, got -1 (command line)"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence_before_anything_is_done(
+def test_a_mistake_is_reported_in_one_sentence_before_anything_is_done(
     refused: Run, file: Path, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     paths = {"FILE": str(file), "OUT": str(tmp_path / "out")}
@@ -146,5 +146,5 @@ def test_an_interruption_at_once_says_how_to_go_on(file: Path, tmp_path: Path, m
 def test_the_help_teaches() -> None:
     result = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "160", "TERM": "dumb"})
     assert result.exit_code == 0
-    for text in ("Run a chain of jobs", "raptor run quickstart -o runs/quick", "--dry-run", "--until", "--overwrite"):
+    for text in ("Run a chain of jobs", "raptor run small -o runs/small", "--dry-run", "--until", "--overwrite"):
         assert text in result.stdout, text

@@ -10,22 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raptor.config import describe, differences, from_dict, load_config, presets, to_dict, to_yaml
+from raptor.config import differences, from_dict, load_config, presets, to_dict, to_yaml
+from raptor.config.files import read_files
 from raptor.config.settings import (
-    LimitError,
+    Settings as Declared,
+)
+from raptor.config.settings import (
     above,
     ascending,
     at_least,
     between,
+    describe,
     each,
     limits_of,
     not_negative,
     optional,
     positive,
     setting,
-)
-from raptor.config.settings import (
-    Settings as Declared,
 )
 from raptor.core.errors import UserError
 from raptor.quadrotor import Distribution
@@ -157,7 +158,56 @@ def test_a_group_that_is_left_empty_and_an_empty_file_change_nothing(tmp_path: P
 
 def test_a_value_can_stand_for_another_one(tmp_path: Path) -> None:
     assert loaded("inner.low=${share}", "share=0.25").inner.low == 0.25
-    assert "rate cannot be resolved" in refusal("rate=${nothing}")
+    assert loaded("name=${method}-${inner.low}", "inner.low=3").name == "slow-3"
+    file = written(tmp_path / "a.yaml", "inner: {interval: ['${rate}', '${share}']}\nrate: ${share}\nshare: 0.75\n")
+    assert loaded(file=file).inner.interval == (0.75, 0.75)
+    assert load_config(Site, None, ["right=${left}", "left.count=3"]) == Site(Plant(3), Plant(3))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error"),
+    [
+        (["rate=${nothing}"], "rate cannot be resolved: ${nothing} is not the name of another key"),
+        (["rate=${inner.high}"], "rate cannot be resolved: ${inner.high} is not the name of another key"),
+        (["rate=${rate}"], "rate cannot be resolved: rate -> rate is a circle"),
+        (["rate=${share}", "share=${rate}"], "rate cannot be resolved: share -> rate -> share is a circle"),
+        (["inner=${inner}"], "inner cannot be resolved: inner -> inner is a circle"),
+        (["name=${oc.env:HOME}"], "name cannot be resolved: ${oc.env:HOME} is not the name of another key"),
+        (["name=${oc.${method}:HOME}"], "name cannot be resolved: ${oc.${method}:HOME} holds more than the names of"),
+        (["name=${oc.decode:x}"], "name cannot be resolved: ${oc.decode:x} is not the name of another key"),
+        (["name=${rate"], "name cannot be resolved: ${rate holds more than the names of other keys"),
+        (["inner=${other}", "inner.low=1"], "inner is given both as ${other} and by keys of its own: keep one"),
+    ],
+)
+def test_what_is_not_the_name_of_another_key_stands_for_nothing(overrides: list[str], error: str) -> None:
+    assert refusal(*overrides).startswith(error)
+
+
+def test_aliases_and_references_that_multiply_are_refused_at_once(tmp_path: Path) -> None:
+    aliases = "".join(f"a{i + 1}: &a{i + 1} [" + f"*a{i}, " * 9 + "]\n" for i in range(8))
+    file = written(tmp_path / "a.yaml", f"a0: &a0 [1]\n{aliases}")
+    assert f"{file} is not valid YAML: it holds more than 100000 values" in refusal(file=file)
+    references = "".join(f"a{i + 1}: [" + f"'${{a{i}}}'," * 9 + "]\n" for i in range(8))
+    file = written(tmp_path / "b.yaml", f"a0: [1]\n{references}")
+    assert "cannot be resolved: there are more than 100000 values" in refusal(file=file)
+    file = written(tmp_path / "c.yaml", "count: &t [*t]\n")
+    assert refusal(file=file) == f"{file} is not valid YAML: *t contains itself (line 1, column 12)"
+
+
+def test_the_old_name_of_a_setting_is_refused_with_the_new_one(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.yaml", "workers: 3\n")
+    with pytest.raises(UserError) as refused:
+        load_config(Plant, file, ["machine.place=there", "machine.size=large"])
+    assert str(refused.value) == (
+        f"workers is unknown ({file}): it is called count now; "
+        "machine.place is unknown (command line): it is called address now; "
+        "machine.size is unknown (command line): the keys of machine are kind, address"
+    )
+
+
+def test_the_old_name_of_a_preset_is_refused_with_the_new_one() -> None:
+    with pytest.raises(UserError, match=r"^the preset quickstart is called small now$"):
+        read_files("quickstart", "run")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +340,8 @@ def test_the_paper_preset_flies_the_task_of_the_paper() -> None:
         ("count", "a setting is given as key=value, for example learning_rate=1e-3, got 'count'"),
         ("=1", "a setting is given as key=value"),
         ("inner..low=1", "a setting is given as key=value"),
-        ("count=[1,", "the value of count is not valid YAML: '[1,' (command line)"),
+        ("count=[1,", "'count=[1,' (command line) is not valid YAML: while parsing a flow node"),
+        ("count=&a [*a]", "'count=&a [*a]' (command line) is not valid YAML: *a contains itself"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_key_its_value_and_what_is_allowed(override: str, error: str) -> None:
@@ -384,6 +435,7 @@ def test_differences_within_lists_of_groups_are_named_entry_by_entry() -> None:
 @dataclasses.dataclass(frozen=True)
 class Machine:
     SHORTHAND: ClassVar[str] = "kind"
+    RENAMED: ClassVar[dict[str, str]] = {"place": "address"}
 
     kind: Literal["small", "large"] = "small"
     address: str = "here"
@@ -391,8 +443,16 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True)
 class Plant:
+    RENAMED: ClassVar[dict[str, str]] = {"workers": "count"}
+
     count: int = 1
     machine: Machine = Machine()
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    left: Plant = Plant()
+    right: Plant = Plant()
 
 
 @pytest.mark.parametrize(
@@ -453,7 +513,7 @@ def test_types_are_described_in_words(annotation: Any, words: str) -> None:
 
 
 def test_limits_hold_in_python_too_and_name_all_fields() -> None:
-    with pytest.raises(LimitError, match=r"count must be at least 1, got 0; rate must be positive, got -1"):
+    with pytest.raises(UserError, match=r"count must be at least 1, got 0; rate must be positive, got -1"):
         Settings(count=0, rate=-1.0)
     with pytest.raises(ValueError, match="count and luck"):
         Settings(count=13)
@@ -465,7 +525,7 @@ def test_limits_are_inherited_and_added_to() -> None:
         count: int = 5
         more: tuple[tuple[float, ...], ...] = setting((), "", each(positive))
 
-    with pytest.raises(LimitError, match="count must be at least 1, got 0; more must be positive in every entry"):
+    with pytest.raises(UserError, match="count must be at least 1, got 0; more must be positive in every entry"):
         More(count=0, more=((1.0, 0.0),))
     with pytest.raises(ValueError, match="count and luck"):
         More(count=13)

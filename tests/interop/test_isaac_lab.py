@@ -140,7 +140,8 @@ def test_films_are_taken_where_they_are_asked_for(isaac):
 @pytest.mark.parametrize(
     ("flags", "setting", "value"),
     [
-        (("--n_epochs", "3"), "n_epochs", 3),
+        (("--n_epochs", "3"), "num_epochs", 3),
+        (("--num_epochs", "3"), "num_epochs", 3),
         (("--num_episodes", "9"), "num_episodes", 9),
         (("--batch_size", "3"), "batch_size", 3),
         (("--sequence_length", "6"), "sequence_length", 6),
@@ -252,11 +253,11 @@ def test_a_teacher_that_does_not_fit_is_refused_with_both_layouts(isaac):
         (("scene.num_envs=many",), "scene.num_envs must be of the type int, as 8 is, got 'many'"),
         (("agent.learning_rat=1",), "learning_rat is unknown (command line): did you mean learning_rate?"),
         (("--livestream", "7"), "Isaac Lab's launcher refuses its arguments"),
-        (("--n_epoch", "7"), "there is no option --n_epoch: did you mean --n_epochs?"),
+        (("--n_epoch", "7"), "there is no option --n_epoch: did you mean --num_epochs?"),
         (("--max_iterations=7",), "there is no option --max_iterations: see --help"),
         (("--shuffle", "1"), "settings are given as key=value, got '1'"),
         (("+scene.spacing=3",), "no setting scene.spacing: did you mean scene.env_spacing?"),
-        (("--n_epochs", "0"), "n_epochs must be at least 1, got 0"),
+        (("--n_epochs", "0"), "num_epochs must be at least 1, got 0"),
     ],
     ids=str,
 )

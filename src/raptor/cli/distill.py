@@ -42,7 +42,7 @@ def distill(
     video_interval: flags.VideoInterval = None,
     experiment_name: flags.ExperimentName = None,
     run_name: flags.RunName = None,
-    n_epochs: flags.NumEpochs = None,
+    num_epochs: flags.NumEpochs = None,
     num_episodes: flags.NumEpisodes = None,
     batch_size: flags.BatchSize = None,
     sequence_length: flags.SequenceLength = None,

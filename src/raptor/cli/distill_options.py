@@ -74,7 +74,8 @@ RunName = Annotated[
     typer.Option("--run_name", metavar="NAME", help="End of the name of the run's folder.", show_default=False),
 ]
 NumEpochs = Annotated[
-    int | None, typer.Option("--n_epochs", metavar="N", help="Flights, then training on them.", show_default=False)
+    int | None,
+    typer.Option("--num_epochs", "--n_epochs", metavar="N", help="Flights, then training on them.", show_default=False),
 ]
 NumEpisodes = Annotated[
     int | None, typer.Option("--num_episodes", metavar="N", help="Episodes of an epoch.", show_default=False)
@@ -136,7 +137,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[st
     """
     from raptor.training.distillation.env_job import EnvDistillConfig
 
-    own = {field.name for field in dataclasses.fields(EnvDistillConfig)}
+    own = {*(field.name for field in dataclasses.fields(EnvDistillConfig)), *EnvDistillConfig.RENAMED}
     training, environment, others = [], [], []
     for given in words:
         word = given.lstrip("+")  # with which Hydra adds a setting or overrides it
@@ -155,7 +156,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[st
 
 def values_of(settings: Sequence[str]) -> dict[str, Any]:
     """The values of `key=value`s, read as YAML, by their dotted keys."""
-    from raptor.config.sources import parse_overrides
+    from raptor.config import parse_overrides
 
     values = {}
     for setting, source in zip(settings, parse_overrides(settings), strict=True):

@@ -24,7 +24,6 @@ PACKAGES = (
     "h5py",
     "safetensors",
     "foundation-policy",
-    "omegaconf",
     "pydantic",
     "gymnasium",
     "onnx",

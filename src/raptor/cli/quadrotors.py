@@ -67,7 +67,7 @@ def sample(
 
     from raptor.config import load_config
     from raptor.core.errors import UserError
-    from raptor.lab.pipeline.stages import SEEDS
+    from raptor.lab.pipeline.jobs import SEEDS
     from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
     from raptor.quadrotor.population import PICTURE, SUMMARY, write_population
 

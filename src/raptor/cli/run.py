@@ -25,9 +25,7 @@ PLANNED = {"skip": "nothing", "run": "run", "resume": "go on", "anew": "run anew
 
 
 def run(
-    pipeline: Annotated[
-        str, typer.Argument(metavar="PIPELINE", help="YAML file, or a preset: quickstart, full, paper.")
-    ],
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="YAML file, or a preset: small, full, paper.")],
     changes: Annotated[
         list[str] | None,
         typer.Argument(
@@ -59,7 +57,7 @@ def run(
     is not done again; Ctrl-C stops, and the same command goes on, also after a kill.
 
     ```
-    raptor run quickstart -o runs/quick
+    raptor run small -o runs/small
     raptor run full -o runs/full --dry-run                          # what there is to do, and why
     raptor run full -o runs/full --until teachers
     raptor run mine.yaml student.settings.num_epochs=50 --overwrite
@@ -104,13 +102,13 @@ def _stage_progress(stage: Stage, console: Console) -> contextlib.AbstractContex
     from raptor.cli import progress
     from raptor.cli.quadrotors import writing_progress
 
-    if stage.job.name == "sample":
+    if stage.job.NAME == "sample":
         return writing_progress(console)
-    if stage.job.name == "pre-train":
-        return progress.pre_training_progress(console, stage.keys.settings.compile)
-    if stage.job.name in ("post-train", "train-direct"):
+    if stage.job.NAME == "pre-train":
+        return progress.pre_training_progress(console, stage.job.settings.compile)  # type: ignore[attr-defined]
+    if stage.job.NAME in ("post-train", "train-direct"):
         return progress.training_progress(console)
-    if stage.job.name in ("evaluate", "report"):
+    if stage.job.NAME in ("evaluate", "report"):
         return progress.evaluation_progress(console)
     return contextlib.nullcontext()
 
@@ -138,7 +136,7 @@ def _plan_table(steps: Sequence[Step]) -> Table:
     table = _table("stage", "job", "to do", "why")
     for step in steps:
         why = f"{step.why}; needs --overwrite" if step.replaces else step.why
-        table.add_row(step.stage.name, step.stage.job.name, PLANNED[step.action], why)
+        table.add_row(step.stage.name, step.stage.job.NAME, PLANNED[step.action], why)
     return table
 
 

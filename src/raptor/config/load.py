@@ -6,18 +6,24 @@ A value is looked for in this order: the overrides, the file, the files that it 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+import functools
+import json
+import math
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
-
-from raptor.config.checking import raise_problems, split_unknown, validate
-from raptor.config.merging import merge, plain
-from raptor.config.schema import show
-from raptor.config.sources import Source, parse_overrides, read_files
+from raptor.config.documents import leaves, overlay, resolve
+from raptor.config.files import Source, parse_overrides, read_files
+from raptor.config.settings import Limit, describe, group_in, group_of_entries, limits_of, show
+from raptor.core.errors import UserError
+from raptor.core.plain import to_plain
+from raptor.core.yaml_files import dump_yaml
 
 T = TypeVar("T")
+Keys = tuple[str, ...]
 
 
 def load_config(
@@ -26,9 +32,8 @@ def load_config(
     """Read settings.
 
     Args:
-        cls: frozen dataclass; nested dataclasses are groups. A group with a class attribute `SHORTHAND` can be given as
-            a plain value, which then stands for the field of that name: `engine=ray` for `engine.name=ray`. A class
-            attribute `JOB` names the job whose presets are meant.
+        cls: a `Settings` class; nested ones are groups. A group with a `SHORTHAND` can be given as a plain value:
+            `engine=ray` for `engine.name=ray`.
         file: YAML file, or the name of a packaged preset. Its key `base` names one file or preset, or a list of them,
             that it inherits from; relative to itself.
         overrides: `key=value` each, with dotted keys and YAML values: `task.references.lissajous.interval=[4, 10]`.
@@ -37,18 +42,8 @@ def load_config(
     Raises:
         UserError: names every unknown key, wrong type and impossible value, where it stands and what is allowed.
     """
-    job = getattr(cls, "JOB", "train-direct")
-    given = [*(read_files(file, job) if file is not None else []), *parse_overrides(overrides)]
-    sources, problems = [], []
-    for source in given:
-        known, unknown = split_unknown(cls, source)
-        sources.append(known)
-        problems += unknown
-    base = cls() if default is None else default
-    config, wrong = validate(cls, _merge([to_dict(base), *(source.settings for source in sources)]), sources)
-    raise_problems([*problems, *wrong])
-    assert config is not None
-    return config
+    files = read_files(file, getattr(cls, "JOB", "train-direct")) if file is not None else []
+    return _loaded(cls, cls() if default is None else default, [*files, *parse_overrides(overrides)])
 
 
 def from_dict(cls: type[T], settings: Mapping[str, Any]) -> T:
@@ -57,22 +52,17 @@ def from_dict(cls: type[T], settings: Mapping[str, Any]) -> T:
     Raises:
         UserError: names every unknown key, wrong type and impossible value.
     """
-    known, problems = split_unknown(cls, Source("settings", dict(settings)))
-    config, wrong = validate(cls, _merge([to_dict(cls()), known.settings]), [known])
-    raise_problems([*problems, *wrong])
-    assert config is not None
-    return config
+    return _loaded(cls, cls(), [Source("settings", to_plain(settings, "settings"))])
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Settings as nested dictionaries and lists."""
-    return cast("dict[str, Any]", _plain(dataclasses.asdict(config)))
+    return cast("dict[str, Any]", to_plain(config, "settings"))
 
 
 def to_yaml(config: Any) -> str:
     """Settings as a YAML document that `load_config` reads back."""
-    text: str = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    return text
+    return dump_yaml(to_dict(config))
 
 
 def differences(old: Any, new: Any) -> list[str]:
@@ -89,42 +79,123 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def leaves(
-    document: Mapping[str, Any], path: tuple[str, ...] = (), take_lists_apart: bool = True
-) -> Iterator[tuple[str, Any]]:
-    """Settings by dotted key.
+def _loaded(cls: type[T], default: T, sources: Sequence[Source]) -> T:
+    settings, check = to_dict(default), Check(sources)
+    for source in sources:
+        settings = overlay(settings, source.settings, cls)
+    config = check.group(cls, resolve(settings))
+    check.finish()
+    return cast("T", config)
+
+
+WRONG: Any = object()
+
+
+@dataclasses.dataclass
+class Check:
+    """Settings being checked against their declarations.
 
     Args:
-        document: nested dictionaries and lists.
-        path: where it stands.
-        take_lists_apart: number the groups of a list, so that each has keys of its own.
+        sources: what was given where, later ones over earlier ones.
+        problems: what is wrong so far, by dotted key; of each key the first problem counts.
     """
-    for key, value in document.items():
-        if take_lists_apart and isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
-            value = {str(i): entry for i, entry in enumerate(value)}
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, (*path, key), take_lists_apart)
+
+    sources: Sequence[Source]
+    problems: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def finish(self) -> None:
+        """Raise one error that names all problems."""
+        if self.problems:
+            raise UserError("; ".join(f"{key} {problem}" for key, problem in self.problems.items()))
+
+    def group(self, cls: type, settings: Mapping[str, Any], path: Keys = (), more: Sequence[str] = ()) -> Any:
+        """The dataclass that settings at a path make, or `WRONG`; `more` are keys that could have been meant."""
+        hints, limits, values = typing.get_type_hints(cls), limits_of(cls), {}
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        for key in (key for key in settings if key not in fields):
+            renamed = getattr(cls, "RENAMED", {}).get(key)
+            keys = f"keys of {'.'.join(path)}" if path else "keys"
+            advice = f"it is called {renamed} now" if renamed else nearest(key, [*fields, *more], keys)
+            self.wrong((*path, key), "is unknown", advice)
+        for name, default in fields.items():
+            if name in settings or default is dataclasses.MISSING:
+                values[name] = self._value(hints[name], limits.get(name), settings.get(name), (*path, name))
+        if any(value is WRONG for value in values.values()):
+            return WRONG
+        try:
+            return cls(**values)
+        except ValueError as error:
+            return self.wrong(path, f"is impossible: {error}")
+
+    def wrong(self, path: Keys, problem: str, advice: str = "") -> Any:
+        """Note a problem, with the place where the key was given; returns `WRONG`."""
+        advice = f": {advice}" if advice else ""
+        self.problems.setdefault(".".join(path) or "the configuration", f"{problem}{self.where(path)}{advice}")
+        return WRONG
+
+    def where(self, path: Keys) -> str:
+        """The last place that says something about a key, about keys inside it, or else about its group or list."""
+        for source in reversed(self.sources):
+            inner: Any = source.settings
+            for name in path:
+                inner = inner.get(name, WRONG) if isinstance(inner, Mapping) else inner
+            if inner is not WRONG:
+                return f" ({source.name})"
+        return self.where(path[:-1]) if path else ""
+
+    def _value(self, annotation: Any, limit: Limit | None, value: Any, path: Keys) -> Any:
+        group, entry, value = group_in(annotation), group_of_entries(annotation), _whole(value)
+        if group and isinstance(value, Mapping):
+            return self.group(group, value, path)
+        if entry and isinstance(value, list):
+            found: Any = tuple(self._value(entry, None, each, (*path, str(i))) for i, each in enumerate(value))
+            if any(each is WRONG for each in found):
+                return WRONG
+        elif extreme := _extreme(value):
+            return self.wrong(path, f"must be {extreme}, got {show(value)}")
         else:
-            yield ".".join((*path, key)), value
+            found = WRONG if group or entry else _converted(annotation, value)
+        if found is WRONG:
+            return self.wrong(path, f"must be {describe(annotation)}, got {show(value)}")
+        if limit and not limit.allows(found):
+            return self.wrong(path, f"must be {limit.text}, got {show(value)}")
+        return found
 
 
-def _merge(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return cast("dict[str, Any]", plain(merge(documents), resolve=True))
+def nearest(name: str, names: Sequence[str], what: str) -> str:
+    """What may have been meant, and what there is."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"{f'did you mean {close[0]}? The' if close else 'the'} {what} are {', '.join(names)}"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (tuple, list)) else value
+def _converted(annotation: Any, value: Any) -> Any:
+    """The value as that type; as in JSON and strict: lists become tuples, and neither "1" nor true is a number."""
+    import pydantic
+
+    try:
+        return _adapter(annotation).validate_json(json.dumps(value), strict=True)
+    except pydantic.ValidationError:
+        return WRONG
 
 
-class _Dumper(yaml.SafeDumper):
-    """Lists on one line, groups and lists of groups over several."""
+@functools.cache
+def _adapter(annotation: Any) -> Any:
+    import pydantic
+
+    return pydantic.TypeAdapter(annotation)
 
 
-_Dumper.add_representer(
-    list,
-    lambda dumper, data: dumper.represent_sequence(
-        "tag:yaml.org,2002:seq", data, flow_style=not any(isinstance(entry, dict) for entry in data)
-    ),
-)
+def _extreme(value: Any) -> str | None:
+    """What a number that no setting can have fails to be."""
+    if isinstance(value, list):
+        return next(filter(None, map(_extreme, value)), None)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "below 2^63"
+    return "finite" if isinstance(value, float) and not math.isfinite(value) else None
+
+
+def _whole(value: Any) -> Any:
+    """2e3 as 2000, which serves as a whole number and as any other."""
+    if isinstance(value, list):
+        return [_whole(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value

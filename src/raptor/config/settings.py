@@ -1,18 +1,19 @@
-"""Declaring settings: type, default, meaning and range of a field stand in one line, and everything else follows.
+"""Declaring settings: validation, error messages and the reference page read the one line of a field.
 
-Validation in Python and from files, error messages, and the reference page read the same declaration.
+`speed: float = setting(1.0, "turns per second", positive)` in a frozen dataclass that extends `Settings`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Callable, Mapping
+import types
+import typing
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from raptor.core.errors import UserError
-
-_REQUIRED: Any = dataclasses.MISSING
 
 
 class Limit(NamedTuple):
@@ -21,8 +22,15 @@ class Limit(NamedTuple):
     text: str  # completes "must be ..."
     allows: Callable[[Any], bool]
 
+    def holds(self, value: Any) -> bool:
+        """Whether a value of whatever type is one of them."""
+        try:
+            return self.allows(value)
+        except (TypeError, ValueError):
+            return False
 
-def setting(default: Any = _REQUIRED, meaning: str = "", limit: Limit | None = None, **metadata: Any) -> Any:
+
+def setting(default: Any = dataclasses.MISSING, meaning: str = "", limit: Limit | None = None, **metadata: Any) -> Any:
     """Declare one field of a `Settings` class.
 
     Args:
@@ -31,63 +39,44 @@ def setting(default: Any = _REQUIRED, meaning: str = "", limit: Limit | None = N
         limit: the values that it can have.
         metadata: further facts for those who read the declaration.
     """
-    facts = {"meaning": meaning, "limit": limit, **metadata}
-    return dataclasses.field(default=default, metadata=facts)
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "limit": limit, **metadata})
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Base of all settings: a frozen dataclass that refuses values beyond their limits.
 
-    Raises:
-        LimitError: names every field that is beyond its limit.
+    A class attribute `RENAMED` gives the new names of fields by their old ones, for errors; `SHORTHAND` names the field
+    that a plain value for the whole group stands for; `JOB` the job whose presets are meant.
 
-    Example:
-        ```
-        @dataclasses.dataclass(frozen=True)
-        class Fan(Settings):
-            speed: float = setting(1.0, "turns per second", positive)
-        ```
+    Raises:
+        UserError: names every field that is beyond its limit.
     """
 
     def __post_init__(self) -> None:
         """Check every field."""
-        problems = {
-            name: f"must be {limit.text}, got {getattr(self, name)!r}"
+        problems = [
+            f"{name} must be {limit.text}, got {getattr(self, name)!r}"
             for name, limit in limits_of(type(self)).items()
-            if not limit.allows(getattr(self, name))
-        }
+            if not limit.holds(getattr(self, name))
+        ]
         if problems:
-            raise LimitError(problems)
-
-
-class LimitError(UserError):
-    """Settings beyond their limits; `problems` says of each field what it must be."""
-
-    def __init__(self, problems: Mapping[str, str]) -> None:
-        self.problems = dict(problems)
-        super().__init__("; ".join(f"{name} {problem}" for name, problem in self.problems.items()))
+            raise UserError("; ".join(problems))
 
 
 def limits_of(cls: type) -> dict[str, Limit]:
     """The limits of a dataclass by field; a field that is declared anew without one keeps that of its base."""
-    return {name: limit for name, limit in _facts(cls, "limit").items() if limit is not None}
+    return _facts(cls, "limit")
 
 
 def meanings_of(cls: type) -> dict[str, str]:
     """The meanings of a dataclass by field."""
-    return {name: meaning or "" for name, meaning in _facts(cls, "meaning").items()}
+    return {field.name: "" for field in dataclasses.fields(cls)} | _facts(cls, "meaning")
 
 
 def _facts(cls: type, key: str) -> dict[str, Any]:
-    declared = [base.__dict__.get("__dataclass_fields__", {}) for base in cls.__mro__]
-    return {
-        field.name: next(
-            (fact for fields in declared if field.name in fields if (fact := fields[field.name].metadata.get(key))),
-            None,
-        )
-        for field in dataclasses.fields(cls)
-    }
+    fields = [field for base in reversed(cls.__mro__) for field in getattr(base, "__dataclass_fields__", {}).values()]
+    return {field.name: fact for field in fields if (fact := field.metadata.get(key))}
 
 
 def at_least(low: float) -> Limit:
@@ -139,3 +128,39 @@ def optional(limit: Limit) -> Limit:
 
 positive = above(0)
 not_negative = at_least(0)
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+
+
+def describe(annotation: Any) -> str:
+    """A type in words: `a number`, `[a number, a number]`, `one of euler, rk4`."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if group_in(annotation):
+        return "a group of settings"
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(describe, arguments))
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"[{', '.join(map(describe, arguments))}]"
+    if origin in (tuple, list):
+        return f"a list, each entry {describe(arguments[0])}"
+    return _WORDS.get(annotation, str(annotation))
+
+
+def group_in(annotation: Any) -> type | None:
+    """The dataclass that a field of this type holds, if it does."""
+    return annotation if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) else None
+
+
+def group_of_entries(annotation: Any) -> type | None:
+    """The dataclass of which a field of this type holds a list, if it does."""
+    arguments = typing.get_args(annotation)
+    is_list = typing.get_origin(annotation) is tuple and arguments[-1] is Ellipsis
+    return group_in(arguments[0]) if is_list else None
+
+
+def show(value: Any) -> str:
+    """A value as one would write it in YAML, on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""Jobs that are done at once: they write down what they were told and what they read."""
+"""Jobs that are done at once: they write down their text and what they read."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from raptor.config.settings import Settings, not_negative, setting
+from raptor.config.settings import not_negative, setting
 from raptor.core.errors import UserError
-from raptor.lab.pipeline import Job, Outcome, Work
-from raptor.lab.pipeline.stages import EVALUATION, QUADROTORS, REPORT, reference
+from raptor.lab.pipeline import Job, StageContext, StageOutcome
+from raptor.lab.pipeline.job import EVALUATION, QUADROTORS, REPORT, reference
 
 FILE = "note.txt"
 
 
 @dataclasses.dataclass(frozen=True)
-class Note(Settings):
-    """What can be said of a note."""
+class Note(Job):
+    """Writes the text and what is read; a training that goes on adds a line instead."""
+
+    NAME, GIVES, INHERITS, FREE = "note", EVALUATION, ("seed",), ("stops", "breaks")
 
     text: str = ""
     number: float = setting(0.0, "", not_negative)
@@ -28,27 +30,34 @@ class Note(Settings):
     pace: int = 0
     reads: tuple[str, ...] | None = reference(EVALUATION)
 
+    @property
+    def product(self) -> str:
+        return FILE
 
-def write(work: Work) -> Outcome:
-    """Write the text and what is read; a training that goes on adds a line instead."""
-    if work.keys.breaks:
-        raise UserError("the pen is broken")
-    path = work.folder / FILE
-    before = path.read_text() if path.exists() and not work.overwrite else ""
-    read = "".join(Path(source).read_text() for source in work.sources.get("reads", ()))
-    path.write_text(f"{before}{work.keys.text}\n{read}")
-    work.progress("written")
-    return Outcome(not work.keys.stops, f"{work.keys.text} in writing")
+    def run(self, stage: StageContext) -> StageOutcome:
+        if self.breaks:
+            raise UserError("the pen is broken")
+        path = stage.folder / FILE
+        before = path.read_text() if path.exists() and not stage.overwrite else ""
+        read = "".join(Path(source).read_text() for source in stage.sources.get("reads", ()))
+        path.write_text(f"{before}{self.text}\n{read}")
+        stage.progress("written")
+        return StageOutcome(not self.stops, f"{self.text} in writing")
+
+
+class Train(Note):
+    NAME, TRAINS, HELD = "train", True, ("pace",)
+
+
+class Draw(Note):
+    NAME, GIVES = "draw", QUADROTORS
+
+
+class Publish(Note):
+    NAME, GIVES, NEEDS = "publish", REPORT, ("reads",)
 
 
 @pytest.fixture
-def jobs() -> Mapping[str, Job]:
-    """A cheap job, an expensive one, one whose notes nobody can read, and one that must be told what to read."""
-    aside = frozenset({"stops", "breaks"})
-    note = Job("note", EVALUATION, Note, write, product=lambda keys: FILE, inherits=("seed",), free=aside)
-    return {
-        "note": note,
-        "train": dataclasses.replace(note, name="train", trains=True, held=frozenset({"pace"})),
-        "draw": dataclasses.replace(note, name="draw", gives=QUADROTORS),
-        "publish": dataclasses.replace(note, name="publish", gives=REPORT, needs=(("reads",),)),
-    }
+def jobs() -> Mapping[str, type[Job]]:
+    """A cheap job, an expensive one, one whose notes nobody can read, and one that must be given what to read."""
+    return {job.NAME: job for job in (Note, Train, Draw, Publish)}

@@ -1,4 +1,4 @@
-"""Pipeline files: what they can say, and what is told about mistakes."""
+"""Pipeline files: what they can say, and what is reported about mistakes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raptor.core.errors import UserError
 from raptor.lab.pipeline import Job, load_pipeline
 from raptor.training import TrainDirectConfig
 
-Jobs = Mapping[str, Job]
+Jobs = Mapping[str, type[Job]]
 
 
 def written(folder: Path, text: str, name: str = "pipeline.yaml") -> Path:
@@ -40,26 +40,26 @@ def test_stages_come_after_what_they_read_whatever_their_order_in_the_file(jobs:
 
 def test_a_stage_named_like_a_job_needs_no_job(jobs: Jobs, tmp_path: Path) -> None:
     pipeline = load_pipeline(written(tmp_path, "stages: {note: , train: {reads: [note]}}"), jobs=jobs)
-    assert [(stage.name, stage.job.name) for stage in pipeline.stages] == [("note", "note"), ("train", "train")]
+    assert [(stage.name, stage.job.NAME) for stage in pipeline.stages] == [("note", "note"), ("train", "train")]
 
 
 def test_the_seed_of_the_pipeline_is_that_of_stages_that_do_not_say_their_own(jobs: Jobs, tmp_path: Path) -> None:
     file = written(tmp_path, CHAIN)
     pipeline = load_pipeline(file, ["second.seed=5"], jobs)
-    assert [stage.keys.seed for stage in pipeline.stages] == [3, 5, 3]
-    assert load_pipeline(file, ["seed=8"], jobs)["first"].keys.seed == 8
+    assert [stage.job.seed for stage in pipeline.stages] == [3, 5, 3]
+    assert load_pipeline(file, ["seed=8"], jobs)["first"].job.seed == 8
 
 
 def test_the_command_line_comes_before_the_file_and_the_file_before_its_base(jobs: Jobs, tmp_path: Path) -> None:
     written(tmp_path, CHAIN)
     mine = written(tmp_path, "base: pipeline.yaml\nstages: {first: {text: mine, number: 2}}", "mine.yaml")
-    first = load_pipeline(mine, ["first.number=4", "stages.first.stops=true"], jobs)["first"].keys
+    first = load_pipeline(mine, ["first.number=4", "stages.first.stops=true"], jobs)["first"].job
     assert (first.text, first.number, first.stops, first.seed) == ("mine", 4, True, 3)
 
 
 def test_a_value_can_stand_for_that_of_another_stage(jobs: Jobs, tmp_path: Path) -> None:
     text = "stages: {a: {job: note, number: 7}, b: {job: note, number: '${stages.a.number}'}}"
-    assert load_pipeline(written(tmp_path, text), ["a.number=9"], jobs)["b"].keys.number == 9
+    assert load_pipeline(written(tmp_path, text), ["a.number=9"], jobs)["b"].job.number == 9
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,16 @@ def test_a_value_can_stand_for_that_of_another_stage(jobs: Jobs, tmp_path: Path)
         ("seed: 1", "has no stages: name at least one under `stages`, with one of the jobs note, train, draw, publish"),
         ("stages: [note]", 'stages must be a group with a key for each stage, got ["note"] (FILE)'),
         ("stages: {note: 3}", "stages.note must be a group of settings, got 3 (FILE)"),
-        ("stage: {note: }", "stage is unknown (FILE), did you mean 'stages'?: the keys are output, seed, device"),
+        ("stage: {note: }", "stage is unknown (FILE): did you mean stages? The keys are output, seed, device"),
         ("{seed: -1, stages: {note: }}", "seed must be between 0 and 999999, got -1 (FILE)"),
         ("stages: {a: {text: b}}", "stages.a.job is missing (FILE): give one of note, train, draw, publish"),
         ("stages: {a: {job: fly}}", 'stages.a.job must be one of note, train, draw, publish, got "fly" (FILE)'),
         ("stages: {default: {job: note}}", "stages.default cannot be the name of a stage (FILE): use letters"),
         ("stages: {../a: {job: note}}", "stages.../a cannot be the name of a stage (FILE): use letters"),
-        ("stages: {note: {txt: a}}", "stages.note.txt is unknown (FILE): did you mean text? The keys are "),
+        (
+            "stages: {note: {txt: a}}",
+            "stages.note.txt is unknown (FILE): did you mean text? The keys of",
+        ),
         ("stages: {note: {text: 3}}", "stages.note.text must be text, got 3 (FILE)"),
         ("stages: {note: {number: -1}}", "stages.note.number must be at least 0, got -1 (FILE)"),
         ("stages: {note: {}, note: {}}", "the key note comes twice"),
@@ -82,7 +85,7 @@ def test_a_value_can_stand_for_that_of_another_stage(jobs: Jobs, tmp_path: Path)
             "stages: {note: , train: {reads: [not]}}",
             "stages.train.reads names 'not', which is neither a stage nor a fi",
         ),
-        ("stages: {note: , train: {reads: [not]}}", "(FILE), did you mean 'note'?: the stages are note, train"),
+        ("stages: {note: , train: {reads: [not]}}", "(FILE): did you mean note? The stages are note, train"),
         (
             "stages: {draw: , note: {reads: [draw]}}",
             "names the stage 'draw', which gives quadrotors and not an evaluat",
@@ -96,14 +99,14 @@ def test_a_value_can_stand_for_that_of_another_stage(jobs: Jobs, tmp_path: Path)
         ("stages: {note: {text: '${nowhere}'}}", "stages.note.text cannot be resolved"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(jobs: Jobs, tmp_path: Path, text: str, sentence: str) -> None:
+def test_a_mistake_is_reported_in_one_sentence(jobs: Jobs, tmp_path: Path, text: str, sentence: str) -> None:
     file = written(tmp_path, text)
     with pytest.raises(UserError) as refusal:
         load_pipeline(file, jobs=jobs)
     assert sentence.replace("FILE", str(file)) in str(refusal.value)
 
 
-def test_all_mistakes_are_told_at_once(jobs: Jobs, tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(jobs: Jobs, tmp_path: Path) -> None:
     file = written(tmp_path, "stages: {a: {job: note, txt: 1}, b: {job: note, number: -1}}")
     with pytest.raises(UserError, match=r"stages\.a\.txt is unknown .*; stages\.b\.number must be at least 0"):
         load_pipeline(file, jobs=jobs)
@@ -112,7 +115,7 @@ def test_all_mistakes_are_told_at_once(jobs: Jobs, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("secnd.text=a", "secnd is unknown (command line), did you mean 'second'?: the keys are output, seed, device"),
+        ("secnd.text=a", "secnd is unknown (command line): did you mean second? The keys are output, seed, device"),
         ("second.txt=a", "stages.second.txt is unknown (command line): did you mean text?"),
         (
             "second.reads=[third]",
@@ -121,7 +124,7 @@ def test_all_mistakes_are_told_at_once(jobs: Jobs, tmp_path: Path) -> None:
         ("first", "a setting is given as key=value"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_told_as_one_of_it(
+def test_a_mistake_on_the_command_line_is_reported_as_one_of_it(
     jobs: Jobs, tmp_path: Path, override: str, sentence: str
 ) -> None:
     with pytest.raises(UserError) as refusal:
@@ -141,7 +144,7 @@ stages:
 def test_settings_are_over_those_of_the_file_that_config_names(tmp_path: Path) -> None:
     settings = load_pipeline(written(tmp_path, REAL), ["student.settings.num_updates=3", "seed=4"])[
         "student"
-    ].keys.settings
+    ].job.settings
     expected = ["batch_size=8", "num_updates=3", "seed=4", "compile=false"]
     assert settings == load_config(TrainDirectConfig, "paper", expected)
 
@@ -158,8 +161,8 @@ def test_the_command_line_counts_over_the_stage_its_file_and_the_pipeline(
     def found(text: str, *overrides: str) -> object:
         pipeline = load_pipeline(written(tmp_path, text), overrides)
         kept = load_pipeline(written(tmp_path, json.dumps(pipeline.document), "kept.yaml"))
-        settings = pipeline["train-direct"].keys.settings
-        assert kept["train-direct"].keys.settings == settings
+        settings = pipeline["train-direct"].job.settings
+        assert kept["train-direct"].job.settings == settings
         return getattr(settings, key)
 
     everything = f"{{{key}: {of_all}, stages: {{train-direct: {{config: {config}, settings: {{{key}: {of_stage}}}}}}}}}"
@@ -178,7 +181,7 @@ def test_the_file_of_a_stage_is_checked_together_with_what_the_stage_says(tmp_pa
         load_pipeline(written(tmp_path, text))
     settings = load_pipeline(written(tmp_path, text), ["post-train.settings.epoch_teacher_forcing=1"])[
         "post-train"
-    ].keys.settings
+    ].job.settings
     assert (settings.num_epochs, settings.num_validation, settings.epoch_teacher_forcing) == (2, 2, 1)
     written(tmp_path, "num_epoch: 2\nbatch_size: 0", "config.yaml")
     with pytest.raises(UserError) as refusal:
@@ -195,8 +198,8 @@ def test_trainings_that_begin_with_each_other_are_refused(tmp_path: Path) -> Non
 
 def test_a_report_flies_what_was_evaluated_and_shows_the_training_of_the_last_of_it(tmp_path: Path) -> None:
     report = load_pipeline(written(tmp_path, REAL))["report"]
-    assert report.keys.policies == ("published", "student")
-    assert report.keys.training == "student"
+    assert report.job.policies == ("published", "student")
+    assert report.job.training == "student"
     assert {given.name for given in report.inputs} == {"evaluation", "published", "student"}
 
 
@@ -230,7 +233,12 @@ def test_settings_of_the_jobs_are_checked_with_the_rest(tmp_path: Path, override
     assert sentence in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "full", "paper"])
+def test_the_old_name_of_a_packaged_pipeline_is_refused_with_the_new_one() -> None:
+    with pytest.raises(UserError, match=r"^the preset quickstart is called small now$"):
+        load_pipeline("quickstart")
+
+
+@pytest.mark.parametrize("name", ["small", "full", "paper"])
 def test_the_packaged_pipelines_lead_from_quadrotors_to_a_report(name: str) -> None:
     pipeline = load_pipeline(name)
     assert name in presets("run")
@@ -240,7 +248,7 @@ def test_the_packaged_pipelines_lead_from_quadrotors_to_a_report(name: str) -> N
 
 def test_the_pipeline_of_the_paper_is_that_of_the_paper() -> None:
     pipeline = load_pipeline("paper")
-    assert pipeline["quadrotors"].keys.num == 1000
-    assert pipeline["teachers"].keys.settings.algorithm == "sac"
-    assert pipeline["student"].keys.settings == load_config(type(pipeline["student"].keys.settings), "paper")
-    assert pipeline["evaluation"].keys.suites == ("paper",)
+    assert pipeline["quadrotors"].job.num == 1000
+    assert pipeline["teachers"].job.settings.algorithm == "sac"
+    assert pipeline["student"].job.settings == load_config(type(pipeline["student"].job.settings), "paper")
+    assert pipeline["evaluation"].job.suites == ("paper",)

@@ -12,13 +12,15 @@ import pytest
 import torch
 
 from raptor import load_policy, load_teachers
-from raptor.config import load_config
+from raptor.config import from_dict
 from raptor.core.errors import UserError
 from raptor.evaluation import Evaluation, evaluate
 from raptor.lab.pipeline import PipelineSummary, Stage, load_pipeline, run_pipeline
-from raptor.lab.pipeline.stages import TEACHERS, column_names
-from raptor.lab.pipeline.stamps import content
+from raptor.lab.pipeline.job import TEACHERS
+from raptor.lab.pipeline.records import content
+from raptor.lab.pipeline.run import column_names
 from raptor.quadrotor.population import read_population
+from raptor.runs.folder import read_settings
 from raptor.runs.progress import Progress
 from raptor.tasks.task import Task
 from raptor.training import TrainDirectConfig
@@ -100,7 +102,7 @@ def test_every_stage_leaves_what_its_command_leaves(finished: PipelineSummary) -
     assert ((vehicles.mass >= 1) & (vehicles.mass <= 2)).all()
     teachers = load_teachers(output / "teachers")
     torch.testing.assert_close(teachers.quadrotors.mass, vehicles.mass[:3])
-    settings = load_config(TrainDirectConfig, output / "student" / "config.yaml")
+    settings = from_dict(TrainDirectConfig, read_settings(output / "student"))
     assert (settings.seed, settings.compile, settings.num_updates) == (7, False, 2)
     observation = torch.linspace(-1, 1, 22)[None]
     trained, exported = load_policy(output / "student"), load_policy(output / "onnx" / "policy.onnx")
@@ -110,9 +112,8 @@ def test_every_stage_leaves_what_its_command_leaves(finished: PipelineSummary) -
         rtol=1e-5,
         atol=1e-5,
     )
-    distilled, config = load_policy(output / "distilled"), output / "distilled" / "params" / "config.yaml"
-    assert distilled.hidden_dim == 5
-    assert load_config(PostTrainConfig, config).seed == 7
+    assert load_policy(output / "distilled").hidden_dim == 5
+    assert from_dict(PostTrainConfig, read_settings(output / "distilled")).seed == 7
     html = (output / "report" / "report.html").read_text()
     assert "Learning curve" in html
     assert "epoch_teacher_forcing" in html
@@ -128,7 +129,7 @@ def test_an_evaluation_is_that_of_the_library(finished: PipelineSummary) -> None
         assert evaluation.policies["student"]["unseen"][metric] == expected.policies["student"]["unseen"][metric]
 
 
-def test_it_is_told_in_few_words_what_came_of_each_stage(finished: PipelineSummary) -> None:
+def test_it_is_reported_in_few_words_what_came_of_each_stage(finished: PipelineSummary) -> None:
     results = {stage.name: stage.result for stage in finished.stages}
     assert results["quadrotors"] == "4 quadrotors"
     assert " of 3 teachers solved, mean return " in results["teachers"]
@@ -166,7 +167,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_policy(
 ) -> None:
     def stop(stage: Stage) -> contextlib.nullcontext[Callable[[Progress], None]]:
         def show(progress: Progress) -> None:
-            if progress.update == 2:
+            if progress.step == 2 and "testing" not in progress.stage:
                 raise KeyboardInterrupt
 
         return contextlib.nullcontext(show)
@@ -197,7 +198,7 @@ def test_teachers_of_other_vehicles_are_other_teachers(finished: PipelineSummary
     assert content(TEACHERS, copied) != before
 
 
-def test_a_mistake_in_a_late_stage_is_told_before_the_first(file: Path, tmp_path: Path) -> None:
+def test_a_mistake_in_a_late_stage_is_reported_before_the_first(file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"stages\.evaluation\.suites must be one of .* \(command line\)"):
         run_pipeline(load_pipeline(file, ["evaluation.suites=[unsen]"]), tmp_path / "run")
     with pytest.raises(UserError, match=r"^evaluation: device 'cuda:99' is not there"):
@@ -239,7 +240,7 @@ def test_a_file_that_holds_no_evaluation_is_named(tmp_path: Path, text: str) -> 
         Evaluation.load(tmp_path / "nothing.json")
 
 
-def test_policies_of_the_same_name_are_told_apart() -> None:
+def test_policies_of_the_same_name_are_reported_apart() -> None:
     name: Callable[..., dict[str, str]] = column_names
     assert name(["published", "a/best.pt", "b/best.pt", "c/last.pt"], ["student"]) == {
         "published": "published",

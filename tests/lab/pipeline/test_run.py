@@ -26,7 +26,7 @@ def output(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(jobs: Mapping[str, Job], tmp_path: Path, output: Path) -> Run:
+def run(jobs: Mapping[str, type[Job]], tmp_path: Path, output: Path) -> Run:
     """Run the chain with changes; what was done about each stage."""
     (tmp_path / "pipeline.yaml").write_text(CHAIN)
 
@@ -40,7 +40,7 @@ def run(jobs: Mapping[str, Job], tmp_path: Path, output: Path) -> Run:
 
 
 @pytest.fixture
-def planned(jobs: Mapping[str, Job], tmp_path: Path, output: Path) -> Callable[..., dict[str, tuple[str, str]]]:
+def planned(jobs: Mapping[str, type[Job]], tmp_path: Path, output: Path) -> Callable[..., dict[str, tuple[str, str]]]:
     """What would be done about each stage, and why."""
 
     def plan(*changes: str) -> dict[str, tuple[str, str]]:
@@ -166,7 +166,9 @@ def test_a_result_that_was_altered_by_hand_is_passed_on(run: Run, output: Path) 
     assert note(output, "page") == "three\nby hand\n"
 
 
-def test_a_file_from_elsewhere_counts_by_what_is_in_it(jobs: Mapping[str, Job], tmp_path: Path, output: Path) -> None:
+def test_a_file_from_elsewhere_counts_by_what_is_in_it(
+    jobs: Mapping[str, type[Job]], tmp_path: Path, output: Path
+) -> None:
     outside, other = tmp_path / "a.txt", tmp_path / "b.txt"
     outside.write_text("from outside\n")
     other.write_text("from outside\n")
@@ -214,7 +216,7 @@ def test_until_runs_a_stage_and_what_it_needs(run: Run, output: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"only": "secnd"}, "there is no stage 'secnd', did you mean 'second'?: the stages are first, second, page"),
+        ({"only": "secnd"}, "there is no stage 'secnd': did you mean second? The stages are first, second, page"),
         ({"only": "page", "until": "page"}, "--only and --until exclude each other"),
     ],
 )
@@ -225,6 +227,23 @@ def test_stages_that_are_not_there_are_refused(run: Run, output: Path, options: 
     assert not output.exists()
 
 
+def test_records_of_earlier_versions_are_read(run: Run, output: Path) -> None:
+    run()
+    for stage in ("first", "second", "page"):
+        record = output / stage / "stage.yaml"
+        record.write_text(record.read_text().replace("fingerprint:", "recipe:"))
+    assert set(run().values()) == {"skip"}
+    assert run("page.text=other") == {"first": "skip", "second": "skip", "page": "anew"}
+
+
+@pytest.mark.parametrize("text", ["a: 1", "[1]", "", "{inputs: 3}", "inputs: &a [*a]", "{inputs: [], inputs: []}"])
+def test_a_record_that_cannot_be_read_is_named_with_what_to_do(run: Run, output: Path, text: str) -> None:
+    run()
+    (output / "second" / "stage.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"second/stage\.yaml cannot be read: move .*second away, or choose another"):
+        run()
+
+
 def test_folders_of_others_are_left_alone(run: Run, output: Path) -> None:
     (output / "second").mkdir(parents=True)
     (output / "second" / "mine.txt").write_text("mine")
@@ -233,22 +252,22 @@ def test_folders_of_others_are_left_alone(run: Run, output: Path) -> None:
     assert not (output / "first").exists()
 
 
-def test_a_stage_keeps_its_job(run: Run, jobs: Mapping[str, Job], tmp_path: Path, output: Path) -> None:
+def test_a_stage_keeps_its_job(run: Run, jobs: Mapping[str, type[Job]], tmp_path: Path, output: Path) -> None:
     run()
     with pytest.raises(UserError, match=r"second was made by train, and the stage second is note now: call the stage"):
         run("second.job=note", overwrite=True)
 
 
 def test_the_folder_holds_the_pipeline_that_was_run_but_not_over_a_file_of_the_user(
-    run: Run, jobs: Mapping[str, Job], tmp_path: Path, output: Path
+    run: Run, jobs: Mapping[str, type[Job]], tmp_path: Path, output: Path
 ) -> None:
     run("first.text=uno")
-    assert load_pipeline(output / "pipeline.yaml", jobs=jobs)["first"].keys.text == "uno"
+    assert load_pipeline(output / "pipeline.yaml", jobs=jobs)["first"].job.text == "uno"
     run_pipeline(load_pipeline(tmp_path / "pipeline.yaml", jobs=jobs), tmp_path)
     assert (tmp_path / "pipeline.yaml").read_text() == CHAIN
 
 
-def test_a_pipeline_without_output_folder_is_refused(jobs: Mapping[str, Job], run: Run, tmp_path: Path) -> None:
+def test_a_pipeline_without_output_folder_is_refused(jobs: Mapping[str, type[Job]], run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pipeline\.yaml says no output folder: give --output DIR"):
         run_pipeline(load_pipeline(tmp_path / "pipeline.yaml", jobs=jobs))
 

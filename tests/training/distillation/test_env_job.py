@@ -25,7 +25,7 @@ from raptor.training.distillation.learner import Distiller
 from raptor.viewer.env_videos import FilmedVecEnv
 
 TINY = (
-    "n_epochs=4",
+    "num_epochs=4",
     "num_episodes=6",
     "batch_size=4",
     "sequence_length=10",
@@ -61,7 +61,8 @@ def weights(run, name="final_student.pt"):
 
 
 def test_a_recurrent_student_infers_what_it_does_not_see(tmp_path):
-    config = settings("n_epochs=20", "learning_rate=2e-2", "num_episodes=8", "sequence_length=20", "num_data_epochs=4")
+    options = ("num_epochs=20", "learning_rate=2e-2", "num_episodes=8", "sequence_length=20", "num_data_epochs=4")
+    config = settings(*options)
     config = dataclasses.replace(config, epoch_teacher_forcing=5, num_validation_episodes=8, checkpoint_interval=20)
     summary = distill(PointEnv(8), Noisy(), config, tmp_path / "gru")
     assert summary.finished
@@ -176,9 +177,9 @@ def test_each_environment_flies_the_same_number_of_whole_episodes(tmp_path):
 
 
 def test_a_teacher_flies_with_its_noise_where_it_is_told_to(tmp_path):
-    calm = distill(PointEnv(), Noisy(), settings("n_epochs=1", "validation_interval=1"), tmp_path / "calm")
+    calm = distill(PointEnv(), Noisy(), settings("num_epochs=1", "validation_interval=1"), tmp_path / "calm")
     curve = read_curve(tmp_path / "calm")["data_collection/mean_return"]
-    distill(PointEnv(), Noisy(), settings("n_epochs=1", "teacher_deterministic=false"), tmp_path / "noisy")
+    distill(PointEnv(), Noisy(), settings("num_epochs=1", "teacher_deterministic=false"), tmp_path / "noisy")
     noisy = read_curve(tmp_path / "noisy")["data_collection/mean_return"]
     assert noisy[0][1] < curve[0][1] - 0.5
     assert calm.teacher["mean_return"] > 30
@@ -208,9 +209,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, exper
 
 
 def test_a_teacher_can_see_two_groups(tmp_path):
-    distill(PointEnv(), Wide.__call__.__get__(Noisy()), settings("n_epochs=1"), tmp_path / "one")
+    distill(PointEnv(), Wide.__call__.__get__(Noisy()), settings("num_epochs=1"), tmp_path / "one")
     both = lambda seen: teacher(seen[:, 1:])  # noqa: E731
-    distill(PointEnv(), both, settings("n_epochs=1", "teacher_group=policy+critic"), tmp_path / "two")
+    distill(PointEnv(), both, settings("num_epochs=1", "teacher_group=policy+critic"), tmp_path / "two")
     assert torch.equal(weights(tmp_path / "one")["output_layer.bias"], weights(tmp_path / "two")["output_layer.bias"])
 
 
@@ -223,7 +224,7 @@ def test_a_run_does_not_change_its_teacher_or_its_settings(tmp_path):
         distill(PointEnv(), teacher, settings("learning_rate=1e-4"), tmp_path, resume=True)
     with pytest.raises(UserError, match="already holds a run"):
         distill(PointEnv(), teacher, settings(), tmp_path)
-    distill(PointEnv(), teacher, settings("n_epochs=1"), tmp_path, overwrite=True)
+    distill(PointEnv(), teacher, settings("num_epochs=1"), tmp_path, overwrite=True)
     assert not (tmp_path / "checkpoint_epoch_000002.pt").exists()
 
 
@@ -234,7 +235,7 @@ def test_the_environment_that_rsl_rl_trains_in_is_one(tmp_path):
     torch.manual_seed(0)
     expert = MLPPolicy(26, 8)
     env = RslRlVecEnv(4, compile=False, episode_steps=12)
-    summary = distill(env, lambda seen: expert(seen)[0], settings("n_epochs=2"), tmp_path)
+    summary = distill(env, lambda seen: expert(seen)[0], settings("num_epochs=2"), tmp_path)
     assert summary.finished
     student = load_policy(tmp_path)
     assert (student.observation_dim, student.action_dim) == (22, 4)

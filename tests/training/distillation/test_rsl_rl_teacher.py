@@ -73,7 +73,7 @@ def test_its_own_ppo_trains_a_teacher_that_is_loaded_distilled_and_evaluated(tmp
     assert seconds_in_the_air(teacher) > 1.5 * before
 
     settings = EnvDistillConfig(
-        n_epochs=10,
+        num_epochs=10,
         num_episodes=32,
         batch_size=8,
         learning_rate=1e-2,

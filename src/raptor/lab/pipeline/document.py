@@ -1,25 +1,27 @@
-"""From a pipeline file to stages in the order in which they run; whatever is wrong with it is told at once."""
+"""From a pipeline file to stages in the order in which they run; whatever is wrong with it is reported at once."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import graphlib
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, NamedTuple
 
-from raptor.config import to_dict
-from raptor.config.checking import Problem, raise_problems, split_unknown, validate
-from raptor.config.merging import merge, plain
-from raptor.config.schema import show
-from raptor.config.settings import Settings, between, optional, setting
-from raptor.config.sources import COMMAND_LINE, Source, parse_overrides, read_files
+from raptor.config import parse_overrides, to_dict
+from raptor.config.documents import overlay, resolve
+from raptor.config.files import Source, read_files
+from raptor.config.load import Check, nearest
+from raptor.config.settings import Settings, between, optional, setting, show
 from raptor.core.errors import UserError
 from raptor.formats.policy_files import POLICY_NAMES
-from raptor.lab.pipeline.graph import Input, Pipeline, Stage, close, in_order
-from raptor.lab.pipeline.jobs import JOBS, Job
-from raptor.lab.pipeline.stages import POLICY, named, references
+from raptor.lab.pipeline.job import POLICY, Job
+from raptor.lab.pipeline.jobs import JOBS
+
+Jobs = Mapping[str, type[Job]]
 
 PRESETS = "run"
 """Presets of pipelines stand among those of the job of this name."""
@@ -38,9 +40,51 @@ class Everywhere(Settings):
 COMMON = tuple(field.name for field in dataclasses.fields(Everywhere))
 
 
-def load_pipeline(
-    file: str | Path, overrides: Sequence[str] = (), jobs: Mapping[str, Job] = MappingProxyType(JOBS)
-) -> Pipeline:
+class Input(NamedTuple):
+    """Something that a stage reads."""
+
+    key: str  # of the stage, which names it
+    kind: str
+    name: str  # of a stage, or of what is there already
+    is_stage: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A job with its keys, and what it reads."""
+
+    name: str
+    job: Job
+    inputs: tuple[Input, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """Stages in an order in which each comes after all that it reads."""
+
+    source: str  # the file, or the name of the preset
+    output: str | None
+    stages: tuple[Stage, ...]
+    document: Mapping[str, Any]  # what the files and the command line say, merged
+
+    def __getitem__(self, name: str) -> Stage:
+        """The stage of that name; an error where there is none."""
+        if name not in self.names:
+            raise UserError(f"there is no stage {name!r}: {nearest(name, self.names, 'stages')}")
+        return self.stages[self.names.index(name)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the stages, in the order in which they run."""
+        return tuple(stage.name for stage in self.stages)
+
+    def needed_for(self, name: str) -> frozenset[str]:
+        """A stage and all that it reads from, directly and indirectly."""
+        inner = (self.needed_for(given.name) for given in self[name].inputs if given.is_stage)
+        return frozenset({name}).union(*inner)
+
+
+def load_pipeline(file: str | Path, overrides: Sequence[str] = (), jobs: Jobs = JOBS) -> Pipeline:
     """Read a pipeline.
 
     Args:
@@ -52,206 +96,151 @@ def load_pipeline(
         UserError: names every unknown job, key, stage and file, every wrong type and impossible value, where it stands
             and what is allowed; or the circle in which stages need each other.
     """
-    files = read_files(file, PRESETS)
-    said_now = _addressed(parse_overrides(overrides), files)
-    sources = [*files, *said_now]
-    given = _given(sources)
-    everywhere = _everywhere(sources, given)
-    if not given:
+    files, now = [_tidy(each) for each in read_files(file, PRESETS)], parse_overrides(overrides)
+    names = {name for each in (*files, *map(_tidy, now)) for name in each.settings["stages"]}
+    now = [_tidy(Source(each.name, {"stages": each.settings}) if names & {*each.settings} else each) for each in now]
+    check = Check([*files, *now])
+    given: dict[str, Any] = functools.reduce(overlay, (source.settings for source in check.sources), {})
+    said = given.pop("stages")
+    more = ["stages", *(said if any({*each.settings} - {*COMMON, "stages"} for each in now) else ())]
+    everywhere = check.group(Everywhere, resolve(given), more=more)
+    check.finish()
+    if not said:
         raise UserError(f"{file} has no stages: name at least one under `stages`, with one of the jobs {_listed(jobs)}")
-    raise_problems([problem for name, said in given.items() for problem in _misnamed(name, said, jobs, sources)])
-    chosen = {name: jobs[said.get("job") or name] for name, said in given.items()}
-    sources = [*files, *_of_each(said_now, chosen), *said_now]
-    keys = _validated(chosen, given, everywhere, sources)
-    raise_problems([problem for name in keys for problem in _misreferenced(name, keys[name], chosen, sources)])
-    stages = {name: Stage(name, job, keys[name]) for name, job in chosen.items()}
-    stages = {name: _completed(stage, stages) for name, stage in stages.items()}
-    document = cast("dict[str, Any]", plain(merge([source.settings for source in sources])))
-    return Pipeline(str(file), everywhere.output, tuple(in_order(stages)), document)
+    for name in said:
+        _check_name(name, said[name].get("job"), jobs, check)
+    check.finish()
+    chosen = {name: jobs[said[name].get("job") or name] for name in said}
+    sources = [*files, *_said_to_each(now, chosen), *now]
+    document = given | {"stages": dict[str, Any].fromkeys(chosen, {})}
+    for source in sources:
+        for name, keys in source.settings["stages"].items():
+            document["stages"][name] = overlay(document["stages"][name], keys, chosen[name])
+    checked = _checked(chosen, document, everywhere, sources)
+    completed = {name: job.completed(checked) for name, job in checked.items()}
+    stages = {name: Stage(name, job, _inputs(job, chosen)) for name, job in completed.items()}
+    return Pipeline(str(file), everywhere.output, _in_order(stages), document)
 
 
-def _addressed(overrides: Sequence[Source], files: Sequence[Source]) -> list[Source]:
-    """Overrides with `stages` before those that begin with the name of a stage."""
-    stages = _given([*files, *overrides])
-    return [
-        Source(source.name, {"stages": source.settings}) if source.settings.keys() & stages.keys() else source
-        for source in overrides
-    ]
+def _tidy(source: Source) -> Source:
+    """What one place says, with a group for each stage that it names."""
+    stages = source.settings.get("stages") or {}
+    if not isinstance(stages, Mapping):
+        raise UserError(f"stages must be a group with a key for each stage, got {show(stages)} ({source.name})")
+    for name, said in stages.items():
+        if not isinstance(said, Mapping | None):
+            raise UserError(f"stages.{name} must be a group of settings, got {show(said)} ({source.name})")
+    return Source(source.name, {**source.settings, "stages": {name: said or {} for name, said in stages.items()}})
 
 
-def _of_each(overrides: Sequence[Source], jobs: Mapping[str, Job]) -> list[Source]:
+def _check_name(name: str, job: Any, jobs: Jobs, check: Check) -> None:
+    reserved = [*POLICY_NAMES, "stages", "base", *COMMON]
+    if name in reserved or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        advice = f"use letters, digits, - and _, and none of {', '.join(reserved)}"
+        check.wrong(("stages", name), "cannot be the name of a stage", advice)
+    elif job is None and name not in jobs:
+        check.wrong(("stages", name, "job"), "is missing", f"give one of {_listed(jobs)}")
+    elif job is not None and job not in jobs:
+        check.wrong(("stages", name, "job"), f"must be one of {_listed(jobs)}, got {show(job)}")
+
+
+def _said_to_each(overrides: Sequence[Source], jobs: Jobs) -> list[Source]:
     """What the command line says for all stages, said of each: there it counts over what files say of that stage."""
     return [
         Source(source.name, {"stages": {name: _placed(job, key, value)}})
         for source in overrides
         for key, value in source.settings.items()
         for name, job in jobs.items()
-        if key in job.inherits and value is not None
+        if key in job.INHERITS and value is not None
     ]
 
 
-def _placed(job: Job, key: str, value: Any) -> dict[str, Any]:
+def _placed(job: type[Job], key: str, value: Any) -> dict[str, Any]:
     """Something that is said for all stages, where a stage of that job says it."""
-    return {key: value} if hasattr(job.keys, key) else {"settings": {key: value}}
+    return {key: value} if hasattr(job, key) else {"settings": {key: value}}
 
 
-def _given(sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
-    """What is said of each stage, unchecked."""
-    documents = []
-    for source in sources:
-        stages = source.settings.get("stages")
-        if not isinstance(stages, Mapping | None):
-            raise UserError(f"stages must be a group with a key for each stage, got {show(stages)} ({source.name})")
-        for name, said in (stages or {}).items():
-            if not isinstance(said, Mapping | None):
-                raise UserError(f"stages.{name} must be a group of settings, got {show(said)} ({source.name})")
-        documents.append(_stages(source))
-    return cast("dict[str, dict[str, Any]]", plain(merge(documents)))
+def _checked(
+    jobs: Jobs, document: Mapping[str, Any], everywhere: Everywhere, sources: Sequence[Source]
+) -> dict[str, Job]:
+    """The jobs with their keys, checked.
 
-
-def _stages(source: Source) -> dict[str, Any]:
-    """What is said of each stage in one place."""
-    return {str(name): said or {} for name, said in (source.settings.get("stages") or {}).items()}
-
-
-def _everywhere(sources: Sequence[Source], stages: Iterable[str]) -> Everywhere:
-    """What is said for all stages."""
-    known, problems = (*COMMON, "stages"), []
-    for source in sources:
-        for key in (str(key) for key in source.settings if key not in known):
-            names = [*known, *(stages if source.name == COMMAND_LINE else ())]
-            text = f"is unknown ({source.name}){close(key, names)}: the keys are {', '.join(names)}"
-            problems.append(Problem(key, text))
-    raise_problems(problems)
-    common = [Source(source.name, _without_stages(source)) for source in sources]
-    merged = merge([to_dict(Everywhere()), *(source.settings for source in common)])
-    config, wrong = validate(Everywhere, plain(merged, resolve=True), common)
-    raise_problems(wrong)
-    assert config is not None
-    return config
-
-
-def _without_stages(source: Source) -> dict[Any, Any]:
-    return {key: value for key, value in source.settings.items() if key != "stages"}
-
-
-def _misnamed(name: str, said: Mapping[str, Any], jobs: Mapping[str, Job], sources: Sequence[Source]) -> list[Problem]:
-    """Names that a stage cannot have, and jobs that are none."""
-    reserved = [*POLICY_NAMES, "stages", "base", *COMMON]
-    key = f"stages.{name}"
-    if name in reserved or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        text = f"cannot be the name of a stage ({_told_by(sources, name)}): use letters, digits, - and _, and none of"
-        return [Problem(key, f"{text} {', '.join(reserved)}")]
-    job = said.get("job")
-    if job is None and name not in jobs:
-        return [Problem(f"{key}.job", f"is missing ({_told_by(sources, name)}): give one of {_listed(jobs)}")]
-    if job is not None and job not in jobs:
-        where = _told_by(sources, name, "job")
-        return [Problem(f"{key}.job", f"must be one of {_listed(jobs)}, got {show(job)} ({where})")]
-    return []
-
-
-def _begin(name: str, job: Job, said: Mapping[str, Any]) -> tuple[type, list[Source]]:
-    """The dataclass of a stage, with the defaults of its job, and the files that its key `config` names."""
-    fields = [("job", str, dataclasses.field(default=job.name))]
-    files: list[Source] = []
-    if job.settings is not None:
-        default = job.settings(said)
-        fields.append(("settings", type(default), dataclasses.field(default=default)))
-        if hasattr(job.keys, "config") and isinstance(said.get("config"), str):
-            try:
-                files = read_files(said["config"], getattr(type(default), "JOB", "train-direct"))
-            except UserError as error:
-                raise UserError(f"stages.{name}.config: {error}") from error
-    schema = dataclasses.make_dataclass(job.keys.__name__, fields, bases=(job.keys,), frozen=True)
-    return schema, [Source(file.name, {"settings": file.settings}) for file in files]
-
-
-def _validated(
-    jobs: Mapping[str, Job], given: Mapping[str, Any], everywhere: Everywhere, sources: Sequence[Source]
-) -> dict[str, Any]:
-    """The keys of each stage, checked: what is said of it, over its files, over what is said of all, over defaults."""
-    common = {key: value for key in COMMON if (value := getattr(everywhere, key)) is not None}
-    documents = [to_dict(Everywhere()), *map(_without_stages, sources)]
-    problems: list[Problem] = []
-    schemas: dict[str, tuple[type, list[Source]]] = {}
+    What the document says of a stage counts over the files of its key `config`, those over what is said of all stages,
+    and that over the defaults.
+    """
+    stages: dict[str, Any] = {}
+    all_files: list[Source] = []
     for name, job in jobs.items():
-        schema, files = _begin(name, job, given[name])
-        said = [Source(source.name, told[name]) for source in sources if name in (told := _stages(source))]
-        split = [split_unknown(schema, source) for source in (*files, *said)]
-        known = [source.settings for source, _ in split]
-        of_all = [_placed(job, key, common[key]) for key in job.inherits if key in common]
-        values = plain(merge([to_dict(schema()), *of_all]))
-        if files:  # their ${key} are keys of theirs
-            in_files = [each["settings"] for each in known[: len(files)]]
-            values["settings"] = plain(merge([values["settings"], *in_files]), resolve=True)
-        documents += [{"stages": {name: each}} for each in (values, *known[len(files) :])]
-        problems += _prefixed(name, [problem for _, unknown in split for problem in unknown])
-        schemas[name] = schema, [source for source, _ in split]
-    merged = plain(merge(documents), resolve=True)
-    keys: dict[str, Any] = {}
-    for name, (schema, parts) in schemas.items():
-        keys[name], wrong = validate(schema, merged["stages"][name], parts)
-        problems += _prefixed(name, wrong)
-    raise_problems(problems)
-    return keys
+        default = job.default(document["stages"][name])
+        stages[name] = to_dict(default)
+        for key in job.INHERITS:
+            if (value := getattr(everywhere, key)) is not None:
+                stages[name] = overlay(stages[name], _placed(job, key, value))
+        if files := _config_files(name, default, document["stages"][name]):
+            for file in files:
+                stages[name] = overlay(stages[name], {"settings": file.settings}, job)
+            stages[name]["settings"] = resolve(stages[name]["settings"])  # their ${key} are keys of theirs
+            all_files += [Source(each.name, {"stages": {name: {"settings": each.settings}}}) for each in files]
+    merged = resolve(overlay(to_dict(everywhere) | {"stages": stages}, document))["stages"]
+    for keys in merged.values():
+        keys.pop("job", None)
+    check = Check([*all_files, *sources])
+    checked = {name: check.group(job, merged[name], ("stages", name), ["job"]) for name, job in jobs.items()}
+    check.finish()
+    for name, keyed in checked.items():
+        _check_references(name, keyed, jobs, check)
+    check.finish()
+    return checked
 
 
-def _prefixed(name: str, problems: Sequence[Problem]) -> list[Problem]:
-    return [Problem(f"stages.{name}.{problem.key}", problem.text) for problem in problems]
+def _config_files(name: str, default: Job, said: Mapping[str, Any]) -> list[Source]:
+    """The settings in the file that the key `config` of a stage names, and in those that it is based on."""
+    if not hasattr(default, "config") or not isinstance(said.get("config"), str):
+        return []
+    try:
+        return read_files(said["config"], getattr(default.settings, "JOB", "train-direct"))  # type: ignore[attr-defined]
+    except UserError as error:
+        raise UserError(f"stages.{name}.config: {error}") from error
 
 
-def _misreferenced(name: str, keys: Any, jobs: Mapping[str, Job], sources: Sequence[Source]) -> list[Problem]:
-    """What a stage needs and was not told, and what it names that is not there or of another kind."""
-    job, problems = jobs[name], []
-    for needed in job.needs:
-        told = [key for key in needed if getattr(keys, key) not in (None, ())]
-        if len(told) != 1:
-            text = f"needs {'either ' if len(needed) > 1 else ''}{' or '.join(needed)}"
-            got = f", got {' and '.join(told)}" if told else ""
-            problems.append(Problem(f"stages.{name}", f"{text}{got} ({_told_by(sources, name)})"))
-    for key, kind in references(job.keys).items():
-        where = _told_by(sources, name, key)
-        for value in named(keys, key):
-            if value in jobs and jobs[value].gives != kind:
-                fitting = [other for other, theirs in jobs.items() if theirs.gives == kind] or ["none here"]
-                text = (
-                    f"names the stage {value!r}, which gives {_a(jobs[value].gives)} and not {_a(kind)} ({where}): "
-                    f"stages that do are {', '.join(fitting)}"
-                )
-                problems.append(Problem(f"stages.{name}.{key}", text))
-            elif value not in jobs and not ((value in POLICY_NAMES and kind == POLICY) or Path(value).exists()):
-                names = f" nor one of the policies {', '.join(POLICY_NAMES)}" if kind == POLICY else ""
-                text = f"names {value!r}, which is neither a stage nor a file{names} ({where}){close(value, jobs)}"
-                problems.append(Problem(f"stages.{name}.{key}", f"{text}: the stages are {', '.join(jobs)}"))
-    return problems
+def _check_references(name: str, job: Job, jobs: Jobs, check: Check) -> None:
+    """Note what a stage needs and was not given, and what it names that is not there or of another kind."""
+    given = [key for key in job.NEEDS if getattr(job, key) not in (None, ())]
+    if job.NEEDS and len(given) != 1:
+        got = f", got {' and '.join(given)}" if given else ""
+        check.wrong(("stages", name), f"needs {'either ' * (len(job.NEEDS) > 1)}{' or '.join(job.NEEDS)}{got}")
+    for key, kind in job.references().items():
+        for value in job.named(key):
+            if value in jobs and kind != jobs[value].GIVES:
+                fitting = [other for other, theirs in jobs.items() if kind == theirs.GIVES] or ["none here"]
+                problem = f"names the stage {value!r}, which gives {_a(jobs[value].GIVES)} and not {_a(kind)}"
+                check.wrong(("stages", name, key), problem, f"stages that do are {', '.join(fitting)}")
+            elif value not in jobs and not ((value in POLICY_NAMES and kind == POLICY) or os.path.exists(value)):
+                policies = f" nor one of the policies {', '.join(POLICY_NAMES)}" if kind == POLICY else ""
+                problem = f"names {value!r}, which is neither a stage nor a file{policies}"
+                check.wrong(("stages", name, key), problem, nearest(value, list(jobs), "stages"))
 
 
-def _completed(stage: Stage, stages: Mapping[str, Stage]) -> Stage:
-    """A stage with what it takes over from others, and its inputs."""
-    keys = stage.job.complete(stage.keys, stages)
-    inputs = [
-        Input(key, kind, value, value in stages)
-        for key, kind in references(stage.job.keys).items()
-        for value in named(keys, key)
-    ]
-    return dataclasses.replace(stage, keys=keys, inputs=tuple(inputs))
+def _inputs(job: Job, stages: Container[str]) -> tuple[Input, ...]:
+    references = job.references()
+    return tuple(Input(key, kind, name, name in stages) for key, kind in references.items() for name in job.named(key))
 
 
-def _told_by(sources: Sequence[Source], *path: str) -> str:
-    """The last place that says something of a stage, or of a key of it."""
-    for source in reversed(sources):
-        inner: Any = source.settings.get("stages")
-        for name in path:
-            inner = inner.get(name) if isinstance(inner, Mapping) else None
-        if inner is not None:
-            return source.name
-    return next((source.name for source in reversed(sources) if source.name != COMMAND_LINE), COMMAND_LINE)
+def _in_order(stages: Mapping[str, Stage]) -> tuple[Stage, ...]:
+    """Stages after those that they read from."""
+    read = {name: [given.name for given in stage.inputs if given.is_stage] for name, stage in stages.items()}
+    try:
+        return tuple(stages[name] for name in graphlib.TopologicalSorter(read).static_order())
+    except graphlib.CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise UserError(
+            f"the stages need each other in a circle: {circle}; let one of them read something else"
+        ) from None
 
 
 def _a(kind: str) -> str:
     return kind if kind.endswith("s") else f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
-def _listed(jobs: Mapping[str, Job]) -> str:
+def _listed(jobs: Jobs) -> str:
     return ", ".join(jobs)

@@ -9,17 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
-from raptor.lab.pipeline.document import load_pipeline
-from raptor.lab.pipeline.graph import Pipeline, Stage
+from raptor.core.yaml_files import dump_yaml
+from raptor.lab.pipeline.document import Pipeline, Stage, load_pipeline
+from raptor.lab.pipeline.job import StageContext, StageOutcome
 from raptor.lab.pipeline.plan import Action, Planner, Step, refuse_replacing
-from raptor.lab.pipeline.stages import column_names
-from raptor.lab.pipeline.stamps import SHOWN, Mark, Stamp, material
-from raptor.lab.pipeline.work import Outcome, Work
+from raptor.lab.pipeline.records import SHOWN, RecordWriter, StageRecord, relevant_settings
 from raptor.runs.folder import explained, locked
 
 DOCUMENT = "pipeline.yaml"
@@ -75,7 +72,7 @@ def run_pipeline(
         only: run no other stage than this one, on what the others have left.
         until: run only this stage and what it needs.
         progress: see `Progress`.
-        announce: told in a line what happens to each stage.
+        announce: called with a line about what happens to each stage.
 
     Raises:
         UserError: see `load_pipeline` and `make_plan`; or a training would be replaced, a device is missing, a stage
@@ -96,15 +93,16 @@ def run_pipeline(
     with locked(folder):
         _keep_document(pipeline, folder)
         show, say = progress or (lambda stage: contextlib.nullcontext()), announce or (lambda line: None)
-        return _Session(pipeline, planner, overwrite, show, say).run(steps)
+        session, done = _Session(planner, overwrite, show, say), []
+        for step in steps:
+            done.append(session.take(step))
+            if not done[-1].finished:
+                break
+    return PipelineSummary(folder, all(stage.finished for stage in done), tuple(done))
 
 
 def output_of(pipeline: Pipeline, output: PathLike | None = None) -> Path:
-    """The folder of a pipeline: the given one, or what the pipeline says.
-
-    Raises:
-        UserError: neither says anything, or it is a file.
-    """
+    """The folder of a pipeline: the given one, or what the pipeline says; an error where that is none."""
     chosen = pipeline.output if output is None else output
     if chosen is None:
         raise UserError(f"{pipeline.source} says no output folder: give --output DIR")
@@ -118,67 +116,58 @@ def output_of(pipeline: Pipeline, output: PathLike | None = None) -> Path:
 class _Session:
     """One session of a pipeline."""
 
-    pipeline: Pipeline
     planner: Planner
     overwrite: bool
     progress: Progress
     announce: Callable[[str], None]
 
-    def run(self, steps: Sequence[Step]) -> PipelineSummary:
-        done: list[StageSummary] = []
-        for step in steps:
-            done.append(self._take(step))
-            if not done[-1].finished:
-                break
-        return PipelineSummary(self.planner.output, all(stage.finished for stage in done), tuple(done))
-
-    def _take(self, step: Step) -> StageSummary:
+    def take(self, step: Step) -> StageSummary:
         """Do what there is to do about a stage, now that all that it reads is there."""
         stage, begun = step.stage, time.perf_counter()
         if any(given.content is None for given in step.inputs):
             step = self.planner.examine(stage)
         self.announce(f"{stage.name}: {_ANNOUNCED[step.action].format(step.why)}")
-        outcome = Outcome(True, step.before.result if step.before is not None else "")
+        outcome = StageOutcome(True, step.before.result if step.before is not None else "")
         if step.action != "skip":
             if not self.overwrite:
                 refuse_replacing([step])
-            outcome = self._carry_out(step)
+            outcome = self._run(step)
             self.announce(f"{stage.name}: {outcome.sentence if outcome.finished else 'stopped'}")
         seconds, product = time.perf_counter() - begun, self.planner.product(stage)
         return StageSummary(
-            stage.name, stage.job.name, step.action, outcome.finished, seconds, outcome.sentence, product
+            stage.name, stage.job.NAME, step.action, outcome.finished, seconds, outcome.sentence, product
         )
 
-    def _carry_out(self, step: Step) -> Outcome:
-        stage, settings = step.stage, material(step.stage)
-        mark = Mark(step.folder, Stamp("begun", stage.job.name, settings, step.inputs, step.recipe), step.replaces)
+    def _run(self, step: Step) -> StageOutcome:
+        stage = step.stage
+        record = StageRecord("begun", stage.job.NAME, relevant_settings(stage.job), step.inputs, step.fingerprint)
+        writer = RecordWriter(step.folder, record, step.replaces)
         with self.progress(stage) as show:
 
             def note(*news: Any) -> None:
-                mark.set()
+                writer.begin()
                 if show is not None:
                     show(*news)
 
             try:
-                outcome = stage.job.run(self._work(step, note))
+                outcome = stage.job.run(self._context(step, note))
                 if outcome.finished:
-                    mark.finish(self.planner.note(stage, step.recipe), outcome.sentence)
+                    writer.finish(self.planner.note(stage, step.fingerprint), outcome.sentence)
             except UserError as error:
                 raise UserError(f"{stage.name}: {error}") from error
             finally:
-                mark.set()
+                writer.begin()
         return outcome
 
-    def _work(self, step: Step, note: Callable[..., None]) -> Work:
-        stage = step.stage
+    def _context(self, step: Step, note: Callable[..., None]) -> StageContext:
+        stage, pipeline = step.stage, self.planner.pipeline
         sources: dict[str, tuple[str | Path, ...]] = {}
         for given in stage.inputs:
-            source = self.planner.product(self.pipeline[given.name]) if given.is_stage else given.name
+            source = self.planner.product(pipeline[given.name]) if given.is_stage else given.name
             sources[given.key] = (*sources.get(given.key, ()), source)
-        names = column_names([given.name for given in stage.inputs if given.key == SHOWN], self.pipeline.names)
-        return Work(
+        names = column_names([given.name for given in stage.inputs if given.key == SHOWN], pipeline.names)
+        return StageContext(
             folder=step.folder,
-            keys=stage.keys,
             sources=sources,
             policies=dict(zip(names.values(), sources.get(SHOWN, ()), strict=True)),
             overwrite=step.action == "anew",
@@ -187,9 +176,16 @@ class _Session:
         )
 
 
+def column_names(policies: Sequence[str], stages: Sequence[str]) -> dict[str, str]:
+    """Short names that distinguish policies, by what names them: that of the stage, or of the file."""
+    short = {policy: policy if policy in stages else Path(policy).name or policy for policy in policies}
+    taken = list(short.values())
+    return {policy: name if policy in stages or taken.count(name) == 1 else policy for policy, name in short.items()}
+
+
 def _find_device(stage: Stage) -> None:
-    for told in (stage.keys, getattr(stage.keys, "settings", None)):
-        if (device := getattr(told, "device", None)) is not None:
+    for keys in (stage.job, getattr(stage.job, "settings", None)):
+        if (device := getattr(keys, "device", None)) is not None:
             try:
                 find_device(device)
             except UserError as error:
@@ -197,9 +193,7 @@ def _find_device(stage: Stage) -> None:
 
 
 def _keep_document(pipeline: Pipeline, folder: Path) -> None:
-    """Write down what was run, unless a file of someone else stands there."""
+    """Write down what was run, unless a file of the user stands there."""
     path = folder / DOCUMENT
-    if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
-        return
-    text = yaml.safe_dump(dict(pipeline.document), sort_keys=False, allow_unicode=True, width=120)
-    write_atomically(path, HEADER + text)
+    if not path.exists() or path.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
+        write_atomically(path, HEADER + dump_yaml(pipeline.document))

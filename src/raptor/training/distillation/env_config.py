@@ -14,6 +14,7 @@ class EnvDistillConfig(Settings):
     """Settings of `raptor distill` and `raptor distill-isaac`, the most important ones of which are flags too."""
 
     JOB: ClassVar[str] = "distill"
+    RENAMED: ClassVar[dict[str, str]] = {"n_epochs": "num_epochs"}
 
     task: str | None = setting(None, "name of the environment; null where a program hands it over")
     teacher_checkpoint: str | None = setting(None, "file of the teacher; null where a program hands it over", free=True)
@@ -24,7 +25,7 @@ class EnvDistillConfig(Settings):
     seed: int = setting(0, "of the weights, the flights and the order of training", between(0, 2**31 - 1))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     compile: bool = setting(True, "false runs uncompiled: at once, but slower")
-    n_epochs: int = setting(60, "flights of all environments, then training on them", at_least(1))
+    num_epochs: int = setting(60, "flights of all environments, then training on them", at_least(1))
     num_episodes: int = setting(64, "of an epoch, rounded up to whole episodes of each environment", at_least(1))
     batch_size: int = setting(32, "sequences between two steps of the optimiser", at_least(1))
     sequence_length: int = setting(64, "steps of a sequence, through which the gradient flows", at_least(1))
@@ -69,11 +70,6 @@ class EnvDistillConfig(Settings):
         None, "that training may take; null: most of what is free", optional(positive), free=True
     )
     student: StudentConfig = StudentConfig()
-
-    @property
-    def num_epochs(self) -> int:
-        """The same as `n_epochs`, by the name that `raptor post-train` has for it."""
-        return self.n_epochs
 
     @property
     def num_slots(self) -> int:
