@@ -122,7 +122,7 @@ def _records(run: Path) -> list[dict]:
         (["student=lstm"], 'student.kind must be one of gru, mlp, got "lstm" (command line)'),
         (["student.hidden=8"], "student.hidden is unknown (command line): did you mean hidden_dim?"),
         (["num_active_teachers=0"], "num_active_teachers must be at least 1, got 0 (command line)"),
-        (["--config", "large"], "there is no configuration file large: give a YAML file or one of the"),
+        (["--config", "large"], "there is no configuration file large: give a YAML file, a run, or one of the"),
         (["--device", "cuda:99"], "device 'cuda:99' is not there"),
         (["--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
     ],

@@ -102,7 +102,10 @@ def test_what_will_be_used_is_told_first_and_compiling_only_where_something_is(t
         (["-g", "2", "apg.num_update=3"], "apg.num_update is unknown (command line): did you mean num_updates?"),
         (["-g", "2", "tensorboard_teachers=[-1]"], "tensorboard_teachers must be at least 0 in every entry"),
         (["-g", "2", "engine=cluster"], "engine.name must be one of local, processes, ray"),
-        (["-g", "2", "--config", "large"], "there is no configuration file large: give a YAML file or one of the"),
+        (
+            ["-g", "2", "--config", "large"],
+            "there is no configuration file large: give a YAML file, a run, or one of the",
+        ),
         (["-g", "2", "--device", "cuda:99"], "device 'cuda:99' is not there"),
         (["-g", "2", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
     ],

@@ -86,7 +86,7 @@ def test_the_folder_of_a_stage_is_what_other_commands_take(finished: tuple[Path,
     [
         (
             ["nothing.yaml"],
-            "there is no configuration file nothing.yaml: give a YAML file or one of the presets full, pa",
+            "there is no configuration file nothing.yaml: give a YAML file, a run, or one of the presets fu",
         ),
         (["FILE"], "says no output folder: give --output"),
         (

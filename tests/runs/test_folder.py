@@ -68,7 +68,7 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, damage: str) -> None:
     folder.close()
     header = folder.manifest.read_text().splitlines()[0]
     folder.manifest.write_text(f"{header}\n{damage}\n")
-    with pytest.raises(UserError, match=r"run.yaml cannot be read .*: start anew with --overwrite"):
+    with pytest.raises(UserError, match=r"run.yaml .*: start anew with --overwrite"):
         RunFolder(tmp_path, DIRECT).settings(Given)
 
 

@@ -15,6 +15,9 @@ PRESETS = Path(__file__).parent / "presets"
 RENAMED = {("run", "quickstart"): "small"}
 """New names of presets, by job and old name."""
 
+MANIFEST = "run.yaml"
+"""Of a run, see `raptor.runs.folder`; its settings are a configuration too."""
+
 
 class Source(NamedTuple):
     """Settings from one place."""
@@ -29,7 +32,7 @@ def presets(job: str = "train-direct") -> list[str]:
 
 
 def read_files(file: str | Path, job: str = "train-direct") -> list[Source]:
-    """Read a file, or a preset of a job, and all that it is based on; from the deepest base to the file itself.
+    """Read a file, a run or a preset of a job, and all that it is based on; from the deepest base to the file itself.
 
     Raises:
         UserError: a file is missing or holds something else than settings, or files are based on each other.
@@ -65,6 +68,8 @@ def _with_bases(path: Path, above: tuple[Path, ...], job: str) -> list[Source]:
         settings = {}
     if not isinstance(settings, dict):
         raise UserError(f"{path} must hold keys with values, got {show(settings)}")
+    if path.name == MANIFEST and isinstance(settings.get("settings"), dict):
+        return [Source(str(path), settings["settings"])]
     given = settings.pop("base", None) or []
     bases = [given] if isinstance(given, str) else given
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
@@ -77,12 +82,13 @@ def _with_bases(path: Path, above: tuple[Path, ...], job: str) -> list[Source]:
 def _locate(name: str | Path, folder: Path, what: str, job: str) -> Path:
     """The file of that name, or else the preset of that name."""
     path = folder / Path(name).expanduser()
-    if path.is_file():
-        return path.resolve()
+    for file in (path, path / MANIFEST):
+        if file.is_file():
+            return file.resolve()
     if str(name) in presets(job):
         return PRESETS / job / f"{name}.yaml"
     if new := RENAMED.get((job, str(name))):
         raise UserError(f"the preset {name} is called {new} now{what}")
     raise UserError(
-        f"there is no configuration file {path}{what}: give a YAML file or one of the presets {', '.join(presets(job))}"
+        f"there is no configuration file {path}{what}: give a YAML file, a run, or one of the presets {', '.join(presets(job))}"
     )

@@ -14,17 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import yaml
-
-from raptor.config import differences, from_dict, load_config, to_yaml
+from raptor.config import differences, from_dict, load_config, to_dict, to_yaml
+from raptor.config.files import MANIFEST
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError
+from raptor.core.yaml_files import dump_yaml, read_yaml
 from raptor.runs.checkpoints import Checkpoints
 from raptor.runs.store import FolderStore
 
 T = TypeVar("T")
 
-MANIFEST = "run.yaml"
 HEADER = "# Written by raptor: what runs here, its status and its settings.\n"
 VERSION = 2
 """Of the layout of a run. Before the manifest there was the first: settings under a mark in one of `OLD_SETTINGS`."""
@@ -174,9 +173,8 @@ class RunFolder:
         }
         if self.layout.settings is not None:
             write_atomically(self.path / self.layout.settings, to_yaml(settings))
-        text = yaml.safe_dump({**facts, "status": status}, sort_keys=False)
-        inner = "".join(f"  {line}\n" if line else "\n" for line in to_yaml(settings).splitlines())
-        write_atomically(self.manifest, f"{HEADER}{text}settings:\n{inner}")
+        document = {**facts, "status": status, "settings": to_dict(settings)}
+        write_atomically(self.manifest, f"{HEADER}{dump_yaml(document)}")
 
     def record_from(self, step: int, validated: bool = True) -> None:
         """Begin recording after `step`; records of later steps, of a run that was killed, are dropped everywhere.
@@ -300,11 +298,11 @@ def read_manifest(folder: PathLike) -> dict[str, Any]:
     """
     path = Path(folder) / MANIFEST
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_yaml(path)
         if not isinstance(document, dict) or not isinstance(document.get("settings"), dict):
-            raise ValueError("it lacks the group settings")
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]}): start anew with --overwrite") from error
+            raise UserError(f"{path} lacks the group settings")
+    except UserError as error:
+        raise UserError(f"{error}: start anew with --overwrite") from error
     return document
 
 
@@ -313,7 +311,7 @@ def read_settings(run: PathLike) -> dict[str, Any]:
     if (Path(run) / MANIFEST).is_file():
         return dict(read_manifest(run)["settings"])
     old = next((Path(run) / name for name in OLD_SETTINGS if _old_job(Path(run) / name) is not None), None)
-    return {} if old is None else dict(yaml.safe_load(old.read_text(encoding="utf-8")))
+    return {} if old is None else dict(read_yaml(old))
 
 
 def read_metrics(path: PathLike) -> list[dict[str, float]]:
