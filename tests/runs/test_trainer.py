@@ -18,10 +18,12 @@ import torch
 from raptor.config.settings import setting
 from raptor.core.errors import UserError
 from raptor.runs.checkpoints import RunWarning
-from raptor.runs.folder import Layout, RunFolder, read_curve
+from raptor.runs.folder import Layout, RunFolder
+from raptor.runs.learner import Best
+from raptor.runs.metrics import read_curve
 from raptor.runs.progress import Progress
 from raptor.runs.stopping import StopRequest, stop_on_signal
-from raptor.runs.trainer import Best, Phase, Trainer
+from raptor.runs.trainer import Phase, Trainer
 
 
 @dataclasses.dataclass(frozen=True)

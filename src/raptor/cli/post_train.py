@@ -10,7 +10,7 @@ import typer
 from raptor.cli import options
 from raptor.cli.options import overrides
 from raptor.cli.train import INTERRUPTED
-from raptor.runs.folder import MANIFEST
+from raptor.runs.manifest import MANIFEST
 
 
 def post_train(

@@ -90,5 +90,6 @@ def _locate(name: str | Path, folder: Path, what: str, job: str) -> Path:
     if new := RENAMED.get((job, str(name))):
         raise UserError(f"the preset {name} is called {new} now{what}")
     raise UserError(
-        f"there is no configuration file {path}{what}: give a YAML file, a run, or one of the presets {', '.join(presets(job))}"
+        f"there is no configuration file {path}{what}: give a YAML file, a run, or one of the presets "
+        f"{', '.join(presets(job))}"
     )

@@ -34,8 +34,8 @@ def load_config(
     Args:
         cls: a `Settings` class; nested ones are groups. A group with a `SHORTHAND` can be given as a plain value:
             `engine=ray` for `engine.name=ray`.
-        file: YAML file, the folder of a run, or the name of a packaged preset. Its key `base` names one file or preset, or a list of them,
-            that it inherits from; relative to itself.
+        file: YAML file, the folder of a run, or the name of a packaged preset. The key `base` of a file names one file
+            or preset, or a list of them, that it inherits from; relative to itself.
         overrides: `key=value` each, with dotted keys and YAML values: `task.references.lissajous.interval=[4, 10]`.
         default: what holds where nothing is said, instead of `cls()`.
 

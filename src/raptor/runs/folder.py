@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
-import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
-from raptor.config import differences, from_dict, load_config, to_dict, to_yaml
+from raptor.config import differences, from_dict, load_config, to_yaml
 from raptor.config.files import MANIFEST
-from raptor.core.atomic import PathLike, write_atomically
+from raptor.core.atomic import PathLike, explained, write_atomically
 from raptor.core.errors import UserError
-from raptor.core.yaml_files import dump_yaml, read_yaml
 from raptor.runs.checkpoints import Checkpoints
+from raptor.runs.manifest import OLD_SETTINGS, job_of, note_status, old_job, read_manifest, write_manifest
+from raptor.runs.metrics import Metrics, is_validation
 from raptor.runs.store import FolderStore
 
 T = TypeVar("T")
-
-HEADER = "# Written by raptor: what runs here, its status and its settings.\n"
-VERSION = 2
-"""Of the layout of a run. Before the manifest there was the first: settings under a mark in one of `OLD_SETTINGS`."""
-
-OLD_MARK = "# raptor run: "
-OLD_SETTINGS = ("config.yaml", "params/config.yaml", "params/agent.yaml")
 
 PRODUCTS = ("evaluation.json", "policy.onnx", "report.html")
 """What is made from the policy of a run, beside it; it is deleted when the run is overwritten."""
@@ -63,8 +54,7 @@ class RunFolder:
         self.checkpoints = Checkpoints(self.store, layout.checkpoints, log=self.log)
         self.writes = True  # False where another process writes for this one
         self._closing = contextlib.ExitStack()
-        self._metrics: IO[str] | None = None
-        self._writer: Any = None
+        self._recorder = Metrics(self.metrics, self.tensorboard)
 
     def holds_run(self) -> bool:
         """Whether a run has been here.
@@ -159,22 +149,15 @@ class RunFolder:
     def note_status(self, status: str) -> None:
         """Note how the run stands: running, stopped or finished."""
         if self.writes:
-            document = self.manifest.read_text(encoding="utf-8")
-            write_atomically(self.manifest, re.sub(r"^status: .*$", f"status: {status}", document, flags=re.MULTILINE))
+            note_status(self.path, status)
 
     def write_manifest(self, settings: Any, status: str = "running") -> None:
         """Note what runs here; see `note_status`."""
         if not self.writes:
             return
-        facts = {
-            "version": VERSION,
-            "job": self.layout.job,
-            "raptor-python": importlib.metadata.version("raptor-python"),
-        }
         if self.layout.settings is not None:
             write_atomically(self.path / self.layout.settings, to_yaml(settings))
-        document = {**facts, "status": status, "settings": to_dict(settings)}
-        write_atomically(self.manifest, f"{HEADER}{dump_yaml(document)}")
+        write_manifest(self.path, self.layout.job, settings, status)
 
     def record_from(self, step: int, validated: bool = True) -> None:
         """Begin recording after `step`; records of later steps, of a run that was killed, are dropped everywhere.
@@ -183,41 +166,19 @@ class RunFolder:
         """
 
         def keep(line: Mapping[str, float]) -> bool:
-            return line["update"] < step or (line["update"] == step and (validated or not _is_validation(line)))
+            return line["update"] < step or (line["update"] == step and (validated or not is_validation(line)))
 
         self.record_where(keep)
 
     def record_where(self, keep: Callable[[Mapping[str, float]], bool]) -> None:
         """Begin recording behind those lines of an earlier session that are to be kept."""
-        if not self.writes:
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        with explained(self.path):
-            kept = [line for line in read_metrics(self.metrics) if keep(line)]
-            write_atomically(self.metrics, "".join(f"{json.dumps(line)}\n" for line in kept))
-            for events in self.tensorboard.glob("events.out.tfevents.*"):
-                events.unlink()
-            self._metrics = self._closing.enter_context(self.metrics.open("a", encoding="utf-8"))
-            self._writer = SummaryWriter(self.tensorboard, flush_secs=10)
-            self._closing.callback(self._writer.close)
-            for line in kept:
-                self._to_tensorboard(int(line["update"]), line)
+        if self.writes:
+            self._recorder.begin(keep)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Append to the metrics and to TensorBoard; names are `group/name`."""
-        if not self.writes:
-            return
-        assert self._metrics is not None
-        with explained(self.path):
-            self._metrics.write(f"{json.dumps({'update': step, **values})}\n")
-            self._metrics.flush()
-            self._to_tensorboard(step, values)
-
-    def _to_tensorboard(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            if name != "update":
-                self._writer.add_scalar(name, value, step)
+        if self.writes:
+            self._recorder.record(step, values)
 
     def log(self, message: str) -> None:
         """Append a line to the log."""
@@ -243,7 +204,7 @@ class RunFolder:
                 folder.rmdir()
         for name in (*OLD_SETTINGS, MANIFEST):
             path = self.path / name
-            if name == MANIFEST or _old_job(path) is not None:
+            if name == MANIFEST or old_job(path) is not None:
                 path.unlink(missing_ok=True)
 
     def _parts(self) -> list[Path]:
@@ -256,8 +217,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Release the folder."""
-        with explained(self.path):
-            self._closing.close()
+        self._recorder.close()
+        self._closing.close()
 
 
 @contextlib.contextmanager
@@ -283,60 +244,6 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def job_of(folder: Path) -> str | None:
-    """The job that runs in a folder, also one of an older version; None where it holds no run."""
-    if (folder / MANIFEST).is_file() and (folder / MANIFEST).read_text(errors="replace").startswith(HEADER):
-        return str(read_manifest(folder).get("job"))
-    return next((job for name in OLD_SETTINGS if (job := _old_job(folder / name)) is not None), None)
-
-
-def read_manifest(folder: PathLike) -> dict[str, Any]:
-    """What `run.yaml` says.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    path = Path(folder) / MANIFEST
-    try:
-        document = read_yaml(path)
-        if not isinstance(document, dict) or not isinstance(document.get("settings"), dict):
-            raise UserError(f"{path} lacks the group settings")
-    except UserError as error:
-        raise UserError(f"{error}: start anew with --overwrite") from error
-    return document
-
-
-def read_settings(run: PathLike) -> dict[str, Any]:
-    """The settings of a run, nested; none where the folder is that of no run."""
-    if (Path(run) / MANIFEST).is_file():
-        return dict(read_manifest(run)["settings"])
-    old = next((Path(run) / name for name in OLD_SETTINGS if _old_job(Path(run) / name) is not None), None)
-    return {} if old is None else dict(read_yaml(old))
-
-
-def read_metrics(path: PathLike) -> list[dict[str, float]]:
-    """The lines of a `metrics.jsonl`, up to the first one that a killed process left incomplete."""
-    lines: list[dict[str, float]] = []
-    if not Path(path).exists():
-        return lines
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
-
-
-def read_curve(run: PathLike) -> dict[str, list[tuple[float, float]]]:
-    """The learning curve of a run: for each name, (step, value) in the order of steps."""
-    curve: dict[str, list[tuple[float, float]]] = {}
-    for line in read_metrics(Path(run) / "metrics.jsonl"):
-        for name, value in line.items():
-            if name != "update":
-                curve.setdefault(name, []).append((line["update"], value))
-    return curve
-
-
 def settings_of(
     cls: type[T], folder: RunFolder, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
 ) -> T:
@@ -356,16 +263,6 @@ def settings_of(
     return load_config(cls, file, overrides, default=stored)
 
 
-@contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an error of the file system into one that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        name = os.fsdecode(error.filename) if error.filename else path
-        raise UserError(f"cannot write {name}: {error.strerror}") from error
-
-
 def _except_free(stored: Any, given: Any, free: Sequence[str] = ()) -> Any:
     """What is given, with the settings that the result does not depend on as they are stored."""
     kept: dict[str, Any] = {}
@@ -376,13 +273,3 @@ def _except_free(stored: Any, given: Any, free: Sequence[str] = ()) -> Any:
         elif dataclasses.is_dataclass(before) and type(before) is type(now):
             kept[field.name] = _except_free(before, now)
     return dataclasses.replace(given, **kept)
-
-
-def _is_validation(line: Mapping[str, float]) -> bool:
-    return any(name.startswith("evaluation/") for name in line)
-
-
-def _old_job(config: Path) -> str | None:
-    """What an older version ran in the folder of this file; None where it is that of no run."""
-    begins = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
-    return begins.splitlines()[0][len(OLD_MARK) :] if begins.startswith(OLD_MARK) else None

@@ -14,8 +14,9 @@ from raptor.core.atomic import write_atomically
 from raptor.core.host import host
 from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble, policy_document, save_policy
 from raptor.runs.folder import RunFolder
+from raptor.runs.learner import Best
 from raptor.runs.progress import ProgressFunction
-from raptor.runs.trainer import Best, Trainer
+from raptor.runs.trainer import Trainer
 
 Card = Callable[[int, Mapping[str, float], str], dict[str, Any]]
 """The card of the policy of a step, with its figures and what they are of."""

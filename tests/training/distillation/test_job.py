@@ -25,7 +25,9 @@ from raptor.core.errors import UserError
 from raptor.formats import load_policy, read_checkpoint
 from raptor.nn import MLPPolicy, RaptorPolicy
 from raptor.nn.teachers import TeacherPopulation
-from raptor.runs.folder import RunFolder, read_curve, read_manifest
+from raptor.runs.folder import RunFolder
+from raptor.runs.manifest import read_manifest
+from raptor.runs.metrics import read_curve
 from raptor.runs.policies import PolicyFiles
 from raptor.runs.progress import Progress
 from raptor.training.direct.config import GradientConfig, TrainDirectConfig

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from raptor.core.atomic import PathLike, write_atomically
+from raptor.core.atomic import PathLike, explained, write_atomically
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import dump_yaml
@@ -17,7 +17,7 @@ from raptor.lab.pipeline.document import Pipeline, Stage, load_pipeline
 from raptor.lab.pipeline.job import StageContext, StageOutcome
 from raptor.lab.pipeline.plan import Action, Planner, Step, refuse_replacing
 from raptor.lab.pipeline.records import SHOWN, RecordWriter, StageRecord, relevant_settings
-from raptor.runs.folder import explained, locked
+from raptor.runs.folder import locked
 
 DOCUMENT = "pipeline.yaml"
 HEADER = "# Written by raptor run: the pipeline that was run here last.\n"

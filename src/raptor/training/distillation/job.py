@@ -18,10 +18,11 @@ from raptor.core.errors import UserError
 from raptor.core.host import memory_explained
 from raptor.nn.teachers import TeacherPopulation
 from raptor.runs.folder import Layout, RunFolder, settings_of
+from raptor.runs.learner import Learner
 from raptor.runs.policies import PolicyFiles, RunSummary, policy_card, run_to_end, write_summary
 from raptor.runs.progress import Clock, Progress, ProgressFunction
 from raptor.runs.stopping import stop_on_signal
-from raptor.runs.trainer import Learner, Phase, Trainer
+from raptor.runs.trainer import Phase, Trainer
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.guidance import guidance_of, shared_evenly

@@ -19,7 +19,7 @@ from raptor.nn.policy import RaptorPolicy
 from raptor.rl.demonstrations import Demonstrations
 from raptor.rl.observation_scale import ObservationScale
 from raptor.rl.student_flights import StudentParameters
-from raptor.runs.trainer import Rated
+from raptor.runs.learner import Rated
 from raptor.training.distillation.config import PostTrainConfig, StudentConfig
 from raptor.training.distillation.env_config import EnvDistillConfig
 from raptor.training.distillation.imitation import Imitation, weights_of

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from raptor.config import to_dict
-from raptor.core.atomic import write_atomically
+from raptor.core.atomic import explained, write_atomically
 from raptor.core.errors import UserError
 from raptor.core.host import host
 from raptor.core.plotting import to_png
@@ -21,7 +21,7 @@ from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.runs.engines import Engine
-from raptor.runs.folder import RunFolder, explained
+from raptor.runs.folder import RunFolder
 from raptor.runs.progress import Clock
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.curves import point_of, population_curve
