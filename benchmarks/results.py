@@ -3,8 +3,8 @@
     python benchmarks/results.py [--num-quadrotors 4096] [--write]
 
 Evaluates the packaged policies beside the published one on test quadrotors and prints the table. With --write it also
-puts the table into README.md, the picture into docs/images/flight.png and all figures into
-docs/experiments/results.json.
+writes the rows that decide to README.md, all rows to docs/experiments/results.md, all figures to
+docs/experiments/results.json, and the picture to docs/images/flight.png.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from raptor.cli.progress import evaluation_progress, wide_console
-from raptor.evaluation import SUITES, Evaluation, Policy, evaluate, plots, scenes
+from raptor.evaluation import SUITES, Evaluation, Policy, evaluate, plots, recordings
 from raptor.evaluation.table import HEADINGS, better, cell, rows
 from raptor.formats import load_policy
 
@@ -26,8 +26,14 @@ INTERVALS = (10.0, 5.0)
 """Seconds per figure of the flights in the picture."""
 
 
-def markdown(evaluation: Evaluation) -> str:
-    """The main figures as a Markdown table; what beats the first policy beyond both intervals is bold."""
+DECIDING = re.compile(r"unseen: .*|figure-eight: .*|robustness: (noise|20ms-late) (return|terminated.*)")
+"""Rows of the README."""
+
+MARKS = "<!-- results:start -->", "<!-- results:end -->"
+
+
+def markdown(evaluation: Evaluation, wanted: re.Pattern[str] | None = None) -> str:
+    """The figures as a Markdown table, of some rows; what beats the first policy beyond both intervals is bold."""
     names = list(evaluation.policies)
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for suite in ("unseen", "platforms", "figure-eight", "robustness"):
@@ -38,19 +44,30 @@ def markdown(evaluation: Evaluation) -> str:
                 continue
             if suite == "robustness" and row.label in ("return", "terminated (%)"):
                 continue
+            heading = f"{HEADINGS[suite].split(':')[0]}: {row.label}"
+            if wanted is not None and not wanted.fullmatch(heading):
+                continue
             cells = []
             for estimate in row.estimates:
                 text = cell(estimate, row.metric)
                 cells.append(f"**{text}**" if better(estimate, row.estimates[0], row.metric) else text)
-            lines.append(f"| {HEADINGS[suite].split(':')[0]}: {row.label} | " + " | ".join(cells) + " |")
+            lines.append(f"| {heading} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def insert(page: Path, table: str) -> None:
+    """Put a table between the marks of a page."""
+    start, end = MARKS
+    text = page.read_text(encoding="utf-8")
+    block = f"{start}\n{table}\n{end}"
+    page.write_text(re.sub(f"{start}.*{end}", lambda _: block, text, flags=re.DOTALL), encoding="utf-8")
 
 
 def draw(policies: dict[str, Policy], path: Path) -> None:
     """Save the flights of each policy on figure eights."""
-    recordings = {name: scenes.record_figure_eights(policy, INTERVALS) for name, policy in policies.items()}
+    recorded = {name: recordings.record_figure_eights(policy, INTERVALS) for name, policy in policies.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(plots.to_png(plots.figure_eights(recordings)))
+    path.write_bytes(plots.to_png(plots.figure_eights(recorded)))
 
 
 def main() -> None:
@@ -67,11 +84,8 @@ def main() -> None:
     if not arguments.write:
         return
     evaluation.save(ROOT / "docs" / "experiments" / "results.json")
-    readme = ROOT / "README.md"
-    start, end = "<!-- results:start -->", "<!-- results:end -->"
-    text = readme.read_text(encoding="utf-8")
-    block = f"{start}\n{markdown(evaluation)}\n{end}"
-    readme.write_text(re.sub(f"{start}.*{end}", lambda _: block, text, flags=re.DOTALL), encoding="utf-8")
+    insert(ROOT / "README.md", markdown(evaluation, DECIDING))
+    insert(ROOT / "docs" / "experiments" / "results.md", markdown(evaluation))
     draw(policies, ROOT / "docs" / "images" / "flight.png")
 
 
