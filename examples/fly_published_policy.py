@@ -28,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     env = raptor.QuadrotorEnv(vehicles, seed=options.seed, compile=False, auto_reset=False)
     policy = raptor.load_policy(options.policy)
 
-    observation, hidden = env.reset(), policy.initial_hidden_state(len(env))
-    flying = torch.ones(len(env), dtype=torch.bool)
-    returns = torch.zeros(len(env))
+    observation, _ = env.reset()
+    hidden = policy.initial_hidden_state(env.num_envs)
+    flying = torch.ones(env.num_envs, dtype=torch.bool)
+    returns = torch.zeros(env.num_envs)
     with torch.no_grad():
         for _ in range(env.task.episode_steps):
             action, hidden = policy(observation, hidden)
@@ -42,9 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     figures = {
         "mean return": returns.mean().item(),
         "share terminated": 1 - flying.float().mean().item(),
-        "distance from the target at the end (m)": result.position_error[flying].mean().item(),
+        "distance from the target at the end (m)": result.info["position_error"][flying].mean().item(),
     }
-    print(f"{options.policy} on {options.platform}, {len(env)} flights of {env.task.episode_steps * env.task.dt:g} s")
+    seconds = env.task.episode_steps * env.task.dt
+    print(f"{options.policy} on {options.platform}, {env.num_envs} flights of {seconds:g} s")
     for name, value in figures.items():
         print(f"  {name:40} {value:.3f}")
     return figures

@@ -36,15 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
     env = raptor.QuadrotorEnv(quadrotor.repeat_interleave(options.num_flights), compile=False, auto_reset=False)
     policy = raptor.load_policy(options.policy)
-    observation, hidden = env.reset(), policy.initial_hidden_state(len(env))
-    flying = torch.ones(len(env), dtype=torch.bool)
-    errors, highest_throttle = [], torch.zeros(len(env))
+    observation, _ = env.reset()
+    hidden = policy.initial_hidden_state(env.num_envs)
+    flying = torch.ones(env.num_envs, dtype=torch.bool)
+    errors, highest_throttle = [], torch.zeros(env.num_envs)
     with torch.no_grad():
         for _ in range(env.task.episode_steps):
             action, hidden = policy(observation, hidden)
             result = env.step(action)
             observation, flying = result.observation, flying & ~result.terminated
-            errors.append(result.position_error)
+            errors.append(result.info["position_error"])
             highest_throttle = torch.maximum(highest_throttle, (action.clamp(-1, 1).amax(-1) + 1) / 2)
 
     settled = torch.stack(errors[len(errors) // 2 :])[:, flying]

@@ -35,7 +35,7 @@ def test_a_late_reward_reaches_early_actions_through_the_motion(make_env, action
     env.reset()
     for action in flown:
         result = env.step(action)
-    (gradient,) = torch.autograd.grad(result.position_error[1], flown)
+    (gradient,) = torch.autograd.grad(result.info["position_error"][1], flown)
     assert (gradient[:, 0] == 0).all()  # vehicles do not see each other
     # After n steps, an action has passed through rotor, velocity and position.
     assert (gradient[:5, 1].norm(dim=-1) > 0).all()
@@ -57,7 +57,7 @@ def test_a_new_start_cuts_the_gradient_of_its_vehicle_only(half_ending, actions)
     early, late = actions(2, 4).requires_grad_().unbind(0)
     env.reset()
     env.step(early)
-    (gradient,) = torch.autograd.grad(env.step(late).position_error.sum(), early)
+    (gradient,) = torch.autograd.grad(env.step(late).info["position_error"].sum(), early)
     assert (gradient[[0, 2]] == 0).all()
     assert (gradient[[1, 3]] != 0).any(-1).all()
 
@@ -78,11 +78,12 @@ def test_compiled_steps_and_gradients_equal_eager_ones(half_ending, actions):
         flown = actions(4, 4).requires_grad_()
         env.reset(seed=2)
         steps = [env.step(action) for action in flown]
-        (gradient,) = torch.autograd.grad(sum(step.reward.sum() + step.position_error.sum() for step in steps), flown)
+        total = sum(step.reward.sum() + step.info["position_error"].sum() for step in steps)
+        (gradient,) = torch.autograd.grad(total, flown)
         gradients.append(gradient)
         with torch.no_grad():
             steps += [env.step(action) for action in flown]
-        results.append([tensor.detach() for step in steps for tensor in step])
+        results.append([tensor.detach() for step in steps for tensor in (*step[:4], *step.info.values())])
     for eager, compiled in zip(*results, strict=True):
         torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-5)

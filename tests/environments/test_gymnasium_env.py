@@ -87,7 +87,7 @@ def test_a_single_environment_is_the_batched_one_with_a_population_of_one():
     observation, info = env.reset(seed=3)
     batch = QuadrotorEnv(platform("x500_real"), TASKS["track"], compile=False, auto_reset=False)
     torch_seed = int(np.random.Generator(np.random.PCG64(np.random.SeedSequence(3))).integers(2**62))
-    np.testing.assert_array_equal(observation, batch.reset(seed=torch_seed)[0].numpy())
+    np.testing.assert_array_equal(observation, batch.reset(seed=torch_seed)[0][0].numpy())
     assert info == {"position_error": batch.position_error.item()}
     env.action_space.seed(0)
     for _ in range(5):
@@ -96,7 +96,7 @@ def test_a_single_environment_is_the_batched_one_with_a_population_of_one():
         result = batch.step(torch.from_numpy(action)[None])
         np.testing.assert_array_equal(observation, result.observation[0].numpy())
         assert (reward, terminated, truncated) == (result.reward.item(), False, False)
-        assert info == {"position_error": result.position_error.item()}
+        assert info == {"position_error": result.info["position_error"].item()}
 
 
 def test_hover_holds_the_origin_and_track_follows_a_walk_or_a_figure():

@@ -19,6 +19,24 @@ def equal(one, other, where=slice(None)):
     return all(torch.equal(a[where], b[where]) for a, b in zip(one, other, strict=True))
 
 
+def tensors(result):
+    return [*result[:4], *result.info.values()]
+
+
+def test_reset_and_step_give_what_a_gymnasium_user_expects(half_ending, actions):
+    env = half_ending()
+    assert env.num_envs == len(env) == 4
+    observation, info = env.reset(seed=0)
+    assert observation.shape == (4, 22)
+    assert torch.equal(info["position_error"], env.position_error)
+    observation, reward, terminated, truncated, info = env.step(actions(1, 4)[0])
+    assert observation.shape == (4, 22)
+    assert reward.dtype == torch.float32
+    assert terminated.tolist() == ENDING.tolist()
+    assert truncated.tolist() == [False] * 4
+    assert sorted(info) == ["episode_length", "episode_return", "final_observation", "position_error"]
+
+
 def test_only_vehicles_whose_episode_ended_begin_anew(half_ending, actions):
     env, twin = half_ending(), half_ending(auto_reset=False)
     env.reset()
@@ -39,11 +57,11 @@ def test_the_true_last_observation_is_kept_where_an_episode_ended(half_ending, a
     twin.reset()
     action = actions(1, 4)[0]
     result, undisturbed = env.step(action), twin.step(action)
-    assert torch.equal(result.final_observation, undisturbed.observation)
-    assert torch.equal(result.observation[~ENDING], result.final_observation[~ENDING])
-    assert (result.observation[ENDING] != result.final_observation[ENDING]).any(-1).all()
+    assert torch.equal(result.info["final_observation"], undisturbed.observation)
+    assert torch.equal(result.observation[~ENDING], result.info["final_observation"][~ENDING])
+    assert (result.observation[ENDING] != result.info["final_observation"][ENDING]).any(-1).all()
     assert torch.equal(result.observation, env.observation)
-    assert torch.equal(result.position_error, undisturbed.position_error)
+    assert torch.equal(result.info["position_error"], undisturbed.info["position_error"])
 
 
 def test_statistics_are_those_of_the_episode_that_the_step_belongs_to(half_ending, actions):
@@ -54,9 +72,9 @@ def test_statistics_are_those_of_the_episode_that_the_step_belongs_to(half_endin
         result = env.step(action)
         rewards.append(result.reward)
         lengths = torch.where(ENDING, torch.ones(4), torch.full((4,), step))
-        assert torch.equal(result.episode_length, lengths.long())
-        torch.testing.assert_close(result.episode_return[ENDING], result.reward[ENDING])
-        torch.testing.assert_close(result.episode_return[~ENDING], torch.stack(rewards).sum(0)[~ENDING])
+        assert torch.equal(result.info["episode_length"], lengths.long())
+        torch.testing.assert_close(result.info["episode_return"][ENDING], result.reward[ENDING])
+        torch.testing.assert_close(result.info["episode_return"][~ENDING], torch.stack(rewards).sum(0)[~ENDING])
 
 
 def test_episodes_are_truncated_at_exactly_their_last_step():
@@ -86,19 +104,19 @@ def test_without_auto_reset_vehicles_fly_on_until_they_are_reset(half_ending, ac
     env.reset()
     for action in actions(3, 4):
         result = env.step(action)
-    assert result.episode_length.tolist() == [3, 3, 3, 3]
+    assert result.info["episode_length"].tolist() == [3, 3, 3, 3]
     before = env.episode.state.parts()
-    observation = env.reset(mask=result.done)
+    observation, _ = env.reset(mask=result.done)
     assert equal(env.episode.state.parts(), before, ~ENDING)
     assert torch.equal(observation[~ENDING], result.observation[~ENDING])
     assert (observation[ENDING] != result.observation[ENDING]).any(-1).all()
-    assert env.step(action).episode_length.tolist() == [1, 4, 1, 4]
+    assert env.step(action).info["episode_length"].tolist() == [1, 4, 1, 4]
 
 
 def fly(env, actions, seed=None):
-    trace = [env.reset(seed=seed)]
+    trace = [env.reset(seed=seed)[0]]
     for action in actions:
-        trace += env.step(action)
+        trace += tensors(env.step(action))
     return trace
 
 
@@ -116,25 +134,25 @@ def test_a_seed_decides_everything_and_the_global_generator_nothing(half_ending,
 
 def test_each_new_episode_starts_elsewhere(half_ending, actions):
     env = half_ending()
-    starts = [env.reset()[ENDING]]
+    starts = [env.reset()[0][ENDING]]
     starts += [env.step(action).observation[ENDING] for action in actions(5, 4)]
     assert len({tuple(row.tolist()) for start in starts for row in start}) == 12
 
 
 def test_nothing_that_was_handed_out_changes_later(half_ending, actions):
     env = half_ending()
-    held = [env.reset(), *env.episode.state.parts()]
+    held = [env.reset()[0], *env.episode.state.parts()]
     copies = [tensor.clone() for tensor in held]
     for action in actions(4, 4):
         result = env.step(action)
-        held += [*result, *env.episode.state.parts(), env.episode.force]
+        held += [*tensors(result), *env.episode.state.parts(), env.episode.force]
         copies += [tensor.clone() for tensor in held[len(copies) :]]
     assert equal(held, copies)
 
 
 def test_the_first_previous_action_would_hold_the_rotors_but_the_first_change_counts_from_zero():
     env = QuadrotorEnv(platform("mrs"), Task(initial_states=InitialStates(guidance=1.0)), compile=False)
-    observation = env.reset()
+    observation, _ = env.reset()
     speed = env.episode.state.rotor_speed
     torch.testing.assert_close(observation[:, 18:], speed / 1000 - 1)
     assert (env.step(torch.zeros(1, 4)).reward == 1.5).all()
@@ -159,7 +177,7 @@ def test_a_hidden_target_is_not_seen_but_counts(actions):
     torch.testing.assert_close(unseen.observation[:, 12:15], state.linear_velocity)
     torch.testing.assert_close(seen.observation[:, :3], state.position - target.position)
     torch.testing.assert_close(seen.observation[:, 12:15], state.linear_velocity - target.velocity)
-    torch.testing.assert_close(unseen.position_error, (state.position - target.position).norm(dim=-1))
+    torch.testing.assert_close(unseen.info["position_error"], (state.position - target.position).norm(dim=-1))
     assert torch.equal(seen.reward, unseen.reward)
 
 
@@ -186,7 +204,7 @@ def test_resampling_exchanges_the_vehicles_whose_episode_ended(half_ending, acti
 
 def test_resampling_by_flag_draws_from_the_published_distribution_in_the_given_precision(make_env):
     env = make_env(3, torch.float64, resample=True)
-    assert env.reset(seed=5).dtype == torch.float64
+    assert env.reset(seed=5)[0].dtype == torch.float64
     first = env.quadrotors
     assert first.names is None
     assert ((first.thrust_to_weight >= 1.5) & (first.thrust_to_weight <= 5)).all()
@@ -213,7 +231,7 @@ def test_one_vehicle_that_is_not_finite_leaves_the_others_alone(make_env, action
     assert result.terminated.tolist() == [False, True, False, False]
     assert result.reward[1] == Reward().termination_penalty
     others = torch.tensor([True, False, True, True])
-    assert equal(result, clean, others)
+    assert equal(tensors(result), tensors(clean), others)
     assert result.observation.isfinite().all()
 
 

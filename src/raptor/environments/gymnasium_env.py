@@ -63,9 +63,10 @@ class GymnasiumEnv(gymnasium.Env[Floats, Floats]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         """Begin an episode; options are ignored."""
         super().reset(seed=seed)
-        observation = self.batch.reset(torch_seed(self.np_random) if seed is not None or not self._seeded else None)
+        new_seed = torch_seed(self.np_random) if seed is not None or not self._seeded else None
+        observation, info = self.batch.reset(new_seed)
         self._seeded = True
-        return observation[0].numpy(force=True), {"position_error": self.batch.position_error.item()}
+        return observation[0].numpy(force=True), {"position_error": info["position_error"].item()}
 
     @torch.no_grad()
     def step(self, action: Floats) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
@@ -76,7 +77,7 @@ class GymnasiumEnv(gymnasium.Env[Floats, Floats]):
             result.reward.item(),
             bool(result.terminated),
             bool(result.truncated),
-            {"position_error": result.position_error.item()},
+            {"position_error": result.info["position_error"].item()},
         )
 
 

@@ -73,8 +73,8 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         self._over = self._over & ~mask
         new_seed = torch_seed(self.np_random) if seed is not None or not self._seeded else None
         self._seeded = True
-        observation = self.batch.reset(new_seed, None if mask.all() else torch.from_numpy(mask))
-        return _array(observation), _infos(_array(self.batch.position_error), mask)
+        observation, info = self.batch.reset(new_seed, None if mask.all() else torch.from_numpy(mask))
+        return _array(observation), _infos(info, mask)
 
     @torch.no_grad()
     def step(
@@ -89,19 +89,17 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
             # What these vehicles just did does not count: this step is their new episode's first moment.
             again = self._over
             reward, terminated, truncated = np.where(again, 0.0, reward), terminated & ~again, truncated & ~again
-            observation = self.batch.reset(mask=torch.from_numpy(again))
+            observation, info = self.batch.reset(mask=torch.from_numpy(again))
             self._over = terminated | truncated
-            infos = _infos(_array(self.batch.position_error), everything)
-            return _array(observation), reward, terminated, truncated, infos
+            return _array(observation), reward, terminated, truncated, _infos(info, everything)
         self._over = terminated | truncated
         if self.autoreset_mode is not AutoresetMode.SAME_STEP or not self._over.any():
-            infos = _infos(_array(result.position_error), everything)
-            return _array(result.observation), reward, terminated, truncated, infos
-        infos = _infos(_array(self.batch.position_error), everything)
+            return _array(result.observation), reward, terminated, truncated, _infos(result.info, everything)
+        infos = _infos({"position_error": self.batch.position_error}, everything)
         infos.update(
-            final_obs=_objects(_array(result.final_observation), self._over),
+            final_obs=_objects(_array(result.info["final_observation"]), self._over),
             _final_obs=self._over.copy(),
-            final_info=_infos(_array(result.position_error), self._over),
+            final_info=_infos(result.info, self._over),
             _final_info=self._over.copy(),
         )
         return _array(result.observation), reward, terminated, truncated, infos
@@ -111,9 +109,10 @@ def _array(tensor: torch.Tensor) -> NDArray[Any]:
     return np.ascontiguousarray(tensor.numpy(force=True))
 
 
-def _infos(position_error: Floats, mask: NDArray[np.bool_]) -> dict[str, Any]:
+def _infos(info: dict[str, torch.Tensor], mask: NDArray[np.bool_]) -> dict[str, Any]:
     """Infos of the vehicles in `mask`, laid out as Gymnasium's vector environments do."""
-    return {"position_error": np.where(mask, position_error, 0.0).astype(np.float64), "_position_error": mask.copy()}
+    error = np.where(mask, _array(info["position_error"]), 0.0)
+    return {"position_error": error.astype(np.float64), "_position_error": mask.copy()}
 
 
 def _objects(rows: Floats, mask: NDArray[np.bool_]) -> NDArray[np.object_]:

@@ -47,16 +47,19 @@ class Simulator(Protocol):
 
 
 class StepResult(NamedTuple):
-    """What one step of N vehicles outputs; where an episode ended, the figures are those of that episode."""
+    """What one step of N vehicles gives, in Gymnasium's order.
+
+    `info` describes the step itself, and the episode it belongs to where another has begun since:
+    `final_observation` (N, 22), what the step led to; `position_error` (N,) m, the distance from the target that it led
+    to; `episode_return` (N,), the sum of rewards so far, without gradient; `episode_length` (N,) int64, the steps so
+    far.
+    """
 
     observation: Tensor  # (N, 22) to act upon next: the first one of the new episode where one was begun
     reward: Tensor  # (N,)
     terminated: Tensor  # (N,) bool; the vehicle left its bounds
     truncated: Tensor  # (N,) bool; the episode reached its last step within bounds
-    final_observation: Tensor  # (N, 22) what the step itself led to, whatever was begun afterwards
-    position_error: Tensor  # (N,) m; distance from the target that the step led to
-    episode_return: Tensor  # (N,) the episode's rewards so far, summed; without gradient
-    episode_length: Tensor  # (N,) the episode's steps so far; int64
+    info: dict[str, Tensor]
 
     @property
     def done(self) -> Tensor:
@@ -101,6 +104,7 @@ class QuadrotorEnv:
         self,
         quadrotors: Quadrotors,
         task: Task | None = None,
+        *,
         seed: int = 0,
         device: torch.device | str | None = None,
         compile: bool = True,
@@ -119,9 +123,14 @@ class QuadrotorEnv:
         self._structure = pytree.tree_structure(None)
         self._move = CompiledStep(self._transition, compile and simulator is None)
 
-    def __len__(self) -> int:
-        """Number of vehicles."""
+    @property
+    def num_envs(self) -> int:
+        """N."""
         return len(self.quadrotors)
+
+    def __len__(self) -> int:
+        """N."""
+        return self.num_envs
 
     @property
     def episode(self) -> Episode:
@@ -157,7 +166,7 @@ class QuadrotorEnv:
             )
         self._leaves = [*self._leaves[:-1], lengths.to(old)]
 
-    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Tensor:
+    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Begin new episodes.
 
         Args:
@@ -165,7 +174,7 @@ class QuadrotorEnv:
             mask: (N,) bool; the vehicles whose episode begins anew; all by default.
 
         Returns:
-            Observation (N, 22) of all vehicles.
+            Observation (N, 22) of all vehicles, and info: `position_error` (N,) m.
         """
         if seed is not None:
             self.generator.manual_seed(seed)
@@ -173,7 +182,7 @@ class QuadrotorEnv:
             self._leaves, self._structure = pytree.tree_flatten(self._begin(None))
         else:
             self._begin_some(mask.to(self.quadrotors.device).nonzero().squeeze(-1))
-        return self.observation
+        return self.observation, {"position_error": self.position_error}
 
     def step(self, action: Tensor) -> StepResult:
         """Apply one action to each vehicle for `task.dt` seconds.
@@ -191,7 +200,13 @@ class QuadrotorEnv:
         noise = draw_noise(self.task, self.quadrotors.mass, self.generator)[0]
         given = [*self._fixed, action.to(self.quadrotors.mass), *(draw for draw in noise if draw is not None)]
         self._leaves, (final, reward, terminated, truncated, error) = self._move(self._leaves, given)
-        result = StepResult(final, reward, terminated, truncated, final, error, *self._leaves[-2:])
+        info = {
+            "final_observation": final,
+            "position_error": error,
+            "episode_return": self._leaves[-2],
+            "episode_length": self._leaves[-1],
+        }
+        result = StepResult(final, reward, terminated, truncated, info)
         if not self.auto_reset:
             return result
         ended = result.done.nonzero().squeeze(-1)

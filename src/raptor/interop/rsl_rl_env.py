@@ -120,7 +120,7 @@ class RslRlVecEnv(VecEnv):
         result = self.batch.step(actions)
         extras: dict[str, Any] = {"time_outs": result.truncated}
         done = result.done
-        if result.observation is not result.final_observation:  # some episodes ended: new ones have begun
+        if result.observation is not result.info["final_observation"]:  # some episodes ended: new ones have begun
             extras["log"] = _ended(result, done)
         return self._grouped(result.observation), self.reward_scale * result.reward, done.long(), extras
 
@@ -135,7 +135,7 @@ class RslRlVecEnv(VecEnv):
 def _ended(result: StepResult, done: Tensor) -> dict[str, Tensor]:
     """Figures of the episodes that ended, one number for each; the runner's logger averages over all of them."""
     return {
-        "Episode/return": result.episode_return[done],
-        "Episode/length": result.episode_length[done].to(result.reward.dtype),
+        "Episode/return": result.info["episode_return"][done],
+        "Episode/length": result.info["episode_length"][done].to(result.reward.dtype),
         "Episode/share_terminated": result.terminated[done].to(result.reward.dtype),
     }

@@ -53,7 +53,7 @@ class _Quadrotors(gymnasium.Env):
         self.max_episode_length = cfg.episode_steps
         task = Task(episode_steps=cfg.episode_steps, dt=cfg.sim.dt)
         vehicles = platform("crazyflie")[torch.zeros(self.num_envs, dtype=torch.long)]
-        self.batch = QuadrotorEnv(vehicles, task, cfg.seed or 0, self.device, compile=False)
+        self.batch = QuadrotorEnv(vehicles, task, seed=cfg.seed or 0, device=self.device, compile=False)
         self.single_action_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32)
         self.batch.reset()
         events.append(f"{type(self).__name__} with {self.num_envs} environments, seed {cfg.seed}")
