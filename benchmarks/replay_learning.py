@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from raptor import Quadrotors, platform, sample_quadrotors
+from raptor import Quadrotors, load_platform, sample_quadrotors
 from raptor.core.atomic import write_atomically
 from raptor.core.plotting import COLOURS, STYLE, grid, to_png
 from raptor.rl.curriculum import Curriculum, CurriculumConfig, Stage
@@ -45,7 +45,7 @@ STUDENT_T = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}
 
 def vehicles(num_seeds: int) -> Quadrotors:
     """The three vehicles, all of them once for each seed."""
-    crazyflie = dataclasses.replace(platform("crazyflie"), names=None, documents=None)
+    crazyflie = dataclasses.replace(load_platform("crazyflie"), names=None, documents=None)
     three = Quadrotors.concatenate([crazyflie, sample_quadrotors(2, seed=0)])
     return Quadrotors.concatenate([three] * num_seeds).component_major()
 

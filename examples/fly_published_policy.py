@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
 
-    vehicles = raptor.platform(options.platform).repeat_interleave(options.num_flights)
+    vehicles = raptor.load_platform(options.platform).repeat_interleave(options.num_flights)
     env = raptor.QuadrotorEnv(vehicles, seed=options.seed, compile=False, auto_reset=False)
     policy = raptor.load_policy(options.policy)
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 import raptor
+from raptor.formats import OnnxPolicy
 
 
-def fly_one(policy: raptor.RaptorPolicy | raptor.OnnxPolicy) -> float:
+def fly_one(policy: raptor.RaptorPolicy | OnnxPolicy) -> float:
     """One episode on the X500; returns its return."""
     env = gymnasium.make("raptor/Hover-v0", quadrotor="x500_real", compile=False)
     observation, info = env.reset(seed=0)
@@ -30,7 +31,7 @@ def fly_one(policy: raptor.RaptorPolicy | raptor.OnnxPolicy) -> float:
     return total
 
 
-def fly_many(policy: raptor.RaptorPolicy | raptor.OnnxPolicy, num_envs: int, num_steps: int) -> list[float]:
+def fly_many(policy: raptor.RaptorPolicy | OnnxPolicy, num_envs: int, num_steps: int) -> list[float]:
     """Episodes on random vehicles; returns the returns of those that ended."""
     envs = gymnasium.make_vec("raptor/Track-v0", num_envs=num_envs, quadrotor="random", compile=False)
     observations, _ = envs.reset(seed=0)

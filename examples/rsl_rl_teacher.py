@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
     torch.manual_seed(options.seed)
     ours = raptor.load_teachers(options.ours)[0] if options.ours else None
-    quadrotor = raptor.platform("crazyflie") if ours is None or ours.quadrotors is None else ours.quadrotors
+    quadrotor = raptor.load_platform("crazyflie") if ours is None or ours.quadrotors is None else ours.quadrotors
     env = RslRlVecEnv(
         options.num_envs,
         quadrotor,

@@ -14,7 +14,7 @@ import yaml
 
 from raptor.cli.app import app
 from raptor.config import load_config, presets
-from raptor.quadrotor import Distribution, platforms
+from raptor.quadrotor import Distribution, load_platforms
 from raptor.tasks import Task
 from raptor.training.direct.config import TRAINING_TASK
 from raptor.training.direct.job import TrainDirectConfig
@@ -134,7 +134,7 @@ def test_the_table_of_platforms_is_that_of_the_files():
     text = (ROOT / "docs" / "physics.md").read_text(encoding="utf-8")
     table = text.split("<!-- platforms:start -->")[1].split("<!-- platforms:end -->")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
-    quadrotors = platforms()
+    quadrotors = load_platforms()
     measured = [
         [vehicle, f"{mass:.4f}", f"{arm:.3f}", f"{ratio:.2f}", f"{agility:.0f}", f"{hover:.3f}"]
         for vehicle, mass, arm, ratio, agility, hover in zip(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from raptor.cli import app
 from raptor.cli.quadrotors import writing_progress
-from raptor.quadrotor import PLATFORMS, Quadrotors, from_description, platforms, sample_quadrotors
+from raptor.quadrotor import PLATFORMS, Quadrotors, from_description, load_platforms, sample_quadrotors
 
 Run = Callable[..., str]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_quadrotor.yaml"
@@ -24,7 +24,7 @@ def test_platforms_lists_all_nine_with_what_characterises_them(raptor: Run) -> N
     rows = [line.split() for line in raptor("platforms").splitlines()]
     listed = {row[0]: row[1:] for row in rows if row and row[0] in PLATFORMS}
     assert set(listed) == set(PLATFORMS)
-    population = platforms()
+    population = load_platforms()
     mass, arm, thrust_to_weight, _, hover = listed["x500_real"]
     index = PLATFORMS.index("x500_real")
     assert float(mass) == pytest.approx(population.mass[index].item(), rel=5e-3)

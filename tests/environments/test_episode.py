@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from raptor.environments import QuadrotorEnv, advance, begin_episode, draw_noise, observe, observe_as_teacher
-from raptor.quadrotor import platform, sample_quadrotors
+from raptor.quadrotor import load_platform, sample_quadrotors
 from raptor.tasks import Reward, Sensing, Task, sense, teacher_observation
 
 
@@ -51,7 +51,7 @@ def test_the_motors_answer_late_but_the_action_is_fed_back_at_once(actions, late
 
 def test_delays_are_drawn_for_each_vehicle_from_their_whole_range(generator):
     task = Task(sensing=Sensing(observation_delay=(0, 2), action_delay=(1, 3)))
-    episode = begin_episode(task, platform("crazyflie").repeat_interleave(3000), generator)
+    episode = begin_episode(task, load_platform("crazyflie").repeat_interleave(3000), generator)
     for delay, low in ((episode.observation_delay, 0), (episode.action_delay, 1)):
         counts = torch.bincount(delay.long(), minlength=low + 3)[low:]
         assert counts.sum() == 3000
@@ -76,7 +76,7 @@ def test_noise_has_the_given_deviation_in_each_component_and_spares_the_previous
         linear_velocity_noise=0.05,
         angular_velocity_noise=0.1,
     )
-    quadrotors = platform("crazyflie").repeat_interleave(20_000)
+    quadrotors = load_platform("crazyflie").repeat_interleave(20_000)
     episode = begin_episode(Task(sensing=sensing), quadrotors, generator)
     error = observe(episode)[:, :18] - sense(episode.state, episode.reference, True)
     expected = torch.tensor([0.01] * 3 + [0.02] * 9 + [0.05] * 3 + [0.1] * 3)
@@ -88,7 +88,7 @@ def test_noise_has_the_given_deviation_in_each_component_and_spares_the_previous
 
 def test_noise_is_fresh_at_every_step_and_its_scale_each_vehicles_own(actions):
     task = Task(sensing=Sensing(position_noise=1.0, noise_scale=(0.0, 2.0)))
-    quadrotors = platform("crazyflie").repeat_interleave(4000)
+    quadrotors = load_platform("crazyflie").repeat_interleave(4000)
     episodes = fly(task, quadrotors, actions(2, 4000))
     errors = [(observe(e)[:, :18] - sense(e.state, e.reference, True))[:, 0] for e in episodes]
     scale = episodes[0].noise_scale

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 
 import gymnasium
@@ -15,9 +13,9 @@ from gymnasium.vector import AutoresetMode
 
 import raptor  # registers the environments
 from raptor.core.errors import UserError
-from raptor.environments import QuadrotorEnv, registration
+from raptor.environments import QuadrotorEnv
 from raptor.environments.factory import TASKS
-from raptor.quadrotor import platform, sample_quadrotors
+from raptor.quadrotor import load_platform, sample_quadrotors
 from raptor.tasks import References, Task
 
 IDS = ("raptor/Hover-v0", "raptor/Track-v0")
@@ -85,7 +83,7 @@ def test_every_step_of_an_episode_is_in_the_spaces_and_its_passive_checks(name):
 def test_a_single_environment_is_the_batched_one_with_a_population_of_one():
     env = make("raptor/Track-v0", quadrotor="x500_real").unwrapped
     observation, info = env.reset(seed=3)
-    batch = QuadrotorEnv(platform("x500_real"), TASKS["track"], compile=False, auto_reset=False)
+    batch = QuadrotorEnv(load_platform("x500_real"), TASKS["track"], compile=False, auto_reset=False)
     torch_seed = int(np.random.Generator(np.random.PCG64(np.random.SeedSequence(3))).integers(2**62))
     np.testing.assert_array_equal(observation, batch.reset(seed=torch_seed)[0][0].numpy())
     assert info == {"position_error": batch.position_error.item()}
@@ -115,7 +113,7 @@ def test_hover_holds_the_origin_and_track_follows_a_walk_or_a_figure():
 def test_the_task_decides_when_an_episode_ends():
     env = make(episode_steps=3)
     env.reset(seed=0)
-    hover = np.full(4, 2 * platform("crazyflie").hover_throttle.item() - 1, np.float32)
+    hover = np.full(4, 2 * load_platform("crazyflie").hover_throttle.item() - 1, np.float32)
     assert [env.step(hover)[3] for _ in range(3)] == [False, False, True]
     fallen = make()
     fallen.reset(seed=0)
@@ -247,9 +245,9 @@ def test_a_time_limit_given_to_make_vec_is_the_tasks():
 
 
 def test_quadrotors_are_found_by_name_by_file_and_by_folder(tmp_path):
-    raptor.platforms()[:3].save(tmp_path)
+    raptor.load_platforms()[:3].save(tmp_path)
     single = make(quadrotor=str(tmp_path / "x500_real.json")).unwrapped
-    assert torch.equal(single.batch.quadrotors.mass, platform("x500_real").mass)
+    assert torch.equal(single.batch.quadrotors.mass, load_platform("x500_real").mass)
     folder = make_vec(num_envs=7, quadrotor=tmp_path).unwrapped
     assert folder.batch.quadrotors.names == ("crazyflie", "x500_real", "x500_sim") * 2 + ("crazyflie",)
     given = sample_quadrotors(2, seed=0)
@@ -285,23 +283,3 @@ def test_the_task_can_be_given_whole():
     task = Task(references=References(langevin_share=0.25), dt=0.02)
     assert make(task=task).unwrapped.batch.task == task
     assert make(task="paper").unwrapped.batch.task == Task.paper()
-
-
-def test_registering_again_changes_nothing():
-    before = dict(gymnasium.registry)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        registration.register_environments()
-    assert dict(gymnasium.registry) == before
-
-
-def test_the_core_works_without_gymnasium():
-    program = (
-        "import sys; sys.modules['gymnasium'] = None; sys.modules['gymnasium.envs.registration'] = None\n"
-        "import torch, raptor\n"
-        "env = raptor.QuadrotorEnv(raptor.platform('race'), compile=False)\n"
-        "env.reset(); print(env.step(torch.zeros(1, 4)).observation.shape)"
-    )
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.strip() == "torch.Size([1, 22])"

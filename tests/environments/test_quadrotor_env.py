@@ -9,7 +9,7 @@ import torch
 
 from raptor.core.errors import UserError
 from raptor.environments import QuadrotorEnv
-from raptor.quadrotor import Quadrotors, platform, sample_quadrotors
+from raptor.quadrotor import Quadrotors, load_platform, sample_quadrotors
 from raptor.tasks import InitialStates, References, Reward, Task, Termination
 
 ENDING = torch.tensor([True, False, True, False])
@@ -79,9 +79,9 @@ def test_statistics_are_those_of_the_episode_that_the_step_belongs_to(half_endin
 
 def test_episodes_are_truncated_at_exactly_their_last_step():
     task = Task(termination=Termination(enabled=False))
-    env = QuadrotorEnv(platform("crazyflie"), task, compile=False, method="midpoint")
+    env = QuadrotorEnv(load_platform("crazyflie"), task, compile=False, method="midpoint")
     env.reset()
-    action = torch.full((1, 4), 2 * platform("crazyflie").hover_throttle.item() - 1)
+    action = torch.full((1, 4), 2 * load_platform("crazyflie").hover_throttle.item() - 1)
     with torch.no_grad():
         truncated = [env.step(action).truncated.item() for _ in range(501)]
     assert [step for step, flag in enumerate(truncated, start=1) if flag] == [500]
@@ -151,7 +151,7 @@ def test_nothing_that_was_handed_out_changes_later(half_ending, actions):
 
 
 def test_the_first_previous_action_would_hold_the_rotors_but_the_first_change_counts_from_zero():
-    env = QuadrotorEnv(platform("mrs"), Task(initial_states=InitialStates(guidance=1.0)), compile=False)
+    env = QuadrotorEnv(load_platform("mrs"), Task(initial_states=InitialStates(guidance=1.0)), compile=False)
     observation, _ = env.reset()
     speed = env.episode.state.rotor_speed
     torch.testing.assert_close(observation[:, 18:], speed / 1000 - 1)
@@ -252,5 +252,5 @@ def test_an_unknown_device_is_refused():
 
 
 def test_the_vehicles_keep_their_names_until_others_are_drawn(make_env):
-    both = Quadrotors.concatenate([platform("crazyflie"), platform("race")])
+    both = Quadrotors.concatenate([load_platform("crazyflie"), load_platform("race")])
     assert QuadrotorEnv(both, compile=False).quadrotors.names == ("crazyflie", "race")

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from raptor.environments.episode import begin_episode
 from raptor.evaluation import fly
 from raptor.nn import MLPPolicy, RaptorPolicy
-from raptor.quadrotor import from_axis_angle, platform, sample_quadrotors
+from raptor.quadrotor import from_axis_angle, load_platform, sample_quadrotors
 from raptor.tasks import InitialStates, References, Task, Termination
 
 STILL = References(langevin_share=0.0)
@@ -27,7 +27,7 @@ def at_rest(rotor_speed, **options):
 
 @pytest.mark.parametrize("num_steps", [21, 60])
 def test_a_vehicle_whose_rotors_stand_still_falls_until_it_is_too_fast(num_steps, constant, generator):
-    quadrotors = platform("x500_sim").repeat_interleave(2)
+    quadrotors = load_platform("x500_sim").repeat_interleave(2)
     flights = fly(constant(-1), at_rest(0.0), quadrotors, generator, num_steps, compile=False)
     fallen = [0.5 * GRAVITY * (DT * k) ** 2 for k in range(20)]  # before each step; after 21, faster than 2 m/s
     expected = sum(1.5 - x for x in fallen) - 2 - 100  # the first action departs from 0 by 1 on each rotor
@@ -37,7 +37,7 @@ def test_a_vehicle_whose_rotors_stand_still_falls_until_it_is_too_fast(num_steps
 
 
 def test_a_vehicle_that_hovers_perfectly_gets_all_there_is(constant, generator):
-    quadrotors = platform("x500_real")
+    quadrotors = load_platform("x500_real")
     hover = quadrotors.hover_throttle.item()
     action = 2 * hover - 1
     flights = fly(constant(action), at_rest(hover), quadrotors, generator, compile=False)
@@ -49,7 +49,7 @@ def test_a_vehicle_that_hovers_perfectly_gets_all_there_is(constant, generator):
 
 
 def test_position_errors_count_from_the_given_step_on_whether_terminated_or_not(constant, generator):
-    quadrotors = platform("x500_sim")
+    quadrotors = load_platform("x500_sim")
     flights = fly(constant(-1), at_rest(0.0), quadrotors, generator, 40, first_counted_step=30, compile=False)
     below = [0.5 * GRAVITY * (DT * k) ** 2 for k in range(31, 41)]
     assert flights.offset[0].tolist() == pytest.approx([0, 0, -sum(below) / 10], abs=1e-5)
@@ -57,7 +57,7 @@ def test_position_errors_count_from_the_given_step_on_whether_terminated_or_not(
 
 
 def test_a_lost_vehicle_counts_as_far_away_even_if_nothing_is_finite_any_more(constant, generator):
-    flights = fly(constant(math.nan), at_rest(0.0), platform("mrs"), generator, 10, compile=False)
+    flights = fly(constant(math.nan), at_rest(0.0), load_platform("mrs"), generator, 10, compile=False)
     assert flights.terminated.item()
     assert flights.lengths.item() == 1
     assert flights.returns.item() == -100
@@ -106,7 +106,7 @@ def test_the_same_seed_flies_the_same_and_another_does_not(published):
 
 
 def test_a_recording_holds_the_start_and_every_step_until_and_after_the_end(constant, generator):
-    quadrotors = platform("x500_sim").repeat_interleave(3)
+    quadrotors = load_platform("x500_sim").repeat_interleave(3)
     flights = fly(constant(-1), at_rest(0.0), quadrotors, generator, 30, record=True, compile=False)
     recording = flights.recorded
     assert recording.position.shape == (31, 3, 3)
@@ -119,7 +119,7 @@ def test_a_recording_holds_the_start_and_every_step_until_and_after_the_end(cons
 
 
 def test_tilt_is_the_angle_between_the_body_and_the_vertical(constant, generator):
-    task, quadrotors = at_rest(0.0), platform("mrs")
+    task, quadrotors = at_rest(0.0), load_platform("mrs")
     start = begin_episode(task, quadrotors, generator)
     for axis, angle, tilt in (([1.0, 0, 0], 2.0, 2.0), ([0, 1.0, 0], -0.5, 0.5), ([0, 0, 1.0], 1.0, 0.0)):
         turned = from_axis_angle(torch.tensor([axis]), torch.tensor([angle]))
@@ -129,13 +129,13 @@ def test_tilt_is_the_angle_between_the_body_and_the_vertical(constant, generator
 
 
 def test_nothing_is_recorded_that_was_not_asked_for(constant, generator):
-    flights = fly(constant(0), at_rest(0.5), platform("mrs"), generator, 2, compile=False)
+    flights = fly(constant(0), at_rest(0.5), load_platform("mrs"), generator, 2, compile=False)
     with pytest.raises(ValueError, match="record=True"):
         _ = flights.recorded
 
 
 def test_without_termination_every_flight_lasts(constant, generator):
     task = at_rest(0.0, termination=Termination(enabled=False))
-    flights = fly(constant(-1), task, platform("x500_sim"), generator, 40, compile=False)
+    flights = fly(constant(-1), task, load_platform("x500_sim"), generator, 40, compile=False)
     assert flights.lengths.item() == 40
     assert not flights.terminated.item()

@@ -11,7 +11,7 @@ import torch
 from raptor.core.errors import UserError
 from raptor.evaluation import SUITES, TEST_SEEDS, fly
 from raptor.evaluation.suites import IMPAIRMENTS, NOISE, THRUST_FACTORS, VISIBLE, conditions, figure_eight
-from raptor.quadrotor import PLATFORMS, platforms, rotation_matrix
+from raptor.quadrotor import PLATFORMS, load_platforms, rotation_matrix
 from raptor.tasks import References, Task, advance_reference
 from raptor.training.direct.config import TRAINING_SEEDS, VALIDATION_SEED
 
@@ -95,7 +95,7 @@ def test_half_of_the_unseen_episodes_follow_a_moving_target_and_none_of_the_plat
 def test_platforms_are_the_nine_named_ones_with_many_starts_each():
     tested = condition("platforms", num_quadrotors=2048)
     assert tested.groups == PLATFORMS
-    assert torch.equal(tested.quadrotors.mass, platforms().mass.repeat_interleave(256))
+    assert torch.equal(tested.quadrotors.mass, load_platforms().mass.repeat_interleave(256))
     assert tested.quadrotors.position_threshold.unique().tolist() == [1.0]
     assert not condition("platforms").begin()[0].force.any()
 

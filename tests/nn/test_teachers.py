@@ -17,7 +17,7 @@ from raptor.core.errors import UserError
 from raptor.formats import load_teachers
 from raptor.nn import Activations, ExpertNetwork, Normalizer, TeacherPopulation
 from raptor.nn.stacked_mlp import Layer, initial_layers
-from raptor.quadrotor import platforms, sample_quadrotors
+from raptor.quadrotor import load_platforms, sample_quadrotors
 
 WIDTHS = (26, 6, 5, 4)
 
@@ -152,7 +152,7 @@ BOUNDS = {"low": torch.tensor([0.0, -1, -3, -1]), "high": torch.tensor([1.0, 1, 
 @pytest.mark.parametrize("bounds", [{}, BOUNDS], ids=["usual", "bounds"])
 def test_experts_become_a_population_that_acts_alike(inputs: int, squash: str, bounds: dict) -> None:
     experts = [expert(inputs, squash, normalizer, **bounds) for normalizer in (None, skewed(inputs))]
-    population = TeacherPopulation.of(experts, platforms()[:2])
+    population = TeacherPopulation.of(experts, load_platforms()[:2])
     assert population.activations == Activations("elu", squash)
     seen = torch.randn(2, 40, 26, generator=torch.Generator().manual_seed(1))
     low, high = (bounds.get(name, torch.tensor(limit)) for name, limit in (("low", -1.0), ("high", 1.0)))
@@ -201,7 +201,7 @@ def test_an_expert_that_sees_or_does_other_than_a_teacher_is_refused(wrong, matc
 
 
 def test_teachers_of_other_activations_come_back_from_their_folder(tmp_path: Path) -> None:
-    population = TeacherPopulation.of([expert(22), expert(26, normalizer=skewed(26))], platforms()[:2])
+    population = TeacherPopulation.of([expert(22), expert(26, normalizer=skewed(26))], load_platforms()[:2])
     population.save(tmp_path / "teachers")
     again = load_teachers(tmp_path / "teachers")
     assert again.activations == Activations("elu", "clip")
@@ -418,6 +418,6 @@ def test_teachers_and_their_vehicles_move_together() -> None:
 
 
 def test_platforms_by_name_can_be_the_vehicles(tmp_path: Path) -> None:
-    vehicles = platforms()
+    vehicles = load_platforms()
     dataclasses.replace(teachers(len(vehicles)), quadrotors=vehicles).save(tmp_path)
     assert load_teachers(tmp_path).quadrotors.names == vehicles.names

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raptor.core.errors import UserError
-from raptor.quadrotor import Quadrotors, from_description, platforms, validate
+from raptor.quadrotor import Quadrotors, from_description, load_platforms, validate
 from raptor.quadrotor.description_file import KEYS
 from raptor.quadrotor.estimates import inertia_of_frame
 
@@ -149,7 +149,7 @@ def test_the_inertia_may_be_a_full_matrix():
 
 
 def test_estimated_inertias_are_within_a_factor_of_every_platform():
-    for vehicle in (platforms(torch.float64)[i] for i in range(9)):
+    for vehicle in (load_platforms(torch.float64)[i] for i in range(9)):
         estimate = inertia_of_frame(vehicle.mass.item(), vehicle.rotor_positions[0].tolist())
         ratio = np.array(estimate.value) / torch.diagonal(vehicle.inertia[0]).numpy()
         assert (ratio > 0.45).all()

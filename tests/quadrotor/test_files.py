@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raptor.core.errors import UserError
-from raptor.quadrotor import PLATFORMS, Quadrotors, QuadrotorWarning, platform, platforms, sample_quadrotors
+from raptor.quadrotor import PLATFORMS, Quadrotors, QuadrotorWarning, load_platform, load_platforms, sample_quadrotors
 from raptor.quadrotor.files import format_document
 from raptor.quadrotor.schema import DEFAULT_GROUPS, TEMPLATE
 
 
 @pytest.fixture
 def document():
-    return platform("race").to_dicts()[0]
+    return load_platform("race").to_dicts()[0]
 
 
 def write(path: Path, document) -> Path:
@@ -60,7 +60,7 @@ def test_a_file_that_l2f_wrote_is_read_and_has_exactly_the_keys_of_the_schema():
 
 
 def test_reading_and_writing_returns_the_same_file(tmp_path):
-    source = Path(platforms.__code__.co_filename).parent / "platforms"
+    source = Path(load_platforms.__code__.co_filename).parent / "platforms"
     Quadrotors.from_json(source).save(tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == sorted(f"{name}.json" for name in PLATFORMS)
@@ -150,11 +150,11 @@ def test_the_documents_handed_in_and_out_are_copies(document):
 def test_tuples_and_arrays_serve_as_lists(document):
     document["dynamics"]["rotor_positions"] = np.array(document["dynamics"]["rotor_positions"])
     document["dynamics"]["gravity"] = tuple(document["dynamics"]["gravity"])
-    assert torch.equal(Quadrotors.from_dicts([document]).rotor_positions, platform("race").rotor_positions)
+    assert torch.equal(Quadrotors.from_dicts([document]).rotor_positions, load_platform("race").rotor_positions)
 
 
 def test_a_truncated_inertia_is_rebuilt_from_its_inverse_with_a_warning(tmp_path):
-    document = platform("crazyflie").to_dicts()[0]
+    document = load_platform("crazyflie").to_dicts()[0]
     document["dynamics"]["J"] = [[float(f"{x:.6f}") for x in row] for row in document["dynamics"]["J"]]
     assert document["dynamics"]["J"][0][0] == 9e-6
     path = write(tmp_path / "drone.json", document)
@@ -242,7 +242,7 @@ def test_a_wrong_value_is_named_with_its_path_and_file(tmp_path, document, path,
 def test_a_document_without_dynamics_is_refused(document):
     del document["dynamics"]
     with pytest.raises(UserError, match=r"^dynamics is missing \(vehicle 1\): add it$"):
-        Quadrotors.from_dicts([platform("race").to_dicts()[0], document])
+        Quadrotors.from_dicts([load_platform("race").to_dicts()[0], document])
 
 
 @pytest.mark.parametrize(
@@ -277,43 +277,43 @@ def test_missing_files_and_empty_folders_are_named(tmp_path):
 
 @pytest.mark.parametrize("names", [None, ("a", "a"), ("a", "A"), ("a", "b/c"), ("a", ""), ("a", "..")])
 def test_vehicles_whose_names_do_not_serve_as_files_are_numbered(tmp_path, names):
-    documents = platforms()[:2].to_dicts()
+    documents = load_platforms()[:2].to_dicts()
     paths = Quadrotors.from_dicts(documents, names=names).save(tmp_path)
     assert paths == [tmp_path / "0000.json", tmp_path / "0001.json"]
     assert Quadrotors.from_json(paths).to_dicts() == documents
 
 
 def test_saving_into_a_folder_of_vehicles_needs_a_word(tmp_path):
-    platforms().save(tmp_path)
+    load_platforms().save(tmp_path)
     before = {path.name: path.read_text() for path in tmp_path.iterdir()}
     with pytest.raises(UserError, match="already holds JSON files"):
-        platforms().with_thrust_scaled(2.0).save(tmp_path)
+        load_platforms().with_thrust_scaled(2.0).save(tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
-    platforms().with_thrust_scaled(2.0).save(tmp_path, overwrite=True)
-    ratio = Quadrotors.from_json(tmp_path / "race.json").thrust_to_weight / platform("race").thrust_to_weight
+    load_platforms().with_thrust_scaled(2.0).save(tmp_path, overwrite=True)
+    ratio = Quadrotors.from_json(tmp_path / "race.json").thrust_to_weight / load_platform("race").thrust_to_weight
     assert ratio.item() == pytest.approx(2.0)
 
 
 def test_an_impossible_vehicle_leaves_the_folder_untouched(tmp_path):
     target = tmp_path / "out"
     with pytest.raises(UserError, match="cannot hover"):
-        platforms().with_thrust_scaled(0.5).save(target)
+        load_platforms().with_thrust_scaled(0.5).save(target)
     assert not target.exists()
 
 
 def test_a_file_in_the_way_of_the_folder_is_named(tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UserError, match="out is a file"):
-        platforms().save(tmp_path / "out")
+        load_platforms().save(tmp_path / "out")
     with pytest.raises(UserError, match="cannot write quadrotors to"):
-        platforms().save(tmp_path / "out" / "below")
+        load_platforms().save(tmp_path / "out" / "below")
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
     (tmp_path / "race.json").mkdir()
     with pytest.raises(UserError, match=r"cannot write .*race\.json"):
-        platform("race").save(tmp_path, overwrite=True)
+        load_platform("race").save(tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["race.json"]
 
 
@@ -332,7 +332,7 @@ def test_formatted_documents_are_json(document):
 @given(st.sampled_from([path for path, _ in leaves(TEMPLATE)]), json_values)
 @settings(max_examples=200)
 def test_any_value_anywhere_is_read_or_refused_with_its_path(path, value):
-    document = platform("race").to_dicts()[0]
+    document = load_platform("race").to_dicts()[0]
     at(document, path[:-1])[path[-1]] = value
     try:
         quadrotors = Quadrotors.from_dicts([document], dtype=torch.float64)
@@ -351,7 +351,7 @@ def test_any_value_anywhere_is_read_or_refused_with_its_path(path, value):
 )
 @pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
 def test_numbers_of_absurd_size_are_read_or_refused(field, size, sign):
-    document = platform("race").to_dicts()[0]
+    document = load_platform("race").to_dicts()[0]
     original = np.array(document["dynamics"][field])
     document["dynamics"][field] = np.where(original != 0, sign * size, 0.0).tolist()
     for dtype in (torch.float32, torch.float64):
@@ -371,7 +371,7 @@ def test_numbers_of_absurd_size_are_read_or_refused(field, size, sign):
 )
 @settings(max_examples=50)
 def test_any_possible_vehicle_survives_the_round_trip(mass, moments, thrust_to_weight, tau):
-    document = platform("race").to_dicts()[0]
+    document = load_platform("race").to_dicts()[0]
     document["dynamics"].update(
         mass=mass,
         J=np.diag(moments).tolist(),

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from raptor.core.errors import UserError
-from raptor.quadrotor import Quadrotors, platforms, sample_quadrotors
+from raptor.quadrotor import Quadrotors, load_platforms, sample_quadrotors
 from raptor.quadrotor.numbered import PORTION, save_numbered
 
 
 def test_vehicles_come_back_in_order_whatever_they_were_called(tmp_path: Path) -> None:
-    named = platforms()
+    named = load_platforms()
     paths = save_numbered(named, tmp_path / "new")
     assert [path.name for path in paths] == [f"{i:04d}.json" for i in range(len(named))]
     for name, tensor in Quadrotors.from_json(tmp_path / "new").tensors().items():

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from raptor.quadrotor import Quadrotors, State, platform, platforms, sample_quadrotors
+from raptor.quadrotor import Quadrotors, State, load_platform, load_platforms, sample_quadrotors
 
 
 def same(a, b):
@@ -15,7 +15,7 @@ def same(a, b):
 
 
 def test_an_integer_index_keeps_the_population_axis():
-    quadrotors = platforms()
+    quadrotors = load_platforms()
     assert len(quadrotors[-1]) == 1
     assert quadrotors[-1].names == ("soft_rigid",)
     assert len(quadrotors[torch.tensor(2)]) == 1
@@ -34,15 +34,15 @@ def test_an_integer_index_keeps_the_population_axis():
     ],
 )
 def test_indexing_takes_tensors_names_and_documents_along(index, names):
-    chosen = platforms()[index]
+    chosen = load_platforms()[index]
     assert chosen.names == names
     assert len(chosen) == len(chosen.documents) == len(names)
     if names:
-        assert same(chosen, Quadrotors.concatenate(platform(name) for name in names))
+        assert same(chosen, Quadrotors.concatenate(load_platform(name) for name in names))
 
 
 def test_repeating_puts_copies_side_by_side():
-    assert platforms()[:2].repeat_interleave(2).names == ("crazyflie", "crazyflie", "x500_real", "x500_real")
+    assert load_platforms()[:2].repeat_interleave(2).names == ("crazyflie", "crazyflie", "x500_real", "x500_real")
 
 
 def test_concatenation_undoes_splitting():
@@ -53,7 +53,7 @@ def test_concatenation_undoes_splitting():
 
 
 def test_concatenation_of_named_and_unnamed_vehicles_has_no_names():
-    assert Quadrotors.concatenate([platforms(), sample_quadrotors(2, seed=0)]).names is None
+    assert Quadrotors.concatenate([load_platforms(), sample_quadrotors(2, seed=0)]).names is None
 
 
 def test_conversion_reaches_every_tensor():
@@ -78,7 +78,8 @@ def test_component_major_changes_the_memory_and_not_the_numbers():
 
 
 def test_hover_throttle_solves_the_thrust_curve():
-    quadrotors = Quadrotors.concatenate([platforms(torch.float64), sample_quadrotors(500, seed=1, dtype=torch.float64)])
+    sampled = sample_quadrotors(500, seed=1, dtype=torch.float64)
+    quadrotors = Quadrotors.concatenate([load_platforms(torch.float64), sampled])
     low, high = quadrotors.action_limit.unbind(-1)
     speed = low + (high - low) * quadrotors.hover_throttle
     thrust = quadrotors.thrust(speed[:, None].expand(-1, 4)).sum(-1)
@@ -87,7 +88,7 @@ def test_hover_throttle_solves_the_thrust_curve():
 
 def test_hover_throttle_is_on_the_branch_where_more_speed_gives_more_thrust():
     # -u^2 + 1.6 u carries 0.15 * 4 N at u = 0.1 and at u = 1.5.
-    quadrotors = platform("crazyflie", torch.float64)
+    quadrotors = load_platform("crazyflie", torch.float64)
     curve = torch.tensor([0.0, 1.6, -1.0], dtype=torch.float64).expand(1, 4, 3)
     falling = dataclasses.replace(
         quadrotors,
@@ -99,14 +100,14 @@ def test_hover_throttle_is_on_the_branch_where_more_speed_gives_more_thrust():
 
 
 def test_hover_throttle_of_a_linear_thrust_curve_is_the_share_of_full_thrust():
-    quadrotors = platform("crazyflie", torch.float64)
+    quadrotors = load_platform("crazyflie", torch.float64)
     linear = torch.tensor([0.0, 0.3, 0.0], dtype=torch.float64).expand(1, 4, 3)
     vehicle = dataclasses.replace(quadrotors, rotor_thrust_coefficients=linear)
     assert vehicle.hover_throttle.item() == pytest.approx(0.0306 * 9.81 / 1.2)
 
 
 def test_hover_throttle_is_not_a_number_where_no_speed_carries_the_weight():
-    quadrotors = platform("crazyflie")
+    quadrotors = load_platform("crazyflie")
     assert torch.isnan(quadrotors.with_thrust_scaled(0.5).hover_throttle).all()
 
 

@@ -7,7 +7,15 @@ import dataclasses
 import pytest
 import torch
 
-from raptor.quadrotor import State, from_axis_angle, platforms, rotation_matrix, rotor_setpoint, sample_quadrotors, step
+from raptor.quadrotor import (
+    State,
+    from_axis_angle,
+    load_platforms,
+    rotation_matrix,
+    rotor_setpoint,
+    sample_quadrotors,
+    step,
+)
 
 FRONT_RIGHT, BACK_RIGHT, BACK_LEFT, FRONT_LEFT = range(4)
 
@@ -37,7 +45,7 @@ def yaw(state):
     ("rotor", "x", "y"), [(FRONT_RIGHT, 1, -1), (BACK_RIGHT, -1, -1), (BACK_LEFT, -1, 1), (FRONT_LEFT, 1, 1)]
 )
 def test_rotors_are_ordered_front_right_back_right_back_left_front_left(rotor, x, y):
-    for quadrotors in (platforms(), sample_quadrotors(50, seed=0)):
+    for quadrotors in (load_platforms(), sample_quadrotors(50, seed=0)):
         assert (quadrotors.rotor_positions[:, rotor, 0] * x > 0).all()
         assert (quadrotors.rotor_positions[:, rotor, 1] * y > 0).all()
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from raptor.core.errors import UserError
-from raptor.quadrotor import Distribution, Quadrotors, platform, sample_quadrotors
+from raptor.quadrotor import Distribution, Quadrotors, load_platform, sample_quadrotors
 from raptor.quadrotor.characteristics import cannot_hover
 from raptor.quadrotor.population import NUM_NAMES, NUM_REASONS, read_population, summarise, write_population
 
@@ -54,7 +54,7 @@ def test_the_quantiles_are_those_of_the_vehicles_in_their_units() -> None:
 
 
 def test_the_share_that_cannot_hover_is_told_and_left_out_of_the_throttle() -> None:
-    able = platform("crazyflie")
+    able = load_platform("crazyflie")
     population = Quadrotors.concatenate([able, able.with_thrust_scaled(0.1), able, able])
     assert cannot_hover(population).tolist() == [False, True, False, False]
     summary = summarise(population)

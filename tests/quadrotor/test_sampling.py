@@ -11,10 +11,10 @@ import scipy.stats
 import torch
 
 from raptor.core.errors import UserError
-from raptor.quadrotor import Distribution, platform, sample_quadrotors, validate
+from raptor.quadrotor import Distribution, load_platform, sample_quadrotors, validate
 
 NUM = 20_000
-NOMINAL = platform("crazyflie", torch.float64)
+NOMINAL = load_platform("crazyflie", torch.float64)
 FALSE_ALARM = 1e-3  # of one test, with a fixed seed
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from raptor.core.errors import UserError
-from raptor.quadrotor import Quadrotors, QuadrotorWarning, platform, platforms, sample_quadrotors, validate
+from raptor.quadrotor import Quadrotors, QuadrotorWarning, load_platform, load_platforms, sample_quadrotors, validate
 
 
 def changed(field, index, value, quadrotors=None):
-    quadrotors = platforms(torch.float64) if quadrotors is None else quadrotors
+    quadrotors = load_platforms(torch.float64) if quadrotors is None else quadrotors
     tensor = getattr(quadrotors, field).clone()
     tensor[index] = torch.as_tensor(value, dtype=tensor.dtype)
     return dataclasses.replace(quadrotors, **{field: tensor})
@@ -23,11 +23,11 @@ def changed(field, index, value, quadrotors=None):
 
 @pytest.mark.filterwarnings("error")
 def test_good_vehicles_pass_unchanged():
-    for quadrotors in (platforms(), platforms(torch.float64), sample_quadrotors(100, seed=0)):
+    for quadrotors in (load_platforms(), load_platforms(torch.float64), sample_quadrotors(100, seed=0)):
         assert validate(quadrotors) is quadrotors
 
 
-@pytest.mark.parametrize("field", platforms().tensors())
+@pytest.mark.parametrize("field", load_platforms().tensors())
 def test_a_number_that_is_not_finite_is_refused_in_every_field(field):
     for value in (math.nan, math.inf):
         with pytest.raises(UserError, match=rf"^{field}.* must be a finite number, got (nan|inf).*\(vehicle mrs\)$"):
@@ -102,7 +102,7 @@ def test_an_impossible_number_is_refused(field, index, value, message):
 
 
 def test_a_vehicle_that_cannot_hover_is_refused_with_its_weight():
-    weak = platform("mrs").with_thrust_scaled(0.9 / platform("mrs").thrust_to_weight.item())
+    weak = load_platform("mrs").with_thrust_scaled(0.9 / load_platform("mrs").thrust_to_weight.item())
     message = r"mass 1.7 kg \(weight 16.68 N, thrust_to_weight 0.9\) cannot hover.*vehicle mrs"
     with pytest.raises(UserError, match=message):
         validate(weak)
@@ -139,7 +139,7 @@ def test_the_file_is_named():
     ],
 )
 def test_an_impossible_number_in_a_file_is_refused_with_the_file(tmp_path, key, value, message):
-    document = platform("mrs").to_dicts()[0]
+    document = load_platform("mrs").to_dicts()[0]
     document["dynamics"][key] = value
     file = tmp_path / "drone.json"
     file.write_text(json.dumps(document))
@@ -160,11 +160,11 @@ def test_an_impossible_number_in_a_file_is_refused_with_the_file(tmp_path, key, 
 )
 def test_wrong_shapes_and_types_are_refused(change, message):
     with pytest.raises(UserError, match=message):
-        validate(dataclasses.replace(platforms(), **change))
+        validate(dataclasses.replace(load_platforms(), **change))
 
 
 def test_the_inverse_is_the_authority_where_the_inertia_was_truncated():
-    quadrotors = platforms(torch.float64)
+    quadrotors = load_platforms(torch.float64)
     truncated = dataclasses.replace(quadrotors, inertia=(quadrotors.inertia * 1e6).round() / 1e6)
     with pytest.warns(QuadrotorWarning, match=r"rounded, as by writing six decimals; rebuilt .* \(vehicle crazyflie\)"):
         mended = validate(truncated)
@@ -183,7 +183,7 @@ def test_an_inertia_with_three_digits_is_rebuilt_too():
 def test_an_inertia_that_was_truncated_to_zero_is_rebuilt():
     inverse = torch.diag(torch.tensor([3e6, 3e6, 2e6], dtype=torch.float64))
     tiny = dataclasses.replace(
-        platform("crazyflie", torch.float64), inertia=torch.zeros(1, 3, 3).double(), inertia_inverse=inverse[None]
+        load_platform("crazyflie", torch.float64), inertia=torch.zeros(1, 3, 3).double(), inertia_inverse=inverse[None]
     )
     with pytest.warns(QuadrotorWarning, match="rounded"):
         mended = validate(tiny)
@@ -201,7 +201,7 @@ def test_one_warning_covers_a_whole_population():
 
 
 def test_rotors_in_another_order_are_called_out():
-    quadrotors = platform("mrs")
+    quadrotors = load_platform("mrs")
     px4 = dataclasses.replace(
         quadrotors,
         rotor_positions=quadrotors.rotor_positions[:, [0, 2, 3, 1]],
@@ -213,7 +213,7 @@ def test_rotors_in_another_order_are_called_out():
 
 
 def test_rotors_that_turn_the_other_way_are_called_out():
-    quadrotors = platform("mrs")
+    quadrotors = load_platform("mrs")
     reversed_ = dataclasses.replace(quadrotors, rotor_torque_directions=-quadrotors.rotor_torque_directions)
     with pytest.warns(QuadrotorWarning, match="rotor_torque_directions along z are not -1, 1, -1, 1"):
         validate(reversed_)

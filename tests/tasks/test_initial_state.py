@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 from raptor.core.errors import UserError
-from raptor.quadrotor import platform, sample_quadrotors
+from raptor.quadrotor import load_platform, sample_quadrotors
 from raptor.tasks import InitialStates, sample_initial_state
 
 NUM = 20_000
@@ -69,7 +69,7 @@ def test_every_rotor_turns_at_up_to_half_of_its_range_also_at_the_origin(starts)
 
 
 def test_rotor_speeds_are_in_the_unit_of_the_vehicle(generator):
-    mrs = platform("mrs").repeat_interleave(1000)
+    mrs = load_platform("mrs").repeat_interleave(1000)
     speed = sample_initial_state(mrs, InitialStates(), generator).rotor_speed
     assert 950 < speed.max() <= 1000
     assert 0 <= speed.min() < 50

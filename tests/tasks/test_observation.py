@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from raptor.quadrotor import State, from_axis_angle, platform
+from raptor.quadrotor import State, from_axis_angle, load_platform
 from raptor.tasks import Sensing, Task, sense, student_observation, teacher_observation
 
 
@@ -42,7 +42,7 @@ def test_a_hidden_target_leaves_position_and_velocity_absolute(scene):
 def test_the_teacher_sees_the_rotor_speeds_on_top_scaled_by_the_limits(scene):
     previous = torch.zeros(1, 4)
     sensed = sense(*scene, target_visible=True)
-    observation = teacher_observation(sensed, previous, scene[0].rotor_speed, platform("mrs"))
+    observation = teacher_observation(sensed, previous, scene[0].rotor_speed, load_platform("mrs"))
     assert observation.shape == (1, 26)
     torch.testing.assert_close(observation[:, :22], student_observation(sensed, previous))
     torch.testing.assert_close(observation[:, 22:], torch.tensor([[-1.0, -0.5, 0.0, 1.0]]))

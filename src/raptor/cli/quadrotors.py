@@ -23,13 +23,13 @@ PATIENCE_S = 2.0
 def platforms() -> None:
     """List the nine real and simulated vehicles that the package knows by name.
 
-    In Python: `raptor.platform("x500_real")`, `raptor.platforms()`.
+    In Python: `raptor.load_platform("x500_real")`, `raptor.load_platforms()`.
     """
     from rich.console import Console
 
-    from raptor.quadrotor import platforms
+    from raptor.quadrotor import load_platforms
 
-    Console().print(table_of(platforms()))
+    Console().print(table_of(load_platforms()))
 
 
 def sample(

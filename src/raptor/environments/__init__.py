@@ -11,10 +11,8 @@ from raptor.environments.episode import (
     observe_as_teacher,
 )
 from raptor.environments.quadrotor_env import QuadrotorEnv, Simulator, StepResult
-from raptor.environments.registration import ENVIRONMENTS, register_environments
 
 __all__ = [
-    "ENVIRONMENTS",
     "Episode",
     "Noise",
     "QuadrotorEnv",
@@ -26,5 +24,4 @@ __all__ = [
     "draw_noise",
     "observe",
     "observe_as_teacher",
-    "register_environments",
 ]

@@ -12,7 +12,7 @@ import torch
 from raptor.core.errors import UserError
 from raptor.environments.quadrotor_env import QuadrotorEnv, Simulator
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.platforms import PLATFORMS, platform
+from raptor.quadrotor.platforms import PLATFORMS, load_platform
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.tasks.reference import Lissajous, References
 from raptor.tasks.task import Task
@@ -71,7 +71,7 @@ def load_quadrotors(source: Source, num: int) -> Quadrotors:
     elif source == "random":
         quadrotors = sample_quadrotors(num)
     elif source in PLATFORMS:
-        quadrotors = platform(str(source))
+        quadrotors = load_platform(str(source))
     elif Path(source).exists():
         quadrotors = Quadrotors.from_json(source)
     else:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, begin_episode
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.platforms import PLATFORMS, platforms
+from raptor.quadrotor.platforms import PLATFORMS, load_platforms
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import Sensing
@@ -164,7 +164,7 @@ def _platforms(starts: int, seed: int, device: torch.device) -> Condition:
         name="",
         task=VISIBLE,
         starts=Task(references=References(langevin_share=0.0), sensing=_sensing()),
-        quadrotors=platforms().to(device).repeat_interleave(starts),
+        quadrotors=load_platforms().to(device).repeat_interleave(starts),
         seed=seed,
         groups=PLATFORMS,
     )
@@ -179,7 +179,7 @@ def figure_eight(interval: float, starts: int, seed: int, device: torch.device) 
         seed: of the starts.
         device: where to fly.
     """
-    quadrotors = platforms().to(device).repeat_interleave(starts)
+    quadrotors = load_platforms().to(device).repeat_interleave(starts)
     box = torch.full_like(quadrotors.position_threshold, FIGURE_EIGHT_BOX)
     figure = Lissajous(interval=(interval, interval))
     return Condition(

@@ -5,7 +5,7 @@ from raptor.quadrotor.description_file import KEYS as DESCRIPTION_KEYS
 from raptor.quadrotor.dynamics import rotor_setpoint, step
 from raptor.quadrotor.estimates import Estimate
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.platforms import PLATFORMS, platform, platforms
+from raptor.quadrotor.platforms import PLATFORMS, load_platform, load_platforms
 from raptor.quadrotor.rotation import from_axis_angle, rotation_matrix
 from raptor.quadrotor.sampling import Distribution, named_distribution, sample_quadrotors
 from raptor.quadrotor.state import State
@@ -21,9 +21,9 @@ __all__ = [
     "State",
     "from_axis_angle",
     "from_description",
+    "load_platform",
+    "load_platforms",
     "named_distribution",
-    "platform",
-    "platforms",
     "rotation_matrix",
     "rotor_setpoint",
     "sample_quadrotors",

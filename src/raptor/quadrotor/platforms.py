@@ -19,8 +19,8 @@ PLATFORMS = ("crazyflie", "x500_real", "x500_sim", "mrs", "fs", "race", "flightm
 """Names of the platforms."""
 
 
-def platform(name: str, dtype: torch.dtype = torch.float32) -> Quadrotors:
-    """One of the named platforms as a population of one.
+def load_platform(name: str, dtype: torch.dtype = torch.float32) -> Quadrotors:
+    """A named platform as a population of one.
 
     Args:
         name: one of `PLATFORMS`.
@@ -35,6 +35,6 @@ def platform(name: str, dtype: torch.dtype = torch.float32) -> Quadrotors:
     return from_dicts([json.loads(text)], dtype, names=[name])
 
 
-def platforms(dtype: torch.dtype = torch.float32) -> Quadrotors:
+def load_platforms(dtype: torch.dtype = torch.float32) -> Quadrotors:
     """All platforms as one population, in the order of `PLATFORMS`."""
-    return Quadrotors.concatenate(platform(name, dtype) for name in PLATFORMS)
+    return Quadrotors.concatenate(load_platform(name, dtype) for name in PLATFORMS)

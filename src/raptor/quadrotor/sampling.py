@@ -17,7 +17,7 @@ from raptor.config.settings import Settings, setting
 from raptor.core.errors import UserError
 from raptor.quadrotor.documents import is_finite_number
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.platforms import platform
+from raptor.quadrotor.platforms import load_platform
 
 Range = tuple[float, float]
 
@@ -180,7 +180,7 @@ def _between(limits: Range, u: Tensor) -> Tensor:
 
 @functools.cache
 def _nominal(device: torch.device) -> Quadrotors:
-    return platform("crazyflie", torch.float64).to(device)
+    return load_platform("crazyflie", torch.float64).to(device)
 
 
 @functools.cache

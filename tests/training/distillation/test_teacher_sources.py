@@ -16,7 +16,7 @@ from raptor.core.errors import UserError
 from raptor.formats import load_policy
 from raptor.nn.activations import Activations
 from raptor.nn.stacked_mlp import initial_layers
-from raptor.quadrotor import platform, platforms
+from raptor.quadrotor import load_platform, load_platforms
 from raptor.runs.progress import Progress
 from raptor.training.distillation import selection
 from raptor.training.distillation.job import post_train
@@ -35,7 +35,7 @@ def checkpoint(path: Path, seed: int = 0, width: int = 26) -> Path:
     """Of rsl_rl 3, whose actor about hovers a crazyflie."""
     hidden, last = initial_layers(1, (width, 8, 4), torch.Generator().manual_seed(seed))
     weights = {"actor.0.weight": hidden.weight[0], "actor.0.bias": hidden.bias[0], "std": torch.ones(4)}
-    hover = (2 * platform("crazyflie").hover_throttle - 1).expand(4).contiguous()
+    hover = (2 * load_platform("crazyflie").hover_throttle - 1).expand(4).contiguous()
     torch.save({"model_state_dict": {**weights, "actor.2.weight": last.weight[0], "actor.2.bias": hover}}, path)
     return path
 
@@ -58,7 +58,7 @@ def test_a_student_learns_from_a_checkpoint_of_rsl_rl(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_the_file_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     checkpoint(Path("model_9.pt"))
-    platform("x500_real").save(tmp_path / "vehicles")
+    load_platform("x500_real").save(tmp_path / "vehicles")
     teacher = TeacherFile("model_9.pt", "vehicles/x500_real.json", activation="tanh")
     post_train("run", teacher, tiny())
     noted = json.loads(Path("run/params/teachers.json").read_text())
@@ -84,7 +84,7 @@ def test_files_and_folders_are_one_population(tmp_path: Path) -> None:
     both, told = read_teachers(sources)
     assert both.activations == Activations("elu", "clip")
     assert [record["quadrotor"] for record in both.records] == ["mrs", "race"]
-    assert torch.equal(both.quadrotors.mass, torch.cat([platform("mrs").mass, platform("race").mass]))
+    assert torch.equal(both.quadrotors.mass, torch.cat([load_platform("mrs").mass, load_platform("race").mass]))
     assert ["obs=26" in told[0], "obs=22" in told[1], len(told)] == [True, True, 2]
     assert fingerprint(both[:1]) == fingerprint(first)
     others = [TeacherFile(tmp_path / "a.pt", "fs"), TeacherFile(tmp_path / "a.pt", "mrs", activation="tanh")]
@@ -109,7 +109,7 @@ def test_files_and_folders_are_one_population(tmp_path: Path) -> None:
     ],
 )
 def test_a_teacher_without_one_vehicle_is_refused(tmp_path: Path, quadrotor: Any, match: str) -> None:
-    platforms().save(tmp_path / "many")
+    load_platforms().save(tmp_path / "many")
     vehicle = tmp_path / "many" if quadrotor == "many" else quadrotor
     with pytest.raises(UserError, match=match):
         read_teachers(TeacherFile(checkpoint(tmp_path / "a.pt"), vehicle))
@@ -120,4 +120,4 @@ def test_a_teacher_of_a_folder_without_vehicles_needs_one(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"the vehicle of the teacher .*own:1 is not known"):
         read_teachers(TeacherFile(tmp_path / "own:1"))
     given, _ = read_teachers(TeacherFile(tmp_path / "own:1", "race"))
-    assert torch.equal(given.quadrotors.mass, platform("race").mass)
+    assert torch.equal(given.quadrotors.mass, load_platform("race").mass)

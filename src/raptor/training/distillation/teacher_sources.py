@@ -13,7 +13,7 @@ from raptor.core.errors import UserError
 from raptor.formats.expert_files.load import folder_of, load_expert
 from raptor.formats.teacher_files import load_teachers
 from raptor.nn.teachers import TeacherPopulation
-from raptor.quadrotor import PLATFORMS, Quadrotors, platform
+from raptor.quadrotor import PLATFORMS, Quadrotors, load_platform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def documented(source: str | dict[str, Any]) -> PathLike | TeacherFile:
 
 def _vehicle(name: PathLike) -> Quadrotors:
     if os.fspath(name) in PLATFORMS:
-        return platform(os.fspath(name))
+        return load_platform(os.fspath(name))
     path = Path(name).expanduser()
     if not path.exists():
         raise UserError(

@@ -14,7 +14,7 @@ if not SimulationApp.running:
     raise ModuleNotFoundError("No module named 'omni.physics': the simulator has not been launched")
 
 from raptor.environments import QuadrotorEnv, observe_as_teacher
-from raptor.quadrotor import platform
+from raptor.quadrotor import load_platform
 from raptor.tasks import Task
 
 
@@ -52,7 +52,7 @@ class _Quadrotors(gymnasium.Env):
         self.num_envs, self.device = cfg.scene.num_envs, cfg.sim.device
         self.max_episode_length = cfg.episode_steps
         task = Task(episode_steps=cfg.episode_steps, dt=cfg.sim.dt)
-        vehicles = platform("crazyflie")[torch.zeros(self.num_envs, dtype=torch.long)]
+        vehicles = load_platform("crazyflie")[torch.zeros(self.num_envs, dtype=torch.long)]
         self.batch = QuadrotorEnv(vehicles, task, seed=cfg.seed or 0, device=self.device, compile=False)
         self.single_action_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32)
         self.batch.reset()
