@@ -116,9 +116,28 @@ def test_the_first_environment_is_filmed(raptor, teacher):
             assert (film.n_frames, film.size) == (4, (32, 16))
 
 
+@pytest.mark.parametrize("env", ["module_of_stripes:OwnStripes-v0", "raptor/Hover-v0"])
+def test_an_environment_may_be_named_by_the_module_that_registers_it_or_be_our_own(raptor, tmp_path, monkeypatch, env):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("module_of_stripes.py").write_text(
+        "import gymnasium\nfrom gymnasium.envs.classic_control import PendulumEnv\n"
+        "gymnasium.register('OwnStripes-v0', PendulumEnv, max_episode_steps=6)\n"
+    )
+    own = env == "raptor/Hover-v0"
+    save_policy(MLPPolicy(*((22, 8, 4) if own else (3, 8, 1))), "teacher.pt", {"what": "a teacher"})
+    flags = ("--n_epochs", 1, "--num_episodes", 2, "--num_envs", 2, "--epoch_teacher_forcing", 1, "--batch_size", 2)
+    settings = ("agent.num_validation_episodes=2", *(["env.compile=false"] if own else []), *QUICK)
+    said = raptor("distill", "--env", env, "--teacher", "teacher.pt", "-o", "run", *flags, *settings)
+    assert "trained 1 epochs" in said
+    assert load_policy("run").action_dim == (4 if own else 1)
+    gymnasium.registry.pop("OwnStripes-v0", None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (("--env", "nowhere:Own-v0", "--teacher", "teacher.pt"), "the module 'nowhere' of 'nowhere:Own-v0' cannot be"),
         (("--env", "Pendulum-v1"), "the teacher is not named"),
         (("--teacher", "teacher.pt"), "the environment is not named"),
         (("--env", "Pendulums-v1", "--teacher", "teacher.pt"), "the environment 'Pendulums-v1' cannot be made"),

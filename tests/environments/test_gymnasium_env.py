@@ -16,7 +16,7 @@ from raptor.core.errors import UserError
 from raptor.environments import QuadrotorEnv
 from raptor.environments.factory import TASKS
 from raptor.quadrotor import load_platform, sample_quadrotors
-from raptor.tasks import References, Task
+from raptor.tasks import References, Task, Termination
 
 IDS = ("raptor/Hover-v0", "raptor/Track-v0")
 ZERO, ONE = np.zeros(4, np.float32), np.ones(4, np.float32)
@@ -110,11 +110,26 @@ def test_hover_holds_the_origin_and_track_follows_a_walk_or_a_figure():
     assert 16 < walking.sum() < 48
 
 
-def test_the_task_decides_when_an_episode_ends():
-    env = make(episode_steps=3)
-    env.reset(seed=0)
-    hover = np.full(4, 2 * load_platform("crazyflie").hover_throttle.item() - 1, np.float32)
-    assert [env.step(hover)[3] for _ in range(3)] == [False, False, True]
+@pytest.mark.parametrize("steps", [3, 502])
+def test_gymnasiums_time_limit_decides_when_an_episode_is_over(steps):
+    settings = {"max_episode_steps": steps, "termination": Termination(enabled=False)}
+    one, many = make(**settings), make_vec(num_envs=2, **settings)
+    hover = np.full((2, 4), 2 * load_platform("crazyflie").hover_throttle.item() - 1, np.float32)
+    one.reset(seed=0)
+    many.reset(seed=0)
+    for truncated in [False] * (steps - 1) + [True]:
+        assert one.step(hover[0])[3] == truncated
+        assert many.step(hover)[3].tolist() == [truncated] * 2
+
+
+@pytest.mark.parametrize("settings", [{"episode_steps": 1000}, {"task": Task(episode_steps=1000)}])
+def test_the_tasks_own_number_of_steps_is_answered_with_gymnasiums_name(settings):
+    for maker in (make, make_vec):
+        with pytest.raises(UserError, match="give max_episode_steps=1000 instead of episode_steps=1000"):
+            maker(**settings)
+
+
+def test_the_task_decides_when_a_vehicle_is_lost():
     fallen = make()
     fallen.reset(seed=0)
     flags = [fallen.step(-np.ones(4, np.float32))[2:4] for _ in range(60)]
@@ -131,7 +146,7 @@ def test_a_seed_decides_the_episodes_and_none_gives_others():
 
 
 def test_the_vector_environment_says_what_gymnasiums_own_one_says():
-    settings = {"num_envs": 1, "episode_steps": 3}
+    settings = {"num_envs": 1, "max_episode_steps": 3}
     ours = make_vec(**settings)
     theirs = make_vec(**settings, vectorization_mode="sync", vector_kwargs={"autoreset_mode": "SameStep"})
     assert ours.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
@@ -165,7 +180,7 @@ def test_final_observations_are_given_where_an_episode_ended_and_only_there():
 
 
 def test_with_next_step_reset_the_step_after_an_end_is_the_new_episodes_start():
-    env = make_vec(num_envs=2, episode_steps=2, autoreset_mode="NextStep")
+    env = make_vec(num_envs=2, max_episode_steps=2, autoreset_mode="NextStep")
     steps = play(env, 6)[1:]
     assert [truncated.tolist() for _, _, _, truncated, _ in steps] == [[step % 3 == 1] * 2 for step in range(6)]
     for observation, reward, terminated, _, infos in (steps[2], steps[5]):
@@ -178,7 +193,7 @@ def test_with_next_step_reset_the_step_after_an_end_is_the_new_episodes_start():
 
 
 def test_without_autoreset_the_chosen_vehicles_are_reset_on_request():
-    env = make_vec(num_envs=3, episode_steps=2, autoreset_mode=AutoresetMode.DISABLED)
+    env = make_vec(num_envs=3, max_episode_steps=2, autoreset_mode=AutoresetMode.DISABLED)
     *_, (before, _, _, truncated, _) = play(env, 2)
     assert truncated.all()
     observation, infos = env.reset(options={"reset_mask": np.array([True, False, True])})
@@ -233,15 +248,33 @@ def test_the_wrappers_do_what_they_are_for():
     ids=["RecordEpisodeStatistics", "RescaleAction", "NormalizeObservation"],
 )
 def test_gymnasiums_wrappers_fit_the_vector_environment(mode, wrap):
-    env = wrap(make_vec(num_envs=3, autoreset_mode=mode, episode_steps=5))
+    env = wrap(make_vec(num_envs=3, autoreset_mode=mode, max_episode_steps=5))
     *_, (observation, *_, infos) = play(env, 10)
     assert observation in env.observation_space
     if isinstance(env, gymnasium.wrappers.vector.RecordEpisodeStatistics):
         assert infos["episode"]["l"].tolist() == [5, 5, 5]
 
 
-def test_a_time_limit_given_to_make_vec_is_the_tasks():
-    assert make_vec(num_envs=2, max_episode_steps=77).unwrapped.batch.task.episode_steps == 77
+def test_a_lost_vehicle_is_not_reported_on_its_target():
+    action = np.full((2, 4), np.nan, np.float32)
+    one, many = make().unwrapped, make_vec(num_envs=2)
+    one.reset(seed=0)
+    many.reset(seed=0)
+    _, reward, terminated, _, info = one.step(action[0])
+    assert (terminated, reward) == (True, -100.0)
+    assert np.isnan(info["position_error"])
+    _, reward, terminated, _, infos = many.step(action)
+    assert terminated.all()
+    assert (reward == -100.0).all()
+    assert np.isnan(infos["final_info"]["position_error"]).all()
+    assert np.isfinite(infos["position_error"]).all()  # of the episodes that have begun
+
+
+@pytest.mark.filterwarnings("ignore:.*The environment is being initialised with render_mode")
+@pytest.mark.parametrize("maker", [make, make_vec])
+def test_a_render_mode_is_refused_because_there_is_none(maker):
+    with pytest.raises(UserError, match=r"render_mode must be None.*got 'human'"):
+        maker(render_mode="human")
 
 
 def test_quadrotors_are_found_by_name_by_file_and_by_folder(tmp_path):

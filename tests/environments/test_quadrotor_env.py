@@ -233,6 +233,18 @@ def test_one_vehicle_that_is_not_finite_leaves_the_others_alone(make_env, action
     others = torch.tensor([True, False, True, True])
     assert equal(tensors(result), tensors(clean), others)
     assert result.observation.isfinite().all()
+    assert result.info["position_error"][1].isnan()
+
+
+def test_no_measure_of_a_lost_vehicle_looks_good(make_env):
+    env = make_env(2, task=Task(termination=Termination(enabled=False)))
+    env.reset()
+    for _ in range(2):
+        result = env.step(torch.full((2, 4), torch.nan))
+    assert result.reward.isnan().all()
+    assert result.info["position_error"].isnan().all()
+    assert result.info["episode_return"].isnan().all()
+    assert env.position_error.isnan().all()
 
 
 def test_a_step_needs_an_episode_and_an_action_of_the_right_shape(make_env):

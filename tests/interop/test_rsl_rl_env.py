@@ -63,7 +63,7 @@ def test_time_outs_are_told_apart_from_vehicles_that_left_their_bounds():
     assert rewards[[0, 2]].tolist() == [-50.0, -50.0]  # scaled; the log is not
     assert extras["log"]["Episode/return"][[0, 2]].tolist() == [-100.0, -100.0]
     assert extras["log"]["Episode/length"].tolist() == [1, 3, 1, 3]
-    assert extras["log"]["Episode/share_terminated"].tolist() == [1, 0, 1, 0]
+    assert extras["log"]["Episode/termination_rate"].tolist() == [1, 0, 1, 0]
     assert env.episode_length_buf.tolist() == [0, 0, 0, 0]
 
 

@@ -121,6 +121,13 @@ def test_the_gradient_is_finite_where_every_error_is_zero(level, at_origin):
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+@pytest.mark.parametrize("part", ["position", "orientation"])
+def test_a_vehicle_whose_state_is_not_finite_does_not_earn_what_one_on_target_does(rate, part):
+    lost = moved(**{part: [math.nan] * (4 if part == "orientation" else 3)})
+    assert math.isnan(rate(Reward(), before=lost).item())
+    assert rate(Reward(), before=lost, over=True).item() == -100.0
+
+
 def test_the_gradient_points_away_from_the_target(level, at_origin):
     quadrotors, rest = level(1)
     position = torch.tensor([[0.3, 0.0, 0.4]], requires_grad=True)

@@ -1,16 +1,17 @@
-"""What the keyword arguments of the Gymnasium environments stand for: tasks and quadrotors by name."""
+"""Environments by the names of their parts: the keyword arguments that all interfaces share."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from raptor.core.errors import UserError
-from raptor.environments.quadrotor_env import QuadrotorEnv, Simulator
+from raptor.environments.quadrotor_env import QuadrotorEnv
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.platforms import PLATFORMS, load_platform
 from raptor.quadrotor.sampling import sample_quadrotors
@@ -34,7 +35,50 @@ TASKS = {
 }
 """Tasks by name: hold the origin; follow random walks and figure eights; RAPTOR's own training task."""
 
-SIMULATORS = ("raptor", "l2f")
+SIMULATORS = {"raptor": None, "l2f": "raptor.interop.l2f:L2FSimulator"}
+"""Simulators by name, as import strings; None is the dynamics of this package."""
+
+
+def make_env(
+    num: int,
+    quadrotor: Source = "crazyflie",
+    task: str | Task = "hover",
+    *,
+    compile: bool = True,
+    simulator: str = "raptor",
+    device: torch.device | str | None = None,
+    auto_reset: bool = True,
+    **overrides: Any,
+) -> QuadrotorEnv:
+    """Make the batched environment behind every interface.
+
+    Args:
+        num: N, number of vehicles.
+        quadrotor: a platform's name, a JSON file or folder, a population, or "random" for a new vehicle in each
+            episode. Fewer vehicles than N fly in turn: vehicle i of V flies in the environments i, i + V, ...
+        task: a `Task`, or "hover", "track" or "paper".
+        compile: compile the step, which takes some seconds once.
+        simulator: "raptor", or "l2f" for the original one (extra `l2f`).
+        device: of the simulation.
+        auto_reset: see `QuadrotorEnv`.
+        overrides: fields of the task, for instance `termination=Termination(enabled=False)`.
+
+    Raises:
+        UserError: there is no such quadrotor, task, field, simulator or device.
+    """
+    task = make_task(task, overrides)
+    if simulator not in SIMULATORS:
+        raise UserError(f"simulator must be one of {', '.join(SIMULATORS)}, got {simulator!r}")
+    home = SIMULATORS[simulator]
+    return QuadrotorEnv(
+        load_quadrotors(quadrotor, num),
+        task,
+        device=device,
+        compile=compile,
+        auto_reset=auto_reset,
+        resample=isinstance(quadrotor, str) and quadrotor == "random",
+        simulator=None if home is None else pkgutil.resolve_name(home)(num, task),
+    )
 
 
 def make_task(task: str | Task, overrides: dict[str, Any]) -> Task:
@@ -58,10 +102,7 @@ def make_task(task: str | Task, overrides: dict[str, Any]) -> Task:
 
 
 def load_quadrotors(source: Source, num: int) -> Quadrotors:
-    """`num` vehicles: a platform's name, a JSON file or folder, a population, or "random".
-
-    Fewer vehicles than asked for are repeated in turn. With "random", the environment draws a new vehicle for each
-    episode; what is returned here only says how many fly.
+    """Load `num` vehicles; see `make_env`. Of "random", only their number counts.
 
     Raises:
         UserError: the name is unknown, a file cannot be read, or there are more vehicles than can fly.
@@ -85,31 +126,3 @@ def load_quadrotors(source: Source, num: int) -> Quadrotors:
             "environments with gymnasium.make_vec(..., num_envs=...)"
         )
     return quadrotors[torch.arange(num) % len(quadrotors)]
-
-
-def make_env(
-    num: int,
-    quadrotor: Source,
-    task: Task,
-    auto_reset: bool,
-    compile: bool,
-    simulator: str,
-    device: torch.device | str | None,
-) -> QuadrotorEnv:
-    """The batched environment behind both interfaces."""
-    if simulator not in SIMULATORS:
-        raise UserError(f"simulator must be one of {', '.join(SIMULATORS)}, got {simulator!r}")
-    other: Simulator | None = None
-    if simulator == "l2f":
-        from raptor.interop.l2f import L2FSimulator
-
-        other = L2FSimulator(num, task)
-    return QuadrotorEnv(
-        load_quadrotors(quadrotor, num),
-        task,
-        device=device,
-        compile=compile,
-        auto_reset=auto_reset,
-        resample=isinstance(quadrotor, str) and quadrotor == "random",
-        simulator=other,
-    )

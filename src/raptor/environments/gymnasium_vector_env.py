@@ -12,9 +12,19 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from raptor.core.errors import UserError
-from raptor.environments.factory import Source, make_env, make_task
-from raptor.environments.gymnasium_env import ACTION_SPACE, OBSERVATION_SPACE, Floats, GymnasiumEnv, torch_seed
+from raptor.environments.factory import Source
+from raptor.environments.gymnasium_env import (
+    ACTION_SPACE,
+    EPISODE_STEPS,
+    OBSERVATION_SPACE,
+    Floats,
+    GymnasiumEnv,
+    make_batch,
+    torch_seed,
+)
 from raptor.tasks.task import Task
+
+Flags = NDArray[np.bool_]
 
 
 class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]]):
@@ -27,15 +37,12 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         num_envs: number of vehicles.
         quadrotor: as for `GymnasiumEnv`; fewer vehicles than `num_envs` fly in turn.
         task: as for `GymnasiumEnv`.
-        compile: as for `GymnasiumEnv`.
-        simulator: as for `GymnasiumEnv`.
-        device: as for `GymnasiumEnv`.
         autoreset_mode: when an ended episode begins anew: within the same step, instead of the next one
             (`AutoresetMode.NEXT_STEP`, which Gymnasium's vector `NormalizeObservation` insists on), or by
             `reset(options={"reset_mask": ...})` only.
-        max_episode_steps: replaces the task's `episode_steps`.
-        render_mode: nothing is rendered.
-        overrides: fields of the task.
+        max_episode_steps: after which an episode is truncated.
+        render_mode: as for `GymnasiumEnv`.
+        settings: as for `GymnasiumEnv`.
     """
 
     def __init__(
@@ -43,26 +50,20 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         num_envs: int = 1,
         quadrotor: Source = "crazyflie",
         task: str | Task = "hover",
-        compile: bool = True,
-        simulator: str = "raptor",
-        device: torch.device | str | None = None,
+        *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        max_episode_steps: int | None = None,
+        max_episode_steps: int = EPISODE_STEPS,
         render_mode: None = None,
-        **overrides: Any,
+        **settings: Any,
     ) -> None:
-        if max_episode_steps is not None:
-            overrides["episode_steps"] = max_episode_steps
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**GymnasiumEnv.metadata, "autoreset_mode": self.autoreset_mode}
-        self.render_mode = render_mode
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = OBSERVATION_SPACE, ACTION_SPACE
         self.observation_space = batch_space(OBSERVATION_SPACE, num_envs)
         self.action_space = batch_space(ACTION_SPACE, num_envs)
-        auto_reset = self.autoreset_mode is AutoresetMode.SAME_STEP
-        task = make_task(task, overrides)
-        self.batch = make_env(num_envs, quadrotor, task, auto_reset, compile, simulator, device)
+        settings["auto_reset"] = self.autoreset_mode is AutoresetMode.SAME_STEP
+        self.batch = make_batch(num_envs, quadrotor, task, max_episode_steps, render_mode, **settings)
         self._seeded = False
         self._over = np.zeros(num_envs, np.bool_)
 
@@ -77,52 +78,48 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         return _array(observation), _infos(info, mask)
 
     @torch.no_grad()
-    def step(
-        self, actions: Floats
-    ) -> tuple[Floats, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    def step(self, actions: Floats) -> tuple[Floats, NDArray[np.float64], Flags, Flags, dict[str, Any]]:
         """Apply one action to each vehicle."""
         result = self.batch.step(torch.from_numpy(np.asarray(actions, np.float32)))
+        observation, info, infos = result.observation, result.info, {}
         reward = _array(result.reward).astype(np.float64)
         terminated, truncated = _array(result.terminated), _array(result.truncated)
-        everything = np.ones(self.num_envs, np.bool_)
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._over.any():
             # What these vehicles just did does not count: this step is their new episode's first moment.
             again = self._over
             reward, terminated, truncated = np.where(again, 0.0, reward), terminated & ~again, truncated & ~again
             observation, info = self.batch.reset(mask=torch.from_numpy(again))
-            self._over = terminated | truncated
-            return _array(observation), reward, terminated, truncated, _infos(info, everything)
         self._over = terminated | truncated
-        if self.autoreset_mode is not AutoresetMode.SAME_STEP or not self._over.any():
-            return _array(result.observation), reward, terminated, truncated, _infos(result.info, everything)
-        infos = _infos({"position_error": self.batch.position_error}, everything)
-        infos.update(
-            final_obs=_objects(_array(result.info["final_observation"]), self._over),
-            _final_obs=self._over.copy(),
-            final_info=_infos(result.info, self._over),
-            _final_info=self._over.copy(),
-        )
-        return _array(result.observation), reward, terminated, truncated, infos
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and self._over.any():
+            infos = {
+                "final_obs": _objects(_array(info["final_observation"]), self._over),
+                "_final_obs": self._over.copy(),
+                "final_info": _infos(info, self._over),
+                "_final_info": self._over.copy(),
+            }
+            info = {"position_error": self.batch.position_error}
+        infos.update(_infos(info, np.ones(self.num_envs, np.bool_)))
+        return _array(observation), reward, terminated, truncated, infos
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:
     return np.ascontiguousarray(tensor.numpy(force=True))
 
 
-def _infos(info: dict[str, torch.Tensor], mask: NDArray[np.bool_]) -> dict[str, Any]:
+def _infos(info: dict[str, torch.Tensor], mask: Flags) -> dict[str, Any]:
     """Infos of the vehicles in `mask`, laid out as Gymnasium's vector environments do."""
     error = np.where(mask, _array(info["position_error"]), 0.0)
     return {"position_error": error.astype(np.float64), "_position_error": mask.copy()}
 
 
-def _objects(rows: Floats, mask: NDArray[np.bool_]) -> NDArray[np.object_]:
+def _objects(rows: Floats, mask: Flags) -> NDArray[np.object_]:
     objects = np.full(len(rows), None, dtype=object)
     for index in np.flatnonzero(mask):
         objects[index] = rows[index].copy()
     return objects
 
 
-def _reset_mask(options: dict[str, Any] | None, num: int) -> NDArray[np.bool_]:
+def _reset_mask(options: dict[str, Any] | None, num: int) -> Flags:
     if options is None or "reset_mask" not in options:
         return np.ones(num, np.bool_)
     mask = options["reset_mask"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,22 +18,24 @@ from torch import Tensor
 from raptor.core.errors import UserError
 from raptor.environments.vec_env import DEFAULT_GROUP
 
+DEFAULT_NUM_ENVS = 16
+
 
 class FromGymnasium:
     """Any `gymnasium.vector.VectorEnv` with boxes to observe and to act in, behind the contract of `VecEnv`.
 
-    There is one group of observations, `policy`, flattened. Actions are clipped to their bounds. Whenever the
-    environment resets by itself, episodes begin anew for whoever looks from here within the step that ended them; one
-    that does so in the step after (`AutoresetMode.NEXT_STEP`) ends its episodes one step later here, and that step,
-    whose action it ignores, is told by `extras["ignored"]`.
+    There is one group of observations, `policy`, flattened. Actions are clipped to their bounds. Whichever its
+    autoreset mode, an episode begins anew within the step that ended it. An environment that resets in the step after
+    (`AutoresetMode.NEXT_STEP`) ends its episodes one step later here; `extras["ignored"]` marks that step, whose action
+    it ignores.
 
     Args:
         envs: the environment.
         device: of all tensors.
-        max_episode_length: the most steps of an episode; what the environment's specification says by default.
+        max_episode_length: the most steps of an episode; as in the environment's specification by default.
 
     Raises:
-        UserError: it has other spaces, or nobody says how long its episodes are.
+        UserError: it has other spaces, or the length of its episodes is unknown.
     """
 
     def __init__(
@@ -39,7 +44,8 @@ class FromGymnasium:
         device: torch.device | str = "cpu",
         max_episode_length: int | None = None,
     ) -> None:
-        name = _name(envs)
+        name = envs.spec.id if envs.spec is not None else type(envs.unwrapped).__name__
+        self._mode = AutoresetMode(envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         observed, acted = envs.single_observation_space, envs.single_action_space
         for what, space in (("observations", observed), ("actions", acted)):
             if not isinstance(space, gymnasium.spaces.Box):
@@ -57,11 +63,9 @@ class FromGymnasium:
             "max_episode_length": self.max_episode_length,
             "observation_space": str(observed),
             "action_space": str(acted),
-            "autoreset_mode": _autoreset_mode(envs).value,
+            "autoreset_mode": self._mode.value,
             "kwargs": dict(envs.spec.kwargs) if envs.spec is not None else {},
         }
-        self._shape = acted.shape
-        self._mode = _autoreset_mode(envs)
         self._over = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)  # to begin anew in the next step
         self._timed_out = self._over  # why
         self.episode_length_buf = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
@@ -76,13 +80,13 @@ class FromGymnasium:
         return self.get_observations(), {}
 
     def get_observations(self) -> dict[str, Tensor]:
-        """What is to be acted upon next: the group `policy`, (N, D)."""
+        """The group `policy`, (N, D)."""
         return {DEFAULT_GROUP: self._observation}
 
     def step(self, actions: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Any]]:
         """Apply actions (N, A), clipped to their bounds."""
         clipped = torch.minimum(torch.maximum(actions.to(self.low), self.low), self.high)
-        acted = clipped.view(-1, *self._shape).numpy(force=True).astype(self.envs.single_action_space.dtype)
+        acted = clipped.view(self.envs.action_space.shape).numpy(force=True).astype(self.envs.action_space.dtype)
         observation, reward, terminated, truncated, _ = self.envs.step(acted)
         ended = self._flags(terminated) | self._flags(truncated)
         if self._mode is AutoresetMode.DISABLED and bool(ended.any()):
@@ -98,7 +102,7 @@ class FromGymnasium:
         return self.get_observations(), self._tensor(reward), done, extras
 
     def render(self) -> NDArray[Any] | None:
-        """What the first environment looks like, (H, W, 3); None where it shows nothing."""
+        """A picture of the first environment, (H, W, 3); None where it renders nothing."""
         frames: Any = self.envs.render() if self.envs.render_mode == "rgb_array" else None
         return frames[0] if isinstance(frames, (tuple, list)) and frames else frames
 
@@ -116,28 +120,17 @@ class FromGymnasium:
         return torch.as_tensor(np.array(array, np.bool_), device=self.device)
 
 
-def _autoreset_mode(envs: gymnasium.vector.VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    return AutoresetMode(envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
-
-
-def _name(envs: gymnasium.vector.VectorEnv[Any, Any, Any]) -> str:
-    return envs.spec.id if envs.spec is not None else type(envs.unwrapped).__name__
-
-
 def _length(envs: gymnasium.vector.VectorEnv[Any, Any, Any], name: str) -> int:
-    """The most steps of an episode, as the keyword arguments say, or else the specification."""
-    said = None
+    """The most steps of an episode, by the keyword arguments, or else the specification."""
+    steps = None
     if envs.spec is not None:
-        said = envs.spec.kwargs.get("max_episode_steps", envs.spec.max_episode_steps)
-    if said is None:
+        steps = envs.spec.kwargs.get("max_episode_steps", envs.spec.max_episode_steps)
+    if steps is None:
         raise UserError(
             f"{name} does not say how long its episodes are: give max_episode_length, or env.max_episode_steps=500 on "
             "the command line"
         )
-    return int(said)
-
-
-DEFAULT_NUM_ENVS = 16
+    return int(steps)
 
 
 def make_gymnasium(
@@ -145,7 +138,7 @@ def make_gymnasium(
     num_envs: int | None = None,
     settings: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
-    film: bool = False,
+    video: bool = False,
 ) -> FromGymnasium:
     """Make the environments of that name, several at once.
 
@@ -154,21 +147,60 @@ def make_gymnasium(
         num_envs: how many; `DEFAULT_NUM_ENVS` by default.
         settings: keyword arguments of the environment.
         device: of all tensors.
-        film: whether it must be able to show itself.
+        video: whether it must render pictures.
 
     Raises:
-        UserError: there is no such environment, or it cannot be made; says why.
+        UserError: there is no such environment, or it cannot be made or rendered here; says why.
     """
-    keywords = {**(settings or {}), **({"render_mode": "rgb_array"} if film else {})}
+    keywords = {**(settings or {}), **({"render_mode": "rgb_array"} if video else {})}
     number = DEFAULT_NUM_ENVS if num_envs is None else num_envs
     try:
-        spec = gymnasium.spec(name)
-        whole = spec.vector_entry_point is not None
+        name = import_registered(name)
+        whole = gymnasium.spec(name).vector_entry_point is not None
         how: dict[str, Any] = {} if whole else {"vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP}}
-        envs = gymnasium.make_vec(name, num_envs=number, **how, **keywords)
+        made = FromGymnasium(gymnasium.make_vec(name, num_envs=number, **how, **keywords), device)
     except UserError:
         raise
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"the environment {name!r} cannot be made: {reason or type(error).__name__}") from error
-    return FromGymnasium(envs, device)
+        raise UserError(f"the environment {name!r} cannot be made: {_reason(error)}") from error
+    except Exception as error:  # of a renderer that is loaded
+        if not video:
+            raise
+        raise _no_video(name, error) from error
+    if video:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                made.render()
+        except Exception as error:  # what a renderer lacks, it says in many ways
+            with contextlib.suppress(Exception):
+                made.close()
+            raise _no_video(name, error) from error
+    return made
+
+
+def import_registered(name: str) -> str:
+    """Import the module of `module:ID`, which registers the environment, and return the ID.
+
+    Raises:
+        UserError: the module cannot be imported.
+    """
+    module, colon, short = name.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"the module {module!r} of {name!r} cannot be imported: {error}") from error
+    return short
+
+
+def _no_video(name: str, error: Exception) -> UserError:
+    return UserError(
+        f"no video can be made of {name!r}, because it does not render here: {_reason(error)}; install what it renders "
+        "with (pip install 'gymnasium[classic-control]', [box2d] or [mujoco]), set MUJOCO_GL=egl for MuJoCo without a "
+        "display, or leave out --video"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

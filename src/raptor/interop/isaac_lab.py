@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
-import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raptor.core.errors import UserError
+from raptor.interop.from_gymnasium import import_registered
 
 PACKAGES = ("isaaclab", "isaaclab_tasks", "isaaclab_rl")
 RSL_RL_SETTINGS = "rsl_rl_cfg_entry_point"
@@ -167,12 +167,7 @@ def _registered(name: str) -> str:
     """The name of a task that Isaac Lab knows, without the module that may stand before it."""
     import gymnasium
 
-    module, colon, short = name.rpartition(":")
-    if colon:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"the module {module!r} of the task {name!r} cannot be imported: {error}") from error
+    short = import_registered(name)
     if short not in gymnasium.registry:
         known = [task for task in gymnasium.registry if "env_cfg_entry_point" in gymnasium.registry[task].kwargs]
         near = difflib.get_close_matches(short, known, n=3, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Many quadrotors behind the interface of rsl_rl, torch in and out: its runners train and distil here."""
+"""Many quadrotors behind the interface of rsl_rl, torch in and out: its runners train and distill here."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from torch import Tensor
 
 from raptor.core.errors import MissingExtraError, UserError
 from raptor.environments.episode import observe_as_teacher
-from raptor.environments.factory import Source, make_env, make_task
-from raptor.environments.quadrotor_env import StepResult
+from raptor.environments.factory import Source, make_env
 from raptor.tasks.task import Task
 
 try:
@@ -28,22 +27,19 @@ class RslRlVecEnv(VecEnv):
 
     There are two groups of observations: `policy` (N, 22), what the student sees, and `teacher` (N, 26), what a
     teacher sees (docs/conventions.md). An episode that ends begins anew within the same step; `extras["time_outs"]`
-    tells those that reached their last step from those that left their bounds, and `extras["log"]` holds the figures of
-    the episodes that ended with the step, if any did.
+    marks those that reached their last step within bounds, and `extras["log"]` holds the figures of the episodes that
+    ended with the step, if any did.
 
     Args:
         num_envs: N, number of vehicles.
         quadrotor: a platform's name, a JSON file or folder, a population, or "random" for a new vehicle in each
-            episode. Fewer vehicles than `num_envs` fly in turn: vehicle i of V flies in the environments i, i + V, ...
+            episode.
         task: a `Task`, or "hover", "track" or "paper".
-        compile: compile the step, which takes some seconds once.
-        simulator: "raptor", or "l2f" for the original one (extra `l2f`).
-        device: of the simulation.
         seed: of everything random in it.
-        reward_scale: factor on the rewards that are handed out; the figures in `extras["log"]` are without it. rsl_rl
-            does not normalise rewards, and its algorithms like returns of a few units: RAPTOR's are between -100 and
-            150 at a discount of 0.99.
-        overrides: fields of the task, for instance `episode_steps=1000`.
+        reward_scale: factor on the rewards, not on the figures in `extras["log"]`. rsl_rl does not normalise rewards,
+            and its algorithms like returns of a few units: RAPTOR's are between -100 and 150 at a discount of 0.99.
+        settings: `compile`, `simulator` and `device` of `raptor.environments.factory.make_env`; fields of the task,
+            for instance `episode_steps=1000`.
 
     Raises:
         UserError: there is no such quadrotor, task or device, or no environment or reward.
@@ -56,28 +52,24 @@ class RslRlVecEnv(VecEnv):
         num_envs: int = 1024,
         quadrotor: Source = "crazyflie",
         task: str | Task = "hover",
-        compile: bool = True,
-        simulator: str = "raptor",
-        device: torch.device | str | None = None,
+        *,
         seed: int = 0,
         reward_scale: float = 1.0,
-        **overrides: Any,
+        **settings: Any,
     ) -> None:
         if num_envs < 1:
             raise UserError(f"num_envs must be at least 1, got {num_envs}")
         if not 0 < reward_scale < math.inf:
             raise UserError(f"reward_scale must be a positive number, got {reward_scale}")
-        task = make_task(task, overrides)
-        self.batch = make_env(num_envs, quadrotor, task, True, compile, simulator, device)
-        self.num_envs = num_envs
-        self.max_episode_length = task.episode_steps
+        self.batch = make_env(num_envs, quadrotor, task, **settings)
+        self.num_envs, self.reward_scale = num_envs, reward_scale
+        self.max_episode_length = self.batch.task.episode_steps
         self.device = self.batch.quadrotors.device
-        self.reward_scale = reward_scale
         self.cfg = {
             "num_envs": num_envs,
             "quadrotor": os.fspath(quadrotor) if isinstance(quadrotor, (str, os.PathLike)) else quadrotor.names,
-            "task": dataclasses.asdict(task),
-            "simulator": simulator,
+            "task": dataclasses.asdict(self.batch.task),
+            "simulator": settings.get("simulator", "raptor"),
             "seed": seed,
             "reward_scale": reward_scale,
         }
@@ -86,7 +78,7 @@ class RslRlVecEnv(VecEnv):
 
     @property
     def episode_length_buf(self) -> Tensor:
-        """(N,) int64; the steps that each episode has lasted.
+        """(N,) int64; steps of the present episodes.
 
         It may be assigned: `init_at_random_ep_len=True` of a runner does, so that time-outs do not come all at once.
         """
@@ -118,10 +110,13 @@ class RslRlVecEnv(VecEnv):
             Observations as of `get_observations`, rewards (N,), dones (N,) int64, and extras.
         """
         result = self.batch.step(actions)
+        done, info = result.done, result.info
         extras: dict[str, Any] = {"time_outs": result.truncated}
-        done = result.done
-        if result.observation is not result.info["final_observation"]:  # some episodes ended: new ones have begun
-            extras["log"] = _ended(result, done)
+        if result.observation is not info["final_observation"]:  # some episodes ended: new ones have begun
+            figures = {"return": info["episode_return"], "length": info["episode_length"]}
+            figures["termination_rate"] = result.terminated
+            # One number for each episode; the runner's logger averages over all of them.
+            extras["log"] = {f"Episode/{name}": x[done].to(result.reward.dtype) for name, x in figures.items()}
         return self._grouped(result.observation), self.reward_scale * result.reward, done.long(), extras
 
     def close(self) -> None:
@@ -130,12 +125,3 @@ class RslRlVecEnv(VecEnv):
     def _grouped(self, observation: Tensor) -> TensorDict:
         teacher = observe_as_teacher(self.batch.quadrotors, self.batch.episode)
         return TensorDict({"policy": observation, "teacher": teacher}, batch_size=[self.num_envs], device=self.device)
-
-
-def _ended(result: StepResult, done: Tensor) -> dict[str, Tensor]:
-    """Figures of the episodes that ended, one number for each; the runner's logger averages over all of them."""
-    return {
-        "Episode/return": result.info["episode_return"][done],
-        "Episode/length": result.info["episode_length"][done].to(result.reward.dtype),
-        "Episode/share_terminated": result.terminated[done].to(result.reward.dtype),
-    }

@@ -33,10 +33,10 @@ class Reward(Settings):
 
 
 def norm(parts: tuple[Tensor, ...]) -> Tensor:
-    """Euclidean norm of a vector in component form, with gradient zero, not NaN, at the origin."""
+    """Euclidean norm of a vector in component form: gradient zero, not NaN, at the origin; NaN where a component is."""
     square = sum((part * part for part in parts[1:]), parts[0] * parts[0])
     positive = square > 0
-    return torch.where(positive, torch.sqrt(torch.where(positive, square, 1.0)), 0.0)
+    return torch.where(positive, torch.sqrt(torch.where(positive, square, 1.0)), square.detach())
 
 
 def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
@@ -47,7 +47,7 @@ def heading_angle(orientation: Tensor) -> Tensor:
     """2 acos(1 - |q_z|) in rad, (..., 4) -> (...), with gradient zero, not infinite, where q_z rounds to nothing."""
     cosine = (1 - components(orientation)[3].abs()).clamp(min=0.0)
     turned = cosine < 1
-    return torch.where(turned, 2 * torch.acos(torch.where(turned, cosine, 0.5)), 0.0)
+    return torch.where(turned, 2 * torch.acos(torch.where(turned, cosine, 0.5)), (1 - cosine).detach())
 
 
 def reward(
