@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from raptor.core.distributed import World, joined
+from raptor.core.distributed import World, process_group
 from raptor.nn.stacked_mlp import initial_layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
@@ -80,7 +80,7 @@ def imitation_rate(arguments: argparse.Namespace, world: World) -> float:
 
 def measure(arguments: argparse.Namespace) -> None:
     """One process of a run; the first one writes what was found."""
-    with joined(arguments.device) as world:
+    with process_group(arguments.device) as world:
         rates = {"train-direct": direct_rate(arguments, world), "imitation": imitation_rate(arguments, world)}
         if world.is_main_process:
             Path(arguments.measure).write_text(json.dumps(rates))

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 
 from raptor.cli import app
 from raptor.core import distributed
+from raptor.core.devices import gpu_use
 from raptor.core.distributed import ALONE, DryRunWorld, Parts, World, cut
 from raptor.core.errors import LostProcessError, UserError
-from raptor.core.host import gpu_use
 from raptor.environments.episode import begin_episode
 from raptor.quadrotor import sample_quadrotors
 from raptor.runs import read_curve

@@ -166,7 +166,7 @@ def _sentence(error: Exception, arguments: Sequence[str]) -> str | None:
         got = f", got {value!r}" if message.startswith("Invalid") and value is not None and value not in message else ""
         return f"{message}{got}: see {path} --help"
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return None
 
 

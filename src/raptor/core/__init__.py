@@ -1,1 +1,1 @@
-"""What every room stands on: errors, files, devices, compilation, processes, plotting style."""
+"""Errors, files, devices, compilation, processes, plotting style: what knows nothing of quadrotors."""

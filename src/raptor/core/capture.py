@@ -1,7 +1,6 @@
-"""Replaying what a function launches on a GPU, without launching it anew.
+"""CUDA graphs: the kernels that a function launches, recorded once and replayed as a whole.
 
-Small kernels take less time than it takes to launch them. A CUDA graph is recorded once and replayed as a whole; it
-reads and writes the memory that was read and written while it was recorded.
+Small kernels take less time than launching them. A graph reads and writes the memory of its recording.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ WARM_UP_CALLS = 3
 
 
 class CapturedGraph:
-    """A function without arguments, recorded at its first calls on a GPU and replayed at all later ones.
+    """A function without arguments, recorded after its first calls on a GPU and replayed at all later ones.
 
     The function must work in place on tensors that stay where they are, transfer nothing to the host, and do the same
-    at each call. Anywhere else than on a GPU it is simply called.
+    at each call. On other devices it is simply called.
 
     Args:
-        function: what is to be replayed.
-        device: where it works.
-        generators: whose random numbers it draws, and which must go on from replay to replay.
+        function: to be replayed.
+        device: that it works on.
+        generators: that it draws from; they go on from replay to replay.
         enabled: False calls the function each time.
     """
 
@@ -40,7 +39,7 @@ class CapturedGraph:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        """Do what the function does."""
+        """Call or replay the function."""
         if self._graph is not None:
             self._graph.replay()
             return

@@ -1,8 +1,7 @@
-"""Compile pure functions of nested tensors, with an eager fallback that says why.
+"""Compile pure functions of tensors, with an eager fallback that says why.
 
 A function is traced once per structure, shape, memory layout, type and device of its arguments, and the trace is
-handed to torch's compiler. Calls then go to the compiled code directly: nothing is guarded at each call, because a
-pure function depends on nothing but its arguments.
+compiled. Nothing is guarded at each call, because a pure function depends on nothing but its arguments.
 """
 
 from __future__ import annotations
@@ -11,14 +10,16 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+Tensors = list[Tensor]
 FlatFunction = Callable[..., Sequence[Tensor]]
+FlatStep = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
 
 
 def register(*, constant: tuple[str, ...] = ()) -> Callable[[type], type]:
@@ -38,12 +39,11 @@ def register(*, constant: tuple[str, ...] = ()) -> Callable[[type], type]:
 
 @functools.cache
 def compiler_problem() -> str | None:
-    """Why torch's compiler does not work on this machine, or None where it does. Compiles a one-line function once."""
+    """Why torch's compiler does not work on this machine, or None where it does; compiles a one-line function once."""
     try:
         _compile(lambda x: [torch.sin(x) + 1], [torch.zeros(8)])(torch.zeros(8))
     except Exception as error:  # whatever the compiler's tool chain raises
-        text = str(error).strip()
-        return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
     return None
 
 
@@ -117,7 +117,7 @@ def compile_pure(function: Callable[..., Any], enabled: bool = True) -> Callable
         if key not in graphs:
             out_structure: list[Any] = []
 
-            def flat(*flat_tensors: Tensor) -> list[Tensor]:
+            def flat(*flat_tensors: Tensor) -> Tensors:
                 remaining = iter(flat_tensors)
                 filled = [next(remaining) if constant is None else constant[0] for constant in constants]
                 outputs, structure_out = pytree.tree_flatten(function(*pytree.tree_unflatten(filled, structure)))
@@ -132,3 +132,71 @@ def compile_pure(function: Callable[..., Any], enabled: bool = True) -> Callable
         return pytree.tree_unflatten(list(graph(*tensors)), structure_out)
 
     return call
+
+
+class _Graph(NamedTuple):
+    function: FlatFunction
+    changes: tuple[bool, ...]  # per carried tensor: whether the step replaces it
+
+
+class CompiledStep:
+    """A pure function (carried, given) -> (carried, outputs) of lists of tensors, each of fixed length.
+
+    There is less to do at each call than for `compile_pure`, whose look at the structure of its arguments takes longer
+    than the step of a single vehicle: tensors that are carried on unchanged never pass through the compiled code, and
+    one graph serves whether or not its arguments carry a gradient.
+
+    Args:
+        function: the step.
+        compile: False runs eagerly.
+    """
+
+    def __init__(self, function: FlatStep, compile: bool = True) -> None:
+        self._function, self._compile = function, compile
+        self._graphs: dict[Any, _Graph] = {}
+
+    def __call__(self, carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
+        """Run the step; shapes and types must be those of the first call."""
+        if not self._compile:
+            return self._function(carried, given)
+        arguments = [*carried, *given]
+        requiring: frozenset[int] = frozenset()
+        if torch.is_grad_enabled():
+            requiring = frozenset(i for i, tensor in enumerate(arguments) if tensor.requires_grad)
+        key = (requiring, tuple(tensor.stride() for tensor in given))
+        if key not in self._graphs:
+            self._graphs[key] = self._graph(arguments, len(carried), requiring, key[1])
+        graph = self._graphs[key]
+        outputs = iter(graph.function(*arguments))
+        moved = [next(outputs) if changes else old for old, changes in zip(carried, graph.changes, strict=True)]
+        return moved, list(outputs)
+
+    def _graph(self, arguments: Tensors, num_carried: int, requiring: frozenset[int], layout: Any) -> _Graph:
+        """Compile for these arguments, or for more of them carrying a gradient, so that later steps need no other."""
+
+        def example() -> Tensors:
+            return [tensor.detach().requires_grad_(i in closed) for i, tensor in enumerate(arguments)]
+
+        closed = requiring
+        while requiring:
+            leaves = example()
+            moved, _ = self._function(leaves[:num_carried], leaves[num_carried:])
+            closed = requiring | {i for i, tensor in enumerate(moved) if tensor.requires_grad}
+            if closed == requiring:
+                break
+            requiring = closed
+        if (closed, layout) in self._graphs:
+            return self._graphs[closed, layout]
+        changes: list[bool] = []
+
+        def flat(*tensors: Tensor) -> Tensors:
+            carried, given = list(tensors[:num_carried]), list(tensors[num_carried:])
+            moved, outputs = self._function(carried, given)
+            changes[:] = [new is not old for new, old in zip(moved, carried, strict=True)]
+            return [*(tensor for tensor, changed in zip(moved, changes, strict=True) if changed), *outputs]
+
+        function = compile_flat(flat, example())
+        if not changes:  # running eagerly: nothing was traced
+            flat(*example())
+        graph = self._graphs[closed, layout] = _Graph(function, tuple(changes))
+        return graph

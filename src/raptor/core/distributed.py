@@ -1,7 +1,7 @@
 """Several processes at one job, and batches that are computed in parts.
 
-Each process holds everything and draws everything; it computes its own part, and what the parts give is put together in
-the order of the batch. So the result does not depend, but for rounding, on how many processes and parts there are.
+Each process holds and draws everything and computes its own part; results are put together in the order of the batch.
+So they do not depend, but for rounding, on how many processes and parts there are.
 """
 
 from __future__ import annotations
@@ -36,37 +36,37 @@ class World:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def any_rank(self, flag: bool) -> bool:
-        """Whether some process says so; all wait for each other."""
+        """Whether the flag is set in some process; all wait for each other."""
         if self.size == 1:
             return flag
         import torch.distributed as dist
 
-        said = torch.tensor([int(flag)])
-        with _answered():
-            dist.all_reduce(said, dist.ReduceOp.MAX)
-        return bool(said)
+        flags = torch.tensor([int(flag)])
+        with _losing_processes():
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags)
 
     def wait(self) -> None:
         """Go on once all processes are here."""
         self.any_rank(False)
 
     def all_gather(self, thing: T) -> list[T]:
-        """What each process has, in the order of their ranks."""
+        """The things of all processes, in the order of their ranks."""
         if self.size == 1:
             return [thing]
         import torch.distributed as dist
 
         things: list[Any] = [None] * self.size
-        with _answered():
+        with _losing_processes():
             dist.all_gather_object(things, thing)
         return things
 
-    def share(self, whole: Tensor, slices: Sequence[slice]) -> None:
-        """Fill in what the others have.
+    def all_gather_into(self, whole: Tensor, slices: Sequence[slice]) -> None:
+        """Fill in the slices of the other processes.
 
         Args:
             whole: contiguous; this process has filled its slice of the first axis.
@@ -76,18 +76,14 @@ class World:
             return
         import torch.distributed as dist
 
-        with _answered():
+        with _losing_processes():
             for rank, places in enumerate(slices):
                 if places.stop > places.start:
                     dist.broadcast(whole[places], src=rank)
 
     @contextlib.contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """Let the first process through the block before all others; where it fails there, all fail.
-
-        Raises:
-            UserError: as in the first process.
-        """
+        """Let the main process through the block before all others; where it fails, all fail with its message."""
         if self.is_main_process:
             try:
                 yield
@@ -103,22 +99,22 @@ class World:
 
 
 ALONE = World()
-"""A world of one, which waits for nobody."""
+"""A world of one."""
 
 
 class DryRunWorld(World):
-    """A world in which this process is alone, though it computes and holds what it does among as many others."""
+    """A single process that computes and holds what it would among `size` processes."""
 
     def any_rank(self, flag: bool) -> bool:
-        """Whether this process says so."""
+        """The flag of this process."""
         return flag
 
     def all_gather(self, thing: T) -> list[T]:
-        """What this process has, for each."""
+        """The thing of this process, `size` times."""
         return [thing] * self.size
 
-    def share(self, whole: Tensor, slices: Sequence[slice]) -> None:
-        """Zero where the others would fill in theirs."""
+    def all_gather_into(self, whole: Tensor, slices: Sequence[slice]) -> None:
+        """Zero the slices of the other processes."""
         own = slices[self.rank]
         whole[: own.start].zero_()
         whole[own.stop :].zero_()
@@ -126,21 +122,21 @@ class DryRunWorld(World):
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """How a batch is cut: into the shares of all processes, and each of these into parts computed one after another."""
+    """How a batch is cut: into a share for each process, and each share into parts computed one after another."""
 
     world: World = ALONE
     accumulation_steps: int = 1
 
     @property
     def num(self) -> int:
-        """Of all processes."""
+        """Parts of all processes."""
         return self.world.size * self.accumulation_steps
 
     def _cuts(self, num: int) -> list[int]:
         return [part * num // self.num for part in range(self.num + 1)]
 
     def shares(self, num: int) -> list[slice]:
-        """What each process has of a batch of `num`."""
+        """The share of each process of a batch of `num`."""
         ends = self._cuts(num)[:: self.accumulation_steps]
         return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
 
@@ -151,20 +147,12 @@ class Parts:
         return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
 
     def refuse_fewer(self, what: str, num: int) -> None:
-        """Refuse fewer things than there are parts.
-
-        Raises:
-            UserError: names them.
-        """
+        """Raise a `UserError` that names `what` if there are fewer than parts."""
         if num < self.num:
             raise UserError(f"there must be at least {self.num} {what} for {self._made_by}, got {num}")
 
     def refuse_uneven(self, name: str, num: int) -> None:
-        """Refuse a batch that cannot be cut evenly.
-
-        Raises:
-            UserError: names the setting `name` and what it is divided by.
-        """
+        """Raise a `UserError` that names the setting `name` if `num` cannot be cut evenly."""
         if num % self.num:
             raise UserError(
                 f"{name} must be a multiple of {self.num} for {self._made_by}, got {num}: "
@@ -184,7 +172,7 @@ class Parts:
         flat = [weight * torch.cat([v.flatten() for v in part]) for weight, part in zip(weights, values, strict=True)]
         rows = flat[0].new_empty(self.world.size, len(flat[0]))
         rows[self.world.rank] = sum(flat[1:], flat[0])
-        self.world.share(rows, [slice(rank, rank + 1) for rank in range(self.world.size)])
+        self.world.all_gather_into(rows, [slice(rank, rank + 1) for rank in range(self.world.size)])
         sizes = [value.numel() for value in values[0]]
         return [mean.view(value.shape) for mean, value in zip(rows.sum(0).split(sizes), values[0], strict=True)]
 
@@ -192,8 +180,8 @@ class Parts:
         """Put a batch of `num` together again, in the memory order of its parts.
 
         Args:
-            pieces: of this process, each any nesting of tensors (n, ...) of one floating-point type.
-            num: size of the whole.
+            pieces: parts of this process, each any nesting of tensors (n, ...) of one floating-point type.
+            num: size of the batch.
         """
         if self.num == 1:
             return pieces[0]
@@ -204,7 +192,7 @@ class Parts:
         ]
         whole = rows[0].new_empty(num, rows[0].shape[1])
         torch.cat(rows, out=whole[self.shares(num)[self.world.rank]])
-        self.world.share(whole, self.shares(num))
+        self.world.all_gather_into(whole, self.shares(num))
         columns = whole.split([leaf[0].numel() for leaf in leaves], 1)
         merged = [
             _laid_out(column.reshape(num, *leaf.shape[1:]), leaf) for column, leaf in zip(columns, leaves, strict=True)
@@ -225,8 +213,8 @@ def cut(tree: T, places: slice) -> T:
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[World]:
-    """Find the other processes of this job; alone where nobody started any.
+def process_group(device: str) -> Iterator[World]:
+    """Connect the processes that torchrun started; `ALONE` without torchrun.
 
     Args:
         device: `cpu`, or `cuda`, which is from then on a GPU of this process's own.
@@ -269,8 +257,8 @@ def _take_device(device: str) -> None:
 
 
 @contextlib.contextmanager
-def _answered() -> Iterator[None]:
-    """Turn what fails because another process is gone into an error that says so."""
+def _losing_processes() -> Iterator[None]:
+    """Turn a collective operation's error into one that says that another process is gone."""
     try:
         yield
     except torch.OutOfMemoryError:

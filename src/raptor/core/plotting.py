@@ -1,4 +1,4 @@
-"""What every picture of the package shares: colours, style, and how it becomes a file."""
+"""Colours, style and file format of every figure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """One for each thing compared; safe for the colour-blind. Source: M. Okabe, K. Ito, Color Universal Design (2008)."""
 
 INK, FAINT = "#333333", "#9a9a9a"
-"""Text and lines, and what stays in the background."""
+"""Text and lines; background."""
 
 STYLE = {
     "font.size": 10,
@@ -40,7 +40,7 @@ STYLE = {
 
 
 def to_png(figure: Figure) -> bytes:
-    """The picture as a PNG file."""
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -48,6 +48,6 @@ def to_png(figure: Figure) -> bytes:
 
 
 def grid(num_rows: int, num_columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of `size` inches and its axes (num_rows, num_columns), to be called within the style."""
+    """A figure of `size` inches and its axes (num_rows, num_columns); call it within the style."""
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(num_rows, num_columns, squeeze=False, **options)

@@ -1,4 +1,4 @@
-"""What torchrun told this process; without torch, so that the command line begins at once."""
+"""The environment variables of torchrun; without torch, so that the command line begins at once."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def started_together() -> bool:
 
 
 def silent() -> bool:
-    """Whether another process, the first, speaks for this one."""
+    """Whether another process, the main one, prints for this one."""
     return started_together() and os.environ["RANK"] != "0"

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.compilation import register
-from raptor.core.compiled_step import CompiledStep, Tensors
+from raptor.core.compilation import CompiledStep, Tensors, register
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe

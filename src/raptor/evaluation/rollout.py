@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.compiled_step import CompiledStep
+from raptor.core.compilation import CompiledStep
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
 from raptor.nn.mlp_policy import MLPParameters, MLPPolicy, mlp_step
 from raptor.nn.policy import PolicyParameters, RaptorPolicy, policy_step

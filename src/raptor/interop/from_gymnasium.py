@@ -66,6 +66,7 @@ class FromGymnasium:
             "autoreset_mode": self._mode.value,
             "kwargs": dict(envs.spec.kwargs) if envs.spec is not None else {},
         }
+        self._shape = (self.num_envs, *acted.shape)
         self._over = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)  # to begin anew in the next step
         self._timed_out = self._over  # why
         self.episode_length_buf = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
@@ -86,7 +87,7 @@ class FromGymnasium:
     def step(self, actions: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Any]]:
         """Apply actions (N, A), clipped to their bounds."""
         clipped = torch.minimum(torch.maximum(actions.to(self.low), self.low), self.high)
-        acted = clipped.view(self.envs.action_space.shape).numpy(force=True).astype(self.envs.action_space.dtype)
+        acted = clipped.view(self._shape).numpy(force=True).astype(self.envs.action_space.dtype)
         observation, reward, terminated, truncated, _ = self.envs.step(acted)
         ended = self._flags(terminated) | self._flags(truncated)
         if self._mode is AutoresetMode.DISABLED and bool(ended.any()):

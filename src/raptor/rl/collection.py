@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.compilation import FlatFunction, compile_flat
-from raptor.core.compiled_step import Tensors
+from raptor.core.compilation import FlatFunction, Tensors, compile_flat
 from raptor.environments.episode import Episode, Noise, advance, draw_noise, observe_as_teacher
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors

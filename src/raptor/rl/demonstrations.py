@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.compiled_step import CompiledStep, Tensors
+from raptor.core.compilation import CompiledStep, Tensors
 from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.environments.episode import Noise, begin_episode, draw_noise, observe, observe_as_teacher
 from raptor.nn.activations import RELU_TANH, Activations
@@ -161,7 +161,7 @@ class DemonstrationFlights:
         progress = flight.progress
         outcome = map(self._shared, (progress.returns, progress.lengths, progress.flying == 0))
         for tensor in whole:
-            self.world.share(tensor, self._shares)
+            self.world.all_gather_into(tensor, self._shares)
         return whole, Outcome(*(tensor.unflatten(0, (-1, self.num_episodes)) for tensor in outcome))
 
     def _shared(self, own: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class DemonstrationFlights:
             return own
         whole = own.new_empty(len(self._everyone))
         whole[self._own] = own
-        self.world.share(whole, self._shares)
+        self.world.all_gather_into(whole, self._shares)
         return whole
 
     def _begin(self, student: StudentParameters | None, generator: torch.Generator) -> _Flight:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.compiled_step import CompiledStep, Tensors
+from raptor.core.compilation import CompiledStep, Tensors
 from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise
 from raptor.nn.mlp_policy import MLPParameters

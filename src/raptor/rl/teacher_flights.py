@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.compiled_step import CompiledStep, Tensors
+from raptor.core.compilation import CompiledStep, Tensors
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layers, laid_out

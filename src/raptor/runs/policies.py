@@ -11,7 +11,7 @@ from typing import Any
 
 from raptor.config import to_dict
 from raptor.core.atomic import write_atomically
-from raptor.core.host import host
+from raptor.core.devices import host
 from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble, policy_document, save_policy
 from raptor.runs.folder import RunFolder
 from raptor.runs.learner import Best

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from raptor.core.devices import gpu_use, host
 from raptor.core.distributed import ALONE, World
 from raptor.core.errors import LostProcessError, UserError
-from raptor.core.host import gpu_use, host
 from raptor.runs.learner import Best, Checkpointing, Figures, Learner, Record, Weights
 from raptor.runs.progress import Clock, Progress
 from raptor.runs.stopping import Abandoned, StopRequest

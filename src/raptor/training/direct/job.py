@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from raptor.core.atomic import PathLike
-from raptor.core.devices import find_device
-from raptor.core.distributed import ALONE, Parts, World, joined
+from raptor.core.devices import find_device, memory_explained
+from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
-from raptor.core.host import memory_explained
 from raptor.formats.policy_files import load_policy
 from raptor.nn.policy import RaptorPolicy
 from raptor.runs.folder import Layout, RunFolder, settings_of
@@ -79,7 +78,7 @@ def train_direct(
     if stored is not None:
         folder.refuse_changes(stored, config)
     folder.checkpoints.keep = config.keep_checkpoints
-    with joined(config.device) as world:
+    with process_group(config.device) as world:
         find_device(config.device)
         folder.writes = world.is_main_process
         if largest and stored is None:

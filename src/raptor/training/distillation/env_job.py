@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from raptor.core.atomic import PathLike, write_atomically
-from raptor.core.devices import find_device
+from raptor.core.devices import find_device, memory_explained
 from raptor.core.errors import UserError
-from raptor.core.host import memory_explained
 from raptor.environments.vec_env import CheckedVecEnv, VecEnv
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.policies import PolicyFiles, RunSummary, policy_card, run_to_end, write_summary

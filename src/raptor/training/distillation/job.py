@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from raptor.core.atomic import PathLike, write_atomically
-from raptor.core.devices import find_device
-from raptor.core.distributed import World, joined
+from raptor.core.devices import find_device, memory_explained
+from raptor.core.distributed import World, process_group
 from raptor.core.errors import UserError
-from raptor.core.host import memory_explained
 from raptor.nn.teachers import TeacherPopulation
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.learner import Learner
@@ -96,7 +95,7 @@ def post_train(
     if largest and not config.fine_tune.num_updates:
         raise UserError("--largest-batch seeks fine_tune.batch_size, and fine_tune.num_updates=0 needs none")
     folder.checkpoints.keep = config.keep_checkpoints
-    with joined(config.device) as world:
+    with process_group(config.device) as world:
         folder.writes = world.is_main_process
         progress = progress if world.is_main_process else None
         say = announce if announce is not None and world.is_main_process else (lambda message: None)

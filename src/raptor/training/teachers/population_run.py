@@ -13,8 +13,8 @@ import torch
 
 from raptor.config import to_dict
 from raptor.core.atomic import explained, write_atomically
+from raptor.core.devices import host
 from raptor.core.errors import UserError
-from raptor.core.host import host
 from raptor.core.plotting import to_png
 from raptor.formats.teacher_files import save_teachers
 from raptor.nn.stacked_mlp import Layer

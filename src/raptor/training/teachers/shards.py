@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.config import from_dict
+from raptor.core.devices import gpu_use, memory_explained
 from raptor.core.errors import UserError
-from raptor.core.host import gpu_use, memory_explained
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.curriculum import Curriculum
