@@ -222,7 +222,7 @@ def test_options_of_the_launcher_reach_it(isaac):
     distil("--livestream", 2, "--headless")
     assert events()[1] == "livestream 2"
     assert events()[0] == "launched on cpu, headless True"
-    distil("--no-headless")
+    distil("--no-headless", "--run_name", "second")
     assert "launched on cpu, headless False" in events()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,32 +26,21 @@ Tree = TypeVar("Tree")
 
 
 class Simulator(Protocol):
-    """What may move the vehicles in place of `raptor.quadrotor.step`."""
+    """A simulator in place of `raptor.quadrotor.step`."""
 
     def begin(self, quadrotors: Quadrotors, indices: Tensor | None, generator: torch.Generator) -> None:
-        """New episodes begin for the vehicles at `indices` (None: for all), whose parameters are `quadrotors`."""
+        """Begin new episodes for the vehicles at `indices` (None: for all), whose parameters are `quadrotors`."""
 
-    def __call__(
-        self,
-        quadrotors: Quadrotors,
-        state: State,
-        action: Tensor,
-        dt: float,
-        *,
-        force: Tensor,
-        torque: Tensor,
-        method: Method,
-    ) -> State:
-        """Advance all vehicles by one step; the arguments are those of `raptor.quadrotor.step`."""
+    def __call__(self, quadrotors: Quadrotors, state: State, action: Tensor, dt: float, **rest: Any) -> State:
+        """Advance all vehicles by one step; takes the arguments of `raptor.quadrotor.step`."""
 
 
 class StepResult(NamedTuple):
-    """What one step of N vehicles gives, in Gymnasium's order.
+    """Result of one step of N vehicles, in Gymnasium's order.
 
-    `info` describes the step itself, and the episode it belongs to where another has begun since:
-    `final_observation` (N, 22), what the step led to; `position_error` (N,) m, the distance from the target that it led
-    to; `episode_return` (N,), the sum of rewards so far, without gradient; `episode_length` (N,) int64, the steps so
-    far.
+    `info` belongs to the episode that the step was part of, even if it ended: `final_observation` (N, 22);
+    `position_error` (N,) m, the distance from the target; `episode_return` (N,), the sum of rewards so far, without
+    gradient; `episode_length` (N,) int64, the steps so far.
     """
 
     observation: Tensor  # (N, 22) to act upon next: the first one of the new episode where one was begun
@@ -62,14 +51,14 @@ class StepResult(NamedTuple):
 
     @property
     def done(self) -> Tensor:
-        """(N,) bool; whether the episode ended, for whichever reason."""
+        """(N,) bool; whether the episode ended."""
         return self.terminated | self.truncated
 
 
 @register()
 @dataclasses.dataclass(frozen=True)
 class _Progress:
-    """What an environment carries from step to step."""
+    """State of an environment."""
 
     episode: Episode
     episode_return: Tensor  # (N,)
@@ -84,16 +73,15 @@ class QuadrotorEnv:
 
     Args:
         quadrotors: N vehicles.
-        task: what is asked of them; `Task()` by default.
+        task: `Task()` by default.
         seed: of the one generator that everything random is drawn from.
         device: of all tensors; that of the vehicles by default.
         compile: False runs eagerly.
         auto_reset: begin a new episode within the step that ended one. Otherwise vehicles fly on until `reset`.
-        resample: True flies a new vehicle of the published distribution in each episode. A function of a number and a
-            generator is asked for that many vehicles instead. `quadrotors` then only say how many to fly, where, and
-            in which precision.
+        resample: True draws a new vehicle of the published distribution for each episode; a function (number,
+            generator) returns that many vehicles instead. Then `quadrotors` only give number, device and precision.
         method: integrator.
-        simulator: what moves the vehicles instead of `raptor.quadrotor.step`; nothing is compiled then.
+        simulator: in place of `raptor.quadrotor.step`; nothing is compiled then.
 
     Raises:
         UserError: there is no such device.
@@ -133,12 +121,12 @@ class QuadrotorEnv:
 
     @property
     def episode(self) -> Episode:
-        """Where the episodes of all vehicles stand."""
+        """The present episodes."""
         return self._progress.episode
 
     @property
     def observation(self) -> Tensor:
-        """(N, 22) what `reset` or `step` returned last."""
+        """(N, 22) that `reset` or `step` returned last."""
         return observe(self.episode)
 
     @property
@@ -148,11 +136,7 @@ class QuadrotorEnv:
 
     @property
     def episode_length(self) -> Tensor:
-        """(N,) int64; steps that each episode has lasted. Assigned, episodes count on from there to their last step.
-
-        Raises:
-            UserError: a length is assigned that is not a whole number of steps below `task.episode_steps`.
-        """
+        """(N,) int64; steps of the present episodes. May be assigned, with numbers below `task.episode_steps`."""
         return self._progress.episode_length
 
     @episode_length.setter
@@ -170,10 +154,10 @@ class QuadrotorEnv:
 
         Args:
             seed: sets the generator first.
-            mask: (N,) bool; the vehicles whose episode begins anew; all by default.
+            mask: (N,) bool; the vehicles that begin anew; all by default.
 
         Returns:
-            Observation (N, 22) of all vehicles, and info: `position_error` (N,) m.
+            Observation (N, 22) and info of all vehicles: `position_error` (N,) m.
         """
         if seed is not None:
             self.generator.manual_seed(seed)
@@ -226,27 +210,19 @@ class QuadrotorEnv:
         return progress
 
     def _transition(self, carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
-        """One step, from the leaves of the progress, the vehicles', the action and the noise."""
+        """One step; `given` are the leaves of the vehicles, the action and the noise."""
         progress: _Progress = pytree.tree_unflatten(carried, self._structure)
         quadrotors: Quadrotors = pytree.tree_unflatten(given[: len(self._fixed)], self._vehicles)
         action, *noise = given[len(self._fixed) :]
-        episode, rating = advance(
-            self.task,
-            quadrotors,
-            progress.episode,
-            action,
-            Noise(*noise),
-            self._method,
-            dynamics.step if self._simulator is None else self._simulator,
-        )
+        simulate = dynamics.step if self._simulator is None else self._simulator
+        before = progress.episode
+        episode, (reward, over) = advance(self.task, quadrotors, before, action, Noise(*noise), self._method, simulate)
         length = progress.episode_length + 1
-        truncated = ~rating.terminated & (length >= self.task.episode_steps)
-        moved = _Progress(episode, progress.episode_return + rating.reward.detach(), length)
-        outputs = [observe(episode), rating.reward, rating.terminated, truncated, _position_error(episode)]
-        return pytree.tree_leaves(moved), outputs
+        truncated = ~over & (length >= self.task.episode_steps)
+        moved = _Progress(episode, progress.episode_return + reward.detach(), length)
+        return pytree.tree_leaves(moved), [observe(episode), reward, over, truncated, _position_error(episode)]
 
     def _begin(self, indices: Tensor | None) -> _Progress:
-        """Fresh episodes for the vehicles at `indices`, or for all."""
         quadrotors = self.quadrotors if indices is None else self.quadrotors[indices].component_major()
         if self._resample:
             quadrotors = self._draw(len(quadrotors))
@@ -254,11 +230,8 @@ class QuadrotorEnv:
             self._fixed, self._vehicles = pytree.tree_flatten(self.quadrotors)
         if self._simulator is not None:
             self._simulator.begin(quadrotors, indices, self.generator)
-        return _Progress(
-            episode=begin_episode(self.task, quadrotors, self.generator),
-            episode_return=torch.zeros_like(quadrotors.mass),
-            episode_length=torch.zeros_like(quadrotors.mass, dtype=torch.int64),
-        )
+        zero = torch.zeros_like(quadrotors.mass)
+        return _Progress(begin_episode(self.task, quadrotors, self.generator), zero, zero.long())
 
     def _begin_some(self, indices: Tensor) -> _Progress:
         fresh = self._begin(indices)

@@ -1,4 +1,4 @@
-"""Vectorised environments from elsewhere: the contract that rsl_rl's `VecEnv` set, and whoever sees that it is kept."""
+"""Third-party vector environments: the contract, which is that of rsl_rl's `VecEnv`, and its check."""
 
 from __future__ import annotations
 
@@ -21,27 +21,12 @@ class VecEnv(Protocol):
     An environment may also offer `reset()`, better `reset(seed=...)`, `render()` and `close()`.
     """
 
+    num_envs: int  # N
+    num_actions: int  # A
+    max_episode_length: Any  # the most steps of an episode, or (N,) of them
     episode_length_buf: Tensor  # (N,) int64, steps of the present episodes; may be assigned to
-
-    @property
-    def num_envs(self) -> int:
-        """N."""
-
-    @property
-    def num_actions(self) -> int:
-        """A."""
-
-    @property
-    def max_episode_length(self) -> int | Tensor:
-        """The most steps of an episode, or (N,) of them."""
-
-    @property
-    def device(self) -> torch.device | str:
-        """Of all tensors."""
-
-    @property
-    def cfg(self) -> Any:
-        """Settings, of whatever type; they are noted in the run."""
+    device: Any  # of all tensors
+    cfg: Any  # settings, of whatever type; they are noted in the run
 
     def get_observations(self) -> Any:
         """Groups of observations by name, (N, D) each, as a mapping; or rsl_rl 2's pair of `policy` and extras."""
@@ -49,13 +34,13 @@ class VecEnv(Protocol):
     def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, Mapping[str, Any]]:
         """Apply (N, A) actions; returns observations, rewards (N,), whether episodes ended (N,), and extras.
 
-        `extras["time_outs"]`, (N,), tells the ends that are no failures. `extras["ignored"]`, (N,), tells actions that
+        `extras["time_outs"]`, (N,), marks the ends that are no failures. `extras["ignored"]`, (N,), marks actions that
         were not applied, because the step did nothing but begin an episode.
         """
 
 
 class VecStep(NamedTuple):
-    """What one step of N environments outputs."""
+    """Result of one step of N environments."""
 
     observations: dict[str, Tensor]  # (N, D) each; where an episode ended, the first of the new one
     reward: Tensor  # (N,)
@@ -65,33 +50,35 @@ class VecStep(NamedTuple):
 
 
 class CheckedVecEnv:
-    """An environment that is held to the contract: what breaks it is told in one sentence, with what was expected.
+    """An environment that is checked against the contract in every step.
 
     Args:
         env: any environment that says that it keeps the contract.
-        device: of all that is handed out; that of the environment by default.
+        device: of all tensors that are returned; that of the environment by default.
 
     Raises:
         UserError: an attribute is missing or impossible; here and in every step: shapes, numbers that are not finite,
-            episodes that do not begin anew or never end.
+            episodes that do not begin anew or never end. Says what was expected.
     """
 
     def __init__(self, env: VecEnv, device: torch.device | str | None = None) -> None:
         self.env = env
-        self.num_envs = _whole(env, "num_envs")
-        self.num_actions = _whole(env, "num_actions")
+        self.num_envs, self.num_actions = _whole(env, "num_envs"), _whole(env, "num_actions")
         self.env_device = torch.device(_attribute(env, "device"))
         self.device = self.env_device if device is None else torch.device(device)
-        self.max_episode_length = _longest(env, self.num_envs).to(self.device)
+        longest = torch.as_tensor(_attribute(env, "max_episode_length"))
+        if longest.shape not in ((), (self.num_envs,)) or not bool((longest >= 1).all()):
+            raise UserError(
+                f"max_episode_length of the environment must be at least 1, or a tensor of {self.num_envs} such "
+                f"numbers, got {longest.tolist()}"
+            )
+        self.max_episode_length = longest.long().to(self.device)
+        self.episode_steps = int(longest.max())
+        """The most steps that any episode has."""
         self.steps = self._lengths()
         """(N,) int64, steps of the present episodes."""
         self._watched: tuple[str, ...] = ()
         self._shapes = {name: tuple(group.shape) for name, group in self._named(env.get_observations()).items()}
-
-    @property
-    def episode_steps(self) -> int:
-        """The most steps that any episode has."""
-        return int(self.max_episode_length.max())
 
     @property
     def widths(self) -> dict[str, int]:
@@ -100,11 +87,12 @@ class CheckedVecEnv:
 
     @property
     def seedable(self) -> bool:
-        """Whether the environment can be set back to a seed."""
-        return _takes_seed(getattr(self.env, "reset", None))
+        """Whether `reset` of the environment takes a seed."""
+        parameters = inspect.signature(getattr(self.env, "reset", lambda: None)).parameters.values()
+        return any(p.name == "seed" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
     def watch(self, *groups: str) -> None:
-        """Hand out these groups only.
+        """Return only these groups of observations.
 
         Raises:
             UserError: there is no such group, or it is not (N, D).
@@ -126,7 +114,7 @@ class CheckedVecEnv:
     def begin(self, seed: int) -> None:
         """Begin every episode anew, from the seed where the environment takes one.
 
-        An environment without `reset` flies on: `steps` then tells which episodes are under way.
+        Without `reset` the present episodes go on; `steps` says how far they are.
         """
         reset: Callable[..., Any] | None = getattr(self.env, "reset", None)
         if reset is not None:
@@ -135,14 +123,14 @@ class CheckedVecEnv:
         self.steps = self._lengths()
 
     def observe(self) -> dict[str, Tensor]:
-        """What the environments show now."""
+        """The present observations."""
         observations = self._observations(self.env.get_observations())
-        self._refuse({}, observations, self.steps)
+        self._problems(observations, {})
         return observations
 
     def step(self, action: Tensor) -> VecStep:
         """Apply actions (N, A)."""
-        before = self.env.episode_length_buf.clone()
+        before = self.env.episode_length_buf.clone().to(self.device)
         answer = self.env.step(action.to(self.env_device))
         if not isinstance(answer, tuple) or len(answer) != 4:
             raise UserError(
@@ -152,39 +140,23 @@ class CheckedVecEnv:
         shown, reward, done, extras = answer
         observations = self._observations((shown, extras) if isinstance(shown, Tensor) else shown)
         reward, done = self._vector(reward, "rewards"), self._vector(done, "dones").bool()
-        ignored = self._flags(extras, "ignored")
+        ignored = self._flags(extras, "ignored", torch.zeros_like(done))
         count = self.steps + (~ignored)
         timed_out = self._flags(extras, "time_outs", count >= self.max_episode_length)
         after = self._lengths()
-        goes_on = done & (after == before.to(self.device) + 1) & ~ignored
+        goes_on = done & (after == before + 1) & ~ignored
         problems = {
             "goes on": goes_on.any() & (~done.all() | goes_on.all()),
             "never ends": (~done & (count > self.max_episode_length)).any(),
             "rewards": ~reward.isfinite().all(),
             "spread": (done & (after != 0)).any(),
         }
-        if "spread" in self._refuse(problems, observations, done):
-            # Those that all ended at once may begin as if they had lasted a while; but whole episodes are to follow.
-            lengths = self.env.episode_length_buf
-            self.env.episode_length_buf = lengths.masked_fill(done.to(lengths.device), 0)
-        self.steps = count.masked_fill(done, 0)
-        return VecStep(observations, reward, done, timed_out & done, ignored)
-
-    def _refuse(self, problems: Mapping[str, Tensor], observations: Mapping[str, Tensor], done: Tensor) -> set[str]:
-        """Say what is wrong, and return what is not to be refused.
-
-        The device is waited for once; whoever ends episodes has waited for it before.
-        """
-        finite = {f"observations {name!r}": ~group.isfinite().all() for name, group in observations.items()}
-        asked = {**problems, **finite}
-        wrong = torch.stack([*asked.values()]).tolist()
-        found = {name for name, it_is in zip(asked, wrong, strict=True) if it_is}
+        found = self._problems(observations, problems)
         if "goes on" in found:
-            lengths = self._lengths()
-            who = int((done.bool() & (lengths > 0)).nonzero()[0])
+            number = int((done & (after > 0)).nonzero()[0])
             raise UserError(
-                f"environment {who} said that its episode was over, but its episode_length_buf went on to "
-                f"{int(lengths[who])}: an episode that ends must begin anew within the same step, with "
+                f"environment {number} said that its episode was over, but its episode_length_buf went on to "
+                f"{int(after[number])}: an episode that ends must begin anew within the same step, with "
                 "episode_length_buf 0"
             )
         if "never ends" in found:
@@ -192,6 +164,19 @@ class CheckedVecEnv:
                 f"an episode went on beyond max_episode_length, which is {self.episode_steps}: the environment must "
                 "end it, say so in dones, and begin anew within the same step"
             )
+        if "spread" in found:
+            # Those that all ended at once may begin as if they had lasted a while; but whole episodes are to follow.
+            lengths = self.env.episode_length_buf
+            self.env.episode_length_buf = lengths.masked_fill(done.to(lengths.device), 0)
+        self.steps = count.masked_fill(done, 0)
+        return VecStep(observations, reward, done, timed_out & done, ignored)
+
+    def _problems(self, observations: Mapping[str, Tensor], problems: Mapping[str, Tensor]) -> set[str]:
+        """Names of the problems that occurred, after waiting for the device once; refuses what is not finite."""
+        finite = {f"observations {name!r}": ~group.isfinite().all() for name, group in observations.items()}
+        flags = {**problems, **finite}
+        values = torch.stack([*flags.values()]).tolist()
+        found = {name for name, value in zip(flags, values, strict=True) if value}
         for name in ("rewards", *finite):
             if name in found:
                 raise UserError(f"{name} of the environment must be finite, got NaN or infinite numbers: mend its task")
@@ -210,7 +195,7 @@ class CheckedVecEnv:
         return {name: groups[name].to(self.device, torch.float32) for name in names}
 
     def _named(self, shown: Any) -> dict[str, Tensor]:
-        """Groups by name, whichever way an environment hands them out."""
+        """Groups by name, in whichever form an environment returns them."""
         if isinstance(shown, tuple):  # rsl_rl 2: what the policy sees, and the rest among the extras
             policy, extras = shown
             shown = {DEFAULT_GROUP: policy, **extras.get("observations", {})}
@@ -234,23 +219,20 @@ class CheckedVecEnv:
             raise UserError(f"{what} of the environment must be a tensor of shape ({self.num_envs},), got {got}")
         return tensor.to(self.device)
 
-    def _flags(self, extras: Mapping[str, Any], name: str, otherwise: Tensor | None = None) -> Tensor:
-        if name in extras:
-            return self._vector(extras[name], f"extras[{name!r}]").bool()
-        return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device) if otherwise is None else otherwise
+    def _flags(self, extras: Mapping[str, Any], name: str, otherwise: Tensor) -> Tensor:
+        return self._vector(extras[name], f"extras[{name!r}]").bool() if name in extras else otherwise
 
     def _lengths(self) -> Tensor:
         return self._vector(_attribute(self.env, "episode_length_buf"), "episode_length_buf").long().clone()
 
 
 def _attribute(env: Any, name: str) -> Any:
-    try:
-        return getattr(env, name)
-    except AttributeError:
+    if not hasattr(env, name):
         raise UserError(
             f"the environment {type(env).__name__} has no {name}, which every VecEnv has: see "
             "raptor.environments.vec_env.VecEnv"
-        ) from None
+        )
+    return getattr(env, name)
 
 
 def _whole(env: Any, name: str) -> int:
@@ -258,21 +240,3 @@ def _whole(env: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise UserError(f"{name} of the environment must be a whole number of at least 1, got {value!r}")
     return int(value)
-
-
-def _longest(env: Any, num_envs: int) -> Tensor:
-    """() or (N,)."""
-    value = torch.as_tensor(_attribute(env, "max_episode_length"))
-    if value.shape not in ((), (num_envs,)) or not bool((value >= 1).all()):
-        raise UserError(
-            f"max_episode_length of the environment must be at least 1, or a tensor of {num_envs} such numbers, got "
-            f"{value.tolist()}"
-        )
-    return value.long()
-
-
-def _takes_seed(reset: Callable[..., Any] | None) -> bool:
-    if reset is None:
-        return False
-    parameters = inspect.signature(reset).parameters.values()
-    return any(p.name == "seed" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)

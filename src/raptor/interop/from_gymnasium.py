@@ -75,7 +75,7 @@ class FromGymnasium:
 
     def reset(self, seed: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Begin every episode anew; the observations, and extras that are empty."""
-        self._observation = self._flat(self.envs.reset(seed=seed)[0])
+        self._observation = self._tensor(self.envs.reset(seed=seed)[0]).view(self.num_envs, -1)
         self._over = self._timed_out = torch.zeros_like(self._over)
         self.episode_length_buf = torch.zeros_like(self.episode_length_buf)
         return self.get_observations(), {}
@@ -97,7 +97,7 @@ class FromGymnasium:
             ignored = done = self._over
             timed_out, self._timed_out = self._timed_out & done, timed_out
             self._over = ended
-        self._observation = self._flat(observation)
+        self._observation = self._tensor(observation).view(self.num_envs, -1)
         self.episode_length_buf = (self.episode_length_buf + 1).masked_fill(done, 0)
         extras = {"time_outs": timed_out, "ignored": ignored}
         return self.get_observations(), self._tensor(reward), done, extras
@@ -110,9 +110,6 @@ class FromGymnasium:
     def close(self) -> None:
         """Close the environment."""
         self.envs.close()
-
-    def _flat(self, observation: Any) -> Tensor:
-        return self._tensor(observation).view(self.num_envs, -1)
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.as_tensor(np.array(array, np.float32), device=self.device)

@@ -1,6 +1,6 @@
-"""Isaac Lab's tasks as a `VecEnv`; the only place that imports Isaac Lab, and only when it is asked to.
+"""Isaac Lab's tasks as a `VecEnv`.
 
-Isaac Lab demands an order: `AppLauncher` starts the simulator, and nothing else of it may be imported before.
+Isaac Lab is imported within functions: `AppLauncher` starts the simulator, and nothing else may be imported before.
 """
 
 from __future__ import annotations
@@ -13,82 +13,33 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import gymnasium
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from raptor.core.errors import UserError
+from raptor.environments.vec_env import VecEnv
 from raptor.interop.from_gymnasium import import_registered
 
 PACKAGES = ("isaaclab", "isaaclab_tasks", "isaaclab_rl")
 RSL_RL_SETTINGS = "rsl_rl_cfg_entry_point"
-"""Under which a task registers the settings of its rsl_rl agent."""
+"""The key under which a task registers the settings of its rsl_rl agent."""
 
 
 @dataclasses.dataclass(frozen=True)
 class IsaacTask:
-    """Which task is wanted, and how."""
+    """A task of Isaac Lab, and how it is made."""
 
     name: str  # such as Isaac-Quadcopter-Direct-v0; module:NAME imports the module that registers it first
     num_envs: int | None = None  # None: as the task says
     seed: int = 0
     device: str = "cuda:0"  # of the simulation
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the task, by dotted key
-    film: bool = False  # whether it must be able to show itself
-
-
-class IsaacVecEnv:
-    """What Isaac Lab's own `RslRlVecEnvWrapper` offers, with a reset that takes a seed, and pictures.
-
-    Args:
-        wrapped: Isaac Lab's wrapper.
-    """
-
-    def __init__(self, wrapped: Any) -> None:
-        self.wrapped = wrapped
-        self.num_envs, self.num_actions, self.device = wrapped.num_envs, wrapped.num_actions, wrapped.device
-        self.max_episode_length, self.cfg = wrapped.max_episode_length, wrapped.cfg
-
-    @property
-    def episode_length_buf(self) -> Tensor:
-        """(N,) int64, steps of the present episodes; may be assigned to."""
-        lengths: Tensor = self.wrapped.episode_length_buf
-        return lengths
-
-    @episode_length_buf.setter
-    def episode_length_buf(self, lengths: Tensor) -> None:
-        self.wrapped.episode_length_buf = lengths
-
-    def reset(self, seed: int | None = None) -> tuple[Any, Any]:
-        """Begin every episode anew; what the simulator computes from a seed may still differ from run to run."""
-        observations, extras = self.wrapped.env.reset(seed=seed)
-        return observations, extras
-
-    def get_observations(self) -> Any:
-        """The groups of observations."""
-        return self.wrapped.get_observations()
-
-    def step(self, actions: Tensor) -> Any:
-        """Apply actions (N, A)."""
-        return self.wrapped.step(actions)
-
-    def render(self) -> NDArray[np.uint8] | None:
-        """A picture, (H, W, 3)."""
-        frame: NDArray[np.uint8] | None = self.wrapped.env.render()
-        return frame
-
-    def close(self) -> None:
-        """Close the environment."""
-        self.wrapped.close()
+    video: bool = False  # whether it must render pictures
 
 
 def check_installed() -> None:
-    """Refuse to go on without Isaac Lab.
-
-    Raises:
-        UserError: says what is missing, and how to get it.
-    """
+    """Raise a `UserError` that says how to get Isaac Lab if it is not installed."""
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         raise UserError(
@@ -99,7 +50,7 @@ def check_installed() -> None:
 
 
 def launcher_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """What of a command line is meant for the simulator's launcher, and the rest.
+    """The arguments of the simulator's launcher on a command line, and the rest.
 
     Raises:
         UserError: an argument of the launcher has an impossible value.
@@ -116,24 +67,24 @@ def launcher_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[s
 
 
 @contextlib.contextmanager
-def isaac_env(task: IsaacTask, arguments: argparse.Namespace, headless: bool = True) -> Iterator[IsaacVecEnv]:
-    """Start the simulator and make the task's environment.
+def isaac_env(task: IsaacTask, arguments: argparse.Namespace, headless: bool = True) -> Iterator[VecEnv]:
+    """Start the simulator and make the task's environment, which also has `reset(seed)`, `render` and `close`.
 
-    Simulator and environment are closed when the block ends well. Closing the simulator may end the process, so that an
-    error is left to whoever tells it.
+    Both are closed when the block ends well, not after an error: closing the simulator may end the process before the
+    error is reported.
 
     Args:
-        task: what is wanted.
+        task: to make.
         arguments: of the launcher, see `launcher_arguments`.
         headless: without a window.
 
     Raises:
-        UserError: there is no such task, or it has no such setting; names what comes near.
+        UserError: there is no such task, or it has no such setting; names similar ones.
     """
     from isaaclab.app import AppLauncher
 
     arguments.headless, arguments.device = headless, task.device
-    if task.film:
+    if task.video:
         arguments.enable_cameras = True
     app = AppLauncher(arguments).app
     env = _make(task)
@@ -142,9 +93,8 @@ def isaac_env(task: IsaacTask, arguments: argparse.Namespace, headless: bool = T
     app.close()
 
 
-def _make(task: IsaacTask) -> IsaacVecEnv:
-    """Make the environment; the simulator runs by now."""
-    import gymnasium
+def _make(task: IsaacTask) -> Any:
+    """Make the environment in the running simulator."""
     import isaaclab_tasks  # noqa: F401 - registers the tasks
     from isaaclab.envs import DirectMARLEnv, multi_agent_to_single_agent
     from isaaclab_rl.rsl_rl import RslRlVecEnvWrapper
@@ -157,16 +107,22 @@ def _make(task: IsaacTask) -> IsaacVecEnv:
         override(cfg, key, value)
     if task.num_envs is not None:  # as in Isaac Lab, the flag counts over the settings
         cfg.scene.num_envs = task.num_envs
-    env = gymnasium.make(name, cfg=cfg, render_mode="rgb_array" if task.film else None)
+    env = gymnasium.make(name, cfg=cfg, render_mode="rgb_array" if task.video else None)
     if isinstance(env.unwrapped, DirectMARLEnv):
         env = multi_agent_to_single_agent(env)
-    return IsaacVecEnv(RslRlVecEnvWrapper(env, clip_actions=_clip_actions(name)))
+
+    class IsaacVecEnv(RslRlVecEnvWrapper):  # type: ignore[misc]  # with a reset that takes a seed, and pictures
+        def reset(self, seed: int | None = None) -> Any:
+            return self.env.reset(seed=seed)
+
+        def render(self) -> Any:
+            return self.env.render()
+
+    return IsaacVecEnv(env, clip_actions=_clip_actions(name))
 
 
 def _registered(name: str) -> str:
-    """The name of a task that Isaac Lab knows, without the module that may stand before it."""
-    import gymnasium
-
+    """The name of a registered task, without its module."""
     short = import_registered(name)
     if short not in gymnasium.registry:
         known = [task for task in gymnasium.registry if "env_cfg_entry_point" in gymnasium.registry[task].kwargs]
@@ -177,7 +133,7 @@ def _registered(name: str) -> str:
 
 
 def _clip_actions(name: str) -> float | None:
-    """The bound on actions that the task's rsl_rl agent is trained with, if there is one."""
+    """The bound on actions that the task's rsl_rl agent is trained with, if any."""
     from isaaclab_tasks.utils import load_cfg_from_registry
 
     try:
@@ -193,8 +149,8 @@ def override(cfg: Any, key: str, value: Any) -> None:
 
     Args:
         cfg: nested objects, dictionaries and lists.
-        key: dotted; a number picks an entry of a list.
-        value: of the type that the setting has, or None; of a group, settings by name, or None to have none of it.
+        key: dotted; a number is the place in a list.
+        value: of the setting's type, or None; of a group, settings by name, or None to remove it.
 
     Raises:
         UserError: there is no such setting, it is a group, or the value is of another type.
@@ -232,11 +188,10 @@ def _entry(group: Any, name: str, before: str, key: str) -> Any:
 
 
 def _keys(group: Any) -> list[str]:
-    if isinstance(group, Mapping):
-        return [str(key) for key in group]
     if isinstance(group, (list, tuple)):
         return [str(number) for number in range(len(group))]
-    return [name for name in vars(group) if not name.startswith("_")] if hasattr(group, "__dict__") else []
+    names = map(str, group if isinstance(group, Mapping) else getattr(group, "__dict__", ()))
+    return [name for name in names if isinstance(group, Mapping) or not name.startswith("_")]
 
 
 def _names(group: Any, before: str) -> str:
@@ -244,12 +199,9 @@ def _names(group: Any, before: str) -> str:
 
 
 def _as(now: Any, value: Any, key: str) -> Any:
-    """The value in the type of what is there now."""
-    if (
-        now is None
-        or value is None
-        or (isinstance(value, type(now)) and isinstance(value, bool) == isinstance(now, bool))
-    ):
+    """The value in the type of the present one."""
+    same = isinstance(value, type(now)) and isinstance(value, bool) == isinstance(now, bool)
+    if now is None or value is None or same:
         return value
     if isinstance(now, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

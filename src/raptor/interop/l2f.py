@@ -1,7 +1,6 @@
 """The original C++ simulator of RAPTOR, l2f, in place of our own physics.
 
-l2f moves the vehicles and draws the constant force and torque of each episode; starts, references, observations, reward
-and termination are those of `raptor.tasks`, so that an episode in l2f and one in `raptor.quadrotor` are judged alike.
+l2f moves the vehicles and draws the constant force and torque of each episode; all else is that of `raptor.tasks`.
 (l2f's own Python environment has other reward weights, and no Langevin targets.) Gradients do not pass through l2f.
 """
 
@@ -17,35 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raptor.core.errors import MissingExtraError, UserError
-from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, component_major
 from raptor.tasks.task import Task
 
 FIELDS = ("position", "orientation", "linear_velocity", "angular_velocity", "rpm")
-"""What l2f calls the five parts of a state, in the order of `State`."""
-
-
-def load_l2f() -> Any:
-    """The package l2f.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        return importlib.import_module("l2f")
-    except ImportError as error:
-        raise MissingExtraError("l2f", "l2f", "the environment raptor/L2F-v0") from error
+"""l2f's names of the five parts of a state, in the order of `State`."""
 
 
 class L2FSimulator:
-    """l2f, moving up to 8192 vehicles in the place of `raptor.quadrotor.step`; see `QuadrotorEnv(simulator=...)`.
+    """l2f in place of `raptor.quadrotor.step`, for up to 8192 vehicles; see `QuadrotorEnv(simulator=...)`.
 
-    l2f comes in sizes of powers of two; what is left over flies along unseen.
+    l2f comes in sizes of powers of two; vehicles beyond `num` are ignored.
 
     Args:
         num: number of vehicles.
-        task: its step and the scale of its disturbances are handed to l2f.
+        task: gives l2f its step and the scale of its disturbances.
 
     Raises:
         MissingExtraError: l2f is not installed.
@@ -53,7 +39,10 @@ class L2FSimulator:
     """
 
     def __init__(self, num: int, task: Task) -> None:
-        self._l2f = load_l2f()
+        try:
+            self._l2f: Any = importlib.import_module("l2f")
+        except ImportError as error:
+            raise MissingExtraError("l2f", "l2f", "the environment raptor/L2F-v0") from error
         sizes = self._l2f.vector_selector
         size = min((size for size in sizes if size >= num), default=None)
         if size is None:
@@ -72,7 +61,7 @@ class L2FSimulator:
         self._flown: Tensor | None = None  # (N, P) parameters that l2f holds
 
     def begin(self, quadrotors: Quadrotors, indices: Tensor | None, generator: torch.Generator) -> None:
-        """New episodes for the vehicles at `indices` (None: for all): parameters, and a new force and torque."""
+        """Set parameters, and draw a new force and torque, for the vehicles at `indices` (None: for all)."""
         chosen = torch.arange(self._num) if indices is None else indices.cpu()
         self._set_parameters(quadrotors, chosen)
         arguments = (self._device, self._environments, self._parameters, self._states)
@@ -85,44 +74,22 @@ class L2FSimulator:
             mask[chosen.numpy()] = True
             self._vector.sample_initial_state_if_truncated(*arguments, mask, self._rngs)
 
-    def __call__(
-        self,
-        quadrotors: Quadrotors,
-        state: State,
-        action: Tensor,
-        dt: float,
-        *,
-        force: Tensor,
-        torque: Tensor,
-        method: Method,
-    ) -> State:
+    def __call__(self, quadrotors: Quadrotors, state: State, action: Tensor, dt: float, **rest: Any) -> State:
         """One step of l2f from `state`; force and torque are those that `begin` drew and that l2f's states keep.
 
         Raises:
             UserError: `dt` is not the task's.
         """
         if dt != self._task.dt:
-            raise UserError(f"l2f was told to step by {self._task.dt} s, got dt = {dt}")
+            raise UserError(f"l2f steps by {self._task.dt} s, the task's dt, got dt = {dt}")
         for memory, part in zip(self._now, state.parts(), strict=True):
             memory[: self._num] = part.numpy(force=True)
         actions = np.zeros((self._size, 4), np.float32)
         actions[: self._num] = action.numpy(force=True)
-        self._vector.step(
-            self._device,
-            self._environments,
-            self._parameters,
-            self._states,
-            actions,
-            self._next_states,
-            self._rngs,
-        )
-        like = state.position
-        return State(
-            *(
-                component_major(torch.from_numpy(memory[: self._num].copy()).to(like.device, like.dtype))
-                for memory in self._next
-            )
-        )
+        arguments = (self._device, self._environments, self._parameters, self._states)
+        self._vector.step(*arguments, actions, self._next_states, self._rngs)
+        parts = (torch.from_numpy(memory[: self._num].copy()).to(state.position) for memory in self._next)
+        return State(*map(component_major, parts))
 
     def _set_parameters(self, quadrotors: Quadrotors, chosen: Tensor) -> None:
         """Hand those vehicles to l2f that it does not hold yet."""
@@ -141,20 +108,18 @@ class L2FSimulator:
 
 
 def document_for_l2f(document: dict[str, Any], task: Task) -> dict[str, Any]:
-    """A vehicle's document with the task's step and disturbances, and none of l2f's own noise and targets."""
+    """A vehicle's document with the task's step and disturbances, without l2f's own noise and targets."""
     scales = {"random_force": task.disturbances.force, "random_torque": task.disturbances.torque}
     disturbances = {
         name: {key: scale * document["disturbances"][name][key] for key in ("mean", "std")}
         for name, scale in scales.items()
     }
-    mdp = {**document["mdp"], "action_noise": {"normalized_rpm": 0.0}}
-    trajectory = {**document["trajectory"], "mixture": [1.0, 0.0]}
     return {
         **document,
         "integration": {"dt": task.dt},
-        "mdp": mdp,
+        "mdp": {**document["mdp"], "action_noise": {"normalized_rpm": 0.0}},
         "disturbances": disturbances,
-        "trajectory": trajectory,
+        "trajectory": {**document["trajectory"], "mixture": [1.0, 0.0]},
     }
 
 

@@ -1,4 +1,4 @@
-"""Our recurrent policy and our teachers in rsl_rl's own algorithms, which name them in their configuration.
+"""Our recurrent policy and our teachers in rsl_rl's own algorithms, named in their configuration.
 
 student: {class_name: "raptor.interop.rsl_rl_student:RaptorStudent"}
 teacher: {class_name: "raptor.interop.rsl_rl_student:TeacherModel", teachers: runs/teachers}
@@ -33,18 +33,16 @@ Groups = Mapping[str, Tensor]
 
 
 class RaptorStudent(RNNModel):
-    """`RaptorPolicy` as a model of rsl_rl: dense, ReLU, GRU, dense, with the hidden state kept as the library wants it.
-
-    Distillation trains it, and so does PPO as its actor; roll-outs, updates and exports are the library's own.
+    """`RaptorPolicy` as a model of rsl_rl, for distillation and as PPO's actor.
 
     Args:
-        obs: the environment's observations.
-        obs_groups: which groups each set is made of.
+        obs: observations of the environment.
+        obs_groups: the groups that each set is made of.
         obs_set: the set that this model sees, for instance `student`.
         output_dim: A, width of the action.
         hidden_dim: H, width of both hidden layers.
-        distribution_cfg: noise of its actions while it is trained; by default Gaussian of 0.1, which distillation
-            leaves as it is.
+        distribution_cfg: noise of its actions in training; by default Gaussian of 0.1, which distillation does not
+            change.
     """
 
     def __init__(
@@ -77,33 +75,25 @@ class RaptorStudent(RNNModel):
         return policy
 
     def save(self, path: PathLike, card: Mapping[str, Any] | None = None) -> None:
-        """Write the network as a policy file, for `raptor evaluate` and `raptor export`.
-
-        Args:
-            path: the file, `*.pt`.
-            card: what the policy is, see `raptor.save_policy`.
-
-        Raises:
-            UserError: weights that are not finite, or a file that cannot be written.
-        """
-        told = {"what": "a recurrent student", "training": "distilled with rsl_rl"}
-        save_policy(self.to_policy(), path, told | dict(card or {}))
+        """Write the network as a policy file, for `raptor evaluate` and `raptor export`; see `raptor.save_policy`."""
+        described = {"what": "a recurrent student", "training": "distilled with rsl_rl"}
+        save_policy(self.to_policy(), path, described | dict(card or {}))
 
 
 class TeacherModel(nn.Module):
     """T teachers as one model of rsl_rl: each acts for its own environments, and none of them is trained.
 
-    Environment i belongs to teacher i modulo T, as `RslRlVecEnv(quadrotor=teachers.quadrotors)` hands out vehicles.
+    Environment i belongs to teacher i modulo T, as in `RslRlVecEnv(quadrotor=teachers.quadrotors)`.
 
     Args:
-        obs: the environment's observations.
-        obs_groups: which groups each set is made of.
+        obs: as for `RaptorStudent`.
+        obs_groups: as for `RaptorStudent`.
         obs_set: the set that this model sees, for instance `teacher`.
         output_dim: width of the action.
         teachers: a population, or the folder of one.
 
     Raises:
-        UserError: the teachers see or do other than the environment offers, or cannot be spread over it evenly.
+        UserError: the teachers do not fit observations, actions or number of the environments.
     """
 
     is_recurrent = False
@@ -141,14 +131,14 @@ class TeacherModel(nn.Module):
             return self.teachers(own).transpose(0, 1).reshape(len(observation), -1)
 
     def reset(self, dones: Tensor | None = None, hidden_state: None = None) -> None:
-        """Nothing is remembered."""
+        """Do nothing: there is no memory."""
 
     def get_hidden_state(self) -> None:
-        """Nothing is remembered."""
+        """None: there is no memory."""
         return
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint tells of the teachers, whose weights stay in their own folder."""
+        """Number and widths of the teachers, for a checkpoint; their weights stay in their own folder."""
         return {"num_teachers": len(self.teachers), "widths": list(self.teachers.widths)}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
@@ -163,6 +153,6 @@ class TeacherModel(nn.Module):
 
 
 class PopulationDistillation(Distillation):
-    """rsl_rl's distillation for teachers that come with their weights, so that the runner need not load any."""
+    """rsl_rl's distillation for teachers that come with their weights."""
 
     teacher_loaded = True
