@@ -1,6 +1,6 @@
-"""Fly a policy on a named platform from random starts, and print how it went.
+"""Fly a policy on a named platform from random starts, and print the results.
 
-python examples/fly_published_policy.py --platform x500_real --policy published --num-flights 256
+python examples/fly_published_policy.py --platform x500_real --policy published --num-episodes 256
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument(
         "--policy", default="published", help="a name, as in `raptor evaluate --help`, a run folder or file"
     )
-    parser.add_argument("--num-flights", type=int, default=64)
+    parser.add_argument("--num-episodes", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
 
-    vehicles = raptor.load_platform(options.platform).repeat_interleave(options.num_flights)
+    vehicles = raptor.load_platform(options.platform).repeat_interleave(options.num_episodes)
     env = raptor.QuadrotorEnv(vehicles, seed=options.seed, compile=False, auto_reset=False)
     policy = raptor.load_policy(options.policy)
 
@@ -42,11 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
     figures = {
         "mean return": returns.mean().item(),
-        "share terminated": 1 - flying.float().mean().item(),
+        "termination rate": 1 - flying.float().mean().item(),
         "distance from the target at the end (m)": result.info["position_error"][flying].mean().item(),
     }
     seconds = env.task.episode_steps * env.task.dt
-    print(f"{options.policy} on {options.platform}, {env.num_envs} flights of {seconds:g} s")
+    print(f"{options.policy} on {options.platform}, {env.num_envs} episodes of {seconds:g} s")
     for name, value in figures.items():
         print(f"  {name:40} {value:.3f}")
     return figures

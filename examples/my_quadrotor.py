@@ -1,4 +1,4 @@
-"""From a description of a quadrotor to its file, and to flights with it.
+"""Turn a description of a quadrotor into its file, and fly it.
 
 python examples/my_quadrotor.py examples/my_quadrotor.yaml --output my_quadrotor --policy published
 """
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument(
         "--policy", default="published", help="a name, as in `raptor evaluate --help`, a run folder or file"
     )
-    parser.add_argument("--num-flights", type=int, default=100)
+    parser.add_argument("--num-episodes", type=int, default=100)
     options = parser.parse_args(arguments)
 
     quadrotor, estimates = raptor.from_description(options.description)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         quadrotor = raptor.Quadrotors.from_json(file)
         print(f"wrote {file}")
 
-    env = raptor.QuadrotorEnv(quadrotor.repeat_interleave(options.num_flights), compile=False, auto_reset=False)
+    env = raptor.QuadrotorEnv(quadrotor.repeat_interleave(options.num_episodes), compile=False, auto_reset=False)
     policy = raptor.load_policy(options.policy)
     observation, _ = env.reset()
     hidden = policy.initial_hidden_state(env.num_envs)
@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     figures = {
         "thrust to weight": quadrotor.thrust_to_weight.item(),
         "hover throttle": quadrotor.hover_throttle.item(),
-        "share terminated": 1 - flying.float().mean().item(),
+        "termination rate": 1 - flying.float().mean().item(),
         "distance from the target, second half (m)": settled.mean().item(),
-        "highest throttle, median flight": highest_throttle.median().item(),
+        "highest throttle, median episode": highest_throttle.median().item(),
     }
     for name, value in figures.items():
         print(f"{name:42} {value:.3f}")

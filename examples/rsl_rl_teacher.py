@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--num-steps", type=int, default=64, help="steps of each environment in an iteration")
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 64])
     parser.add_argument("--reward-scale", type=float, default=0.05, help="PPO likes returns of a few units")
-    parser.add_argument("--num-flights", type=int, default=100)
+    parser.add_argument("--num-episodes", type=int, default=100)
     parser.add_argument("--compile", action="store_true", help="half a minute once, then several times faster")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("logs/rsl_rl/hover"))
@@ -105,9 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     teacher = raptor.load_expert(checkpoint)
     print(teacher.description)
     task = env.batch.task
-    figures = {"rsl_rl": mean_return(teacher, quadrotor, task, options.num_flights)}
+    figures = {"rsl_rl": mean_return(teacher, quadrotor, task, options.num_episodes)}
     if ours is not None:
-        figures["ours"] = mean_return(lambda seen: ours(seen[None])[0], quadrotor, task, options.num_flights)
+        figures["ours"] = mean_return(lambda seen: ours(seen[None])[0], quadrotor, task, options.num_episodes)
     steps = options.num_iterations * options.num_steps * options.num_envs
     for name, value in figures.items():
         print(f"{name}: mean return {value:.1f} of {task.episode_steps} steps")

@@ -16,7 +16,7 @@ from raptor.training.direct.learner import DirectConfig, DirectLearner
 
 
 def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:
-    """Train, save and print; returns the mean length of validation flights before and after, in seconds."""
+    """Train, save and print; returns the mean length of validation episodes before and after, in seconds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-updates", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32, help="vehicles flown at once")
@@ -35,16 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:
     )
     learner = DirectLearner(config, seed=options.seed, compile=options.compile)
 
-    def seconds_in_the_air() -> float:
+    def mean_seconds() -> float:
         return learner.validate(learner.policy, options.batch_size)["length"] * config.task.dt
 
-    before = seconds_in_the_air()
+    before = mean_seconds()
     for update in range(1, options.num_updates + 1):
         figures = learner.update()
         if update % max(options.num_updates // 5, 1) == 0:
             print(f"update {update}: gradient norm {figures['gradient_norm']:.3g}, cost per step {figures['loss']:.2f}")
-    after = seconds_in_the_air()
-    print(f"unseen vehicles stay in the air for {after:.2f} s of 5 s, {before:.2f} s before training")
+    after = mean_seconds()
+    print(f"episodes of unseen vehicles last {after:.2f} s of 5 s, {before:.2f} s before training")
 
     card = {"what": "an example, hardly trained", "training": f"{options.num_updates} updates", "licence": "MIT"}
     raptor.save_policy(learner.policy, options.output, card)

@@ -21,11 +21,11 @@ def load(name):
 
 
 def test_the_published_policy_holds_the_x500(capsys):
-    figures = load("fly_published_policy").main(["--num-flights", "16"])
+    figures = load("fly_published_policy").main(["--num-episodes", "16"])
     assert figures["mean return"] > 680
-    assert figures["share terminated"] == 0
+    assert figures["termination rate"] == 0
     assert figures["distance from the target at the end (m)"] < 0.05
-    assert "published on x500_real, 16 flights of 5 s" in capsys.readouterr().out
+    assert "published on x500_real, 16 episodes of 5 s" in capsys.readouterr().out
 
 
 def test_a_tiny_training_improves_the_policy_and_saves_it(tmp_path):
@@ -38,11 +38,11 @@ def test_a_tiny_training_improves_the_policy_and_saves_it(tmp_path):
 
 
 def test_a_described_quadrotor_becomes_a_file_and_flies(tmp_path, capsys):
-    figures = load("my_quadrotor").main(["--output", str(tmp_path / "mine"), "--num-flights", "20"])
+    figures = load("my_quadrotor").main(["--output", str(tmp_path / "mine"), "--num-episodes", "20"])
     document = json.loads((tmp_path / "mine" / "my_quadrotor.json").read_text())
     assert document["dynamics"]["mass"] == 0.78
     assert figures["thrust to weight"] == pytest.approx(4 * 7.5 / (0.78 * 9.81), rel=1e-5)
-    assert figures["share terminated"] == 0
+    assert figures["termination rate"] == 0
     assert figures["distance from the target, second half (m)"] < 0.1
     assert "hover_throttle = 0.505" in capsys.readouterr().out  # an estimate is printed
 
@@ -58,8 +58,8 @@ def test_a_teacher_of_stable_baselines3_is_distilled_in_mujoco(tmp_path, monkeyp
     pytest.importorskip("stable_baselines3")
     pytest.importorskip("mujoco")
     monkeypatch.chdir(tmp_path)
-    arguments = "--env InvertedPendulum-v5 --steps 150 --num-envs 2 --num-epochs 1 --num-flights 4 --no-compile"
-    teacher, student = load("distil_mujoco").main(arguments.split())
+    arguments = "--env InvertedPendulum-v5 --steps 150 --num-envs 2 --num-epochs 1 --num-episodes 4 --no-compile"
+    teacher, student = load("distill_mujoco").main(arguments.split())
     assert teacher.low <= teacher.value <= teacher.high
     assert student.value > 1
     said = capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_a_teacher_of_stable_baselines3_is_distilled_in_mujoco(tmp_path, monkeyp
 def test_a_teacher_of_rsl_rl_flies_beside_one_of_ours(tmp_path, capsys):
     pytest.importorskip("rsl_rl")
     folder = tmp_path / "log"
-    arguments = f"--num-iterations 2 --num-envs 8 --num-steps 16 --hidden 16 16 --num-flights 4 --output {folder}"
+    arguments = f"--num-iterations 2 --num-envs 8 --num-steps 16 --hidden 16 16 --num-episodes 4 --output {folder}"
     figures = load("rsl_rl_teacher").main(arguments.split())
     assert -150 < figures["rsl_rl"] < 100  # two iterations teach nothing: it falls
     assert raptor.load_expert(folder / "model_1.pt").hidden == (16, 16)
@@ -84,7 +84,7 @@ def test_no_example_is_left_out():
         "train_tiny_policy",
         "my_quadrotor",
         "gymnasium_loop",
-        "distil_mujoco",
+        "distill_mujoco",
         "rsl_rl_teacher",
     }
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

@@ -91,8 +91,8 @@ def _register_environments() -> None:
         from gymnasium.envs.registration import register, registry
     except ImportError:
         return
-    single = "raptor.environments.gymnasium_env:GymnasiumEnv"
-    vector = "raptor.environments.gymnasium_vector_env:QuadrotorVectorEnv"
+    single = "raptor.environments.gymnasium_envs:GymnasiumEnv"
+    vector = "raptor.environments.gymnasium_envs:QuadrotorVectorEnv"
     environments = {
         "raptor/Hover-v0": {"task": "hover"},
         "raptor/Track-v0": {"task": "track"},

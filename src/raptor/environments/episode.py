@@ -1,7 +1,6 @@
-"""An episode of N vehicles: a task and the dynamics put together, as pure functions.
+"""Episodes of N vehicles: a task and the dynamics, as pure functions.
 
-The order within a step is: observe, act, move, rate. `begin_episode` and `draw_noise` are where randomness enters;
-everything else is deterministic and differentiable.
+A step is: observe, act, move, rate. Only `begin_episode` and `draw_noise` are random; all else is differentiable.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from raptor.tasks.termination import terminated
 @register()
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """Where the episodes of N vehicles stand."""
+    """State of the episodes of N vehicles."""
 
     state: State
     reference: Reference
@@ -52,7 +51,7 @@ class Noise(NamedTuple):
 
 
 class StepOutcome(NamedTuple):
-    """What one step was worth."""
+    """Reward and termination of one step."""
 
     reward: Tensor  # (...)
     terminated: Tensor  # (...) bool
@@ -76,19 +75,15 @@ def _measure(task: Task, state: State, reference: Reference, noise_scale: Tensor
     if noise is None:
         return clean
     deviations = task.sensing.standard_deviations
-    return from_components(
-        [
-            x + noise_scale * deviation * n
-            for x, deviation, n in zip(components(clean), deviations, components(noise), strict=True)
-        ]
-    )
+    parts = zip(components(clean), deviations, components(noise), strict=True)
+    return from_components([x + noise_scale * deviation * n for x, deviation, n in parts])
 
 
 def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator) -> Episode:
     """Start one episode for each vehicle.
 
-    The previous action that is observed first is the one that would hold the rotors' initial speed, while the one that
-    is rated first is zero. Source: l2f `sample_initial_state`.
+    The first observed previous action would hold the rotors' initial speed; the first one that the reward compares with
+    is zero. Source: l2f `sample_initial_state`.
     """
     like, shape = quadrotors.mass, tuple(quadrotors.shape)
     state = sample_initial_state(quadrotors, task.initial_states, generator)
@@ -156,17 +151,16 @@ def advance(
     """Apply the action (..., 4) for one step and rate it.
 
     Args:
-        task: what is asked.
+        task: gives observation, reward and termination.
         quadrotors: the vehicles, of leading shape (...).
-        episode: where they stand.
-        action: as given by the policy; the motors get it clipped to [-1, 1] and after its delay.
-        noise: what the step consumes.
+        episode: before the step.
+        action: of the policy; the motors get it clipped to [-1, 1] and after its delay.
+        noise: of the step.
         method: integrator.
-        simulate: what moves the vehicles; another simulator may stand in, if it takes the arguments of `step`.
+        simulate: `step`, or a simulator with its arguments.
 
     Returns:
-        The episode after the step, and the reward and termination of the step. A terminated episode goes on moving if
-        it is advanced further; beginning anew is the caller's decision.
+        The episode after the step, and its outcome. A terminated episode goes on moving if it is advanced further.
     """
     clipped = from_components([a.clamp(-1, 1) for a in components(action)])
     fed_back = clipped if task.clip_previous_action else from_components(components(action))
@@ -182,17 +176,8 @@ def advance(
     )
     reference = advance_reference(episode.reference, task.references, noise.reference, task.dt)
     over = terminated(task.termination, quadrotors, state, reference)
-    value = reward(
-        task.reward,
-        quadrotors,
-        episode.state,
-        fed_back,
-        state,
-        episode.last_action,
-        episode.reference,
-        over,
-        task.dt,
-    )
+    before = episode.state, fed_back, state, episode.last_action, episode.reference
+    value = reward(task.reward, quadrotors, *before, over, task.dt)
     measured = _measure(task, state, reference, episode.noise_scale, noise.sensor)
     moved = dataclasses.replace(
         episode,

@@ -82,31 +82,22 @@ def make_env(
 
 
 def make_task(task: str | Task, overrides: dict[str, Any]) -> Task:
-    """A task by name or as it is, with some of its fields replaced.
-
-    Raises:
-        UserError: there is no such task, or no such field.
-    """
+    """A task by name or as it is, with some of its fields replaced."""
     if isinstance(task, str):
         if task not in TASKS:
             raise UserError(f"there is no task {task!r}: choose one of {', '.join(TASKS)}, or give a Task")
         task = TASKS[task]
     allowed = [field.name for field in dataclasses.fields(Task)]
-    for name in overrides:
-        if name not in allowed:
-            raise UserError(
-                f"{name} is neither a keyword argument of the environment nor a field of the task: the fields are "
-                f"{', '.join(allowed)}"
-            )
+    for name in overrides.keys() - allowed:
+        raise UserError(
+            f"{name} is neither a keyword argument of the environment nor a field of the task: the fields are "
+            f"{', '.join(allowed)}"
+        )
     return dataclasses.replace(task, **overrides)
 
 
 def load_quadrotors(source: Source, num: int) -> Quadrotors:
-    """Load `num` vehicles; see `make_env`. Of "random", only their number counts.
-
-    Raises:
-        UserError: the name is unknown, a file cannot be read, or there are more vehicles than can fly.
-    """
+    """Load `num` vehicles, see `make_env`; of "random", only the number counts."""
     if isinstance(source, Quadrotors):
         quadrotors = source
     elif source == "random":

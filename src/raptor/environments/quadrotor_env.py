@@ -1,4 +1,4 @@
-"""N vehicles flying a task at once, torch in and out."""
+"""N vehicles at once, torch in and out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.compilation import CompiledStep, Tensors, register
+from raptor.core.compilation import CompiledStep, Tensors
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
@@ -55,9 +55,7 @@ class StepResult(NamedTuple):
         return self.terminated | self.truncated
 
 
-@register()
-@dataclasses.dataclass(frozen=True)
-class _Progress:
+class _Progress(NamedTuple):
     """State of an environment."""
 
     episode: Episode
@@ -68,8 +66,8 @@ class _Progress:
 class QuadrotorEnv:
     """A task and N vehicles.
 
-    A step is a pure function of tensors, compiled or not: the gradient of a reward reaches all actions of the same
-    episode since the last `detach`. Tensors that were handed out are never written to.
+    The gradient of a reward reaches all actions of its episode since the last `detach`. Tensors that were returned are
+    never written to.
 
     Args:
         quadrotors: N vehicles.
@@ -190,13 +188,10 @@ class QuadrotorEnv:
             "episode_length": self._leaves[-1],
         }
         result = StepResult(final, reward, terminated, truncated, info)
-        if not self.auto_reset:
-            return result
-        ended = result.done.nonzero().squeeze(-1)
-        if not len(ended):
-            return result
-        fresh = self._begin_some(ended)
-        return result._replace(observation=_replace_some(final, ended, observe(fresh.episode)))
+        if self.auto_reset and len(ended := result.done.nonzero().squeeze(-1)):
+            fresh = self._begin_some(ended)
+            return result._replace(observation=_replace_some(final, ended, observe(fresh.episode)))
+        return result
 
     def detach(self) -> None:
         """Cut the gradient: later rewards do not reach the actions taken so far."""

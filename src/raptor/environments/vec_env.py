@@ -92,11 +92,7 @@ class CheckedVecEnv:
         return any(p.name == "seed" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
     def watch(self, *groups: str) -> None:
-        """Return only these groups of observations.
-
-        Raises:
-            UserError: there is no such group, or it is not (N, D).
-        """
+        """Return only these groups of observations from now on."""
         for name in groups:
             if name not in self._shapes:
                 raise UserError(f"the environment shows no group {name!r}: choose among {self.layout()}")
@@ -112,10 +108,7 @@ class CheckedVecEnv:
         return ", ".join(f"{name} ({width})" for name, width in self.widths.items()) or "no groups at all"
 
     def begin(self, seed: int) -> None:
-        """Begin every episode anew, from the seed where the environment takes one.
-
-        Without `reset` the present episodes go on; `steps` says how far they are.
-        """
+        """Begin every episode anew, from the seed where the environment takes one; go on where it has no `reset`."""
         reset: Callable[..., Any] | None = getattr(self.env, "reset", None)
         if reset is not None:
             reset(seed=seed) if self.seedable else reset()

@@ -54,7 +54,14 @@ class FromGymnasium:
         self.envs, self.device = envs, torch.device(device)
         self.num_envs = envs.num_envs
         self.num_actions = int(np.prod(acted.shape))
-        self.max_episode_length = _length(envs, name) if max_episode_length is None else max_episode_length
+        if max_episode_length is None and envs.spec is not None:
+            max_episode_length = envs.spec.kwargs.get("max_episode_steps", envs.spec.max_episode_steps)
+        if max_episode_length is None:
+            raise UserError(
+                f"{name} does not say how long its episodes are: give max_episode_length, or env.max_episode_steps=500 "
+                "on the command line"
+            )
+        self.max_episode_length = int(max_episode_length)
         self.low, self.high = (self._tensor(bound).view(-1) for bound in (acted.low, acted.high))
         """(A,) bounds of the actions, infinite where there are none."""
         self.cfg = {
@@ -74,7 +81,7 @@ class FromGymnasium:
         self.reset()
 
     def reset(self, seed: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Begin every episode anew; the observations, and extras that are empty."""
+        """Begin every episode anew; returns observations and empty extras."""
         self._observation = self._tensor(self.envs.reset(seed=seed)[0]).view(self.num_envs, -1)
         self._over = self._timed_out = torch.zeros_like(self._over)
         self.episode_length_buf = torch.zeros_like(self.episode_length_buf)
@@ -116,19 +123,6 @@ class FromGymnasium:
 
     def _flags(self, array: Any) -> Tensor:
         return torch.as_tensor(np.array(array, np.bool_), device=self.device)
-
-
-def _length(envs: gymnasium.vector.VectorEnv[Any, Any, Any], name: str) -> int:
-    """The most steps of an episode, by the keyword arguments, or else the specification."""
-    steps = None
-    if envs.spec is not None:
-        steps = envs.spec.kwargs.get("max_episode_steps", envs.spec.max_episode_steps)
-    if steps is None:
-        raise UserError(
-            f"{name} does not say how long its episodes are: give max_episode_length, or env.max_episode_steps=500 on "
-            "the command line"
-        )
-    return int(steps)
 
 
 def make_gymnasium(

@@ -32,14 +32,12 @@ class RslRlVecEnv(VecEnv):
 
     Args:
         num_envs: N, number of vehicles.
-        quadrotor: a platform's name, a JSON file or folder, a population, or "random" for a new vehicle in each
-            episode.
-        task: a `Task`, or "hover", "track" or "paper".
+        quadrotor: as for `raptor.environments.factory.make_env`.
+        task: as for `make_env`.
         seed: of everything random in it.
         reward_scale: factor on the rewards, not on the figures in `extras["log"]`. rsl_rl does not normalise rewards,
             and its algorithms like returns of a few units: RAPTOR's are between -100 and 150 at a discount of 0.99.
-        settings: `compile`, `simulator` and `device` of `raptor.environments.factory.make_env`; fields of the task,
-            for instance `episode_steps=1000`.
+        settings: `compile`, `simulator` and `device` of `make_env`; fields of the task, such as `episode_steps=1000`.
 
     Raises:
         UserError: there is no such quadrotor, task or device, or no environment or reward.
@@ -73,15 +71,12 @@ class RslRlVecEnv(VecEnv):
             "seed": seed,
             "reward_scale": reward_scale,
         }
-        """What the runner's logger stores: plain data."""
+        """Plain data for the runner's logger."""
         self.batch.reset(seed)
 
     @property
     def episode_length_buf(self) -> Tensor:
-        """(N,) int64; steps of the present episodes.
-
-        It may be assigned: `init_at_random_ep_len=True` of a runner does, so that time-outs do not come all at once.
-        """
+        """(N,) int64; steps of the present episodes. A runner's `init_at_random_ep_len=True` assigns it."""
         return self.batch.episode_length
 
     @episode_length_buf.setter
@@ -90,25 +85,18 @@ class RslRlVecEnv(VecEnv):
 
     @torch.no_grad()
     def reset(self, seed: int | None = None) -> tuple[TensorDict, dict[str, Any]]:
-        """Begin new episodes, from a seed where one is given; returns observations and extras, which are empty."""
+        """Begin new episodes, from a seed if given; returns observations and empty extras."""
         self.batch.reset(seed)
         return self.get_observations(), {}
 
     @torch.no_grad()
     def get_observations(self) -> TensorDict:
-        """What is to be acted upon next, in the groups `policy` (N, 22) and `teacher` (N, 26)."""
+        """Present observations, in the groups `policy` (N, 22) and `teacher` (N, 26)."""
         return self._grouped(self.batch.observation)
 
     @torch.no_grad()
     def step(self, actions: Tensor) -> tuple[TensorDict, Tensor, Tensor, dict[str, Any]]:
-        """Apply one action to each vehicle.
-
-        Args:
-            actions: (N, 4); beyond [-1, 1] the motors get them clipped.
-
-        Returns:
-            Observations as of `get_observations`, rewards (N,), dones (N,) int64, and extras.
-        """
+        """Apply actions (N, 4); returns observations, rewards (N,), dones (N,) int64, and extras."""
         result = self.batch.step(actions)
         done, info = result.done, result.info
         extras: dict[str, Any] = {"time_outs": result.truncated}

@@ -35,14 +35,8 @@ Groups = Mapping[str, Tensor]
 class RaptorStudent(RNNModel):
     """`RaptorPolicy` as a model of rsl_rl, for distillation and as PPO's actor.
 
-    Args:
-        obs: observations of the environment.
-        obs_groups: the groups that each set is made of.
-        obs_set: the set that this model sees, for instance `student`.
-        output_dim: A, width of the action.
-        hidden_dim: H, width of both hidden layers.
-        distribution_cfg: noise of its actions in training; by default Gaussian of 0.1, which distillation does not
-            change.
+    The arguments are those of rsl_rl's models; `hidden_dim` is the width of both hidden layers, `distribution_cfg` the
+    noise of the actions in training, by default Gaussian of 0.1, which distillation does not change.
     """
 
     def __init__(
@@ -83,14 +77,8 @@ class RaptorStudent(RNNModel):
 class TeacherModel(nn.Module):
     """T teachers as one model of rsl_rl: each acts for its own environments, and none of them is trained.
 
-    Environment i belongs to teacher i modulo T, as in `RslRlVecEnv(quadrotor=teachers.quadrotors)`.
-
-    Args:
-        obs: as for `RaptorStudent`.
-        obs_groups: as for `RaptorStudent`.
-        obs_set: the set that this model sees, for instance `teacher`.
-        output_dim: width of the action.
-        teachers: a population, or the folder of one.
+    Environment i belongs to teacher i modulo T, as in `RslRlVecEnv(quadrotor=teachers.quadrotors)`. `teachers` is a
+    population or the folder of one; the other arguments are those of rsl_rl's models.
 
     Raises:
         UserError: the teachers do not fit observations, actions or number of the environments.

@@ -1,9 +1,9 @@
-"""Train a teacher with stable-baselines3 in one of MuJoCo's environments, distil it, and hold the student against it.
+"""Train a teacher with stable-baselines3 in one of MuJoCo's environments, distill it, and compare the student with it.
 
-    python examples/distil_mujoco.py --env HalfCheetah-v5 --steps 100000 --output runs/cheetah
+    python examples/distill_mujoco.py --env HalfCheetah-v5 --steps 100000 --output runs/cheetah
 
-It needs the extras sb3 and sim. A teacher that is there already: `--teacher sac.zip`. The student is a GRU that sees
-what the teacher sees; both fly the same episodes, which neither was trained on.
+It needs the extras sb3 and sim. `--teacher sac.zip` takes an existing teacher. The student is a GRU with the teacher's
+observations; both are evaluated on the same episodes, which neither was trained on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UNSEEN_SEED = 123_456
 
 
 def main(arguments: Sequence[str] | None = None) -> tuple[Estimate, Estimate]:
-    """Train, distil, evaluate and print; returns the mean return of teacher and student with their intervals."""
+    """Train, distill, evaluate and print; returns the mean return of teacher and student with their intervals."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", default="HalfCheetah-v5")
     parser.add_argument("--teacher", type=Path, help="archive of stable-baselines3; trained by default")
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> tuple[Estimate, Estimate]:
     parser.add_argument("--num-epochs", type=int, default=60)
     parser.add_argument("--hidden-dim", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-2)
-    parser.add_argument("--num-flights", type=int, default=32, help="that both are held against each other in")
-    parser.add_argument("--no-compile", action="store_true", help="begin at once, and run slower")
+    parser.add_argument("--num-episodes", type=int, default=32, help="to compare both in")
+    parser.add_argument("--no-compile", action="store_true", help="start at once, run slower")
     parser.add_argument("--output", type=Path, default=Path("runs/mujoco"))
     options = parser.parse_args(arguments)
 
@@ -60,11 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> tuple[Estimate, Estimate]:
     checked = CheckedVecEnv(env)
     pilot = StudentPilot(raptor.load_policy(options.output / "student"), "policy")
     found = [
-        returns(checked, fly_as, options.num_flights) for fly_as in (lambda seen, _: expert(seen["policy"]), pilot)
+        returns(checked, fly_as, options.num_episodes) for fly_as in (lambda seen, _: expert(seen["policy"]), pilot)
     ]
     teacher, student = (bootstrap_means(r.unsqueeze(-1).numpy(), [0] * len(r)).estimate(0, 0) for r in found)
-    for who, estimate in (("teacher", teacher), ("student", student)):
-        print(f"{who}: return {estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}], {len(found[0])} flights")
+    for name, estimate in (("teacher", teacher), ("student", student)):
+        interval = f"[{estimate.low:.1f}, {estimate.high:.1f}]"
+        print(f"{name}: return {estimate.value:.1f} {interval}, {len(found[0])} episodes")
     print(f"the student reaches {student.value / teacher.value:.1%} of the teacher's return")
     return teacher, student
 
@@ -80,10 +81,10 @@ def train_teacher(env: str, num_steps: int, folder: Path) -> Path:
     return folder / "teacher.zip"
 
 
-def returns(env: CheckedVecEnv, pilot, num_flights: int) -> torch.Tensor:
-    """Of episodes that are the same for everyone."""
+def returns(env: CheckedVecEnv, pilot, num_episodes: int) -> torch.Tensor:
+    """Returns of episodes that depend on the seed only."""
     env.begin(UNSEEN_SEED)
-    flights = fly(env, pilot, -(-num_flights // env.num_envs))
+    flights = fly(env, pilot, -(-num_episodes // env.num_envs))
     return flights.returns.flatten()
 
 

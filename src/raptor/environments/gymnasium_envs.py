@@ -1,0 +1,191 @@
+"""One and many quadrotors behind Gymnasium's interfaces, numpy in and out; one is a population of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from raptor.core.errors import UserError
+from raptor.environments.factory import Source, make_env, make_task
+from raptor.environments.quadrotor_env import QuadrotorEnv
+from raptor.quadrotor.dynamics import STATE_LIMIT
+from raptor.tasks.observation import STUDENT_DIM
+from raptor.tasks.task import Task
+
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+OBSERVATION_SPACE = gymnasium.spaces.Box(-2 * STATE_LIMIT, 2 * STATE_LIMIT, (STUDENT_DIM,), np.float32)
+"""Bounds that no observation exceeds: the simulator's own limits, not a scale to normalise by."""
+
+ACTION_SPACE = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+EPISODE_STEPS = Task().episode_steps
+"""Default of Gymnasium's `max_episode_steps`."""
+
+
+class GymnasiumEnv(gymnasium.Env[Floats, Floats]):
+    """One quadrotor; `gymnasium.make("raptor/Hover-v0")` and its siblings make it.
+
+    Observation (22,): position and velocity error, rotation matrix, body rates, previous action (docs/conventions.md).
+    Action (4,): rotors in the order front-right, back-right, back-left, front-left. An episode ends where the task
+    terminates it, and after the `max_episode_steps` of `gymnasium.make`, which counts them. `info["position_error"]` is
+    the distance from the target in m.
+
+    Args:
+        quadrotor: a platform's name, a JSON file, a population of one, or "random" for a new vehicle in each episode.
+        task: a `Task`, or "hover", "track" or "paper".
+        render_mode: None: nothing is rendered.
+        settings: `compile`, `simulator` and `device` of `raptor.environments.factory.make_env`; fields of the task.
+
+    Raises:
+        UserError: as `make_env` does, and for a number of steps that Gymnasium does not see.
+    """
+
+    metadata = {"render_modes": [], "render_fps": 100}  # noqa: RUF012  # as Gymnasium declares it
+
+    def __init__(
+        self,
+        quadrotor: Source = "crazyflie",
+        task: str | Task = "hover",
+        render_mode: None = None,
+        **settings: Any,
+    ) -> None:
+        self.observation_space, self.action_space = OBSERVATION_SPACE, ACTION_SPACE
+        self.batch = _make_batch(1, quadrotor, task, EPISODE_STEPS, render_mode, auto_reset=False, **settings)
+        self._seeded = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
+        """Begin an episode; options are ignored."""
+        super().reset(seed=seed)
+        new_seed = _torch_seed(self.np_random) if seed is not None or not self._seeded else None
+        observation, info = self.batch.reset(new_seed)
+        self._seeded = True
+        return observation[0].numpy(force=True), {"position_error": info["position_error"].item()}
+
+    @torch.no_grad()
+    def step(self, action: Floats) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
+        """Apply one action; never truncates, see the class."""
+        result = self.batch.step(torch.from_numpy(np.asarray(action, np.float32).reshape(1, -1)))
+        info = {"position_error": result.info["position_error"].item()}
+        return result.observation[0].numpy(force=True), result.reward.item(), bool(result.terminated), False, info
+
+
+class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]]):
+    """Many quadrotors, stepped at once; `gymnasium.make_vec("raptor/Hover-v0", num_envs=...)` makes it.
+
+    By default an episode that ends begins anew within the same step: `infos["final_obs"]` then holds the last
+    observation and `infos["final_info"]` the last info, as in Gymnasium's `SyncVectorEnv`.
+
+    Args:
+        num_envs: number of vehicles.
+        quadrotor: as for `GymnasiumEnv`; fewer vehicles than `num_envs` fly in turn.
+        task: as for `GymnasiumEnv`.
+        autoreset_mode: when an ended episode begins anew: within the same step, instead of the next one
+            (`AutoresetMode.NEXT_STEP`, which Gymnasium's vector `NormalizeObservation` insists on), or by
+            `reset(options={"reset_mask": ...})` only.
+        max_episode_steps: after which an episode is truncated.
+        render_mode: as for `GymnasiumEnv`.
+        settings: as for `GymnasiumEnv`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        quadrotor: Source = "crazyflie",
+        task: str | Task = "hover",
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        max_episode_steps: int = EPISODE_STEPS,
+        render_mode: None = None,
+        **settings: Any,
+    ) -> None:
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**GymnasiumEnv.metadata, "autoreset_mode": self.autoreset_mode}
+        self.num_envs = num_envs
+        self.single_observation_space, self.single_action_space = OBSERVATION_SPACE, ACTION_SPACE
+        self.observation_space = batch_space(OBSERVATION_SPACE, num_envs)
+        self.action_space = batch_space(ACTION_SPACE, num_envs)
+        settings["auto_reset"] = self.autoreset_mode is AutoresetMode.SAME_STEP
+        self.batch = _make_batch(num_envs, quadrotor, task, max_episode_steps, render_mode, **settings)
+        self._seeded = False
+        self._over = np.zeros(num_envs, np.bool_)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
+        """Begin new episodes; `options={"reset_mask": mask}` says for which vehicles, all by default."""
+        super().reset(seed=seed)
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
+        if (
+            not isinstance(mask, np.ndarray)
+            or mask.dtype != np.bool_
+            or mask.shape != self._over.shape
+            or not mask.any()
+        ):
+            raise UserError(
+                f"options['reset_mask'] must be a numpy array of {self.num_envs} booleans, at least one of them True"
+            )
+        self._over = self._over & ~mask
+        new_seed = _torch_seed(self.np_random) if seed is not None or not self._seeded else None
+        self._seeded = True
+        observation, info = self.batch.reset(new_seed, None if mask.all() else torch.from_numpy(mask))
+        return _array(observation), _infos(info, mask)
+
+    @torch.no_grad()
+    def step(self, actions: Floats) -> tuple[Floats, NDArray[np.float64], Flags, Flags, dict[str, Any]]:
+        """Apply one action to each vehicle."""
+        result = self.batch.step(torch.from_numpy(np.asarray(actions, np.float32)))
+        observation, info, infos = result.observation, result.info, {}
+        reward = _array(result.reward).astype(np.float64)
+        terminated, truncated = _array(result.terminated), _array(result.truncated)
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._over.any():
+            # What these vehicles just did does not count: this step is their new episode's first moment.
+            again = self._over
+            reward, terminated, truncated = np.where(again, 0.0, reward), terminated & ~again, truncated & ~again
+            observation, info = self.batch.reset(mask=torch.from_numpy(again))
+        self._over = terminated | truncated
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and self._over.any():
+            final = np.full(self.num_envs, None, dtype=object)
+            for index in np.flatnonzero(self._over):
+                final[index] = _array(info["final_observation"][index]).copy()
+            infos = {"final_obs": final, "final_info": _infos(info, self._over)}
+            infos |= {"_final_obs": self._over.copy(), "_final_info": self._over.copy()}
+            info = {"position_error": self.batch.position_error}
+        infos |= _infos(info, np.ones(self.num_envs, np.bool_))
+        return _array(observation), reward, terminated, truncated, infos
+
+
+def _make_batch(
+    num: int, quadrotor: Source, task: str | Task, max_episode_steps: int, render_mode: str | None, **settings: Any
+) -> QuadrotorEnv:
+    """The batched environment; refuses what a user of Gymnasium would expect to have an effect, but has none."""
+    if render_mode is not None:
+        raise UserError(f"render_mode must be None, the only one of this environment, got {render_mode!r}")
+    steps = make_task(task, {name: settings[name] for name in settings if name == "episode_steps"}).episode_steps
+    if steps != EPISODE_STEPS:
+        raise UserError(
+            f"Gymnasium counts the steps of an episode: give max_episode_steps={steps} instead of episode_steps={steps}"
+        )
+    if max_episode_steps < 1:
+        raise UserError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+    return make_env(num, quadrotor, task, **{**settings, "episode_steps": max_episode_steps})
+
+
+def _torch_seed(generator: np.random.Generator) -> int:
+    """A seed for torch, drawn from the generator that Gymnasium seeds."""
+    return int(generator.integers(2**62))
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    return np.ascontiguousarray(tensor.numpy(force=True))
+
+
+def _infos(info: dict[str, torch.Tensor], mask: Flags) -> dict[str, Any]:
+    """Infos of the vehicles in `mask`, laid out as Gymnasium's vector environments do."""
+    error = np.where(mask, _array(info["position_error"]), 0.0)
+    return {"position_error": error.astype(np.float64), "_position_error": mask.copy()}
