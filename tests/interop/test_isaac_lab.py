@@ -215,7 +215,7 @@ def test_a_run_goes_on_without_being_told_anything_again(isaac):
     assert newest() == run
     assert "DirectRLEnv" not in str(events())
     assert events().count("ManagerBasedRLEnv with 5 environments, seed 0") == 2
-    assert json.loads((run / "summary.json").read_text())["num_epochs"] == 2
+    assert json.loads((run / "summary.json").read_text())["num_steps"] == 2
 
 
 def test_options_of_the_launcher_reach_it(isaac):
