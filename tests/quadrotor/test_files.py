@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from raptor.core.errors import UserError
 from raptor.quadrotor import PLATFORMS, Quadrotors, QuadrotorWarning, platform, platforms, sample_quadrotors
-from raptor.quadrotor.files import format_document
+from raptor.quadrotor.files import PORTION, format_document
 from raptor.quadrotor.schema import DEFAULT_GROUPS, TEMPLATE
 
 
@@ -315,6 +316,50 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*race\.json"):
         platform("race").save(tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["race.json"]
+
+
+def test_vehicles_come_back_in_order_whatever_they_were_called(tmp_path):
+    named = platforms()
+    paths = named.save(tmp_path / "new", numbered=True)
+    assert [path.name for path in paths] == [f"{i:04d}.json" for i in range(len(named))]
+    for name, tensor in Quadrotors.from_json(tmp_path / "new").tensors().items():
+        assert torch.equal(tensor, named.tensors()[name]), name
+
+
+def test_more_than_one_portion_is_reported_and_numbered_through(tmp_path):
+    num, reports = PORTION + 2, []
+    quadrotors = sample_quadrotors(num, 1)
+    quadrotors.save(tmp_path, numbered=True, progress=lambda done, total: reports.append((done, total)))
+    assert reports == [(PORTION, num), (num, num)]
+    assert torch.equal(Quadrotors.from_json(tmp_path).mass, quadrotors.mass)
+
+
+def test_a_smaller_population_replaces_a_larger_one_wholly_but_nothing_else(tmp_path):
+    sample_quadrotors(4, 0).save(tmp_path, numbered=True)
+    for name in ("mine.json", "12.json", "0009.yaml"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match="already holds JSON files: choose another folder, or overwrite"):
+        sample_quadrotors(2, 1).save(tmp_path, numbered=True)
+    assert (tmp_path / "0003.json").exists()
+    sample_quadrotors(2, 1).save(tmp_path, numbered=True, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "0000.json",
+        "0001.json",
+        "mine.json",
+        "12.json",
+        "0009.yaml",
+    }
+
+
+def test_an_impossible_vehicle_among_many_stops_all_before_anything_is_written(tmp_path):
+    quadrotors = sample_quadrotors(PORTION + 1, 0)
+    mass = quadrotors.mass.clone()
+    mass[-1] = -1.0
+    with pytest.raises(UserError, match="mass must be positive"):
+        dataclasses.replace(quadrotors, mass=mass).save(tmp_path / "new", numbered=True)
+    with pytest.raises(UserError, match="there are no quadrotors to write"):
+        quadrotors[:0].save(tmp_path / "new", numbered=True)
+    assert not (tmp_path / "new").exists()
 
 
 json_values = st.recursive(

@@ -17,7 +17,7 @@ import torch
 from raptor.core.errors import UserError
 from raptor.quadrotor import estimates
 from raptor.quadrotor.description_file import Reader, load
-from raptor.quadrotor.documents import from_dicts, is_finite_number, to_dicts
+from raptor.quadrotor.documents import is_finite_number
 from raptor.quadrotor.estimates import ROTORS, Estimate, Positions
 from raptor.quadrotor.parameters import Quadrotors
 
@@ -79,9 +79,11 @@ def _complete(reader: Reader, name: str, dtype: torch.dtype) -> tuple[Quadrotors
     given = reader.content.get("name", name)
     if not isinstance(given, str):
         raise reader.wrong("name", "must be text")
-    exact = from_dicts([document], torch.float64, names=[given], sources=None if reader.path is None else [reader.path])
+    exact = Quadrotors.from_dicts(
+        [document], torch.float64, names=[given], sources=None if reader.path is None else [reader.path]
+    )
     scaled = dataclasses.replace(exact, position_threshold=20 * exact.arm_length, max_position=10 * exact.arm_length)
-    documented = dataclasses.replace(scaled, documents=tuple(to_dicts(scaled)))
+    documented = dataclasses.replace(scaled, documents=tuple(scaled.to_dicts()))
     return documented.to(dtype=dtype), tuple(reader.estimates)
 
 

@@ -12,7 +12,6 @@ import json
 import torch
 
 from raptor.core.errors import UserError
-from raptor.quadrotor.documents import from_dicts
 from raptor.quadrotor.parameters import Quadrotors
 
 PLATFORMS = ("crazyflie", "x500_real", "x500_sim", "mrs", "fs", "race", "flightmare", "soft", "soft_rigid")
@@ -32,7 +31,7 @@ def platform(name: str, dtype: torch.dtype = torch.float32) -> Quadrotors:
     if name not in PLATFORMS:
         raise UserError(f"there is no platform {name!r}: choose one of {', '.join(PLATFORMS)}")
     text = (importlib.resources.files("raptor.quadrotor") / "platforms" / f"{name}.json").read_text(encoding="utf-8")
-    return from_dicts([json.loads(text)], dtype, names=[name])
+    return Quadrotors.from_dicts([json.loads(text)], dtype, names=[name])
 
 
 def platforms(dtype: torch.dtype = torch.float32) -> Quadrotors:

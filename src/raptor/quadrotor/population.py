@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from raptor.config import to_dict
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError
-from raptor.quadrotor import Distribution, Quadrotors
 from raptor.quadrotor.characteristics import cannot_hover, characteristics
-from raptor.quadrotor.numbered import Report, save_numbered
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.sampling import Distribution
 
 SUMMARY, PICTURE = "summary.yaml", "summary.png"
 QUANTILES = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
@@ -30,7 +29,7 @@ def write_population(
     overwrite: bool = False,
     seed: int | None = None,
     distribution: Distribution | None = None,
-    progress: Report | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write a population: 0000.json, ... in l2f's schema, then `summary.yaml` and `summary.png`.
 
@@ -48,18 +47,20 @@ def write_population(
     Raises:
         UserError: an impossible vehicle, a folder that holds JSON files, or one that cannot be written.
     """
+    import yaml
+
     from raptor.core.plotting import to_png
-    from raptor.training.teachers.pictures import population_picture
+    from raptor.quadrotor.plots import plot_population
 
     target = Path(folder)
-    paths = save_numbered(quadrotors, target, overwrite, progress)
+    paths = quadrotors.save(target, overwrite, numbered=True, progress=progress)
     origin: dict[str, Any] = {} if seed is None else {"seed": seed}
     if distribution is not None:
         origin["distribution"] = to_dict(distribution)
     text = yaml.safe_dump(
         summarise(quadrotors, origin), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120
     )
-    write_atomically(target / PICTURE, to_png(population_picture(quadrotors)))
+    write_atomically(target / PICTURE, to_png(plot_population(quadrotors)))
     write_atomically(target / SUMMARY, text)
     return paths
 

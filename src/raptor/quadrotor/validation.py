@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from raptor.core.errors import UserError
-from raptor.quadrotor.parameters import SHAPES, Quadrotors
-from raptor.quadrotor.schema import JSON_PATHS, UNITS
+from raptor.quadrotor.schema import FIELDS
+from raptor.quadrotor.vehicles import V, Vehicles
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
@@ -41,14 +41,14 @@ class QuadrotorWarning(UserWarning):
 class _Door:
     """The population in float64 on the CPU, and how to speak of it."""
 
-    quadrotors: Quadrotors
+    quadrotors: Vehicles
     source: Source
 
     def __getitem__(self, field: str) -> Tensor:
         return getattr(self.quadrotors, field)  # type: ignore[no-any-return]
 
     def label(self, field: str) -> str:
-        path = JSON_PATHS[field]
+        path = FIELDS[field].path
         return field if path[-1] == field else f"{field} ({'.'.join(path)})"
 
     def vehicle(self, index: int) -> str:
@@ -68,9 +68,9 @@ class _Door:
         value: Any = self[field][vehicle].tolist()
         for axis in entry:
             value = value[axis]
-        unit = f" {UNITS[field]}" if field in UNITS else ""
+        unit = f" {FIELDS[field].unit}".rstrip()
         where = f"[{', '.join(map(str, entry))}]" if entry else ""
-        raise UserError(f"{self.label(field)}{where} {rule}, got {_shown(value)}{unit} {self.vehicle(vehicle)}")
+        raise UserError(f"{self.label(field)}{where} {rule}, got {_digits(value)}{unit} {self.vehicle(vehicle)}")
 
     def warn(self, bad: Tensor, text: str) -> None:
         if bad.any():
@@ -79,11 +79,11 @@ class _Door:
             warnings.warn(f"{text} {self.vehicle(first)}{others}", QuadrotorWarning, stacklevel=4)
 
 
-def _shown(value: Any) -> str:
-    return f"[{', '.join(map(_shown, value))}]" if isinstance(value, list) else f"{value:.7g}"
+def _digits(value: Any) -> str:
+    return f"[{', '.join(map(_digits, value))}]" if isinstance(value, list) else f"{value:.7g}"
 
 
-def validate(quadrotors: Quadrotors, source: Source = None) -> Quadrotors:
+def validate(quadrotors: V, source: Source = None) -> V:
     """Check every parameter of a population.
 
     Args:
@@ -99,7 +99,7 @@ def validate(quadrotors: Quadrotors, source: Source = None) -> Quadrotors:
     """
     _check_shapes(quadrotors)
     door = _Door(dataclasses.replace(quadrotors.to("cpu", torch.float64), documents=None), source)
-    for field in SHAPES:
+    for field in FIELDS:
         door.forbid(~torch.isfinite(door[field]), field, "must be a finite number")
     door.forbid(door["mass"] <= 0, "mass", "must be positive")
     _check_rotors(door)
@@ -116,11 +116,11 @@ def validate(quadrotors: Quadrotors, source: Source = None) -> Quadrotors:
     return dataclasses.replace(quadrotors, inertia=rebuilt.to(quadrotors.device, quadrotors.dtype))
 
 
-def _check_shapes(quadrotors: Quadrotors) -> None:
+def _check_shapes(quadrotors: Vehicles) -> None:
     if quadrotors.mass.ndim != 1:
         raise UserError(f"mass must have shape (N,), got {tuple(quadrotors.mass.shape)}")
     for field, tensor in quadrotors.tensors().items():
-        wanted = (len(quadrotors), *SHAPES[field])
+        wanted = (len(quadrotors), *FIELDS[field].shape)
         if tuple(tensor.shape) != wanted:
             raise UserError(f"{field} must have shape {wanted}, got {tuple(tensor.shape)}")
         if not tensor.is_floating_point():
@@ -202,9 +202,8 @@ def _check_hover(door: _Door) -> None:
     stuck = torch.isnan(quadrotors.hover_throttle)
     if stuck.any():
         vehicle = int(stuck.nonzero()[0])
-        weight = quadrotors.mass[vehicle] * torch.linalg.vector_norm(quadrotors.gravity[vehicle])
         raise UserError(
-            f"a vehicle of mass {quadrotors.mass[vehicle]:.4g} kg (weight {weight:.4g} N, thrust_to_weight "
-            f"{quadrotors.thrust_to_weight[vehicle]:.3g}) cannot hover with its rotor_thrust_coefficients within "
-            f"action_limit: check these three {door.vehicle(vehicle)}"
+            f"a vehicle of mass {quadrotors.mass[vehicle]:.4g} kg (weight {quadrotors.weight[vehicle]:.4g} N, "
+            f"thrust_to_weight {quadrotors.thrust_to_weight[vehicle]:.3g}) cannot hover with its "
+            f"rotor_thrust_coefficients within action_limit: check these three {door.vehicle(vehicle)}"
         )
