@@ -190,6 +190,7 @@ def test_the_requested_precision_is_given(document):
     assert Quadrotors.from_dicts([document], dtype=torch.float64).dtype == torch.float64
 
 
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
 def test_numbers_that_the_precision_cannot_hold_are_refused(document):
     document["disturbances"]["random_force"]["std"] = 1e300
     with pytest.raises(UserError, match=r"random_force holds 1e\+300, which torch.float32 cannot"):
@@ -255,6 +256,8 @@ def test_a_document_without_dynamics_is_refused(document):
         (b"[" * 100_000, "is not valid JSON"),
         (b"[1, 2]", "must be a JSON object with the group dynamics, got \\[1, 2\\]"),
         (b"{}", "dynamics is missing"),
+        (b'{"a": 1, "a": 2}', "is not valid JSON: the key a comes twice"),
+        (b'{"mass": 1}', r"drone\.json is a description .*: raptor describe .*drone\.json -o .*drone_full\.json"),
     ],
 )
 def test_a_file_that_is_no_vehicle_is_refused(tmp_path, content, message):
@@ -263,6 +266,17 @@ def test_a_file_that_is_no_vehicle_is_refused(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as error:
         Quadrotors.from_json(file)
     assert str(file) in str(error.value)
+
+
+def test_a_description_in_the_place_of_parameters_is_called_so_with_the_command_that_makes_them(tmp_path):
+    file = tmp_path / "my drone.yaml"
+    file.write_text("mass: 1\n")
+    command = f"raptor describe '{file}' -o '{tmp_path / 'my drone.json'}'"
+    with pytest.raises(UserError) as error:
+        Quadrotors.from_json(file)
+    assert str(error.value) == f"{file} is a description of a quadrotor, not its full parameters; make them: {command}"
+    with pytest.raises(UserError, match=r"holds no \*.json files.*; its descriptions become such files by raptor desc"):
+        Quadrotors.from_json(tmp_path)
 
 
 def test_missing_files_and_empty_folders_are_named(tmp_path):
@@ -284,6 +298,7 @@ def test_vehicles_whose_names_do_not_serve_as_files_are_numbered(tmp_path, names
     assert Quadrotors.from_json(paths).to_dicts() == documents
 
 
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
 def test_saving_into_a_folder_of_vehicles_needs_a_word(tmp_path):
     platforms().save(tmp_path)
     before = {path.name: path.read_text() for path in tmp_path.iterdir()}
@@ -410,12 +425,14 @@ def test_numbers_of_absurd_size_are_read_or_refused(field, size, sign):
 
 @given(
     mass=st.floats(1e-3, 1e2),
-    moments=st.tuples(*[st.floats(1e-7, 10.0)] * 3).filter(lambda m: max(m) < 1e4 * min(m)),
+    spread=st.tuples(*[st.floats(1e-7, 10.0)] * 3).filter(lambda m: max(m) < 1e4 * min(m)),
     thrust_to_weight=st.floats(1.01, 50),
     tau=st.floats(0.01, 1.0),
 )
 @settings(max_examples=50)
-def test_any_possible_vehicle_survives_the_round_trip(mass, moments, thrust_to_weight, tau):
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
+def test_any_possible_vehicle_survives_the_round_trip(mass, spread, thrust_to_weight, tau):
+    moments = [sum(spread) - each for each in spread]  # of a mass that is spread so about the three axes
     document = platform("race").to_dicts()[0]
     document["dynamics"].update(
         mass=mass,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raptor.core.compilation import register
-from raptor.quadrotor.dynamics import Method, step
+from raptor.quadrotor.dynamics import WITH_EXACT_ROTORS, Method, step
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, component_major, components, from_components
 from raptor.tasks.disturbance import sample_disturbance
@@ -161,7 +161,7 @@ def advance(
         episode: where they stand.
         action: as given by the policy; the motors get it clipped to [-1, 1] and after its delay.
         noise: what the step consumes.
-        method: integrator.
+        method: integrator; with exact rotors where the task says so, see `Task.for_vehicles`.
         simulate: what moves the vehicles; another simulator may stand in, if it takes the arguments of `step`.
 
     Returns:
@@ -178,7 +178,7 @@ def advance(
         task.dt,
         force=episode.force,
         torque=episode.torque,
-        method=method,
+        method=WITH_EXACT_ROTORS.get(method, method) if task.exact_rotors else method,
     )
     reference = advance_reference(episode.reference, task.references, noise.reference, task.dt)
     over = terminated(task.termination, quadrotors, state, reference)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from raptor.quadrotor.description_file import Reader, load
 from raptor.quadrotor.documents import is_finite_number
 from raptor.quadrotor.estimates import ROTORS, Estimate, Positions
 from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.validation import SHORTEST_TIME_CONSTANT, QuadrotorWarning
 
 
 def from_description(
@@ -39,7 +41,7 @@ def from_description(
         UserError: names the file, the key, the value and what is allowed.
     """
     if isinstance(source, Mapping):
-        return _complete(Reader(dict(source), None), "my_quadrotor", dtype)
+        return _complete(Reader(source, None), "my_quadrotor", dtype)
     path = Path(source)
     return _complete(Reader(load(path), path), path.stem, dtype)
 
@@ -54,7 +56,10 @@ def _complete(reader: Reader, name: str, dtype: torch.dtype) -> tuple[Quadrotors
     rising, falling = _time_constants(reader)
     torque_constant = reader.number("propeller_torque_constant")
     if torque_constant is None:
-        torque_constant = reader.note(estimates.torque_constant(reader.number("propeller_diameter")))
+        diameter = reader.number("propeller_diameter")
+        torque_constant = reader.note(estimates.torque_constant(diameter))
+        if diameter is not None:
+            reader.question("propeller_diameter", diameter)
     spin = reader.choice("front_right_spin", ("counterclockwise", "clockwise"))
     if spin is None:
         spin = reader.note(estimates.front_right_spin())
@@ -84,12 +89,21 @@ def _complete(reader: Reader, name: str, dtype: torch.dtype) -> tuple[Quadrotors
     )
     scaled = dataclasses.replace(exact, position_threshold=20 * exact.arm_length, max_position=10 * exact.arm_length)
     documented = dataclasses.replace(scaled, documents=tuple(scaled.to_dicts()))
+    if reader.doubts:
+        doubts = ", ".join(reader.doubts)
+        warnings.warn(
+            f"unusual for a quadrotor, check the units: {doubts}{reader.where}", QuadrotorWarning, stacklevel=3
+        )
     return documented.to(dtype=dtype), tuple(reader.estimates)
 
 
 def _positions(reader: Reader, mass: float) -> Positions:
     if "motor_positions" in reader.content:
-        return [_position(reader, rotor, side) for rotor, side in zip(ROTORS, estimates.SIDES, strict=True)]
+        positions = [_position(reader, rotor, side) for rotor, side in zip(ROTORS, estimates.SIDES, strict=True)]
+        for (x, y, _), (next_x, next_y, _) in zip(positions, [*positions[1:], positions[0]], strict=True):
+            if x * next_y >= y * next_x:
+                raise reader.wrong("motor_positions", f"must go clockwise, seen from above: {', '.join(ROTORS)}")
+        return positions
     offset = reader.numbers("arm_offset", 2)
     if offset is not None:
         return estimates.x_frame(*offset)
@@ -110,8 +124,8 @@ def _position(reader: Reader, rotor: str, side: tuple[float, float]) -> list[flo
     if not isinstance(position, list) or len(position) not in (2, 3) or not all(map(is_finite_number, position)):
         raise reader.wrong("motor_positions", f"needs {rotor}: [x forward, y left] or [x, y, z up] in m")
     x, y, *z = map(float, position)
-    if x * side[0] <= 0 or y * side[1] <= 0:
-        signs = " and ".join(f"{axis} {'>' if s > 0 else '<'} 0" for axis, s in zip("xy", side, strict=True))
+    if min(x * side[0], y * side[1]) < -estimates.ON_AXIS * math.hypot(x, y):
+        signs = " and ".join(f"{axis} {'>=' if s > 0 else '<='} 0" for axis, s in zip("xy", side, strict=True))
         raise reader.wrong("motor_positions", f"must have {rotor} at {signs} (x forward, y left)")
     return [x, y, *(z or [0.0])]
 
@@ -122,6 +136,7 @@ def _inertia(reader: Reader, mass: float, positions: Positions) -> list[list[flo
         if size is None:
             estimate = estimates.inertia_of_frame(mass, positions)
         else:
+            reader.question("size", *size)
             estimate = estimates.inertia_of_box(mass, *size)
         return _diagonal(reader.note(estimate))
     given = reader.content["inertia"]
@@ -133,11 +148,9 @@ def _inertia(reader: Reader, mass: float, positions: Positions) -> list[list[flo
     if len(rows) != 3 or any(len(row) != 3 or not all(map(is_finite_number, row)) for row in rows):
         raise reader.wrong("inertia", "must be [Jxx, Jyy, Jzz] or a 3x3 matrix")
     matrix = torch.tensor(rows, dtype=torch.float64)
-    low, middle, high = torch.linalg.eigvalsh(matrix).tolist()
+    low, _, high = torch.linalg.eigvalsh(matrix).tolist()
     if not torch.allclose(matrix, matrix.mT, rtol=1e-4, atol=1e-4 * high) or low <= 0:
         raise reader.wrong("inertia", "must be symmetric and positive definite")
-    if high > 1.001 * (low + middle):
-        raise reader.wrong("inertia", "is of no rigid body: the largest principal moment exceeds the sum of the others")
     return rows
 
 
@@ -175,11 +188,11 @@ def _time_constants(reader: Reader) -> tuple[float, float]:
         both = reader.note(estimates.motor_time_constant())
         return both, both
     if not isinstance(reader.content[key], Mapping):
-        single = reader.number(key)
+        single = _time_constant(reader, key)
         assert single is not None
         return single, single
     inner = Reader(reader.group(key, ("rising", "falling")), reader.path, f"{key}.")
-    rising, falling = inner.number("rising"), inner.number("falling")
+    rising, falling = _time_constant(inner, "rising"), _time_constant(inner, "falling")
     if rising is None and falling is None:
         raise reader.wrong(key, "needs a number, or rising and falling")
     if rising is None or falling is None:
@@ -188,6 +201,13 @@ def _time_constants(reader: Reader) -> tuple[float, float]:
         same = reader.note(Estimate(f"{key}.{missing}", present, "s", "as the other one"))
         return same, same
     return rising, falling
+
+
+def _time_constant(reader: Reader, key: str) -> float | None:
+    value = reader.number(key)
+    if value is not None and value < SHORTEST_TIME_CONSTANT:
+        raise reader.wrong(key, f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated")
+    return value
 
 
 def _diagonal(moments: Iterable[float]) -> list[list[float]]:

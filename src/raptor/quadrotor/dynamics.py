@@ -14,11 +14,15 @@ from torch import Tensor
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.rotation import Quaternion, Vector, cross, quaternion_derivative, rotate
 from raptor.quadrotor.state import State, components, from_components
+from raptor.quadrotor.vehicles import LONGEST_STEP
 
 STATE_LIMIT = 1e5
 """Bound on every component of position (m), velocity (m/s) and rates (rad/s) after a step."""
 
-Method = Literal["rk4", "midpoint"]
+Method = Literal["rk4", "midpoint", "rk4-exact-rotors", "midpoint-exact-rotors"]
+
+WITH_EXACT_ROTORS: dict[Method, Method] = {"rk4": "rk4-exact-rotors", "midpoint": "midpoint-exact-rotors"}
+"""The same integrator, for populations with fast rotors; see `step`."""
 
 Flat = tuple[Tensor, ...]  # 17 components: position 3, orientation 4, velocity 3, rates 3, rotor speed 4
 
@@ -128,16 +132,32 @@ def rotor_setpoint(quadrotors: Quadrotors, action: Tensor) -> Tensor:
 
 
 def _integrate(airframe: _Airframe, y0: Flat, setpoint: Flat, dt: float, method: Method) -> Flat:
-    def ahead(slope: Flat, h: float) -> Flat:
-        return _derivative(airframe, tuple(y + h * k for y, k in zip(y0, slope, strict=True)), setpoint)
+    def ahead(slope: Flat, weight: float, time: float) -> Flat:
+        y = tuple(y + weight * k for y, k in zip(y0, slope, strict=True))
+        return (*y[:13], *_exact_rotors(airframe, y0[13:], setpoint, y[13:], dt, time)) if exact else y
 
+    exact = method.endswith("-exact-rotors")
     k1 = _derivative(airframe, y0, setpoint)
-    k2 = ahead(k1, dt / 2)
-    if method == "midpoint":
-        return tuple(y + dt * k for y, k in zip(y0, k2, strict=True))
-    k3 = ahead(k2, dt / 2)
-    k4 = ahead(k3, dt)
-    return tuple(y + (dt / 6) * (a + 2 * (b + c) + d) for y, a, b, c, d in zip(y0, k1, k2, k3, k4, strict=True))
+    k2 = _derivative(airframe, ahead(k1, dt / 2, dt / 2), setpoint)
+    if method.startswith("midpoint"):
+        return ahead(k2, dt, dt)
+    k3 = _derivative(airframe, ahead(k2, dt / 2, dt / 2), setpoint)
+    k4 = _derivative(airframe, ahead(k3, dt, dt), setpoint)
+    return ahead(tuple(a + 2 * (b + c) + d for a, b, c, d in zip(k1, k2, k3, k4, strict=True)), dt / 6, dt)
+
+
+def _exact_rotors(
+    airframe: _Airframe, start: Flat, setpoint: Flat, approximate: Flat, dt: float, time: float
+) -> list[Tensor]:
+    """Speeds of the rotors after a time (s) with the set-point held: exact for fast ones, others as approximated."""
+    rates = [
+        torch.where(u >= speed, rising, falling)
+        for u, speed, rising, falling in zip(setpoint, start, airframe.rising, airframe.falling, strict=True)
+    ]
+    return [
+        torch.where(dt * rate > LONGEST_STEP, u + (speed - u) * torch.exp(-time * rate), other)
+        for u, speed, rate, other in zip(setpoint, start, rates, approximate, strict=True)
+    ]
 
 
 def step(
@@ -159,7 +179,9 @@ def step(
         force: (..., 3) N, world, constant over the step; none by default.
         torque: (..., 3) N m, body, constant over the step; none by default.
         method: "rk4", the classic fourth order, is the simulator. "midpoint", second order, costs half as much to
-            differentiate and to compile, and differs by less than the policy can notice; training may use it.
+            differentiate and to compile, and differs by less than the policy can notice; training may use it. With
+            "-exact-rotors", the speed u + (s - u) exp(-t / tau) of a rotor whose tau is shorter than dt / 0.8 replaces
+            what the integrator makes of it, within the step and at its end; other vehicles move bit for bit the same.
 
     Returns:
         The next state: quaternion normalised, rotor speeds within the action limits. Differentiable in every tensor.

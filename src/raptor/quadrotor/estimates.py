@@ -12,7 +12,8 @@ from typing import Any
 
 GRAVITY = 9.81  # m/s^2
 ROTORS = ("front_right", "back_right", "back_left", "front_left")
-SIDES = ((1.0, -1.0), (-1.0, -1.0), (-1.0, 1.0), (1.0, 1.0))
+SIDES = ((1.0, -1.0), (-1.0, -1.0), (-1.0, 1.0), (1.0, 1.0))  # signs of x and y, rotor by rotor
+ON_AXIS = 0.1  # how far, in arm lengths, a rotor may be beyond the axis that it is nearest to, as those of a + frame
 
 ARM_PER_CUBE_ROOT_OF_MASS = 0.2  # m kg^(-1/3)
 TILT_INERTIA_SHARE = 0.34  # of mass times the rotors' mean square distance from the roll or pitch axis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,26 @@ def find(paths: PathLike | Sequence[PathLike]) -> list[Path]:
         return [path]
     files = sorted(path.glob("*.json"), key=_natural_order)
     if not files:
-        raise UserError(f"{path} holds no *.json files: name a folder that does, or a file")
+        hint = "; its descriptions become such files by raptor describe" if any(path.glob("*.y*ml")) else ""
+        raise UserError(f"{path} holds no *.json files: name a folder that does, or a file{hint}")
     return files
 
 
 def load(file: Path) -> Any:
     """The content of a JSON file."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
     except OSError as error:
         raise UserError(f"cannot read the quadrotor file {file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not JSON, or not text
-        raise UserError(f"{file} is not valid JSON: {error}") from error
+        if file.suffix.lower() not in (".yaml", ".yml"):
+            raise UserError(f"{file} is not valid JSON: {error}") from error
+        content = {"mass": None}
+    if isinstance(content, dict) and "mass" in content and "dynamics" not in content:
+        output = file.with_suffix(".json") if file.suffix != ".json" else file.with_name(f"{file.stem}_full.json")
+        command = f"raptor describe {shlex.quote(str(file))} -o {shlex.quote(str(output))}"
+        raise UserError(f"{file} is a description of a quadrotor, not its full parameters; make them: {command}")
+    return content
 
 
 def save(
@@ -94,6 +103,14 @@ def format_document(document: Mapping[str, Any], indent: str = "") -> str:
             text = json.dumps(value, allow_nan=False)
         lines.append(f"{inner}{json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)} comes twice")
+    return content
 
 
 def _natural_order(path: Path) -> list[tuple[bool, int, str]]:

@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from raptor.core.errors import UserError
+from raptor.quadrotor.characteristics import characteristics
+from raptor.quadrotor.estimates import ON_AXIS, SIDES
+from raptor.quadrotor.plausible import PLAUSIBLE, doubt
 from raptor.quadrotor.schema import FIELDS
-from raptor.quadrotor.vehicles import V, Vehicles
+from raptor.quadrotor.vehicles import LONGEST_STEP, V, Vehicles
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
@@ -26,10 +29,17 @@ INERTIA_TOLERANCE = 1e-4
 ROUNDING = 1e-2, 1e-6
 """How far it may be, relatively or in kg m^2, to count as rounded: l2f writes six decimals."""
 
-LARGEST_STABLE_RATIO = 2.785
-"""Step over time constant up to which a Runge-Kutta step of fourth order does not blow up a first-order lag."""
+LARGEST_MOMENT = 1.001, 1.05
+"""Largest principal moment over the sum of the others: measured inaccurately beyond the first, wrong beyond the second.
+A rigid body has at most 1."""
 
-_ROTOR_SIDES = torch.tensor([[1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+THRUST_ROUNDING = 0.02
+"""Possible error of the full thrust, relatively, from which on rounded coefficients are worth a warning."""
+
+SHORTEST_TIME_CONSTANT = 1e-3
+"""s; of a rotor. Whatever is shorter, a step of 0.01 s integrates its thrust as if it were this."""
+
+_ROTOR_SIDES = torch.tensor(SIDES, dtype=torch.float64)
 _REACTION = torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
 
 
@@ -111,6 +121,8 @@ def validate(quadrotors: V, source: Source = None) -> V:
     door.forbid(door["max_position"] < 0, "max_position", "must not be negative")
     rebuilt = _check_inertia(door)
     _check_hover(door)
+    _check_thrust(door)
+    _doubt(door)
     if rebuilt is None:
         return quadrotors
     return dataclasses.replace(quadrotors, inertia=rebuilt.to(quadrotors.device, quadrotors.dtype))
@@ -132,10 +144,14 @@ def _check_shapes(quadrotors: Vehicles) -> None:
 def _check_rotors(door: _Door) -> None:
     for field in ("rotor_time_constants_rising", "rotor_time_constants_falling"):
         door.forbid(door[field] <= 0, field, "must be positive")
-        door.warn(
-            (door[field] < 0.01 / LARGEST_STABLE_RATIO).any(-1),
-            f"{door.label(field)} below {0.01 / LARGEST_STABLE_RATIO:.4f} s make a step of 0.01 s numerically unstable",
-        )
+        shortest = f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated"
+        door.forbid(door[field] < SHORTEST_TIME_CONSTANT, field, shortest)
+    door.warn(
+        door.quadrotors.shortest_time_constant < 0.01 / LONGEST_STEP,
+        f"rotors with time constants below {0.01 / LONGEST_STEP:g} s are too fast for l2f's one Runge-Kutta step of "
+        "0.01 s: their speeds are integrated exactly instead, except where a task says exact_rotors=false, as the "
+        "presets named paper do",
+    )
     for field in ("rotor_thrust_directions", "rotor_torque_directions"):
         length = torch.linalg.vector_norm(door[field], dim=-1)
         door.forbid((length - 1).abs() > 1e-4, field, "must be a unit vector")
@@ -146,7 +162,7 @@ def _check_rotors(door: _Door) -> None:
     )
     limit = door["action_limit"]
     door.forbid(limit[:, 0] >= limit[:, 1], "action_limit", "must be two numbers, the lower one first")
-    sides = door["rotor_positions"][..., :2] * _ROTOR_SIDES
+    sides = door["rotor_positions"][..., :2] * _ROTOR_SIDES + ON_AXIS * door.quadrotors.arm_length[:, None, None]
     reaction = door["rotor_torque_directions"][..., 2] * _REACTION
     door.warn(
         (sides < 0).flatten(1).any(-1),
@@ -157,6 +173,37 @@ def _check_rotors(door: _Door) -> None:
         (reaction < 0).any(-1) & (sides >= 0).flatten(1).all(-1),
         f"{door.label('rotor_torque_directions')} along z are not -1, 1, -1, 1, which every policy expects",
     )
+
+
+def _check_thrust(door: _Door) -> None:
+    coefficients, highest = door["rotor_thrust_coefficients"], door["action_limit"].abs().amax(-1)
+    rounded = (coefficients != 0) & (coefficients == (coefficients * 1e6).round() / 1e6)
+    lost = 0.5e-6 * torch.stack([highest**0, highest, highest**2], -1)[:, None] * rounded
+    error = (lost.sum(-1) / door.quadrotors.full_thrust).amax(-1)
+    door.warn(
+        error > THRUST_ROUNDING,
+        f"{door.label('rotor_thrust_coefficients')} were rounded, as by writing six decimals, and the thrust may be "
+        f"off by {100 * error.nan_to_num(0.0).amax():.2g} %: write more digits",
+    )
+
+
+def _doubt(door: _Door) -> None:
+    """Warn of numbers that no ordinary quadrotor has."""
+    traits = {name: trait for name, trait in characteristics(door.quadrotors).items() if name in PLAUSIBLE}
+    odd = {
+        name: ~((trait.values >= PLAUSIBLE[name].ordinary[0]) & (trait.values <= PLAUSIBLE[name].ordinary[1]))
+        for name, trait in traits.items()
+    }
+    bad = torch.stack(list(odd.values())).any(0)
+    if bad.any():
+        first = int(bad.nonzero()[0])
+        basic = odd["mass"][first] or odd["arm_length"][first]  # from which ratios follow
+        doubts = [
+            doubt(name, trait.label, trait.values[first].item())
+            for name, trait in traits.items()
+            if not (basic and name in ("thrust_to_weight", "torque_to_inertia"))
+        ]
+        door.warn(bad, f"unusual for a quadrotor, check the units: {', '.join(filter(None, doubts))}")
 
 
 def _check_inertia(door: _Door) -> Tensor | None:
@@ -185,7 +232,13 @@ def _check_inertia(door: _Door) -> Tensor | None:
         f"{door.label('inertia')} was rounded, as by writing six decimals; rebuilt from "
         f"{door.label('inertia_inverse')}",
     )
-    return torch.where(rounded[:, None, None], rebuilt, inertia) if rounded.any() else None
+    used = torch.where(rounded[:, None, None], rebuilt, inertia)
+    low, middle, high = torch.linalg.eigvalsh(used / 2 + used.mT / 2).unbind(-1)
+    ratio, allowed = high / (low + middle), LARGEST_MOMENT[1]
+    rule = "is of no rigid body: the largest principal moment exceeds the sum of the others"
+    door.forbid(ratio > allowed, "inertia", f"{rule} by more than {100 * (allowed - 1):.2g} %")
+    door.warn(ratio > LARGEST_MOMENT[0], f"{door.label('inertia')} {rule}, which small errors of measurement explain")
+    return used if rounded.any() else None
 
 
 def _is_positive_definite(matrices: Tensor) -> Tensor:
@@ -202,8 +255,10 @@ def _check_hover(door: _Door) -> None:
     stuck = torch.isnan(quadrotors.hover_throttle)
     if stuck.any():
         vehicle = int(stuck.nonzero()[0])
+        lost = (door["rotor_thrust_coefficients"][vehicle] == 0).any() and door["action_limit"][vehicle, 1] > 100
+        hint = " (a coefficient of 0 may have been smaller than the six decimals that l2f writes)" if lost else ""
         raise UserError(
             f"a vehicle of mass {quadrotors.mass[vehicle]:.4g} kg (weight {quadrotors.weight[vehicle]:.4g} N, "
             f"thrust_to_weight {quadrotors.thrust_to_weight[vehicle]:.3g}) cannot hover with its "
-            f"rotor_thrust_coefficients within action_limit: check these three {door.vehicle(vehicle)}"
+            f"rotor_thrust_coefficients within action_limit: check these three{hint} {door.vehicle(vehicle)}"
         )

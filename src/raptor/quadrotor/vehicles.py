@@ -14,6 +14,9 @@ from raptor.quadrotor.state import component_major
 
 NUM_ROTORS = 4
 
+LONGEST_STEP = 0.8
+"""Step over time constant up to which one Runge-Kutta step of fourth order follows a rotor (to 0.3 % of a jump)."""
+
 V = TypeVar("V", bound="Vehicles")
 
 
@@ -141,9 +144,14 @@ class Vehicles:
 
     @property
     def torque_to_inertia(self) -> Tensor:
-        """(N,) 1/s^2; sqrt(2) |x_0| F_max / J_xx, the ratio that RAPTOR samples (F_max: full thrust of one rotor)."""
-        lever = 2**0.5 * self.rotor_positions[..., 0, 0].abs()
+        """(N,) 1/s^2; sqrt(2) |x| F_max / J_xx, the ratio that RAPTOR samples; |x| and F_max are rotors' means."""
+        lever = 2**0.5 * self.rotor_positions[..., 0].abs().mean(-1)
         return lever * self.full_thrust.mean(-1) * self.inertia_inverse[..., 0, 0]
+
+    @property
+    def shortest_time_constant(self) -> Tensor:
+        """(N,) s; of the vehicle's rotors, rising or falling."""
+        return torch.minimum(self.rotor_time_constants_rising, self.rotor_time_constants_falling).amin(-1)
 
     @property
     def arm_length(self) -> Tensor:
