@@ -11,6 +11,7 @@ from raptor.core.errors import UserError
 from raptor.quadrotor.documents import is_finite_number, plain, shown
 from raptor.quadrotor.estimates import ROTORS, Estimate
 from raptor.quadrotor.plausible import doubt
+from raptor.quadrotor.validation import SHORTEST_TIME_CONSTANT
 
 KEYS = {
     "name": "what to call it",
@@ -64,10 +65,10 @@ class Reader:
         """The error that says which rule the value of a key breaks."""
         return UserError(f"{self.prefix}{key} {rule}, got {shown(self.content[key])}{self.where}")
 
-    def note(self, estimate: Estimate) -> Any:
+    def estimate(self, field: str, value: Any, unit: str, how: str) -> Any:
         """Remember an estimate and return its value."""
-        self.estimates.append(estimate)
-        return estimate.value
+        self.estimates.append(Estimate(field, value, unit, how))
+        return value
 
     def number(self, key: str) -> float | None:
         """A positive number, or None where the key is missing."""
@@ -75,6 +76,8 @@ class Reader:
             return None
         if not _is_positive(self.content[key]):
             raise self.wrong(key, f"must be a positive number ({KEYS.get(key, 's').split(',')[0]})")
+        if "time_constant" in self.prefix + key and self.content[key] < SHORTEST_TIME_CONSTANT:
+            raise self.wrong(key, f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated")
         return float(self.content[key])
 
     def numbers(self, key: str, count: int) -> list[float] | None:

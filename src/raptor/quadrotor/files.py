@@ -16,8 +16,7 @@ from raptor.quadrotor.documents import to_dicts
 from raptor.quadrotor.validation import validate
 from raptor.quadrotor.vehicles import Vehicles
 
-PORTION = 50
-"""How many files are written between two reports of progress."""
+PORTION = 50  # files between two reports of progress
 
 
 def find(paths: PathLike | Sequence[PathLike]) -> list[Path]:
@@ -44,14 +43,18 @@ def load(file: Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot read the quadrotor file {file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not JSON, or not text
-        if file.suffix.lower() not in (".yaml", ".yml"):
-            raise UserError(f"{file} is not valid JSON: {error}") from error
-        content = {"mass": None}
+        if file.suffix.lower() in (".yaml", ".yml"):
+            raise _described(file) from error
+        raise UserError(f"{file} is not valid JSON: {error}") from error
     if isinstance(content, dict) and "mass" in content and "dynamics" not in content:
-        output = file.with_suffix(".json") if file.suffix != ".json" else file.with_name(f"{file.stem}_full.json")
-        command = f"raptor describe {shlex.quote(str(file))} -o {shlex.quote(str(output))}"
-        raise UserError(f"{file} is a description of a quadrotor, not its full parameters; make them: {command}")
+        raise _described(file)
     return content
+
+
+def _described(file: Path) -> UserError:
+    output = file.with_suffix(".json") if file.suffix != ".json" else file.with_name(f"{file.stem}_full.json")
+    command = shlex.join(("raptor", "describe", str(file), "-o", str(output)))
+    return UserError(f"{file} is a description of a quadrotor, not its full parameters; make them: {command}")
 
 
 def save(
@@ -113,9 +116,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _natural_order(path: Path) -> list[tuple[bool, int, str]]:
-    parts = re.split(r"([0-9]+)", path.name)
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+def _natural_order(path: Path) -> list[Any]:
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", path.name))]
 
 
 def _names(vehicles: Vehicles) -> tuple[str, ...] | None:

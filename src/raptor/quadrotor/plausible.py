@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
+from raptor.quadrotor.characteristics import characteristics
+from raptor.quadrotor.vehicles import Vehicles
+
 _LENGTHS = {"mm": 1e-3, "cm": 1e-2, "inches": 0.0254}
 _INERTIAS = {"g m^2": 1e3, "kg cm^2": 1e4, "kg mm^2": 1e6, "g cm^2": 1e7, "g mm^2": 1e9}
 
@@ -15,9 +21,7 @@ class Plausible(NamedTuple):
     trained: tuple[float, float]  # range of the training distribution
     ordinary: tuple[float, float]
     unit: str
-    units: Mapping[
-        str, float | None
-    ] = {}  # mistaken for ours, with the factor to ours; None: fits all that is too small
+    units: Mapping[str, float | None] = {}  # mistaken for ours, and factor to ours; None: fits what is too small
     given: str = "given"  # in one of these units
 
 
@@ -53,3 +57,19 @@ def doubt(name: str, label: str, value: float) -> str | None:
     ]
     guess = f"; {given} in {' or '.join(meant)}?" if meant else ""
     return f"{label} {value:.4g} {unit}".rstrip() + f" ({low:g} to {high:g} in training{guess})"
+
+
+def doubts(vehicles: Vehicles) -> tuple[Tensor, str]:
+    """(N,) whether something is odd about a vehicle, and what it is about the first of these."""
+    traits = {name: trait for name, trait in characteristics(vehicles).items() if name in PLAUSIBLE}
+    least, most = torch.tensor([PLAUSIBLE[name].ordinary for name in traits], dtype=torch.float64).T
+    values = torch.stack([trait.values for trait in traits.values()], -1)
+    odd = (values - values.clamp(least, most)).ne(0)
+    texts = {}
+    if odd.any():
+        row = values[odd.any(-1)][0].tolist()
+        found = ((name, doubt(name, traits[name].label, value)) for name, value in zip(traits, row, strict=True))
+        texts = {name: text for name, text in found if text}
+    if texts.keys() & {"mass", "arm_length"}:  # from which these follow
+        texts = {name: text for name, text in texts.items() if name not in ("thrust_to_weight", "torque_to_inertia")}
+    return odd.any(-1), f"unusual for a quadrotor, check the units: {', '.join(texts.values())}"

@@ -26,11 +26,10 @@ Range = tuple[float, float]
 class Distribution(Settings):
     """What vehicles are drawn from; each range is uniform. The defaults are those of the published policy's training.
 
-    Two things differ between the published code and the paper's text, hence `size_law` and `disturbance_law`:
-    in the code, the size deviation x is normal with mean -d and standard deviation d (d: `mass_size_deviation`), and
-    the standard deviation of the disturbance is u (thrust_to_weight - 1) thrust_to_weight mass / 3, without gravity; in
-    the text, x is uniform in +-d, and the deviation is u (thrust_to_weight - 1) mass gravity / 3, so that three of them
-    are the share u of the surplus thrust. u is uniform in [0, `disturbance_force`].
+    RAPTOR's code and its paper differ in two things. With d = `mass_size_deviation` and u uniform in
+    [0, `disturbance_force`], in the code the size deviation is normal with mean -d and standard deviation d, and the
+    standard deviation of the disturbance is u (thrust_to_weight - 1) thrust_to_weight mass / 3, without gravity; in the
+    paper, they are uniform in +-d, and u (thrust_to_weight - 1) mass gravity / 3.
     """
 
     thrust_to_weight: Range = setting((1.5, 5.0), "at full throttle", ascending(above(1)))
@@ -49,9 +48,9 @@ class Distribution(Settings):
     def __post_init__(self) -> None:
         """Refuse ranges that no vehicle can have; lists become tuples."""
         super().__post_init__()
-        for field in dataclasses.fields(self):
-            if isinstance(getattr(self, field.name), list):
-                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+        for name, value in vars(self).copy().items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
         if self.thrust_to_weight[1] > _most_thrust_to_weight():
             raise UserError(
                 f"thrust_to_weight must not exceed {_most_thrust_to_weight():.4g}, where the lowest thrust of the "
@@ -137,24 +136,18 @@ def _rescale(nominal: Quadrotors, ranges: Distribution, draws: Tensor) -> Quadro
     def per_rotor(values: Tensor) -> Tensor:
         return values.unsqueeze(-1).repeat(1, 4)
 
-    def unchanged(tensor: Tensor) -> Tensor:
-        return tensor.repeat(len(draws), *[1] * (tensor.ndim - 1))
-
-    return Quadrotors(
+    alike = dataclasses.replace(nominal, names=None, documents=None)[torch.zeros(len(draws), dtype=torch.long)]
+    return dataclasses.replace(
+        alike,
         mass=mass,
         inertia=nominal.inertia * inertia_factor,
         inertia_inverse=nominal.inertia_inverse / inertia_factor,
         rotor_positions=positions,
-        rotor_thrust_directions=unchanged(nominal.rotor_thrust_directions),
-        rotor_torque_directions=unchanged(nominal.rotor_torque_directions),
         rotor_thrust_coefficients=nominal.rotor_thrust_coefficients * thrust_factor[:, None, None],
         rotor_torque_constants=per_rotor(_between(ranges.rotor_torque_constant, u_constant)),
         rotor_time_constants_rising=per_rotor(_between(ranges.rotor_time_constant_rising, u_rising)),
         rotor_time_constants_falling=per_rotor(_between(ranges.rotor_time_constant_falling, u_falling)),
-        action_limit=unchanged(nominal.action_limit),
-        gravity=unchanged(nominal.gravity),
         random_force=torch.stack([torch.zeros_like(deviation), deviation], dim=-1),
-        random_torque=unchanged(nominal.random_torque),
         position_threshold=20 * radius,
         max_position=10 * radius,
     )
@@ -184,5 +177,4 @@ def _most_thrust_to_weight() -> float:
     """Where the thrust at the lowest rotor speed, which is scaled along with the rest, would carry the weight."""
     nominal = _nominal(torch.device("cpu"))
     lowest = nominal.thrust(nominal.action_limit[:, :1].expand(1, 4)).sum(-1)
-    highest = nominal.thrust(nominal.action_limit[:, 1:].expand(1, 4)).sum(-1)
-    return float(highest / lowest)
+    return float(nominal.full_thrust.sum(-1) / lowest)

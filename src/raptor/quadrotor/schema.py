@@ -20,46 +20,42 @@ class Field(NamedTuple):
     """A tensor field of `Quadrotors`, for one vehicle."""
 
     shape: tuple[int, ...]
-    path: tuple[str, ...]  # where it stands in the document
+    path: str  # where it stands in the document
     unit: str = ""
-    keys: tuple[str, ...] = ()  # of the object that holds it in the document, in the order of the tensor
-
-
-def _field(shape: tuple[int, ...], path: str, unit: str = "", keys: str = "") -> Field:
-    return Field(shape, tuple(path.split(".")), unit, tuple(keys.split()))
+    keys: tuple[str, ...] = ()  # of the object that holds it there, in the order of the tensor
 
 
 FIELDS: dict[str, Field] = {
-    "mass": _field((), "dynamics.mass", "kg"),
-    "inertia": _field((3, 3), "dynamics.J", "kg m^2"),
-    "inertia_inverse": _field((3, 3), "dynamics.J_inv", "1/(kg m^2)"),
-    "rotor_positions": _field((4, 3), "dynamics.rotor_positions", "m"),
-    "rotor_thrust_directions": _field((4, 3), "dynamics.rotor_thrust_directions"),
-    "rotor_torque_directions": _field((4, 3), "dynamics.rotor_torque_directions"),
-    "rotor_thrust_coefficients": _field((4, 3), "dynamics.rotor_thrust_coefficients", "N"),
-    "rotor_torque_constants": _field((4,), "dynamics.rotor_torque_constants", "N m per N"),
-    "rotor_time_constants_rising": _field((4,), "dynamics.rotor_time_constants_rising", "s"),
-    "rotor_time_constants_falling": _field((4,), "dynamics.rotor_time_constants_falling", "s"),
-    "action_limit": _field((2,), "dynamics.action_limit", keys="min max"),
-    "gravity": _field((3,), "dynamics.gravity", "m/s^2"),
-    "random_force": _field((2,), "disturbances.random_force", "N", "mean std"),
-    "random_torque": _field((2,), "disturbances.random_torque", "N m", "mean std"),
-    "position_threshold": _field((), "mdp.termination.position_threshold", "m"),
-    "max_position": _field((), "mdp.init.max_position", "m"),
+    "mass": Field((), "dynamics.mass", "kg"),
+    "inertia": Field((3, 3), "dynamics.J", "kg m^2"),
+    "inertia_inverse": Field((3, 3), "dynamics.J_inv", "1/(kg m^2)"),
+    "rotor_positions": Field((4, 3), "dynamics.rotor_positions", "m"),
+    "rotor_thrust_directions": Field((4, 3), "dynamics.rotor_thrust_directions"),
+    "rotor_torque_directions": Field((4, 3), "dynamics.rotor_torque_directions"),
+    "rotor_thrust_coefficients": Field((4, 3), "dynamics.rotor_thrust_coefficients", "N"),
+    "rotor_torque_constants": Field((4,), "dynamics.rotor_torque_constants", "N m per N"),
+    "rotor_time_constants_rising": Field((4,), "dynamics.rotor_time_constants_rising", "s"),
+    "rotor_time_constants_falling": Field((4,), "dynamics.rotor_time_constants_falling", "s"),
+    "action_limit": Field((2,), "dynamics.action_limit", keys=("min", "max")),
+    "gravity": Field((3,), "dynamics.gravity", "m/s^2"),
+    "random_force": Field((2,), "disturbances.random_force", "N", ("mean", "std")),
+    "random_torque": Field((2,), "disturbances.random_torque", "N m", ("mean", "std")),
+    "position_threshold": Field((), "mdp.termination.position_threshold", "m"),
+    "max_position": Field((), "mdp.init.max_position", "m"),
 }
 """All tensor fields, in the order of `Quadrotors`."""
 
 
 def get(document: Any, field: str) -> Any:
     """The numbers of a field, nested as in its tensor."""
-    for key in FIELDS[field].path:
+    for key in FIELDS[field].path.split("."):
         document = document[key]
     return [document[key] for key in FIELDS[field].keys] or document
 
 
 def put(document: Any, field: str, value: Any) -> None:
     """Write the numbers of a field into a complete document."""
-    *groups, leaf = FIELDS[field].path
+    *groups, leaf = FIELDS[field].path.split(".")
     for key in groups:
         document = document[key]
     if FIELDS[field].keys:

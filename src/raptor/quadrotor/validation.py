@@ -15,26 +15,17 @@ import torch
 from torch import Tensor
 
 from raptor.core.errors import UserError
-from raptor.quadrotor.characteristics import characteristics
 from raptor.quadrotor.estimates import ON_AXIS, SIDES
-from raptor.quadrotor.plausible import PLAUSIBLE, doubt
+from raptor.quadrotor.plausible import doubts
 from raptor.quadrotor.schema import FIELDS
 from raptor.quadrotor.vehicles import LONGEST_STEP, V, Vehicles
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
-INERTIA_TOLERANCE = 1e-4
-"""How far, relative to its largest entry, the inertia may be from what its inverse says."""
-
-ROUNDING = 1e-2, 1e-6
-"""How far it may be, relatively or in kg m^2, to count as rounded: l2f writes six decimals."""
-
-LARGEST_MOMENT = 1.001, 1.05
-"""Largest principal moment over the sum of the others: measured inaccurately beyond the first, wrong beyond the second.
-A rigid body has at most 1."""
-
-THRUST_ROUNDING = 0.02
-"""Possible error of the full thrust, relatively, from which on rounded coefficients are worth a warning."""
+INERTIA_TOLERANCE = 1e-4  # of the largest entry: how far the inertia may be from what its inverse says
+ROUNDING = 1e-2, 1e-6  # how far, relatively or in kg m^2, to count as rounded: l2f writes six decimals
+THRUST_ROUNDING = 0.02  # possible relative error of the full thrust from which on rounding is worth a warning
+LARGEST_MOMENT = 1.001, 1.05  # over the sum of the other principal moments: measured inaccurately beyond, wrong beyond
 
 SHORTEST_TIME_CONSTANT = 1e-3
 """s; of a rotor. Whatever is shorter, a step of 0.01 s integrates its thrust as if it were this."""
@@ -59,16 +50,13 @@ class _Door:
 
     def label(self, field: str) -> str:
         path = FIELDS[field].path
-        return field if path[-1] == field else f"{field} ({'.'.join(path)})"
+        return field if path.endswith(f".{field}") else f"{field} ({path})"
 
     def vehicle(self, index: int) -> str:
-        names = self.quadrotors.names
-        parts = [f"vehicle {index if names is None else names[index]}"]
-        if isinstance(self.source, (str, os.PathLike)):
-            parts.append(os.fspath(self.source))
-        elif self.source is not None:
-            parts.append(os.fspath(self.source[index]))
-        return f"({', '.join(parts)})"
+        name = index if self.quadrotors.names is None else self.quadrotors.names[index]
+        one = self.source is None or isinstance(self.source, (str, os.PathLike))
+        source: Any = self.source if one else self.source[index]  # type: ignore[index]
+        return f"(vehicle {name})" if source is None else f"(vehicle {name}, {os.fspath(source)})"
 
     def forbid(self, bad: Tensor, field: str, rule: str) -> None:
         """Raise for the first entry of `field` that `bad`, of the field's shape or of its first axes, marks."""
@@ -114,18 +102,15 @@ def validate(quadrotors: V, source: Source = None) -> V:
     door.forbid(door["mass"] <= 0, "mass", "must be positive")
     _check_rotors(door)
     for field in ("random_force", "random_torque"):
-        bad = door[field] < 0
-        bad[:, 0] = False
+        bad = (door[field] < 0) & torch.tensor([False, True])
         door.forbid(bad, field, "has a standard deviation that must not be negative")
     door.forbid(door["position_threshold"] <= 0, "position_threshold", "must be positive")
     door.forbid(door["max_position"] < 0, "max_position", "must not be negative")
     rebuilt = _check_inertia(door)
     _check_hover(door)
     _check_thrust(door)
-    _doubt(door)
-    if rebuilt is None:
-        return quadrotors
-    return dataclasses.replace(quadrotors, inertia=rebuilt.to(quadrotors.device, quadrotors.dtype))
+    door.warn(*doubts(door.quadrotors))
+    return quadrotors if rebuilt is None else dataclasses.replace(quadrotors, inertia=rebuilt.to(quadrotors.mass))
 
 
 def _check_shapes(quadrotors: Vehicles) -> None:
@@ -155,13 +140,10 @@ def _check_rotors(door: _Door) -> None:
     for field in ("rotor_thrust_directions", "rotor_torque_directions"):
         length = torch.linalg.vector_norm(door[field], dim=-1)
         door.forbid((length - 1).abs() > 1e-4, field, "must be a unit vector")
-    door.forbid(
-        door["rotor_torque_constants"] < 0,
-        "rotor_torque_constants",
-        "must not be negative (rotor_torque_directions give the sign)",
-    )
-    limit = door["action_limit"]
-    door.forbid(limit[:, 0] >= limit[:, 1], "action_limit", "must be two numbers, the lower one first")
+    field, rule = "rotor_torque_constants", "must not be negative (rotor_torque_directions give the sign)"
+    door.forbid(door[field] < 0, field, rule)
+    low, high = door["action_limit"].unbind(-1)
+    door.forbid(low >= high, "action_limit", "must be two numbers, the lower one first")
     sides = door["rotor_positions"][..., :2] * _ROTOR_SIDES + ON_AXIS * door.quadrotors.arm_length[:, None, None]
     reaction = door["rotor_torque_directions"][..., 2] * _REACTION
     door.warn(
@@ -187,32 +169,12 @@ def _check_thrust(door: _Door) -> None:
     )
 
 
-def _doubt(door: _Door) -> None:
-    """Warn of numbers that no ordinary quadrotor has."""
-    traits = {name: trait for name, trait in characteristics(door.quadrotors).items() if name in PLAUSIBLE}
-    odd = {
-        name: ~((trait.values >= PLAUSIBLE[name].ordinary[0]) & (trait.values <= PLAUSIBLE[name].ordinary[1]))
-        for name, trait in traits.items()
-    }
-    bad = torch.stack(list(odd.values())).any(0)
-    if bad.any():
-        first = int(bad.nonzero()[0])
-        basic = odd["mass"][first] or odd["arm_length"][first]  # from which ratios follow
-        doubts = [
-            doubt(name, trait.label, trait.values[first].item())
-            for name, trait in traits.items()
-            if not (basic and name in ("thrust_to_weight", "torque_to_inertia"))
-        ]
-        door.warn(bad, f"unusual for a quadrotor, check the units: {', '.join(filter(None, doubts))}")
-
-
 def _check_inertia(door: _Door) -> Tensor | None:
     """Check both matrices; return the inertia with that of some rebuilt from the inverse, None if all agree."""
     rule = "must be symmetric, positive definite and invertible"
     door.forbid(~_is_positive_definite(door["inertia_inverse"]), "inertia_inverse", rule)
     inertia, inverse = door["inertia"], door["inertia_inverse"]
-    rebuilt = torch.linalg.inv_ex(inverse / 2 + inverse.mT / 2).inverse
-    rebuilt = rebuilt / 2 + rebuilt.mT / 2 + 0.0  # the last term turns -0 into 0
+    rebuilt = _symmetric(torch.linalg.inv_ex(_symmetric(inverse)).inverse) + 0.0  # which turns -0 into 0
     difference = (inertia - rebuilt).abs()
     scale = rebuilt.abs().amax((-2, -1), keepdim=True)
     agrees = (difference <= INERTIA_TOLERANCE * scale).flatten(1).all(-1)
@@ -227,13 +189,10 @@ def _check_inertia(door: _Door) -> Tensor | None:
             f"{door.label('inertia_inverse')} says {rebuilt[vehicle, row, column]:.6g}: correct the one that is wrong "
             f"{door.vehicle(vehicle)}"
         )
-    door.warn(
-        rounded,
-        f"{door.label('inertia')} was rounded, as by writing six decimals; rebuilt from "
-        f"{door.label('inertia_inverse')}",
-    )
+    names = door.label("inertia"), door.label("inertia_inverse")
+    door.warn(rounded, f"{names[0]} was rounded, as by writing six decimals; rebuilt from {names[1]}")
     used = torch.where(rounded[:, None, None], rebuilt, inertia)
-    low, middle, high = torch.linalg.eigvalsh(used / 2 + used.mT / 2).unbind(-1)
+    low, middle, high = torch.linalg.eigvalsh(_symmetric(used)).unbind(-1)
     ratio, allowed = high / (low + middle), LARGEST_MOMENT[1]
     rule = "is of no rigid body: the largest principal moment exceeds the sum of the others"
     door.forbid(ratio > allowed, "inertia", f"{rule} by more than {100 * (allowed - 1):.2g} %")
@@ -241,11 +200,14 @@ def _check_inertia(door: _Door) -> Tensor | None:
     return used if rounded.any() else None
 
 
+def _symmetric(matrices: Tensor) -> Tensor:
+    return matrices / 2 + matrices.mT / 2
+
+
 def _is_positive_definite(matrices: Tensor) -> Tensor:
-    symmetric = matrices / 2 + matrices.mT / 2
     scale = matrices.abs().amax((-2, -1))
-    skew = (matrices - symmetric).abs().amax((-2, -1))
-    lowest = torch.linalg.eigvalsh(symmetric)[..., 0]
+    skew = (matrices - _symmetric(matrices)).abs().amax((-2, -1))
+    lowest = torch.linalg.eigvalsh(_symmetric(matrices))[..., 0]
     return (skew <= INERTIA_TOLERANCE * scale) & (lowest > 1e-6 * scale)
 
 
