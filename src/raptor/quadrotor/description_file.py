@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raptor.core.errors import UserError
+from raptor.core.yaml_files import read_yaml
 from raptor.quadrotor.documents import is_finite_number, plain, shown
 from raptor.quadrotor.estimates import ROTORS, Estimate
 from raptor.quadrotor.plausible import doubt
@@ -123,22 +124,13 @@ def _is_positive(value: Any) -> bool:
     return is_finite_number(value) and 1e-12 <= value <= 1e12
 
 
-def load(path: Path) -> Mapping[Any, Any]:
-    """Read a YAML file of keys and values, without executing anything that it holds.
+def load(path: Path) -> Mapping[str, Any]:
+    """Read a YAML file of keys and values.
 
     Raises:
         UserError: names the file that cannot be read or holds something else.
     """
-    import yaml
-
-    from raptor.config.sources import parse_yaml
-
-    try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the description {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys with values, at least mass, got {shown(content)}")
     if "dynamics" in content:

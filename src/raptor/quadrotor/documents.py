@@ -31,10 +31,8 @@ def from_dicts(
     given = list(documents)
     if not given:
         raise UserError("no quadrotors were given: at least one document is needed")
-    complete = [
-        _complete(document, f" (vehicle {i})" if sources is None else f" ({os.fspath(sources[i])})")
-        for i, document in enumerate(given)
-    ]
+    where = [f"vehicle {i}" if sources is None else os.fspath(sources[i]) for i in range(len(given))]
+    complete = [_complete(document, f" ({place})") for document, place in zip(given, where, strict=True)]
     exact = cls(**_tensors(complete), names=None if names is None else tuple(names), documents=tuple(complete))
     valid = validate(exact, sources)
     if valid is not exact:  # the inertia of some was rebuilt
@@ -68,9 +66,8 @@ def _cast(vehicles: V, dtype: torch.dtype) -> V:
         exact = getattr(vehicles, field)
         lost = ~torch.isfinite(tensor) | ((tensor == 0) & (exact != 0))
         if lost.any():
-            raise UserError(
-                f"{field} holds {exact[lost][0].item()!r}, which {dtype} cannot: read with dtype=torch.float64"
-            )
+            number = exact[lost][0].item()
+            raise UserError(f"{field} holds {number!r}, which {dtype} cannot: read with dtype=torch.float64")
     return cast
 
 

@@ -32,16 +32,8 @@ def write_population(
 ) -> list[Path]:
     """Write a population: 0000.json, ... in l2f's schema, then `summary.yaml` and `summary.png`.
 
-    Args:
-        quadrotors: N vehicles.
-        folder: as the other arguments of the same names in `Quadrotors.save`.
-        overwrite: replace a population that is there; files of other names stay.
-        seed: what the vehicles were drawn with, for the summary.
-        distribution: what they were drawn from, for the summary.
-        progress: called now and then with how many files are written, and how many there are to be.
-
-    Returns:
-        The JSON files, in the order of the vehicles.
+    The summary notes the seed and the distribution that the vehicles were drawn with. All else is as in
+    `Quadrotors.save`, and so are the paths that are returned.
     """
     import yaml
 

@@ -1,4 +1,4 @@
-"""A task: everything that is asked of a vehicle, composed."""
+"""A task: starts, references, disturbances, sensors, reward and termination in one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raptor.tasks.termination import Termination
 
 @dataclasses.dataclass(frozen=True)
 class Task(Settings):
-    """What is asked of each vehicle. The default is RAPTOR's task with three mends, see `Task.paper`."""
+    """What each vehicle has to do. The default is RAPTOR's task with three changes, see `Task.paper`."""
 
     initial_states: InitialStates = InitialStates()
     references: References = References()
@@ -29,9 +29,9 @@ class Task(Settings):
     reward: Reward = Reward()
     termination: Termination = Termination()
     target_visible: bool = setting(True, "whether position and velocity are observed relative to the target")
-    clip_previous_action: bool = setting(True, "whether the action fed back and rated is the clipped one")
-    dt: float = setting(0.01, "s", positive)
-    exact_rotors: bool | None = setting(None, "integrate fast rotors exactly, not as l2f; null: if too fast for dt")
+    clip_previous_action: bool = setting(True, "whether observation and reward have the action clipped to [-1, 1]")
+    dt: float = setting(0.01, "s, duration of a step", positive)
+    exact_rotors: bool | None = setting(None, "exact, not l2f's, speeds of fast rotors; null: where too fast for dt")
     episode_steps: int = setting(500, "longest episode, in steps", at_least(1))
 
     def for_vehicles(self, vehicles: Quadrotors | Distribution) -> Task:
@@ -45,8 +45,8 @@ class Task(Settings):
     def paper(cls) -> Task:
         """RAPTOR's own training task, to the letter.
 
-        Three things differ from the default. The student does not see the target, though half of the episodes move it;
-        deployment shows it the tracking error, so the default does too. And raw actions are fed back as the previous
-        action, where deployment feeds back clipped ones, so the default clips. Fast rotors are integrated as in l2f.
+        The student does not see the target, though half of the episodes move it, and its raw actions are fed back;
+        deployment shows the tracking error and feeds back clipped actions, so the default does too. Rotors too fast for
+        a step are integrated as in l2f.
         """
         return cls(target_visible=False, clip_previous_action=False, exact_rotors=False)
