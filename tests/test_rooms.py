@@ -11,7 +11,10 @@ import raptor
 
 PACKAGE = Path(raptor.__file__).parent
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
-FILES = {f"raptor.{path.relative_to(PACKAGE).with_suffix('').as_posix().replace('/', '.')}": path for path in PACKAGE.rglob("*.py")}
+FILES = {
+    f"raptor.{path.relative_to(PACKAGE).with_suffix('').as_posix().replace('/', '.')}": path
+    for path in PACKAGE.rglob("*.py")
+}
 
 
 def rooms() -> list[str]:
@@ -61,7 +64,7 @@ def test_no_files_import_each_other() -> None:
     done: set[str] = set()
 
     def visit(name: str, above: tuple[str, ...]) -> None:
-        assert name not in above, f"a circle: {' -> '.join((*above[above.index(name):], name))}"
+        assert name not in above, f"a circle: {' -> '.join((*above[above.index(name) :], name))}"
         if name not in done:
             for other in sorted(graph[name]):
                 visit(other, (*above, name))

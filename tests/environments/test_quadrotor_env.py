@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -266,3 +267,35 @@ def test_an_unknown_device_is_refused():
 def test_the_vehicles_keep_their_names_until_others_are_drawn(make_env):
     both = Quadrotors.concatenate([load_platform("crazyflie"), load_platform("race")])
     assert QuadrotorEnv(both, compile=False).quadrotors.names == ("crazyflie", "race")
+
+
+def with_fast_motors(tau):
+    mrs = load_platform("mrs", torch.float64)
+    taus = torch.full_like(mrs.rotor_time_constants_rising, tau)
+    return dataclasses.replace(mrs, rotor_time_constants_rising=taus, rotor_time_constants_falling=taus)
+
+
+@pytest.mark.parametrize("tau", [2e-3, 4e-3, 5e-3, 7.5e-3])
+def test_fast_motors_are_flown_exactly_and_in_the_paper_as_l2f_does(tau):
+    standing = InitialStates(guidance=1.0, rotor_speed=(0.0, 0.0))
+    share = {}
+    for name, task in (("default", Task()), ("paper", Task.paper())):
+        env = QuadrotorEnv(with_fast_motors(tau), dataclasses.replace(task, initial_states=standing), compile=False)
+        env.reset(seed=0)
+        env.step(torch.ones(1, 4))
+        share[name] = env.episode.state.rotor_speed[0, 0].item() / 2000
+    h = 0.01 / tau
+    assert share["default"] == pytest.approx(1 - math.exp(-h), rel=1e-9)
+    assert share["paper"] == pytest.approx(min(1.0, max(0.0, h - h**2 / 2 + h**3 / 6 - h**4 / 24)), rel=1e-9)
+
+
+def test_a_vehicle_with_fast_motors_that_is_drawn_later_is_flown_exactly_too():
+    drawn = [load_platform("mrs", torch.float64), with_fast_motors(2e-3)]
+    task = Task(initial_states=InitialStates(guidance=1.0, rotor_speed=(0.0, 0.0)))
+    env = QuadrotorEnv(drawn[0], task, compile=False, resample=lambda num, generator: drawn.pop(0))
+    env.reset(seed=0)
+    env.step(torch.ones(1, 4))
+    assert env.episode.state.rotor_speed[0, 0].item() < 600
+    env.reset()
+    env.step(torch.ones(1, 4))
+    assert env.episode.state.rotor_speed[0, 0].item() == pytest.approx(2000 * (1 - math.exp(-5)), rel=1e-9)

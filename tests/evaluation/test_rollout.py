@@ -139,3 +139,15 @@ def test_without_termination_every_flight_lasts(constant, generator):
     flights = fly(constant(-1), task, load_platform("x500_sim"), generator, 40, compile=False)
     assert flights.lengths.item() == 40
     assert not flights.terminated.item()
+
+
+def test_fast_motors_are_flown_exactly_and_as_in_l2f_where_the_task_says_so(constant, generator):
+    mrs = load_platform("mrs")
+    taus = torch.full((1, 4), 2e-3)
+    fast = dataclasses.replace(mrs, rotor_time_constants_rising=taus, rotor_time_constants_falling=taus)
+    action = 2 * mrs.hover_throttle.item() - 1
+    lost = {}
+    for exact in (None, False):
+        task = at_rest(0.5, exact_rotors=exact)
+        lost[exact] = fly(constant(action), task, fast, generator, 60, compile=False).terminated.item()
+    assert lost == {None: False, False: True}

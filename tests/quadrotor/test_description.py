@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raptor.core.errors import UserError
-from raptor.quadrotor import Quadrotors, from_description, load_platforms, validate
+from raptor.environments import QuadrotorEnv
+from raptor.quadrotor import Quadrotors, QuadrotorWarning, from_description, load_platforms, validate
 from raptor.quadrotor.description_file import KEYS
-from raptor.quadrotor.estimates import inertia_of_frame
+from raptor.quadrotor.estimates import ROTORS, inertia_of_frame
+from raptor.tasks import InitialStates, Task
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_quadrotor.yaml"
 KNOWN = {
@@ -28,6 +30,10 @@ KNOWN = {
     "propeller_torque_constant": 0.012,
     "front_right_spin": "counterclockwise",
 }
+
+
+PLUS = {"front_right": [0.17, 0], "back_right": [0, -0.17], "back_left": [-0.17, 0], "front_left": [0, 0.17]}
+LAUGHS = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
 
 
 def describe(**changes):
@@ -151,7 +157,7 @@ def test_the_inertia_may_be_a_full_matrix():
 def test_estimated_inertias_are_within_a_factor_of_every_platform():
     for vehicle in (load_platforms(torch.float64)[i] for i in range(9)):
         estimate = inertia_of_frame(vehicle.mass.item(), vehicle.rotor_positions[0].tolist())
-        ratio = np.array(estimate.value) / torch.diagonal(vehicle.inertia[0]).numpy()
+        ratio = np.array(estimate) / torch.diagonal(vehicle.inertia[0]).numpy()
         assert (ratio > 0.45).all()
         assert (ratio < 1.5).all()
 
@@ -183,10 +189,56 @@ def test_a_single_time_constant_serves_for_both_directions():
         assert len(estimates) == isinstance(given_, dict)
 
 
-def test_yaml_may_write_numbers_with_an_exponent(tmp_path):
+@pytest.mark.parametrize(
+    "inertia", ["[15e-3, 1.6e-2, 28e-3]", "[[15e-3, 0, 0], [0, 1.6e-2, 0], [0, 0, 28e-3]]", "['15e-3', 0.016, 0.028]"]
+)
+def test_numbers_may_have_an_exponent_wherever_they_stand(tmp_path, inertia):
     file = tmp_path / "drone.yaml"
-    file.write_text("mass: 1\narm_length: 2e-1\ninertia: [15e-3, 1.6e-2, 28e-3]\n")
-    assert torch.diagonal(from_description(file)[0].inertia[0]).tolist() == pytest.approx([0.015, 0.016, 0.028])
+    corners = ", ".join(
+        f"{rotor}: [{x}1e-1, {y}15e-2, 0e0]" for rotor, x, y in zip(ROTORS, "+--+", "--++", strict=True)
+    )
+    file.write_text(f"mass: 1e0\nmotor_positions: {{{corners}}}\ninertia: {inertia}\n")
+    vehicle, _ = from_description(file)
+    assert torch.diagonal(vehicle.inertia[0]).tolist() == pytest.approx([0.015, 0.016, 0.028])
+    assert vehicle.rotor_positions[0, 0].tolist() == pytest.approx([0.1, -0.15, 0.0])
+
+
+def test_arrays_and_numbers_of_numpy_are_numbers():
+    vehicle, _ = describe(mass=np.float32(1.5), inertia=np.array([0.015, 0.016, 0.028]), thrust_to_weight=np.int64(2))
+    assert torch.diagonal(vehicle.inertia[0]).tolist() == [0.015, 0.016, 0.028]
+    assert vehicle.thrust_to_weight.item() == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.filterwarnings("error")
+def test_a_plus_frame_is_described_and_hovers_whichever_way_it_is_turned(turn):
+    """The front motor is front_right, or front_left."""
+    corners = [PLUS[rotor] for rotor in ROTORS]
+    corners = corners if turn == 1 else [*corners[1:], corners[0]]
+    known = {"mass": 0.716, "inertia": [0.007, 0.007, 0.012], "max_thrust_per_motor": 6.0}
+    vehicle, _ = from_description({**known, "motor_positions": dict(zip(ROTORS, corners, strict=True))})
+    assert vehicle.arm_length.item() == pytest.approx(0.17)
+    assert vehicle.torque_to_inertia.item() == pytest.approx(2**0.5 * 0.085 * 6 / 0.007)
+    env = QuadrotorEnv(vehicle, Task(initial_states=InitialStates(guidance=1.0)), compile=False)
+    env.reset(seed=0)
+    for _ in range(50):
+        result = env.step(2 * vehicle.hover_throttle.expand(1, 4) - 1)
+    assert not result.terminated.any()
+
+
+def test_a_length_in_inches_is_called_out():
+    with pytest.warns(QuadrotorWarning, match=r"propeller_diameter 5 m \(0.07 to 0.7 in training; given in inches\?\)"):
+        describe(propeller_torque_constant=None, propeller_diameter=5)
+    with pytest.warns(QuadrotorWarning, match=r"size 300 m \(0.03 to 0.4 in training; given in mm\?\)"):
+        describe(inertia=None, size=[300, 200, 100])
+
+
+@pytest.mark.filterwarnings("error")
+def test_fast_motors_are_described_and_said_to_be_integrated_exactly():
+    with pytest.warns(QuadrotorWarning, match="integrated exactly") as caught:
+        vehicle, _ = describe(motor_time_constant=4e-3)
+    assert len(caught) == 1
+    assert vehicle.shortest_time_constant.item() == 4e-3
 
 
 @pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
@@ -217,7 +269,7 @@ def test_the_sense_of_rotation_mirrors_the_yaw_torque():
         ({"arm_length": None, "motor_positions": {}}, "motor_positions needs front_right"),
         (
             {"arm_length": None, "motor_positions": {"front_right": [0.1, 0.1]}},
-            "motor_positions must have front_right at x > 0 and y < 0",
+            "motor_positions must have front_right at x >= 0 and y <= 0",
         ),
         ({"arm_length": None, "motor_positions": {"front": [0.1, 0.1]}}, r"unknown key motor_positions\.front"),
         ({"inertia": [0.1, 0.1]}, "inertia must be 3 positive numbers"),
@@ -228,7 +280,7 @@ def test_the_sense_of_rotation_mirrors_the_yaw_torque():
         ({"inertia": [[0.1, 0, 0], [0, 0.1, 0], [0, 0, "x"]]}, "inertia must be .* a 3x3 matrix"),
         ({"inertia": [[0.1, 0.05, 0], [0, 0.1, 0], [0, 0, 0.1]]}, "inertia must be symmetric"),
         ({"inertia": [[0, 0, 0], [0, 0, 0], [0, 0, 0]]}, "inertia must be symmetric and positive definite"),
-        ({"inertia": [0.01, 0.01, 0.03]}, "inertia is of no rigid body"),
+        ({"inertia": [0.01, 0.01, 0.03]}, "inertia .*is of no rigid body"),
         ({"thrust_to_weight": 0.9}, "thrust_to_weight must be above 1 for the vehicle to hover, got 0.9"),
         (
             {"thrust_to_weight": None, "max_thrust_per_motor": 3.0},
@@ -237,6 +289,19 @@ def test_the_sense_of_rotation_mirrors_the_yaw_torque():
         ({"hover_throttle": 1.2}, "hover_throttle must be between 0 and 1, got 1.2"),
         ({"hover_throttle": 0.9}, "hover_throttle must be between 0.225 and 0.632 where full thrust is 2.5 times"),
         ({"motor_time_constant": -0.1}, "motor_time_constant must be a positive number"),
+        (
+            {"arm_length": None, "motor_positions": {rotor: [0.1, 0] for rotor in ROTORS}},
+            "motor_positions must have back_right at x <= 0 and y <= 0",
+        ),
+        (
+            {
+                "arm_length": None,
+                "motor_positions": {**PLUS, "front_left": [0.17, 0]},
+            },
+            "motor_positions must go clockwise, seen from above: front_right, back_right, back_left, front_left",
+        ),
+        ({"motor_time_constant": 1e-4}, "motor_time_constant must be at least 0.001 s, the shortest .*got 0.0001"),
+        ({"motor_time_constant": {"rising": 0.03, "falling": 1e-4}}, r"motor_time_constant\.falling must be at least"),
         ({"motor_time_constant": {}}, "motor_time_constant needs a number, or rising and falling"),
         ({"motor_time_constant": {"up": 1}}, r"unknown key motor_time_constant\.up: the keys are rising, falling"),
         ({"motor_time_constant": {"rising": 0}}, r"motor_time_constant\.rising must be a positive number \(s\), got 0"),
@@ -260,6 +325,10 @@ def test_a_mistake_is_named_with_its_key_and_value(changes, message, tmp_path):
         (b"\xff\xfe\x00", "is not valid YAML"),
         (b"!!python/object/apply:os.system ['true']", "is not valid YAML"),
         (b"", "must hold keys with values, at least mass, got None"),
+        (b"mass: 1\nmass: 2", "is not valid YAML: .*the key mass comes twice"),
+        (b"mass: &m [*m]", "is not valid YAML: .*an alias stands within what it names"),
+        (LAUGHS.encode(), "is not valid YAML: .*aliases stand for more than 100000 values"),
+        (b"mass: 1\ndynamics: {mass: 1}", "no description, but full parameters already: use it as it is"),
         (b"- 1", r"must hold keys with values, at least mass, got \[1\]"),
     ],
 )
@@ -275,6 +344,7 @@ def test_a_missing_file_is_named(tmp_path):
         from_description(tmp_path / "nowhere.yaml")
 
 
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
 @pytest.mark.parametrize("size", [5e-324, 1e-200, 1e-30, 1e30, 1e200, 1.7e308])
 @pytest.mark.parametrize(
     "key", [key for key in KEYS if key not in ("arm_offset", "motor_positions", "inertia", "size")]
@@ -301,6 +371,7 @@ def test_any_value_of_any_key_is_understood_or_refused(key, value):
     assert validate(vehicle) is vehicle
 
 
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
 @given(
     mass=st.floats(0.02, 20),
     arm=st.floats(0.02, 1),

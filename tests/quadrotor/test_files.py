@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from raptor.core.errors import UserError
 from raptor.quadrotor import PLATFORMS, Quadrotors, QuadrotorWarning, load_platform, load_platforms, sample_quadrotors
-from raptor.quadrotor.files import format_document
+from raptor.quadrotor.files import PORTION, format_document
 from raptor.quadrotor.schema import DEFAULT_GROUPS, TEMPLATE
 
 
@@ -189,6 +190,7 @@ def test_the_requested_precision_is_given(document):
     assert Quadrotors.from_dicts([document], dtype=torch.float64).dtype == torch.float64
 
 
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
 def test_numbers_that_the_precision_cannot_hold_are_refused(document):
     document["disturbances"]["random_force"]["std"] = 1e300
     with pytest.raises(UserError, match=r"random_force holds 1e\+300, which torch.float32 cannot"):
@@ -254,6 +256,8 @@ def test_a_document_without_dynamics_is_refused(document):
         (b"[" * 100_000, "is not valid JSON"),
         (b"[1, 2]", "must be a JSON object with the group dynamics, got \\[1, 2\\]"),
         (b"{}", "dynamics is missing"),
+        (b'{"a": 1, "a": 2}', "is not valid JSON: the key a comes twice"),
+        (b'{"mass": 1}', r"drone\.json is a description .*: raptor describe .*drone\.json -o .*drone_full\.json"),
     ],
 )
 def test_a_file_that_is_no_vehicle_is_refused(tmp_path, content, message):
@@ -262,6 +266,17 @@ def test_a_file_that_is_no_vehicle_is_refused(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as error:
         Quadrotors.from_json(file)
     assert str(file) in str(error.value)
+
+
+def test_a_description_in_the_place_of_parameters_is_called_so_with_the_command_that_makes_them(tmp_path):
+    file = tmp_path / "my drone.yaml"
+    file.write_text("mass: 1\n")
+    command = f"raptor describe '{file}' -o '{tmp_path / 'my drone.json'}'"
+    with pytest.raises(UserError) as error:
+        Quadrotors.from_json(file)
+    assert str(error.value) == f"{file} is a description of a quadrotor, not its full parameters; make them: {command}"
+    with pytest.raises(UserError, match=r"holds no \*.json files.*; its descriptions become such files by raptor desc"):
+        Quadrotors.from_json(tmp_path)
 
 
 def test_missing_files_and_empty_folders_are_named(tmp_path):
@@ -283,6 +298,7 @@ def test_vehicles_whose_names_do_not_serve_as_files_are_numbered(tmp_path, names
     assert Quadrotors.from_json(paths).to_dicts() == documents
 
 
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
 def test_saving_into_a_folder_of_vehicles_needs_a_word(tmp_path):
     load_platforms().save(tmp_path)
     before = {path.name: path.read_text() for path in tmp_path.iterdir()}
@@ -315,6 +331,50 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*race\.json"):
         load_platform("race").save(tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["race.json"]
+
+
+def test_vehicles_come_back_in_order_whatever_they_were_called(tmp_path):
+    named = load_platforms()
+    paths = named.save(tmp_path / "new", numbered=True)
+    assert [path.name for path in paths] == [f"{i:04d}.json" for i in range(len(named))]
+    for name, tensor in Quadrotors.from_json(tmp_path / "new").tensors().items():
+        assert torch.equal(tensor, named.tensors()[name]), name
+
+
+def test_more_than_one_portion_is_reported_and_numbered_through(tmp_path):
+    num, reports = PORTION + 2, []
+    quadrotors = sample_quadrotors(num, 1)
+    quadrotors.save(tmp_path, numbered=True, progress=lambda done, total: reports.append((done, total)))
+    assert reports == [(PORTION, num), (num, num)]
+    assert torch.equal(Quadrotors.from_json(tmp_path).mass, quadrotors.mass)
+
+
+def test_a_smaller_population_replaces_a_larger_one_wholly_but_nothing_else(tmp_path):
+    sample_quadrotors(4, 0).save(tmp_path, numbered=True)
+    for name in ("mine.json", "12.json", "0009.yaml"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match="already holds JSON files: choose another folder, or overwrite"):
+        sample_quadrotors(2, 1).save(tmp_path, numbered=True)
+    assert (tmp_path / "0003.json").exists()
+    sample_quadrotors(2, 1).save(tmp_path, numbered=True, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "0000.json",
+        "0001.json",
+        "mine.json",
+        "12.json",
+        "0009.yaml",
+    }
+
+
+def test_an_impossible_vehicle_among_many_stops_all_before_anything_is_written(tmp_path):
+    quadrotors = sample_quadrotors(PORTION + 1, 0)
+    mass = quadrotors.mass.clone()
+    mass[-1] = -1.0
+    with pytest.raises(UserError, match="mass must be positive"):
+        dataclasses.replace(quadrotors, mass=mass).save(tmp_path / "new", numbered=True)
+    with pytest.raises(UserError, match="there are no quadrotors to write"):
+        quadrotors[:0].save(tmp_path / "new", numbered=True)
+    assert not (tmp_path / "new").exists()
 
 
 json_values = st.recursive(
@@ -365,12 +425,14 @@ def test_numbers_of_absurd_size_are_read_or_refused(field, size, sign):
 
 @given(
     mass=st.floats(1e-3, 1e2),
-    moments=st.tuples(*[st.floats(1e-7, 10.0)] * 3).filter(lambda m: max(m) < 1e4 * min(m)),
+    spread=st.tuples(*[st.floats(1e-7, 10.0)] * 3).filter(lambda m: max(m) < 1e4 * min(m)),
     thrust_to_weight=st.floats(1.01, 50),
     tau=st.floats(0.01, 1.0),
 )
 @settings(max_examples=50)
-def test_any_possible_vehicle_survives_the_round_trip(mass, moments, thrust_to_weight, tau):
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
+def test_any_possible_vehicle_survives_the_round_trip(mass, spread, thrust_to_weight, tau):
+    moments = [sum(spread) - each for each in spread]  # of a mass that is spread so about the three axes
     document = load_platform("race").to_dicts()[0]
     document["dynamics"].update(
         mass=mass,

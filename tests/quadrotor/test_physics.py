@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from raptor.quadrotor import (
+    Quadrotors,
     State,
     from_axis_angle,
     load_platforms,
@@ -140,6 +142,61 @@ def test_rotors_rise_and_fall_with_their_own_time_constants(symmetric, hovering)
     e = torch.e
     rising, falling = 1 - 0.5 * e**-1, 0.5 * e**-0.5
     assert speed.tolist() == pytest.approx([rising, falling, rising, falling], rel=1e-5)
+
+
+def with_motors(quadrotors, rising, falling):
+    """The same vehicles with other time constants (s)."""
+    return dataclasses.replace(
+        quadrotors,
+        rotor_time_constants_rising=torch.full_like(quadrotors.rotor_time_constants_rising, rising),
+        rotor_time_constants_falling=torch.full_like(quadrotors.rotor_time_constants_falling, falling),
+    )
+
+
+@pytest.mark.parametrize("method", ["rk4-exact-rotors", "midpoint-exact-rotors"])
+@pytest.mark.parametrize("tau", [1e-3, 4e-3, 5e-3, 7.5e-3])
+def test_fast_rotors_follow_their_lag_exactly_and_the_vehicle_moves_accordingly(symmetric, hovering, method, tau):
+    quadrotors = with_motors(symmetric, tau, tau / 2 if tau > 1e-3 else tau)
+    start = dataclasses.replace(hovering(symmetric), rotor_speed=torch.full((1, 4), 0.5, dtype=torch.float64))
+    action = f64([[1.0, -1.0, 1.0, -1.0]])
+    after = step(quadrotors, start, action, method=method)
+    rising = 1 - 0.5 * np.exp(-0.01 / tau)
+    falling = 0.5 * np.exp(-0.01 / quadrotors.rotor_time_constants_falling[0, 0].item())
+    assert after.rotor_speed[0].tolist() == pytest.approx([rising, falling, rising, falling], rel=1e-9)
+    exact = fly(quadrotors, start, action, 0.01, dt=1e-5)
+    largest = exact.angular_velocity.abs().max()
+    assert (after.angular_velocity - exact.angular_velocity).abs().max() < 0.25 * largest
+
+
+@pytest.mark.parametrize("method", ["rk4", "midpoint"])
+def test_fast_rotors_beside_them_change_nothing_for_other_vehicles(random_flight, method):
+    quadrotors, state, action = random_flight(64, torch.float32)
+    fast = with_motors(quadrotors[:32], 2e-3, 3e-3)
+    together = Quadrotors.concatenate([fast, quadrotors[32:]])
+    mixed = step(together, state, action, method=f"{method}-exact-rotors").as_tensor()
+    assert torch.equal(mixed[32:], step(quadrotors, state, action, method=method).as_tensor()[32:])
+    assert not torch.allclose(mixed[:32], step(together, state, action, method=method).as_tensor()[:32])
+
+
+def test_a_direction_that_is_slow_stays_as_the_integrator_has_it(symmetric, hovering):
+    quadrotors = with_motors(symmetric, 2e-3, 0.1)
+    sinking = -torch.ones(1, 4, dtype=torch.float64)
+    one, other = (step(quadrotors, hovering(symmetric), sinking, method=m) for m in ("rk4", "rk4-exact-rotors"))
+    assert torch.equal(one.as_tensor(), other.as_tensor())
+
+
+@pytest.mark.parametrize("method", ["rk4-exact-rotors", "midpoint-exact-rotors"])
+def test_the_gradient_of_a_step_with_exact_rotors_is_right(random_flight, method):
+    quadrotors, state, action = random_flight(2, torch.float64, seed=3)
+
+    def function(state_tensor, action, rising, falling):
+        changed = {"rotor_time_constants_rising": rising, "rotor_time_constants_falling": falling}
+        vehicles = dataclasses.replace(quadrotors, **changed)
+        return step(vehicles, State.from_tensor(state_tensor), action, method=method).as_tensor()
+
+    taus = [torch.tensor([[2e-3], [5e-2]], dtype=torch.float64).expand(2, 4)] * 2
+    leaves = [leaf.clone().requires_grad_() for leaf in (state.as_tensor(), 0.8 * action, *taus)]
+    assert torch.autograd.gradcheck(function, leaves, eps=1e-7, atol=1e-4, rtol=1e-4)
 
 
 def test_actions_are_clipped_and_mapped_onto_the_action_limits(symmetric):

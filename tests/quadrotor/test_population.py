@@ -111,6 +111,7 @@ def test_a_single_broken_file_is_named_with_its_reason_alone(tmp_path: Path) -> 
         read_population(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
 def test_vehicles_with_no_thrust_to_spare_are_refused_by_the_names_of_their_files(tmp_path: Path) -> None:
     exact = sample_quadrotors(20, 0, dtype=torch.float64)
     full_throttle = exact.rotor_thrust_coefficients / exact.thrust_to_weight[:, None, None] * (1 + 1e-12)

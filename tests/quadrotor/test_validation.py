@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from raptor.core.errors import UserError
-from raptor.quadrotor import Quadrotors, QuadrotorWarning, load_platform, load_platforms, sample_quadrotors, validate
+from raptor.quadrotor import (
+    Quadrotors,
+    QuadrotorWarning,
+    from_description,
+    load_platform,
+    load_platforms,
+    sample_quadrotors,
+    validate,
+)
 
 
 def changed(field, index, value, quadrotors=None):
@@ -219,6 +227,107 @@ def test_rotors_that_turn_the_other_way_are_called_out():
         validate(reversed_)
 
 
-def test_time_constants_that_the_step_cannot_follow_are_called_out():
-    with pytest.warns(QuadrotorWarning, match=r"rotor_time_constants_rising below 0.0036 s.*vehicle mrs"):
-        validate(changed("rotor_time_constants_rising", (3, 0), 1e-4))
+@pytest.mark.parametrize("field", ["rotor_time_constants_rising", "rotor_time_constants_falling"])
+def test_rotors_too_fast_for_one_step_are_said_to_be_integrated_exactly_and_impossible_ones_are_refused(field):
+    with pytest.warns(
+        QuadrotorWarning, match=r"below 0.0125 s are too fast.*integrated exactly.*vehicle mrs"
+    ) as caught:
+        validate(changed(field, (3, 0), 5e-3))
+    assert len(caught) == 1
+    with pytest.raises(UserError, match=rf"{field}\[2\] must be at least 0.001 s.*got 0.0001 s \(vehicle mrs\)"):
+        validate(changed(field, (3, 2), 1e-4))
+
+
+def test_a_measured_inertia_may_exceed_the_triangle_inequality_by_a_few_percent_and_no_more():
+    def measured(*moments):
+        inertia = torch.diag(torch.tensor(moments, dtype=torch.float64))[None]
+        return dataclasses.replace(
+            load_platform("mrs", torch.float64), inertia=inertia, inertia_inverse=torch.linalg.inv(inertia)
+        )
+
+    trifilar = measured(0.0176, 0.0176, 0.0362)
+    with pytest.warns(QuadrotorWarning, match=r"inertia \(dynamics.J\) is of no rigid body: the largest.*vehicle mrs"):
+        assert validate(trifilar) is trifilar
+    with pytest.raises(UserError, match=r"inertia.*is of no rigid body.*by more than 5 %, got .*vehicle mrs"):
+        validate(measured(0.0176, 0.0176, 0.0380))
+
+
+def test_rounded_thrust_coefficients_are_called_out_with_the_possible_error():
+    document = load_platform("mrs").to_dicts()[0]
+    rows = document["dynamics"]["rotor_thrust_coefficients"]
+    document["dynamics"]["rotor_thrust_coefficients"] = [[float(f"{c:.6f}") for c in row] for row in rows]
+    with pytest.warns(QuadrotorWarning, match=r"rotor_thrust_coefficients.*were rounded.*off by 20 %") as caught:
+        rounded = Quadrotors.from_dicts([document], names=["mrs"])
+    assert len(caught) == 1
+    assert rounded.thrust_to_weight.item() == pytest.approx(2.38, abs=0.01)
+    for row in document["dynamics"]["rotor_thrust_coefficients"]:
+        row[1:] = [0.0, 0.0]
+    with pytest.raises(
+        UserError, match=r"cannot hover.*a coefficient of 0 may have been smaller than the six decimals"
+    ):
+        Quadrotors.from_dicts([document])
+
+
+def doubts(quadrotors):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        validate(quadrotors)
+    texts = [str(warning.message) for warning in caught]
+    return next((text for text in texts if text.startswith("unusual for a quadrotor, check the units: ")), "")
+
+
+@pytest.mark.parametrize(
+    ("field", "factor", "message"),
+    [
+        ("rotor_positions", 1e3, "arm length 170 m (0.024 to 0.27 in training; given in mm?)"),
+        ("rotor_positions", 1e2, "arm length 17 m (0.024 to 0.27 in training; given in cm?)"),
+        (
+            "rotor_time_constants_rising",
+            1e3,
+            "rotor time constant, rising 40 s (0.03 to 0.1 in training; given in ms?)",
+        ),
+        ("rotor_time_constants_falling", 1e3, "rotor time constant, falling 40 s"),
+        ("rotor_torque_constants", 1e3, "rotor torque constant 16 N m per N (0.005 to 0.05 in training; given in N mm"),
+        ("rotor_torque_constants", 1e-8, "given in N m s^2 (divide it by the thrust coefficient in N s^2)?"),
+        ("rotor_torque_constants", 0.0, "rotor torque constant 0 N m per N (0.005 to 0.05 in training)"),
+        (
+            "rotor_thrust_coefficients",
+            101.97,
+            "thrust-to-weight 274.5 (1.5 to 5 in training; thrust given in gram-force?)",
+        ),
+    ],
+)
+def test_a_number_in_another_unit_is_called_out_with_the_unit(field, factor, message):
+    quadrotors = load_platform("mrs", torch.float64)
+    assert message in doubts(dataclasses.replace(quadrotors, **{field: getattr(quadrotors, field) * factor}))
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(1e3, "g m^2"), (1e7, "g cm^2"), (1e-3, "")])
+def test_an_inertia_in_another_unit_shows_in_the_torque_to_inertia(factor, unit):
+    quadrotors = load_platform("mrs", torch.float64)
+    scaled = {"inertia": quadrotors.inertia * factor, "inertia_inverse": quadrotors.inertia_inverse / factor}
+    text = doubts(dataclasses.replace(quadrotors, **scaled))
+    assert "torque-to-inertia" in text
+    assert "(40 to 1200 in training" in text
+    assert (f"inertia given in {unit}" in text) if unit else ("given" not in text)
+
+
+def test_a_torque_to_inertia_just_below_that_of_training_is_called_out():
+    quadrotors = load_platform("mrs", torch.float64)
+    factor = quadrotors.torque_to_inertia.item() / 33
+    slow = {"inertia": quadrotors.inertia * factor, "inertia_inverse": quadrotors.inertia_inverse / factor}
+    assert "torque-to-inertia 33 1/s^2 (40 to 1200 in training)" in doubts(dataclasses.replace(quadrotors, **slow))
+
+
+@pytest.mark.filterwarnings("error")
+def test_ordinary_quadrotors_are_not_doubted():
+    for distribution in ("published", "paper"):
+        validate(sample_quadrotors(20_000, seed=3, distribution=distribution))
+    for mass in (0.02, 0.035, 0.1, 0.25, 0.6, 1.0, 1.5, 2.5, 4.0, 7.0, 10.0):
+        for thrust_to_weight in (1.5, 2.0, 4.0, 10.0):
+            for tau in (0.015, 0.05, 0.15):
+                known = {"mass": mass, "thrust_to_weight": thrust_to_weight, "motor_time_constant": tau}
+                from_description(known)
+    from_description({"mass": 0.023, "arm_length": 0.032, "propeller_diameter": 0.031, "thrust_to_weight": 3})
+    from_description({"mass": 0.25, "arm_length": 0.07, "thrust_to_weight": 12, "propeller_diameter": 0.076})
+    from_description({"mass": 10, "size": [0.8, 0.8, 0.4], "thrust_to_weight": 1.8, "propeller_diameter": 0.55})

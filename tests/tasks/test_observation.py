@@ -58,4 +58,5 @@ def test_the_paper_hides_the_target_and_feeds_back_raw_actions():
     paper, default = Task.paper(), Task()
     assert (paper.target_visible, paper.clip_previous_action) == (False, False)
     assert (default.target_visible, default.clip_previous_action) == (True, True)
-    assert dataclasses.replace(paper, target_visible=True, clip_previous_action=True) == default
+    other = {"target_visible": True, "clip_previous_action": True, "exact_rotors": None}
+    assert dataclasses.replace(paper, **other) == default

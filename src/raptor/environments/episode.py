@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raptor.core.compilation import register
-from raptor.quadrotor.dynamics import Method, step
+from raptor.quadrotor.dynamics import WITH_EXACT_ROTORS, Method, step
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, component_major, components, from_components
 from raptor.tasks.disturbance import sample_disturbance
@@ -172,7 +172,7 @@ def advance(
         task.dt,
         force=episode.force,
         torque=episode.torque,
-        method=method,
+        method=WITH_EXACT_ROTORS.get(method, method) if task.exact_rotors else method,
     )
     reference = advance_reference(episode.reference, task.references, noise.reference, task.dt)
     over = terminated(task.termination, quadrotors, state, reference)

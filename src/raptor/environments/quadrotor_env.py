@@ -99,14 +99,15 @@ class QuadrotorEnv:
         simulator: Simulator | None = None,
     ) -> None:
         self.quadrotors = quadrotors.to(None if device is None else find_device(device)).component_major()
-        self.task = Task() if task is None else task
+        self.task = (task or Task()).for_vehicles(self.quadrotors)
         self.auto_reset = auto_reset
         self.generator = torch.Generator(self.quadrotors.device).manual_seed(seed)
         self._resample, self._method, self._simulator = resample, method, simulator
         self._fixed, self._vehicles = pytree.tree_flatten(self.quadrotors)
         self._leaves: Tensors = []
         self._structure = pytree.tree_structure(None)
-        self._move = CompiledStep(self._transition, compile and simulator is None)
+        self._compile = compile and simulator is None
+        self._move = CompiledStep(self._transition, self._compile)
 
     @property
     def num_envs(self) -> int:
@@ -240,6 +241,8 @@ class QuadrotorEnv:
                 raise UserError(f"resample was asked for {num} vehicles and returned {len(drawn)}")
         else:
             drawn = sample_quadrotors(num, generator=self.generator)
+        if (task := self.task.for_vehicles(drawn)) != self.task:  # rotors faster than any before
+            self.task, self._move = task, CompiledStep(self._transition, self._compile)
         drawn = drawn.to(self.quadrotors.device, self.quadrotors.dtype).component_major()
         return dataclasses.replace(drawn, names=None, documents=None)
 

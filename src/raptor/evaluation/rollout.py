@@ -155,6 +155,7 @@ def fly(
     Returns:
         What came of it, on the device of the vehicles.
     """
+    task = task.for_vehicles(quadrotors)
     num_steps = task.episode_steps if num_steps is None else num_steps
     first_counted_step = num_steps // 2 if first_counted_step is None else first_counted_step
     device, num = quadrotors.device, len(quadrotors)

@@ -28,7 +28,6 @@ from raptor.nn.stacked_mlp import Layer, Layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import Quadrotors
 from raptor.quadrotor.documents import is_finite_number
-from raptor.quadrotor.numbered import save_numbered
 
 FORMAT = "raptor-teachers"
 VERSION = 1
@@ -72,7 +71,7 @@ def save_teachers(teachers: TeacherPopulation, folder: PathLike, overwrite: bool
     with contextlib.suppress(OSError):  # whatever is in the way is named by the writing below
         (target / DOCUMENT).unlink()
     if vehicles is not None:
-        save_numbered(vehicles.to("cpu"), target / QUADROTORS, overwrite)
+        vehicles.to("cpu").save(target / QUADROTORS, overwrite, numbered=True)
     write_atomically(target / WEIGHTS, content)
     write_atomically(target / DOCUMENT, f"{json.dumps(document, indent=1, allow_nan=False)}\n")
 

@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 from raptor.quadrotor import estimates
 from raptor.quadrotor.description_file import Reader, load
-from raptor.quadrotor.documents import from_dicts, is_finite_number, to_dicts
-from raptor.quadrotor.estimates import ROTORS, Estimate, Positions
+from raptor.quadrotor.documents import is_finite_number
+from raptor.quadrotor.estimates import MEDIAN, ROTORS, SIDES, Estimate
 from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.validation import QuadrotorWarning
+
+Positions = list[list[float]]  # per rotor: x, y, z in m, body, from the centre of mass
 
 
 def from_description(
-    source: str | os.PathLike[str] | Mapping[str, Any], dtype: torch.dtype = torch.float32
+    source: PathLike | Mapping[str, Any], dtype: torch.dtype = torch.float32
 ) -> tuple[Quadrotors, tuple[Estimate, ...]]:
     """Turn a description into full parameters; `KEYS` and examples/my_quadrotor.yaml say what it may hold.
 
@@ -38,125 +43,125 @@ def from_description(
     Raises:
         UserError: names the file, the key, the value and what is allowed.
     """
-    if isinstance(source, Mapping):
-        return _complete(Reader(dict(source), None), "my_quadrotor", dtype)
-    path = Path(source)
-    return _complete(Reader(load(path), path), path.stem, dtype)
+    path = None if isinstance(source, Mapping) else Path(source)
+    reader = Reader(source if isinstance(source, Mapping) else load(Path(source)), path)
+    name = reader.content.get("name", "my_quadrotor" if path is None else path.stem)
+    if not isinstance(name, str):
+        raise reader.wrong("name", "must be text")
+    document = {"dynamics": _dynamics(reader)}
+    exact = Quadrotors.from_dicts([document], torch.float64, names=[name], sources=None if path is None else [path])
+    if reader.doubts:
+        text = f"unusual for a quadrotor, check the units: {', '.join(reader.doubts)}{reader.where}"
+        warnings.warn(text, QuadrotorWarning, stacklevel=2)
+    scaled = dataclasses.replace(exact, position_threshold=20 * exact.arm_length, max_position=10 * exact.arm_length)
+    documented = dataclasses.replace(scaled, documents=tuple(scaled.to_dicts()))
+    return documented.to(dtype=dtype), tuple(reader.estimates)
 
 
-def _complete(reader: Reader, name: str, dtype: torch.dtype) -> tuple[Quadrotors, tuple[Estimate, ...]]:
+def _dynamics(reader: Reader) -> dict[str, Any]:
+    """The group of this name in l2f's schema."""
     mass = reader.number("mass")
     if mass is None:
         raise UserError(f"mass is missing{reader.where}: give the mass ready to fly, in kg")
     positions = _positions(reader, mass)
-    inertia = torch.tensor(_inertia(reader, mass, positions), dtype=torch.float64)
+    inertia = _inertia(reader, mass, positions)
     curve = _thrust_curve(reader, mass)
     rising, falling = _time_constants(reader)
-    torque_constant = reader.number("propeller_torque_constant")
-    if torque_constant is None:
-        torque_constant = reader.note(estimates.torque_constant(reader.number("propeller_diameter")))
-    spin = reader.choice("front_right_spin", ("counterclockwise", "clockwise"))
-    if spin is None:
-        spin = reader.note(estimates.front_right_spin())
+    torque_constant = _torque_constant(reader)
+    spin = reader.choice("front_right_spin", ("counterclockwise", "clockwise")) or reader.estimate(
+        "front_right_spin", "counterclockwise", "", "as in PX4's and the Crazyflie's X layout"
+    )
     sign = 1.0 if spin == "counterclockwise" else -1.0
-    document = {
-        "dynamics": {
-            "rotor_positions": positions,
-            "rotor_thrust_directions": [[0.0, 0.0, 1.0]] * 4,
-            "rotor_torque_directions": [[0.0, 0.0, sign * direction] for direction in (-1, 1, -1, 1)],
-            "rotor_thrust_coefficients": [curve] * 4,
-            "rotor_torque_constants": [torque_constant] * 4,
-            "rotor_time_constants_rising": [rising] * 4,
-            "rotor_time_constants_falling": [falling] * 4,
-            "mass": mass,
-            "gravity": [0.0, 0.0, -estimates.GRAVITY],
-            "J": inertia.tolist(),
-            "J_inv": torch.linalg.inv_ex(inertia).inverse.tolist(),
-            "hovering_throttle_relative": 0.5,  # written anew from the thrust curve
-            "action_limit": {"min": 0.0, "max": 1.0},
-        }
+    return {
+        "rotor_positions": positions,
+        "rotor_thrust_directions": [[0.0, 0.0, 1.0]] * 4,
+        "rotor_torque_directions": [[0.0, 0.0, sign * direction] for direction in (-1, 1, -1, 1)],
+        "rotor_thrust_coefficients": [curve] * 4,
+        "rotor_torque_constants": [torque_constant] * 4,
+        "rotor_time_constants_rising": [rising] * 4,
+        "rotor_time_constants_falling": [falling] * 4,
+        "mass": mass,
+        "gravity": [0.0, 0.0, -estimates.GRAVITY],
+        "J": inertia.tolist(),
+        "J_inv": torch.linalg.inv_ex(inertia).inverse.tolist(),
+        "hovering_throttle_relative": 0.5,  # written anew from the thrust curve
+        "action_limit": {"min": 0.0, "max": 1.0},
     }
-    given = reader.content.get("name", name)
-    if not isinstance(given, str):
-        raise reader.wrong("name", "must be text")
-    exact = from_dicts([document], torch.float64, names=[given], sources=None if reader.path is None else [reader.path])
-    scaled = dataclasses.replace(exact, position_threshold=20 * exact.arm_length, max_position=10 * exact.arm_length)
-    documented = dataclasses.replace(scaled, documents=tuple(to_dicts(scaled)))
-    return documented.to(dtype=dtype), tuple(reader.estimates)
 
 
 def _positions(reader: Reader, mass: float) -> Positions:
     if "motor_positions" in reader.content:
-        return [_position(reader, rotor, side) for rotor, side in zip(ROTORS, estimates.SIDES, strict=True)]
-    offset = reader.numbers("arm_offset", 2)
-    if offset is not None:
-        return estimates.x_frame(*offset)
-    arm = reader.number("arm_length")
-    size = reader.numbers("size", 3)
-    if arm is None and size is not None:
-        length, width, _ = size
-        reader.note(estimates.arm_offset_of_size(length, width))
-        return estimates.x_frame(length / 2, width / 2)
-    if arm is None:
-        arm = reader.note(estimates.arm_length(mass))
-    return estimates.x_frame(arm / math.sqrt(2), arm / math.sqrt(2))
+        return _given_positions(reader)
+    offset, size, arm = reader.numbers("arm_offset", 2), reader.numbers("size", 3), reader.number("arm_length")
+    if offset is None and arm is None and size is not None:
+        offset = reader.estimate("arm_offset", (size[0] / 2, size[1] / 2), "m", "motors at the corners of the size")
+    if offset is None:
+        length = estimates.ARM_PER_CUBE_ROOT_OF_MASS
+        how = f"{length:g} m times the cube root of the mass in kg"
+        arm = arm or reader.estimate("arm_length", length * mass ** (1 / 3), "m", how)
+        offset = [arm / math.sqrt(2)] * 2
+    return estimates.x_frame(*offset)
 
 
-def _position(reader: Reader, rotor: str, side: tuple[float, float]) -> list[float]:
-    positions = reader.group("motor_positions", ROTORS)
-    position = positions.get(rotor)
-    if not isinstance(position, list) or len(position) not in (2, 3) or not all(map(is_finite_number, position)):
-        raise reader.wrong("motor_positions", f"needs {rotor}: [x forward, y left] or [x, y, z up] in m")
-    x, y, *z = map(float, position)
-    if x * side[0] <= 0 or y * side[1] <= 0:
-        signs = " and ".join(f"{axis} {'>' if s > 0 else '<'} 0" for axis, s in zip("xy", side, strict=True))
-        raise reader.wrong("motor_positions", f"must have {rotor} at {signs} (x forward, y left)")
-    return [x, y, *(z or [0.0])]
+def _given_positions(reader: Reader) -> Positions:
+    key, positions = "motor_positions", []
+    given = reader.group(key, ROTORS)
+    for rotor, (side_x, side_y) in zip(ROTORS, SIDES, strict=True):
+        position = given.get(rotor)
+        if not isinstance(position, list) or len(position) not in (2, 3) or not all(map(is_finite_number, position)):
+            raise reader.wrong(key, f"needs {rotor}: [x forward, y left] or [x, y, z up] in m")
+        x, y, z = [*map(float, position), 0.0][:3]
+        if min(x * side_x, y * side_y) < -estimates.ON_AXIS * math.hypot(x, y):
+            signs = f"x {'>=' if side_x > 0 else '<='} 0 and y {'>=' if side_y > 0 else '<='} 0"
+            raise reader.wrong(key, f"must have {rotor} at {signs} (x forward, y left)")
+        positions.append([x, y, z])
+    for (x, y, _), (next_x, next_y, _) in zip(positions, [*positions[1:], positions[0]], strict=True):
+        if x * next_y >= y * next_x:
+            raise reader.wrong(key, f"must go clockwise, seen from above: {', '.join(ROTORS)}")
+    return positions
 
 
-def _inertia(reader: Reader, mass: float, positions: Positions) -> list[list[float]]:
-    if "inertia" not in reader.content:
-        size = reader.numbers("size", 3)
-        if size is None:
-            estimate = estimates.inertia_of_frame(mass, positions)
-        else:
-            estimate = estimates.inertia_of_box(mass, *size)
-        return _diagonal(reader.note(estimate))
-    given = reader.content["inertia"]
-    rows = given if isinstance(given, list) and all(isinstance(row, list) for row in given) else None
-    if rows is None:
-        moments = reader.numbers("inertia", 3)
-        assert moments is not None
-        rows = _diagonal(moments)
-    if len(rows) != 3 or any(len(row) != 3 or not all(map(is_finite_number, row)) for row in rows):
-        raise reader.wrong("inertia", "must be [Jxx, Jyy, Jzz] or a 3x3 matrix")
-    matrix = torch.tensor(rows, dtype=torch.float64)
-    low, middle, high = torch.linalg.eigvalsh(matrix).tolist()
-    if not torch.allclose(matrix, matrix.mT, rtol=1e-4, atol=1e-4 * high) or low <= 0:
-        raise reader.wrong("inertia", "must be symmetric and positive definite")
-    if high > 1.001 * (low + middle):
-        raise reader.wrong("inertia", "is of no rigid body: the largest principal moment exceeds the sum of the others")
-    return rows
+def _inertia(reader: Reader, mass: float, positions: Positions) -> Tensor:
+    """The matrix (3, 3) in kg m^2."""
+    given, size = reader.content.get("inertia"), reader.numbers("size", 3)
+    if "inertia" in reader.content and isinstance(given, list) and all(isinstance(row, list) for row in given):
+        if len(given) != 3 or any(len(row) != 3 or not all(map(is_finite_number, row)) for row in given):
+            raise reader.wrong("inertia", "must be [Jxx, Jyy, Jzz] or a 3x3 matrix")
+        matrix = torch.tensor(given, dtype=torch.float64)
+        low, _, high = torch.linalg.eigvalsh(matrix).tolist()
+        if not torch.allclose(matrix, matrix.mT, rtol=1e-4, atol=1e-4 * high) or low <= 0:
+            raise reader.wrong("inertia", "must be symmetric and positive definite")
+        return matrix
+    moments = reader.numbers("inertia", 3)
+    if moments is None and size is not None:
+        reader.question("size", *size)
+        box = estimates.inertia_of_box(mass, *size)
+        moments = reader.estimate("inertia", box, "kg m^2", "mass spread evenly over a box of the size")
+    elif moments is None:
+        frame = estimates.inertia_of_frame(mass, positions)
+        moments = reader.estimate("inertia", frame, "kg m^2", estimates.FRAME_INERTIA)
+    return torch.diag(torch.tensor(moments, dtype=torch.float64))
 
 
 def _thrust_curve(reader: Reader, mass: float) -> list[float]:
+    """Coefficients (N) of thrust over throttle."""
     weight = mass * estimates.GRAVITY
-    hover = reader.number("hover_throttle")
+    hover, full, ratio = map(reader.number, ("hover_throttle", "max_thrust_per_motor", "thrust_to_weight"))
     if hover is not None and hover >= 1:
         raise reader.wrong("hover_throttle", "must be between 0 and 1")
-    full = reader.number("max_thrust_per_motor")
-    ratio = reader.number("thrust_to_weight")
     if full is not None:
         ratio = 4 * full / weight
         if ratio <= 1:
             raise reader.wrong("max_thrust_per_motor", f"must be above {weight / 4:.4g} N for {mass:g} kg to hover")
     elif ratio is None:
-        ratio = reader.note(estimates.thrust_to_weight(hover))
+        guess = (estimates.THRUST_TO_WEIGHT, MEDIAN) if hover is None else (1 / hover**2, "1 / hover_throttle^2")
+        ratio = reader.estimate("thrust_to_weight", guess[0], "", guess[1])
     elif ratio <= 1:
         raise reader.wrong("thrust_to_weight", "must be above 1 for the vehicle to hover")
     full = ratio * weight / 4
     if hover is None:
-        reader.note(estimates.hover_throttle(ratio))
+        how = "thrust grows with the square of the throttle: 1 / sqrt(thrust_to_weight)"
+        reader.estimate("hover_throttle", math.sqrt(1 / ratio), "", how)
         return [0.0, 0.0, full]
     # thrust = full (a u + (1 - a) u^2), through full / ratio at hover; rising on the whole range for 0 <= a <= 2
     least, most = 1 - math.sqrt(1 - 1 / ratio), math.sqrt(1 / ratio)
@@ -168,25 +173,27 @@ def _thrust_curve(reader: Reader, mass: float) -> list[float]:
 
 
 def _time_constants(reader: Reader) -> tuple[float, float]:
+    """Of the motors, rising and falling, in s."""
     key = "motor_time_constant"
-    if key not in reader.content:
-        both = reader.note(estimates.motor_time_constant())
+    if not isinstance(reader.content.get(key), Mapping):
+        both = reader.number(key) or reader.estimate(key, estimates.MOTOR_TIME_CONSTANT, "s", MEDIAN)
         return both, both
-    if not isinstance(reader.content[key], Mapping):
-        single = reader.number(key)
-        assert single is not None
-        return single, single
     inner = Reader(reader.group(key, ("rising", "falling")), reader.path, f"{key}.")
     rising, falling = inner.number("rising"), inner.number("falling")
     if rising is None and falling is None:
         raise reader.wrong(key, "needs a number, or rising and falling")
-    if rising is None or falling is None:
-        missing, present = ("rising", falling) if rising is None else ("falling", rising)
-        assert present is not None
-        same = reader.note(Estimate(f"{key}.{missing}", present, "s", "as the other one"))
-        return same, same
-    return rising, falling
+    return (
+        rising or reader.estimate(f"{key}.rising", falling, "s", "as the other one"),
+        falling or reader.estimate(f"{key}.falling", rising, "s", "as the other one"),
+    )
 
 
-def _diagonal(moments: Iterable[float]) -> list[list[float]]:
-    return [[moment if row == column else 0.0 for column in range(3)] for row, moment in enumerate(moments)]
+def _torque_constant(reader: Reader) -> float:
+    """N m per N."""
+    key, diameter = "propeller_torque_constant", reader.number("propeller_diameter")
+    value, how = estimates.TORQUE_PER_THRUST, MEDIAN
+    if diameter is not None:
+        reader.question("propeller_diameter", diameter)
+        value = estimates.TORQUE_PER_THRUST_AND_DIAMETER * diameter
+        how = f"{estimates.TORQUE_PER_THRUST_AND_DIAMETER:g} times the diameter of the propeller"
+    return reader.number(key) or reader.estimate(key, value, "N m per N", how)

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from raptor.core.errors import UserError
-from raptor.quadrotor.documents import is_finite_number
+from raptor.core.yaml_files import read_yaml
+from raptor.quadrotor.documents import is_finite_number, plain, shown
 from raptor.quadrotor.estimates import ROTORS, Estimate
+from raptor.quadrotor.plausible import doubt
+from raptor.quadrotor.validation import SHORTEST_TIME_CONSTANT
 
 KEYS = {
     "name": "what to call it",
     "mass": "kg, ready to fly; the only key that is required",
     "arm_length": "m, centre of mass to each motor, for an X frame with right angles",
     "arm_offset": "m, [forward, sideways] distance of each motor from the centre of mass, for another X frame",
-    "motor_positions": f"m, [x forward, y left] or [x, y, z up] for each of {', '.join(ROTORS)}",
+    "motor_positions": f"m, [x forward, y left] or [x, y, z up] for each of {', '.join(ROTORS)}; also of a + frame",
     "inertia": "kg m^2, [Jxx, Jyy, Jzz] or a 3x3 matrix",
     "size": "m, [length, width, height] between motor axes and from bottom to top",
     "max_thrust_per_motor": "N",
@@ -38,14 +41,15 @@ _EXCLUSIVE = (
 
 
 class Reader:
-    """Typed access to the keys of a description; collects the estimates."""
+    """Typed access to the keys of a description; collects the estimates, and doubts about units."""
 
-    def __init__(self, content: dict[Any, Any], path: Path | None, prefix: str = "") -> None:
-        self.content = content
+    def __init__(self, content: Mapping[Any, Any], path: Path | None, prefix: str = "") -> None:
+        self.content = {key: value if key == "name" else _numbers(plain(value)) for key, value in content.items()}
         self.path = path
         self.prefix = prefix
         self.where = "" if path is None else f" ({path})"
         self.estimates: list[Estimate] = []
+        self.doubts: list[str] = []
         if not prefix:
             self._refuse_unknown(content, tuple(KEYS), "")
             for keys in _EXCLUSIVE:
@@ -60,33 +64,35 @@ class Reader:
 
     def wrong(self, key: str, rule: str) -> UserError:
         """The error that says which rule the value of a key breaks."""
-        return UserError(f"{self.prefix}{key} {rule}, got {self.content[key]!r}{self.where}")
+        return UserError(f"{self.prefix}{key} {rule}, got {shown(self.content[key])}{self.where}")
 
-    def note(self, estimate: Estimate) -> Any:
+    def estimate(self, field: str, value: Any, unit: str, how: str) -> Any:
         """Remember an estimate and return its value."""
-        self.estimates.append(estimate)
-        return estimate.value
+        self.estimates.append(Estimate(field, value, unit, how))
+        return value
 
     def number(self, key: str) -> float | None:
         """A positive number, or None where the key is missing."""
         if key not in self.content:
             return None
-        value = _positive(self.content[key])
-        if value is None:
-            unit = KEYS.get(key, "s").split(",")[0]
-            raise self.wrong(key, f"must be a positive number ({unit})")
-        return value
+        if not _is_positive(self.content[key]):
+            raise self.wrong(key, f"must be a positive number ({KEYS.get(key, 's').split(',')[0]})")
+        if "time_constant" in self.prefix + key and self.content[key] < SHORTEST_TIME_CONSTANT:
+            raise self.wrong(key, f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated")
+        return float(self.content[key])
 
     def numbers(self, key: str, count: int) -> list[float] | None:
         """So many positive numbers, or None where the key is missing."""
         if key not in self.content:
             return None
-        given = self.content[key]
-        values = [_positive(value) for value in given] if isinstance(given, (list, tuple)) else []
-        positive = [value for value in values if value is not None]
-        if len(values) != count or len(positive) != count:
+        values = self.content[key]
+        if not isinstance(values, list) or len(values) != count or not all(map(_is_positive, values)):
             raise self.wrong(key, f"must be {count} positive numbers ({KEYS[key]})")
-        return positive
+        return [float(value) for value in values]
+
+    def question(self, key: str, *values: float) -> None:
+        """Remember the first value that no ordinary quadrotor has."""
+        self.doubts += list(filter(None, (doubt(key, key, value) for value in values)))[:1]
 
     def choice(self, key: str, allowed: tuple[str, ...]) -> str | None:
         """One of the allowed words, or None where the key is missing."""
@@ -103,27 +109,30 @@ class Reader:
         return dict(value)
 
 
-def _positive(value: Any) -> float | None:
-    """A number of ordinary size, None for anything else."""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", value):
-        value = float(value)  # YAML 1.1 takes 1e-3 for text
-    return float(value) if is_finite_number(value) and 1e-12 <= value <= 1e12 else None
+def _numbers(value: Any) -> Any:
+    """The same with every number that YAML 1.1 takes for text, as 1e-3, as a number."""
+    if isinstance(value, dict):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbers(inner) for inner in value]
+    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", value)
+    return float(value) if is_number else value
 
 
-def load(path: Path) -> dict[Any, Any]:
-    """Read a YAML file of keys and values, without executing anything that it holds.
+def _is_positive(value: Any) -> bool:
+    """Whether this is a positive number of ordinary size."""
+    return is_finite_number(value) and 1e-12 <= value <= 1e12
+
+
+def load(path: Path) -> Mapping[str, Any]:
+    """Read a YAML file of keys and values.
 
     Raises:
         UserError: names the file that cannot be read or holds something else.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the description {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path} must hold keys with values, at least mass, got {content!r}")
+        raise UserError(f"{path} must hold keys with values, at least mass, got {shown(content)}")
+    if "dynamics" in content:
+        raise UserError(f"{path} is no description, but full parameters already: use it as it is")
     return content

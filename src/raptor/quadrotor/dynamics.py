@@ -6,7 +6,7 @@ rotor, reaction torques proportional to thrust, no drag, no ground. Formulas fol
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,11 +14,15 @@ from torch import Tensor
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.rotation import Quaternion, Vector, cross, quaternion_derivative, rotate
 from raptor.quadrotor.state import State, components, from_components
+from raptor.quadrotor.vehicles import LONGEST_STEP
 
 STATE_LIMIT = 1e5
 """Bound on every component of position (m), velocity (m/s) and rates (rad/s) after a step."""
 
-Method = Literal["rk4", "midpoint"]
+Method = Literal["rk4", "midpoint", "rk4-exact-rotors", "midpoint-exact-rotors"]
+
+WITH_EXACT_ROTORS: dict[Method, Method] = {"rk4": "rk4-exact-rotors", "midpoint": "midpoint-exact-rotors"}
+"""The same integrator, for populations with fast rotors; see `step`."""
 
 Flat = tuple[Tensor, ...]  # 17 components: position 3, orientation 4, velocity 3, rates 3, rotor speed 4
 
@@ -46,44 +50,34 @@ def _times(rows: tuple[Flat, ...], v: Vector) -> Vector:
     return x, y, z
 
 
-def _sum(vectors: list[Vector]) -> Vector:
+def _sum(vectors: list[Any]) -> Vector:
     x, y, z = (sum(axis[1:], axis[0]) for axis in zip(*vectors, strict=True))
     return x, y, z
 
 
+def _scaled(factor: Tensor, v: Any) -> Vector:
+    return factor * v[0], factor * v[1], factor * v[2]
+
+
 def _airframe(quadrotors: Quadrotors, force: Tensor | None, torque: Tensor | None) -> _Airframe:
     per_mass = 1 / quadrotors.mass
-    arms = _rows(quadrotors.rotor_positions)
-    thrust_directions = _rows(quadrotors.rotor_thrust_directions)
-    torque_directions = _rows(quadrotors.rotor_torque_directions)
-    torque_constants = components(quadrotors.rotor_torque_constants)
-    acceleration_per_thrust, torque_per_thrust = [], []
-    for arm, thrust, reaction, constant in zip(
-        arms, thrust_directions, torque_directions, torque_constants, strict=True
-    ):
-        lever = cross(arm, thrust)  # type: ignore[arg-type]
-        acceleration_per_thrust.append((thrust[0] * per_mass, thrust[1] * per_mass, thrust[2] * per_mass))
-        torque_per_thrust.append(
-            (
-                lever[0] + constant * reaction[0],
-                lever[1] + constant * reaction[1],
-                lever[2] + constant * reaction[2],
-            )
-        )
-    gx, gy, gz = components(quadrotors.gravity)
-    if force is not None:
-        fx, fy, fz = components(force)
-        gx, gy, gz = gx + fx * per_mass, gy + fy * per_mass, gz + fz * per_mass
+    arms, thrusts = _rows(quadrotors.rotor_positions), _rows(quadrotors.rotor_thrust_directions)
+    reactions, constants = _rows(quadrotors.rotor_torque_directions), components(quadrotors.rotor_torque_constants)
+    torque_per_thrust: list[Vector] = [
+        _sum([cross(arm, thrust), _scaled(constant, reaction)])  # type: ignore[arg-type]
+        for arm, thrust, reaction, constant in zip(arms, thrusts, reactions, constants, strict=True)
+    ]
+    gravity = components(quadrotors.gravity)
     return _Airframe(
         thrust_curve=_rows(quadrotors.rotor_thrust_coefficients),
-        acceleration_per_thrust=tuple(acceleration_per_thrust),
+        acceleration_per_thrust=tuple(_scaled(per_mass, thrust) for thrust in thrusts),
         torque_per_thrust=tuple(torque_per_thrust),
         inertia=_rows(quadrotors.inertia),
         inertia_inverse=_rows(quadrotors.inertia_inverse),
         rising=tuple(1 / tau for tau in components(quadrotors.rotor_time_constants_rising)),
         falling=tuple(1 / tau for tau in components(quadrotors.rotor_time_constants_falling)),
-        linear_acceleration=(gx, gy, gz),
-        torque=None if torque is None else components(torque),  # type: ignore[arg-type]
+        linear_acceleration=_sum([gravity] if force is None else [gravity, _scaled(per_mass, components(force))]),
+        torque=None if torque is None else _sum([components(torque)]),
     )
 
 
@@ -96,17 +90,14 @@ def _derivative(airframe: _Airframe, y: Flat, setpoint: Flat) -> Flat:
     ]
 
     def weigh(per_thrust: tuple[Vector, ...]) -> Vector:
-        return _sum([(f * d[0], f * d[1], f * d[2]) for f, d in zip(thrusts, per_thrust, strict=True)])
+        return _sum([_scaled(f, d) for f, d in zip(thrusts, per_thrust, strict=True)])
 
     acceleration = _sum([rotate(orientation, weigh(airframe.acceleration_per_thrust)), airframe.linear_acceleration])
     torque = weigh(airframe.torque_per_thrust)
     if airframe.torque is not None:
         torque = _sum([torque, airframe.torque])
     gyroscopic = cross(rates, _times(airframe.inertia, rates))
-    angular_acceleration = _times(
-        airframe.inertia_inverse,
-        (torque[0] - gyroscopic[0], torque[1] - gyroscopic[1], torque[2] - gyroscopic[2]),
-    )
+    net: Vector = (torque[0] - gyroscopic[0], torque[1] - gyroscopic[1], torque[2] - gyroscopic[2])
     rotor_acceleration = [
         (u - speed) * torch.where(u >= speed, rising, falling)
         for u, speed, rising, falling in zip(setpoint, rotor_speed, airframe.rising, airframe.falling, strict=True)
@@ -115,7 +106,7 @@ def _derivative(airframe: _Airframe, y: Flat, setpoint: Flat) -> Flat:
         *y[7:10],
         *quaternion_derivative(orientation, rates),
         *acceleration,
-        *angular_acceleration,
+        *_times(airframe.inertia_inverse, net),
         *rotor_acceleration,
     )
 
@@ -128,16 +119,32 @@ def rotor_setpoint(quadrotors: Quadrotors, action: Tensor) -> Tensor:
 
 
 def _integrate(airframe: _Airframe, y0: Flat, setpoint: Flat, dt: float, method: Method) -> Flat:
-    def ahead(slope: Flat, h: float) -> Flat:
-        return _derivative(airframe, tuple(y + h * k for y, k in zip(y0, slope, strict=True)), setpoint)
+    def ahead(slope: Flat, weight: float, time: float) -> Flat:
+        y = tuple(y + weight * k for y, k in zip(y0, slope, strict=True))
+        return (*y[:13], *_exact_rotors(airframe, y0[13:], setpoint, y[13:], dt, time)) if exact else y
 
+    exact = method.endswith("-exact-rotors")
     k1 = _derivative(airframe, y0, setpoint)
-    k2 = ahead(k1, dt / 2)
-    if method == "midpoint":
-        return tuple(y + dt * k for y, k in zip(y0, k2, strict=True))
-    k3 = ahead(k2, dt / 2)
-    k4 = ahead(k3, dt)
-    return tuple(y + (dt / 6) * (a + 2 * (b + c) + d) for y, a, b, c, d in zip(y0, k1, k2, k3, k4, strict=True))
+    k2 = _derivative(airframe, ahead(k1, dt / 2, dt / 2), setpoint)
+    if method.startswith("midpoint"):
+        return ahead(k2, dt, dt)
+    k3 = _derivative(airframe, ahead(k2, dt / 2, dt / 2), setpoint)
+    k4 = _derivative(airframe, ahead(k3, dt, dt), setpoint)
+    return ahead(tuple(a + 2 * (b + c) + d for a, b, c, d in zip(k1, k2, k3, k4, strict=True)), dt / 6, dt)
+
+
+def _exact_rotors(
+    airframe: _Airframe, start: Flat, setpoint: Flat, approximate: Flat, dt: float, time: float
+) -> list[Tensor]:
+    """Speeds of the rotors after a time (s) with the set-point held: exact for fast ones, others as approximated."""
+    rates = [
+        torch.where(u >= speed, rising, falling)
+        for u, speed, rising, falling in zip(setpoint, start, airframe.rising, airframe.falling, strict=True)
+    ]
+    return [
+        torch.where(dt * rate > LONGEST_STEP, u + (speed - u) * torch.exp(-time * rate), other)
+        for u, speed, rate, other in zip(setpoint, start, rates, approximate, strict=True)
+    ]
 
 
 def step(
@@ -158,8 +165,10 @@ def step(
         dt: step in seconds.
         force: (..., 3) N, world, constant over the step; none by default.
         torque: (..., 3) N m, body, constant over the step; none by default.
-        method: "rk4", the classic fourth order, is the simulator. "midpoint", second order, costs half as much to
-            differentiate and to compile, and differs by less than the policy can notice; training may use it.
+        method: "rk4", of fourth order, is the simulator. "midpoint", of second order, costs half as much and differs
+            by less than a policy can notice; training may use it. With "-exact-rotors", rotors whose time constant tau
+            is shorter than dt / 0.8 have the exact speed u + (s - u) exp(-t / tau) within the step and at its end;
+            other vehicles move bit for bit the same.
 
     Returns:
         The next state: quaternion normalised, rotor speeds within the action limits. Differentiable in every tensor.
@@ -168,13 +177,7 @@ def step(
     """
     airframe = _airframe(quadrotors, force, torque)
     setpoint = components(rotor_setpoint(quadrotors, action))
-    y0: Flat = (
-        *components(state.position),
-        *components(state.orientation),
-        *components(state.linear_velocity),
-        *components(state.angular_velocity),
-        *components(state.rotor_speed),
-    )
+    y0: Flat = tuple(component for part in state.parts() for component in components(part))
     y1 = _integrate(airframe, y0, setpoint, dt, method)
     w, x, y, z = y1[3:7]
     norm = torch.rsqrt(w * w + x * x + y * y + z * z)

@@ -1,66 +1,94 @@
-"""Vehicles as JSON files in l2f's schema."""
+"""JSON files of vehicles, one each, in l2f's schema."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from raptor.core.atomic import write_atomically
+from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError
-from raptor.quadrotor.documents import from_dicts, to_dicts
-from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.documents import to_dicts
 from raptor.quadrotor.validation import validate
+from raptor.quadrotor.vehicles import Vehicles
 
-PathLike = str | os.PathLike[str]
-
-
-def read(
-    paths: PathLike | Sequence[PathLike],
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | None = None,
-) -> Quadrotors:
-    """Read vehicles from one file, a list of files, or a folder of `*.json` (in natural order: 2.json, 10.json).
-
-    Raises:
-        UserError: names the file and the JSON path of what is missing, of the wrong shape, or impossible.
-    """
-    files = _files(paths)
-    documents = [_load(file) for file in files]
-    return from_dicts(documents, dtype, device, names=[file.stem for file in files], sources=files)
+PORTION = 50  # files between two reports of progress
 
 
-def save(quadrotors: Quadrotors, folder: PathLike, overwrite: bool = False) -> list[Path]:
-    """Write one JSON file for each vehicle, named by the vehicle, or 0000.json, ... where the names do not serve.
+def find(paths: PathLike | Sequence[PathLike]) -> list[Path]:
+    """The files that are meant by a file, a list of files, or a folder of `*.json`."""
+    if not isinstance(paths, (str, os.PathLike)):
+        files = [Path(path) for path in paths]
+        if not files:
+            raise UserError("no quadrotor files were given: name a JSON file, several, or a folder of them")
+        return files
+    path = Path(paths)
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob("*.json"), key=_natural_order)
+    if not files:
+        hint = "; its descriptions become such files by raptor describe" if any(path.glob("*.y*ml")) else ""
+        raise UserError(f"{path} holds no *.json files: name a folder that does, or a file{hint}")
+    return files
 
-    Everything is checked before the first file is written, and each file appears complete or not at all.
 
-    Args:
-        quadrotors: N vehicles.
-        folder: created if it is not there.
-        overwrite: replace files of the same names; otherwise a folder that holds JSON files is an error.
+def load(file: Path) -> Any:
+    """The content of a JSON file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
+    except OSError as error:
+        raise UserError(f"cannot read the quadrotor file {file}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # not JSON, or not text
+        if file.suffix.lower() in (".yaml", ".yml"):
+            raise _described(file) from error
+        raise UserError(f"{file} is not valid JSON: {error}") from error
+    if isinstance(content, dict) and "mass" in content and "dynamics" not in content:
+        raise _described(file)
+    return content
 
-    Returns:
-        The paths, in the order of the vehicles.
-    """
-    documents = to_dicts(validate(quadrotors))
-    target = Path(folder)
+
+def _described(file: Path) -> UserError:
+    output = file.with_suffix(".json") if file.suffix != ".json" else file.with_name(f"{file.stem}_full.json")
+    command = shlex.join(("raptor", "describe", str(file), "-o", str(output)))
+    return UserError(f"{file} is a description of a quadrotor, not its full parameters; make them: {command}")
+
+
+def save(
+    vehicles: Vehicles,
+    folder: PathLike,
+    overwrite: bool = False,
+    numbered: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Write one file for each vehicle; see `Quadrotors.save`."""
+    target, num = Path(folder), len(vehicles)
+    if num == 0:
+        raise UserError(f"there are no quadrotors to write to {target}: give at least one")
+    validate(vehicles)
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file, but the quadrotors need a folder: choose another name")
     if not overwrite and target.is_dir() and any(target.glob("*.json")):
         raise UserError(f"{target} already holds JSON files: choose another folder, or overwrite")
-    paths = [target / f"{stem}.json" for stem in _stems(quadrotors)]
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write quadrotors to {target}: {error.strerror}") from error
-    for path, document in zip(paths, documents, strict=True):
-        write_atomically(path, format_document(document) + "\n")
+    stems = None if numbered else _names(vehicles)
+    paths = [target / f"{stem}.json" for stem in stems or (f"{i:04d}" for i in range(num))]
+    for begin in range(0, num, PORTION):
+        part = slice(begin, begin + PORTION)
+        for path, document in zip(paths[part], to_dicts(vehicles[part]), strict=True):
+            write_atomically(path, format_document(document) + "\n")
+        if progress is not None:
+            progress(min(begin + PORTION, num), num)
+    if numbered:
+        for path in set(target.glob("*.json")) - set(paths):
+            if re.fullmatch(r"[0-9]{4,}", path.stem):
+                path.unlink(missing_ok=True)
     return paths
 
 
@@ -80,38 +108,20 @@ def format_document(document: Mapping[str, Any], indent: str = "") -> str:
     return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 
-def _files(paths: PathLike | Sequence[PathLike]) -> list[Path]:
-    if not isinstance(paths, (str, os.PathLike)):
-        files = [Path(path) for path in paths]
-        if not files:
-            raise UserError("no quadrotor files were given: name a JSON file, several, or a folder of them")
-        return files
-    path = Path(paths)
-    if not path.is_dir():
-        return [path]
-    files = sorted(path.glob("*.json"), key=_natural_order)
-    if not files:
-        raise UserError(f"{path} holds no *.json files: name a folder that does, or a file")
-    return files
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)} comes twice")
+    return content
 
 
-def _natural_order(path: Path) -> list[tuple[bool, int, str]]:
-    parts = re.split(r"([0-9]+)", path.name)
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+def _natural_order(path: Path) -> list[Any]:
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", path.name))]
 
 
-def _load(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the quadrotor file {file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # not JSON, or not text
-        raise UserError(f"{file} is not valid JSON: {error}") from error
-
-
-def _stems(quadrotors: Quadrotors) -> list[str]:
-    names = quadrotors.names or ()
+def _names(vehicles: Vehicles) -> tuple[str, ...] | None:
+    """The names of the vehicles where all of them serve as names of files."""
+    names = vehicles.names or ()
     usable = all(re.fullmatch(r"[^/\\:*?\"<>|\x00-\x1f.][^/\\:*?\"<>|\x00-\x1f]*", name) for name in names)
-    if names and usable and len({name.casefold() for name in names}) == len(names):
-        return list(names)
-    return [f"{i:04d}" for i in range(len(quadrotors))]
+    return names if usable and len({name.casefold() for name in names}) == len(names) else None

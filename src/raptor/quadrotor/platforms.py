@@ -1,18 +1,15 @@
-"""Nine vehicles that were measured by their builders; one JSON file each beside this module.
+"""Nine vehicles that were measured by their builders, one JSON file each.
 
-Source: the parameter registry of rl-tools.
-Rotors are outputs into crazyflie order, mistyped or stale numbers are mended, and each file says so under `notes`.
+Source: the parameter registry of rl-tools; rotors are in crazyflie order, and what was mended stands under `notes`.
 """
 
 from __future__ import annotations
 
-import importlib.resources
-import json
+from pathlib import Path
 
 import torch
 
 from raptor.core.errors import UserError
-from raptor.quadrotor.documents import from_dicts
 from raptor.quadrotor.parameters import Quadrotors
 
 PLATFORMS = ("crazyflie", "x500_real", "x500_sim", "mrs", "fs", "race", "flightmare", "soft", "soft_rigid")
@@ -20,19 +17,14 @@ PLATFORMS = ("crazyflie", "x500_real", "x500_sim", "mrs", "fs", "race", "flightm
 
 
 def load_platform(name: str, dtype: torch.dtype = torch.float32) -> Quadrotors:
-    """A named platform as a population of one.
-
-    Args:
-        name: one of `PLATFORMS`.
-        dtype: of the tensors.
+    """One of `PLATFORMS` as a population of one.
 
     Raises:
         UserError: there is no platform of that name.
     """
     if name not in PLATFORMS:
         raise UserError(f"there is no platform {name!r}: choose one of {', '.join(PLATFORMS)}")
-    text = (importlib.resources.files("raptor.quadrotor") / "platforms" / f"{name}.json").read_text(encoding="utf-8")
-    return from_dicts([json.loads(text)], dtype, names=[name])
+    return Quadrotors.from_json(Path(__file__).parent / "platforms" / f"{name}.json", dtype)
 
 
 def load_platforms(dtype: torch.dtype = torch.float32) -> Quadrotors:

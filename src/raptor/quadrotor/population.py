@@ -1,27 +1,25 @@
-"""A population in a folder: one JSON file for each vehicle, and what characterises them in numbers and pictures."""
+"""A population in a folder: one JSON file for each vehicle, and their characteristics in numbers and plots."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from raptor.config import to_dict
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError
-from raptor.quadrotor import Distribution, Quadrotors
 from raptor.quadrotor.characteristics import cannot_hover, characteristics
-from raptor.quadrotor.numbered import Report, save_numbered
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.sampling import Distribution
 
 SUMMARY, PICTURE = "summary.yaml", "summary.png"
 QUANTILES = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
-NUM_REASONS, NUM_NAMES = 3, 20
-"""Of how many unusable files an error tells the reason, and of how many more the name."""
+NUM_REASONS, NUM_NAMES = 3, 20  # of how many broken files an error gives the reason, and of how many more the name
 
 
 def write_population(
@@ -30,36 +28,27 @@ def write_population(
     overwrite: bool = False,
     seed: int | None = None,
     distribution: Distribution | None = None,
-    progress: Report | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write a population: 0000.json, ... in l2f's schema, then `summary.yaml` and `summary.png`.
 
-    Args:
-        quadrotors: N vehicles.
-        folder: created if it is not there.
-        overwrite: replace a population that is there; files of other names stay.
-        seed: what the vehicles were drawn with, for the summary.
-        distribution: what they were drawn from, for the summary.
-        progress: called now and then with how many files are written, and how many there are to be.
-
-    Returns:
-        The JSON files, in the order of the vehicles.
-
-    Raises:
-        UserError: an impossible vehicle, a folder that holds JSON files, or one that cannot be written.
+    The summary notes the seed and the distribution that the vehicles were drawn with. All else is as in
+    `Quadrotors.save`, and so are the paths that are returned.
     """
+    import yaml
+
     from raptor.core.plotting import to_png
-    from raptor.training.teachers.pictures import population_picture
+    from raptor.quadrotor.plots import plot_population
 
     target = Path(folder)
-    paths = save_numbered(quadrotors, target, overwrite, progress)
+    paths = quadrotors.save(target, overwrite, numbered=True, progress=progress)
     origin: dict[str, Any] = {} if seed is None else {"seed": seed}
     if distribution is not None:
         origin["distribution"] = to_dict(distribution)
     text = yaml.safe_dump(
         summarise(quadrotors, origin), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120
     )
-    write_atomically(target / PICTURE, to_png(population_picture(quadrotors)))
+    write_atomically(target / PICTURE, to_png(plot_population(quadrotors)))
     write_atomically(target / SUMMARY, text)
     return paths
 
@@ -80,11 +69,10 @@ def read_population(folder: PathLike, num: int | None = None) -> Quadrotors:
     try:
         quadrotors = Quadrotors.from_json(source)
     except UserError:
-        _refuse(source, _problems(source))
+        _refuse_broken(source)
         raise  # the folder holds nothing to read
-    names = quadrotors.names or ()
-    stuck = cannot_hover(quadrotors).nonzero().flatten().tolist()
-    _refuse(source, {f"{names[i]}.json": _stuck(source / f"{names[i]}.json", quadrotors[i]) for i in stuck})
+    if cannot_hover(quadrotors).any():
+        _refuse_broken(source)
     if num is None:
         return quadrotors
     if isinstance(num, bool) or not isinstance(num, int) or not 1 <= num <= len(quadrotors):
@@ -107,43 +95,30 @@ def summarise(quadrotors: Quadrotors, origin: Mapping[str, Any] | None = None) -
 
 def _quantiles(values: Tensor) -> dict[str, float]:
     exact = values.detach().double().cpu()
-    numbers = torch.nanquantile(exact, torch.tensor(list(QUANTILES.values()), dtype=exact.dtype))
-    return {name: _rounded(number) for name, number in zip(QUANTILES, numbers, strict=True)}
+    return {name: _rounded(torch.nanquantile(exact, share)) for name, share in QUANTILES.items()}
 
 
 def _rounded(number: Tensor) -> float:
     return float(f"{number.item():.6g}")
 
 
-def _problems(folder: Path) -> dict[str, str]:
-    """What is wrong with each file of a folder, by its name."""
-    problems = {}
+def _refuse_broken(folder: Path) -> None:
+    """Name every file of a folder that cannot be used, the first ones with the reason."""
+    reasons: dict[str, str] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for path in sorted(folder.glob("*.json")):
             try:
                 quadrotor = Quadrotors.from_json(path)
-            except UserError as error:
-                problems[path.name] = str(error)
-            else:
                 if cannot_hover(quadrotor).any():
-                    problems[path.name] = _stuck(path, quadrotor)
-    return problems
-
-
-def _stuck(path: Path, quadrotor: Quadrotors) -> str:
-    ratio = quadrotor.thrust_to_weight.item()
-    return f"thrust_to_weight must be above 1 to hover, got {ratio:.4g} ({path})"
-
-
-def _refuse(folder: Path, problems: Mapping[str, str]) -> None:
-    """Name all files that cannot be used, the first ones with the reason."""
-    if not problems:
-        return
-    if len(problems) == 1:
-        raise UserError(*problems.values())
-    names, reasons = list(problems), list(problems.values())[:NUM_REASONS]
-    others, unnamed = names[NUM_REASONS : NUM_REASONS + NUM_NAMES], len(names) - NUM_REASONS - NUM_NAMES
-    tail = f"; also {', '.join(others)}" if others else ""
-    tail += f" and {unnamed} more" if unnamed > 0 else ""
-    raise UserError(f"{len(problems)} quadrotors in {folder} cannot be used: {'; '.join(reasons)}{tail}")
+                    ratio = f"{quadrotor.thrust_to_weight.item():.4g}"
+                    raise UserError(f"thrust_to_weight must be above 1 to hover, got {ratio} ({path})")
+            except UserError as error:
+                reasons[path.name] = str(error)
+    if len(reasons) == 1:
+        raise UserError(*reasons.values())
+    if reasons:
+        named = [*list(reasons.values())[:NUM_REASONS], *list(reasons)[NUM_REASONS : NUM_REASONS + NUM_NAMES]]
+        text = "; also ".join(filter(None, ("; ".join(named[:NUM_REASONS]), ", ".join(named[NUM_REASONS:]))))
+        text += f" and {len(reasons) - len(named)} more" if len(reasons) > len(named) else ""
+        raise UserError(f"{len(reasons)} quadrotors in {folder} cannot be used: {text}")

@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from raptor.config.settings import Settings, setting
+from raptor.config.settings import Settings, above, ascending, at_least, not_negative, one_of, positive, setting
 from raptor.core.errors import UserError
-from raptor.quadrotor.documents import is_finite_number
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.platforms import load_platform
+from raptor.quadrotor.validation import SHORTEST_TIME_CONSTANT
 
 Range = tuple[float, float]
 
@@ -26,46 +26,41 @@ Range = tuple[float, float]
 class Distribution(Settings):
     """What vehicles are drawn from; each range is uniform. The defaults are those of the published policy's training.
 
-    Two things differ between the published code and the paper's text, hence `size_law` and `disturbance_law`:
-    in the code, the size deviation x is normal with mean -d and standard deviation d (d: `mass_size_deviation`), and
-    the standard deviation of the disturbance is u (thrust_to_weight - 1) thrust_to_weight mass / 3, without gravity; in
-    the text, x is uniform in +-d, and the deviation is u (thrust_to_weight - 1) mass gravity / 3, so that three of them
-    are the share u of the surplus thrust. u is uniform in [0, `disturbance_force`].
+    RAPTOR's code and its paper differ in two things. With d = `mass_size_deviation` and u uniform in
+    [0, `disturbance_force`], in the code the size deviation is normal with mean -d and standard deviation d, and the
+    standard deviation of the disturbance is u (thrust_to_weight - 1) thrust_to_weight mass / 3, without gravity; in the
+    paper, they are uniform in +-d, and u (thrust_to_weight - 1) mass gravity / 3.
     """
 
-    thrust_to_weight: Range = setting((1.5, 5.0), "at full throttle")
-    torque_to_inertia: Range = setting((40.0, 1200.0), "1/s^2")
-    mass: Range = setting((0.02, 5.0), "kg; uniform in the cube root, that is in size")
-    mass_size_deviation: float = setting(0.1, "how far the size departs from the cube root of the mass")
-    rotor_time_constant_rising: Range = setting((0.03, 0.10), "s")
-    rotor_time_constant_falling: Range = setting((0.03, 0.30), "s")
-    rotor_torque_constant: Range = setting((0.005, 0.05), "N m per N")
-    disturbance_force: float = setting(0.3, "largest share of the surplus thrust")
-    size_law: Literal["normal", "uniform"] = setting("normal", "distribution of the size deviation")
-    disturbance_law: Literal["published", "surplus"] = setting("published", "standard deviation of the disturbance")
+    thrust_to_weight: Range = setting((1.5, 5.0), "at full throttle", ascending(above(1)))
+    torque_to_inertia: Range = setting((40.0, 1200.0), "1/s^2", ascending(positive))
+    mass: Range = setting((0.02, 5.0), "kg; uniform in the cube root, that is in size", ascending(positive))
+    mass_size_deviation: float = setting(0.1, "how far the size departs from the cube root of the mass", not_negative)
+    rotor_time_constant_rising: Range = setting((0.03, 0.10), "s", ascending(at_least(SHORTEST_TIME_CONSTANT)))
+    rotor_time_constant_falling: Range = setting((0.03, 0.30), "s", ascending(at_least(SHORTEST_TIME_CONSTANT)))
+    rotor_torque_constant: Range = setting((0.005, 0.05), "N m per N", ascending(positive))
+    disturbance_force: float = setting(0.3, "largest share of the surplus thrust", not_negative)
+    size_law: Literal["normal", "uniform"] = setting("normal", "of the size deviation", one_of("normal", "uniform"))
+    disturbance_law: Literal["published", "surplus"] = setting(
+        "published", "standard deviation of the disturbance", one_of("published", "surplus")
+    )
 
     def __post_init__(self) -> None:
-        """Refuse ranges that no vehicle can have.
-
-        Raises:
-            UserError: names the range and the value.
-        """
+        """Refuse ranges that no vehicle can have; lists become tuples."""
         super().__post_init__()
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, tuple):
-                _check_range(field.name, value, lowest=1.0 if field.name == "thrust_to_weight" else 0.0)
-                object.__setattr__(self, field.name, tuple(value))
-            elif isinstance(field.default, float) and not (is_finite_number(value) and value >= 0):
-                raise UserError(f"{field.name} must be a number that is not negative, got {value!r}")
+        for name, value in vars(self).copy().items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
         if self.thrust_to_weight[1] > _most_thrust_to_weight():
             raise UserError(
                 f"thrust_to_weight must not exceed {_most_thrust_to_weight():.4g}, where the lowest thrust of the "
                 f"curve exceeds the weight, got {self.thrust_to_weight!r}"
             )
-        for name, allowed in (("size_law", ("normal", "uniform")), ("disturbance_law", ("published", "surplus"))):
-            if getattr(self, name) not in allowed:
-                raise UserError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+
+    @property
+    def shortest_time_constant(self) -> float:
+        """Shortest time constant (s) of a rotor that can be drawn."""
+        return min(self.rotor_time_constant_rising[0], self.rotor_time_constant_falling[0])
 
 
 def named_distribution(distribution: str | Distribution) -> Distribution:
@@ -141,24 +136,18 @@ def _rescale(nominal: Quadrotors, ranges: Distribution, draws: Tensor) -> Quadro
     def per_rotor(values: Tensor) -> Tensor:
         return values.unsqueeze(-1).repeat(1, 4)
 
-    def unchanged(tensor: Tensor) -> Tensor:
-        return tensor.repeat(len(draws), *[1] * (tensor.ndim - 1))
-
-    return Quadrotors(
+    alike = dataclasses.replace(nominal, names=None, documents=None)[torch.zeros(len(draws), dtype=torch.long)]
+    return dataclasses.replace(
+        alike,
         mass=mass,
         inertia=nominal.inertia * inertia_factor,
         inertia_inverse=nominal.inertia_inverse / inertia_factor,
         rotor_positions=positions,
-        rotor_thrust_directions=unchanged(nominal.rotor_thrust_directions),
-        rotor_torque_directions=unchanged(nominal.rotor_torque_directions),
         rotor_thrust_coefficients=nominal.rotor_thrust_coefficients * thrust_factor[:, None, None],
         rotor_torque_constants=per_rotor(_between(ranges.rotor_torque_constant, u_constant)),
         rotor_time_constants_rising=per_rotor(_between(ranges.rotor_time_constant_rising, u_rising)),
         rotor_time_constants_falling=per_rotor(_between(ranges.rotor_time_constant_falling, u_falling)),
-        action_limit=unchanged(nominal.action_limit),
-        gravity=unchanged(nominal.gravity),
         random_force=torch.stack([torch.zeros_like(deviation), deviation], dim=-1),
-        random_torque=unchanged(nominal.random_torque),
         position_threshold=20 * radius,
         max_position=10 * radius,
     )
@@ -188,15 +177,4 @@ def _most_thrust_to_weight() -> float:
     """Where the thrust at the lowest rotor speed, which is scaled along with the rest, would carry the weight."""
     nominal = _nominal(torch.device("cpu"))
     lowest = nominal.thrust(nominal.action_limit[:, :1].expand(1, 4)).sum(-1)
-    highest = nominal.thrust(nominal.action_limit[:, 1:].expand(1, 4)).sum(-1)
-    return float(highest / lowest)
-
-
-def _check_range(name: str, value: object, lowest: float) -> None:
-    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(map(is_finite_number, value)):
-        raise UserError(f"{name} must be two numbers (low, high), got {value!r}")
-    low, high = value
-    if low <= lowest:
-        raise UserError(f"{name} must be above {lowest:g}, got {tuple(value)!r}")
-    if low > high:
-        raise UserError(f"{name} must be (low, high) with low <= high, got {tuple(value)!r}")
+    return float(nominal.full_thrust.sum(-1) / lowest)

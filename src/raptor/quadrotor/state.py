@@ -18,10 +18,9 @@ def components(tensor: Tensor) -> tuple[Tensor, ...]:
 
 
 def from_components(parts: Sequence[Tensor]) -> Tensor:
-    """Stack K tensors of shape (...) into one of shape (..., K), one component after another in memory.
+    """Stack K tensors of shape (...) into one of shape (..., K), each component contiguous over the population.
 
-    The result reads like any other (..., K) tensor, but each component is contiguous over the population. Compiled
-    kernels therefore load and store whole vector registers instead of gathering every K-th number.
+    Compiled kernels therefore load and store whole vector registers instead of gathering every K-th number.
     """
     return torch.stack(tuple(parts), dim=0).movedim(0, -1)
 
@@ -33,8 +32,7 @@ def component_major(tensor: Tensor, component_dims: int = 1) -> Tensor:
         tensor: any tensor whose last `component_dims` axes are components of one vehicle.
         component_dims: how many trailing axes are components: 1 for (..., 3), 2 for (..., 4, 3).
     """
-    trailing = tuple(range(-component_dims, 0))
-    leading = tuple(range(component_dims))
+    trailing, leading = tuple(range(-component_dims, 0)), tuple(range(component_dims))
     return tensor.movedim(trailing, leading).contiguous().movedim(leading, trailing)
 
 

@@ -15,21 +15,22 @@ import torch
 from torch import Tensor
 
 from raptor.core.errors import UserError
-from raptor.quadrotor.parameters import SHAPES, Quadrotors
-from raptor.quadrotor.schema import JSON_PATHS, UNITS
+from raptor.quadrotor.estimates import ON_AXIS, SIDES
+from raptor.quadrotor.plausible import doubts
+from raptor.quadrotor.schema import FIELDS
+from raptor.quadrotor.vehicles import LONGEST_STEP, V, Vehicles
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
-INERTIA_TOLERANCE = 1e-4
-"""How far, relative to its largest entry, the inertia may be from what its inverse says."""
+INERTIA_TOLERANCE = 1e-4  # of the largest entry: how far the inertia may be from what its inverse says
+ROUNDING = 1e-2, 1e-6  # how far, relatively or in kg m^2, to count as rounded: l2f writes six decimals
+THRUST_ROUNDING = 0.02  # possible relative error of the full thrust from which on rounding is worth a warning
+LARGEST_MOMENT = 1.001, 1.05  # over the sum of the other principal moments: measured inaccurately beyond, wrong beyond
 
-ROUNDING = 1e-2, 1e-6
-"""How far it may be, relatively or in kg m^2, to count as rounded: l2f writes six decimals."""
+SHORTEST_TIME_CONSTANT = 1e-3
+"""s; of a rotor. Whatever is shorter, a step of 0.01 s integrates its thrust as if it were this."""
 
-LARGEST_STABLE_RATIO = 2.785
-"""Step over time constant up to which a Runge-Kutta step of fourth order does not blow up a first-order lag."""
-
-_ROTOR_SIDES = torch.tensor([[1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+_ROTOR_SIDES = torch.tensor(SIDES, dtype=torch.float64)
 _REACTION = torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
 
 
@@ -41,24 +42,21 @@ class QuadrotorWarning(UserWarning):
 class _Door:
     """The population in float64 on the CPU, and how to speak of it."""
 
-    quadrotors: Quadrotors
+    quadrotors: Vehicles
     source: Source
 
     def __getitem__(self, field: str) -> Tensor:
         return getattr(self.quadrotors, field)  # type: ignore[no-any-return]
 
     def label(self, field: str) -> str:
-        path = JSON_PATHS[field]
-        return field if path[-1] == field else f"{field} ({'.'.join(path)})"
+        path = FIELDS[field].path
+        return field if path.endswith(f".{field}") else f"{field} ({path})"
 
     def vehicle(self, index: int) -> str:
-        names = self.quadrotors.names
-        parts = [f"vehicle {index if names is None else names[index]}"]
-        if isinstance(self.source, (str, os.PathLike)):
-            parts.append(os.fspath(self.source))
-        elif self.source is not None:
-            parts.append(os.fspath(self.source[index]))
-        return f"({', '.join(parts)})"
+        name = index if self.quadrotors.names is None else self.quadrotors.names[index]
+        one = self.source is None or isinstance(self.source, (str, os.PathLike))
+        source: Any = self.source if one else self.source[index]  # type: ignore[index]
+        return f"(vehicle {name})" if source is None else f"(vehicle {name}, {os.fspath(source)})"
 
     def forbid(self, bad: Tensor, field: str, rule: str) -> None:
         """Raise for the first entry of `field` that `bad`, of the field's shape or of its first axes, marks."""
@@ -68,9 +66,9 @@ class _Door:
         value: Any = self[field][vehicle].tolist()
         for axis in entry:
             value = value[axis]
-        unit = f" {UNITS[field]}" if field in UNITS else ""
+        unit = f" {FIELDS[field].unit}".rstrip()
         where = f"[{', '.join(map(str, entry))}]" if entry else ""
-        raise UserError(f"{self.label(field)}{where} {rule}, got {_shown(value)}{unit} {self.vehicle(vehicle)}")
+        raise UserError(f"{self.label(field)}{where} {rule}, got {_digits(value)}{unit} {self.vehicle(vehicle)}")
 
     def warn(self, bad: Tensor, text: str) -> None:
         if bad.any():
@@ -79,11 +77,11 @@ class _Door:
             warnings.warn(f"{text} {self.vehicle(first)}{others}", QuadrotorWarning, stacklevel=4)
 
 
-def _shown(value: Any) -> str:
-    return f"[{', '.join(map(_shown, value))}]" if isinstance(value, list) else f"{value:.7g}"
+def _digits(value: Any) -> str:
+    return f"[{', '.join(map(_digits, value))}]" if isinstance(value, list) else f"{value:.7g}"
 
 
-def validate(quadrotors: Quadrotors, source: Source = None) -> Quadrotors:
+def validate(quadrotors: V, source: Source = None) -> V:
     """Check every parameter of a population.
 
     Args:
@@ -99,28 +97,27 @@ def validate(quadrotors: Quadrotors, source: Source = None) -> Quadrotors:
     """
     _check_shapes(quadrotors)
     door = _Door(dataclasses.replace(quadrotors.to("cpu", torch.float64), documents=None), source)
-    for field in SHAPES:
+    for field in FIELDS:
         door.forbid(~torch.isfinite(door[field]), field, "must be a finite number")
     door.forbid(door["mass"] <= 0, "mass", "must be positive")
     _check_rotors(door)
     for field in ("random_force", "random_torque"):
-        bad = door[field] < 0
-        bad[:, 0] = False
+        bad = (door[field] < 0) & torch.tensor([False, True])
         door.forbid(bad, field, "has a standard deviation that must not be negative")
     door.forbid(door["position_threshold"] <= 0, "position_threshold", "must be positive")
     door.forbid(door["max_position"] < 0, "max_position", "must not be negative")
     rebuilt = _check_inertia(door)
     _check_hover(door)
-    if rebuilt is None:
-        return quadrotors
-    return dataclasses.replace(quadrotors, inertia=rebuilt.to(quadrotors.device, quadrotors.dtype))
+    _check_thrust(door)
+    door.warn(*doubts(door.quadrotors))
+    return quadrotors if rebuilt is None else dataclasses.replace(quadrotors, inertia=rebuilt.to(quadrotors.mass))
 
 
-def _check_shapes(quadrotors: Quadrotors) -> None:
+def _check_shapes(quadrotors: Vehicles) -> None:
     if quadrotors.mass.ndim != 1:
         raise UserError(f"mass must have shape (N,), got {tuple(quadrotors.mass.shape)}")
     for field, tensor in quadrotors.tensors().items():
-        wanted = (len(quadrotors), *SHAPES[field])
+        wanted = (len(quadrotors), *FIELDS[field].shape)
         if tuple(tensor.shape) != wanted:
             raise UserError(f"{field} must have shape {wanted}, got {tuple(tensor.shape)}")
         if not tensor.is_floating_point():
@@ -132,21 +129,22 @@ def _check_shapes(quadrotors: Quadrotors) -> None:
 def _check_rotors(door: _Door) -> None:
     for field in ("rotor_time_constants_rising", "rotor_time_constants_falling"):
         door.forbid(door[field] <= 0, field, "must be positive")
-        door.warn(
-            (door[field] < 0.01 / LARGEST_STABLE_RATIO).any(-1),
-            f"{door.label(field)} below {0.01 / LARGEST_STABLE_RATIO:.4f} s make a step of 0.01 s numerically unstable",
-        )
+        shortest = f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated"
+        door.forbid(door[field] < SHORTEST_TIME_CONSTANT, field, shortest)
+    door.warn(
+        door.quadrotors.shortest_time_constant < 0.01 / LONGEST_STEP,
+        f"rotors with time constants below {0.01 / LONGEST_STEP:g} s are too fast for l2f's one Runge-Kutta step of "
+        "0.01 s: their speeds are integrated exactly instead, except where a task says exact_rotors=false, as the "
+        "presets named paper do",
+    )
     for field in ("rotor_thrust_directions", "rotor_torque_directions"):
         length = torch.linalg.vector_norm(door[field], dim=-1)
         door.forbid((length - 1).abs() > 1e-4, field, "must be a unit vector")
-    door.forbid(
-        door["rotor_torque_constants"] < 0,
-        "rotor_torque_constants",
-        "must not be negative (rotor_torque_directions give the sign)",
-    )
-    limit = door["action_limit"]
-    door.forbid(limit[:, 0] >= limit[:, 1], "action_limit", "must be two numbers, the lower one first")
-    sides = door["rotor_positions"][..., :2] * _ROTOR_SIDES
+    field, rule = "rotor_torque_constants", "must not be negative (rotor_torque_directions give the sign)"
+    door.forbid(door[field] < 0, field, rule)
+    low, high = door["action_limit"].unbind(-1)
+    door.forbid(low >= high, "action_limit", "must be two numbers, the lower one first")
+    sides = door["rotor_positions"][..., :2] * _ROTOR_SIDES + ON_AXIS * door.quadrotors.arm_length[:, None, None]
     reaction = door["rotor_torque_directions"][..., 2] * _REACTION
     door.warn(
         (sides < 0).flatten(1).any(-1),
@@ -159,13 +157,24 @@ def _check_rotors(door: _Door) -> None:
     )
 
 
+def _check_thrust(door: _Door) -> None:
+    coefficients, highest = door["rotor_thrust_coefficients"], door["action_limit"].abs().amax(-1)
+    rounded = (coefficients != 0) & (coefficients == (coefficients * 1e6).round() / 1e6)
+    lost = 0.5e-6 * torch.stack([highest**0, highest, highest**2], -1)[:, None] * rounded
+    error = (lost.sum(-1) / door.quadrotors.full_thrust).amax(-1)
+    door.warn(
+        error > THRUST_ROUNDING,
+        f"{door.label('rotor_thrust_coefficients')} were rounded, as by writing six decimals, and the thrust may be "
+        f"off by {100 * error.nan_to_num(0.0).amax():.2g} %: write more digits",
+    )
+
+
 def _check_inertia(door: _Door) -> Tensor | None:
     """Check both matrices; return the inertia with that of some rebuilt from the inverse, None if all agree."""
     rule = "must be symmetric, positive definite and invertible"
     door.forbid(~_is_positive_definite(door["inertia_inverse"]), "inertia_inverse", rule)
     inertia, inverse = door["inertia"], door["inertia_inverse"]
-    rebuilt = torch.linalg.inv_ex(inverse / 2 + inverse.mT / 2).inverse
-    rebuilt = rebuilt / 2 + rebuilt.mT / 2 + 0.0  # the last term turns -0 into 0
+    rebuilt = _symmetric(torch.linalg.inv_ex(_symmetric(inverse)).inverse) + 0.0  # which turns -0 into 0
     difference = (inertia - rebuilt).abs()
     scale = rebuilt.abs().amax((-2, -1), keepdim=True)
     agrees = (difference <= INERTIA_TOLERANCE * scale).flatten(1).all(-1)
@@ -180,19 +189,25 @@ def _check_inertia(door: _Door) -> Tensor | None:
             f"{door.label('inertia_inverse')} says {rebuilt[vehicle, row, column]:.6g}: correct the one that is wrong "
             f"{door.vehicle(vehicle)}"
         )
-    door.warn(
-        rounded,
-        f"{door.label('inertia')} was rounded, as by writing six decimals; rebuilt from "
-        f"{door.label('inertia_inverse')}",
-    )
-    return torch.where(rounded[:, None, None], rebuilt, inertia) if rounded.any() else None
+    names = door.label("inertia"), door.label("inertia_inverse")
+    door.warn(rounded, f"{names[0]} was rounded, as by writing six decimals; rebuilt from {names[1]}")
+    used = torch.where(rounded[:, None, None], rebuilt, inertia)
+    low, middle, high = torch.linalg.eigvalsh(_symmetric(used)).unbind(-1)
+    ratio, allowed = high / (low + middle), LARGEST_MOMENT[1]
+    rule = "is of no rigid body: the largest principal moment exceeds the sum of the others"
+    door.forbid(ratio > allowed, "inertia", f"{rule} by more than {100 * (allowed - 1):.2g} %")
+    door.warn(ratio > LARGEST_MOMENT[0], f"{door.label('inertia')} {rule}, which small errors of measurement explain")
+    return used if rounded.any() else None
+
+
+def _symmetric(matrices: Tensor) -> Tensor:
+    return matrices / 2 + matrices.mT / 2
 
 
 def _is_positive_definite(matrices: Tensor) -> Tensor:
-    symmetric = matrices / 2 + matrices.mT / 2
     scale = matrices.abs().amax((-2, -1))
-    skew = (matrices - symmetric).abs().amax((-2, -1))
-    lowest = torch.linalg.eigvalsh(symmetric)[..., 0]
+    skew = (matrices - _symmetric(matrices)).abs().amax((-2, -1))
+    lowest = torch.linalg.eigvalsh(_symmetric(matrices))[..., 0]
     return (skew <= INERTIA_TOLERANCE * scale) & (lowest > 1e-6 * scale)
 
 
@@ -202,9 +217,10 @@ def _check_hover(door: _Door) -> None:
     stuck = torch.isnan(quadrotors.hover_throttle)
     if stuck.any():
         vehicle = int(stuck.nonzero()[0])
-        weight = quadrotors.mass[vehicle] * torch.linalg.vector_norm(quadrotors.gravity[vehicle])
+        lost = (door["rotor_thrust_coefficients"][vehicle] == 0).any() and door["action_limit"][vehicle, 1] > 100
+        hint = " (a coefficient of 0 may have been smaller than the six decimals that l2f writes)" if lost else ""
         raise UserError(
-            f"a vehicle of mass {quadrotors.mass[vehicle]:.4g} kg (weight {weight:.4g} N, thrust_to_weight "
-            f"{quadrotors.thrust_to_weight[vehicle]:.3g}) cannot hover with its rotor_thrust_coefficients within "
-            f"action_limit: check these three {door.vehicle(vehicle)}"
+            f"a vehicle of mass {quadrotors.mass[vehicle]:.4g} kg (weight {quadrotors.weight[vehicle]:.4g} N, "
+            f"thrust_to_weight {quadrotors.thrust_to_weight[vehicle]:.3g}) cannot hover with its "
+            f"rotor_thrust_coefficients within action_limit: check these three{hint} {door.vehicle(vehicle)}"
         )

@@ -78,7 +78,8 @@ class Collector:
         compile: bool = True,
         block_steps: int = BLOCK_STEPS,
     ) -> None:
-        self.task, self.num_envs, self.generator, self.block_steps = task, num_envs, generator, block_steps
+        self.task = task.for_vehicles(quadrotors)
+        self.num_envs, self.generator, self.block_steps = num_envs, generator, block_steps
         self._begin = begin
         self._quadrotors = grid(quadrotors, num_envs)
         self._for_block = grid(quadrotors, num_envs * block_steps)

@@ -104,7 +104,7 @@ class DemonstrationFlights:
         shares = Parts(world).shares(len(quadrotors))
         self._shares = [slice(share.start * num_episodes, share.stop * num_episodes) for share in shares]
         self._own = self._shares[world.rank]
-        self.task, self.num_episodes = task, num_episodes
+        self.task, self.num_episodes = task.for_vehicles(quadrotors), num_episodes
         self.layers: Layers = cut(layers, shares[world.rank])
         self.teacher_noise, self.method = teacher_noise, method
         plain = dataclasses.replace(quadrotors, names=None, documents=None)

@@ -130,7 +130,7 @@ class StudentTest:
         num_recorded: int = 0,
         world: World = ALONE,
     ) -> None:
-        self.task, self.seed, self.num_recorded = task, seed, num_recorded
+        self.task, self.seed, self.num_recorded = task.for_vehicles(quadrotors), seed, num_recorded
         self._parts = Parts(world)
         self._quadrotors = dataclasses.replace(quadrotors, names=None, documents=None).component_major()
         self._compile = compile

@@ -67,7 +67,7 @@ class TeacherTest:
         compile: bool = True,
         activations: Activations = RELU_TANH,
     ) -> None:
-        self.task, self.seed, self.activations = task, seed, activations
+        self.task, self.seed, self.activations = task.for_vehicles(quadrotors), seed, activations
         self._quadrotors = grid(quadrotors, num_episodes)
         self._compile = compile
 

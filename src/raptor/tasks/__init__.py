@@ -1,4 +1,4 @@
-"""What the vehicle is asked to do: starts, references, disturbances, observations, reward and termination."""
+"""Tasks: starts, references, disturbances, observations, reward and termination."""
 
 from raptor.tasks.disturbance import Disturbances, sample_disturbance
 from raptor.tasks.initial_state import InitialStates, sample_initial_state

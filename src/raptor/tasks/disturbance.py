@@ -1,4 +1,4 @@
-"""Constant forces and torques that an episode imposes on the vehicle."""
+"""Constant forces and torques of an episode."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from raptor.quadrotor.state import component_major
 
 @dataclasses.dataclass(frozen=True)
 class Disturbances(Settings):
-    """Scale of the disturbances that each vehicle's own distribution describes."""
+    """Scale of the disturbances, whose distribution is the vehicle's own."""
 
-    force: float = setting(1.0, "factor on the vehicle's `random_force`", not_negative)
-    torque: float = setting(1.0, "factor on the vehicle's `random_torque`", not_negative)
+    force: float = setting(1.0, "factor on the vehicle's `random_force`; 0: none", not_negative)
+    torque: float = setting(1.0, "factor on the vehicle's `random_torque`; 0: none", not_negative)
 
 
 def sample_disturbance(
@@ -33,6 +33,6 @@ def sample_disturbance(
         draw = torch.randn((*shape, 3), generator=generator, dtype=like.dtype, device=like.device)
         return component_major(mean_and_std[..., :1] + mean_and_std[..., 1:] * spread * draw)
 
-    force = config.force * normal(quadrotors.random_force, like.new_tensor([1.0, 1.0, 1.0]))
-    torque = config.torque * normal(quadrotors.random_torque, like.new_tensor([1.0, 1.0, 0.01]))
-    return force, torque
+    force = normal(quadrotors.random_force, like.new_tensor([1.0, 1.0, 1.0]))
+    torque = normal(quadrotors.random_torque, like.new_tensor([1.0, 1.0, 0.01]))
+    return config.force * force, config.torque * torque

@@ -17,15 +17,13 @@ from raptor.quadrotor.state import State, component_major, components
 class InitialStates(Settings):
     """Distribution of starts. The defaults are those of RAPTOR's post-training."""
 
-    guidance: float = setting(0.1, "share of episodes that start at the origin, level and at rest", between(0, 1))
-    max_position: float | None = setting(
-        0.5, "m, half side of the box; None: the vehicle's own `max_position`", optional(not_negative)
-    )
-    max_angle: float = setting(1.0, "rad, tilt about a uniform axis, drawn uniformly from 0", not_negative)
+    guidance: float = setting(0.1, "fraction of episodes that start at the origin, level and at rest", between(0, 1))
+    max_position: float | None = setting(0.5, "m per axis; null: the vehicle's `max_position`", optional(not_negative))
+    max_angle: float = setting(1.0, "rad, largest angle of rotation, about a random axis", not_negative)
     max_linear_velocity: float = setting(1.0, "m/s per axis", not_negative)
     max_angular_velocity: float = setting(1.0, "rad/s per axis", not_negative)
     rotor_speed: tuple[float, float] = setting(
-        (0.0, 0.5), "fraction of the action range, each rotor by itself", ascending(between(0, 1))
+        (0.0, 0.5), "of each rotor, 0 to 1 of its range", ascending(between(0, 1))
     )
 
 
@@ -35,18 +33,9 @@ def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) ->
 
 
 def sample_initial_state(quadrotors: Quadrotors, config: InitialStates, generator: torch.Generator) -> State:
-    """Draw one start for each vehicle.
+    """Draw one start for each vehicle of a population, with a generator on its device.
 
-    Args:
-        quadrotors: population of leading shape (...).
-        config: the distribution.
-        generator: source of randomness, on the device of the population.
-
-    Returns:
-        State of leading shape (...).
-
-    Source: l2f `sample_initial_state`. l2f ignores its own `max_angle` and draws the tilt from 0 to 1 rad; here that is
-    the default value of `max_angle`.
+    Source: l2f `sample_initial_state`, which ignores its own `max_angle` and draws the angle from 0 to 1 rad.
     """
     like, shape = quadrotors.mass, tuple(quadrotors.shape)
 
@@ -59,7 +48,7 @@ def sample_initial_state(quadrotors: Quadrotors, config: InitialStates, generato
     sin_polar = torch.sqrt((1 - cos_polar**2).clamp(min=0))
     axis = torch.stack([sin_polar * torch.cos(azimuth), sin_polar * torch.sin(azimuth), cos_polar], dim=-1)
     angle = config.max_angle * uniform(shape, like, generator) * flying.squeeze(-1)
-    low, high = components(quadrotors.action_limit)
+    low, high = (limit.unsqueeze(-1) for limit in components(quadrotors.action_limit))
     least, most = config.rotor_speed
     fraction = least + (most - least) * uniform((*shape, 4), like, generator)
     return State(
@@ -67,5 +56,5 @@ def sample_initial_state(quadrotors: Quadrotors, config: InitialStates, generato
         orientation=component_major(from_axis_angle(axis, angle)),
         linear_velocity=component_major(flying * config.max_linear_velocity * symmetric(3)),
         angular_velocity=component_major(flying * config.max_angular_velocity * symmetric(3)),
-        rotor_speed=component_major(low.unsqueeze(-1) + (high - low).unsqueeze(-1) * fraction),
+        rotor_speed=component_major(low + (high - low) * fraction),
     )

@@ -15,21 +15,21 @@ from raptor.tasks.reference import Reference
 
 @dataclasses.dataclass(frozen=True)
 class Reward(Settings):
-    """Weights of the reward. The defaults are RAPTOR's: nothing is squared, and the longest episode yields 750."""
+    """Weights of the reward. The defaults are RAPTOR's, at most 750 per episode of 500 steps."""
 
-    constant: float = setting(1.5, "per step")
+    constant: float = setting(1.5, "reward per step, before costs")
     scale: float = setting(1.0, "factor on all costs", not_negative)
-    non_negative: bool = setting(False, "whether a step's reward is cut off at zero")
-    termination_penalty: float = setting(-100.0, "replaces the reward of the step that ends an episode")
-    position: float = setting(1.0, "per m of tracking error", not_negative)
-    position_clip: float = setting(0.0, "m; bound on the position error that counts; 0: none", not_negative)
-    orientation: float = setting(0.1, "per rad of 2 acos(1 - |q_z|): heading; roll and pitch are free", not_negative)
-    linear_velocity: float = setting(0.0, "per m/s of velocity error", not_negative)
-    angular_velocity: float = setting(0.0, "per rad/s", not_negative)
-    linear_acceleration: float = setting(0.0, "per m/s^2", not_negative)
-    angular_acceleration: float = setting(0.0, "per rad/s^2", not_negative)
-    action: float = setting(0.0, "on the squared distance of (action + 1) / 2 from the hover throttle", not_negative)
-    action_rate: float = setting(1.0, "on the distance between this action and the last one", not_negative)
+    non_negative: bool = setting(False, "whether the reward of a step is at least 0")
+    termination_penalty: float = setting(-100.0, "reward of the step that ends an episode early")
+    position: float = setting(1.0, "cost per m of position error", not_negative)
+    position_clip: float = setting(0.0, "m, largest position error that counts; 0: no limit", not_negative)
+    orientation: float = setting(0.1, "cost per rad of 2 acos(1 - |q_z|), the error of heading", not_negative)
+    linear_velocity: float = setting(0.0, "cost per m/s of velocity error", not_negative)
+    angular_velocity: float = setting(0.0, "cost per rad/s", not_negative)
+    linear_acceleration: float = setting(0.0, "cost per m/s^2", not_negative)
+    angular_acceleration: float = setting(0.0, "cost per rad/s^2", not_negative)
+    action: float = setting(0.0, "cost per squared distance of the throttle, 0 to 1, from hover", not_negative)
+    action_rate: float = setting(1.0, "cost per distance between this action and the last one", not_negative)
 
 
 def norm(parts: tuple[Tensor, ...]) -> Tensor:
@@ -44,7 +44,7 @@ def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
 
 
 def heading_angle(orientation: Tensor) -> Tensor:
-    """2 acos(1 - |q_z|) in rad, (..., 4) -> (...), with gradient zero, not infinite, where q_z rounds to nothing."""
+    """2 acos(1 - |q_z|) in rad, (..., 4) -> (...), with gradient zero, not infinite, where q_z rounds to 0."""
     cosine = (1 - components(orientation)[3].abs()).clamp(min=0.0)
     turned = cosine < 1
     return torch.where(turned, 2 * torch.acos(torch.where(turned, cosine, 0.5)), (1 - cosine).detach())
@@ -61,20 +61,10 @@ def reward(
     terminated: Tensor,
     dt: float,
 ) -> Tensor:
-    """Reward (...) of one transition.
+    """Reward (...) of one step of dt seconds.
 
-    Args:
-        config: the weights.
-        quadrotors: the vehicles (for the hover throttle, where the action is weighed).
-        state: the state in which the action was chosen; all costs but accelerations are of this state.
-        action: (..., 4), as given by the policy, not clipped.
-        next_state: the state it led to.
-        last_action: (..., 4), the action before.
-        reference: the target at the time of `state`.
-        terminated: (...) bool, whether `next_state` ends the episode.
-        dt: step in seconds.
-
-    Source: l2f, reward "squared"; reproduced in tests/tasks/test_reward.py.
+    All costs but those of accelerations and actions (..., 4) are of `state`, in which the action was chosen, and of the
+    reference at that time. `terminated` (...) says whether `next_state` ends the episode. Source: l2f's "squared".
     """
     position = norm(_difference(state.position, reference.position))
     if config.position_clip > 0:

@@ -1,4 +1,4 @@
-"""When an episode ends for good."""
+"""Bounds beyond which an episode ends."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from raptor.tasks.reference import Reference
 
 @dataclasses.dataclass(frozen=True)
 class Termination(Settings):
-    """Boxes, per axis, that a vehicle must not leave. The defaults are RAPTOR's."""
+    """Bounds, per axis, beyond which an episode ends. The defaults are RAPTOR's."""
 
     enabled: bool = setting(True, "false: every episode lasts to its last step")
-    position: float | None = setting(None, "m; None: the vehicle's own `position_threshold`", optional(positive))
+    position: float | None = setting(None, "m; null: the vehicle's `position_threshold`", optional(positive))
     linear_velocity: float = setting(2.0, "m/s", positive)
     angular_velocity: float = setting(35.0, "rad/s", positive)
-    about_target: bool = setting(False, "whether the position box moves with the target; RAPTOR's stands at the origin")
+    about_target: bool = setting(False, "whether the position is bounded about the target, not about the origin")
 
 
 def terminated(config: Termination, quadrotors: Quadrotors, state: State, reference: Reference) -> Tensor:
-    """Whether each state (...) ends its episode: any axis beyond its box, strictly, or not finite."""
+    """Whether each state (...) ends its episode: any axis strictly beyond its bound, or not finite."""
     position = components(state.position)
     if config.about_target:
         position = tuple(x - target for x, target in zip(position, components(reference.position), strict=True))

@@ -311,3 +311,16 @@ def test_training_goes_on_from_a_policy_that_is_given(tiny: Tiny, tmp_path: Path
     assert not onward.policy.initial_hidden.requires_grad
     with pytest.raises(UserError, match="hidden_dim=8, the settings ask for 16"):
         learner(tiny("hidden_dim=16", f"initial_policy={tmp_path / 'first.pt'}"))
+
+
+def test_vehicles_with_fast_motors_do_not_blow_up_in_training(tiny: Tiny) -> None:
+    fast = (
+        "distribution.rotor_time_constant_rising=[0.001,0.003]",
+        "distribution.rotor_time_constant_falling=[0.001,0.003]",
+    )
+    flown, as_l2f = learner(tiny(*fast)), learner(tiny(*fast, "task.exact_rotors=false"))
+    for each in (flown, as_l2f):
+        for _ in range(6):
+            each.update()
+    assert (flown.diverged_count, flown.skipped_count) == (0, 0)
+    assert as_l2f.diverged_count > 0

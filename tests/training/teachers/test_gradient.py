@@ -136,3 +136,14 @@ def test_steps_are_counted_for_each_teacher() -> None:
     teachers = learner()
     teachers.round()
     assert (teachers.env_steps, teachers.round_count) == (8, 1)
+
+
+def test_vehicles_with_fast_motors_do_not_blow_up() -> None:
+    taus = torch.full((NUM, 4), 1e-3)
+    fast = dataclasses.replace(vehicles(), rotor_time_constants_rising=taus, rotor_time_constants_falling=taus)
+    stages = CurriculumConfig(stages=(Stage("task"),))
+    teachers = APGTeachers(SMALL, TASK, fast, Curriculum(stages, TASK, NUM), 0, compile=False)
+    norms = torch.stack([teachers.round()["gradient_norm"] for _ in range(4)])
+    assert norms.isfinite().all()
+    assert norms.max() < 1e3
+    assert teachers.skipped.sum() == 0

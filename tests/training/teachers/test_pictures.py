@@ -16,7 +16,6 @@ from raptor.training.teachers.pictures import (
     SOLVED,
     UNSOLVED,
     curves_picture,
-    population_picture,
     teachers_picture,
 )
 
@@ -65,27 +64,6 @@ def test_teachers_without_vehicles_cannot_be_drawn() -> None:
     population = TeacherPopulation(initial_layers(2, (26, 4, 4), torch.Generator().manual_seed(0)))
     with pytest.raises(UserError, match="come without their quadrotors"):
         teachers_picture(population)
-
-
-def test_a_size_that_spans_decades_has_a_logarithmic_axis_and_nothing_else_has() -> None:
-    wide, narrow = sample_quadrotors(300, 0), sample_quadrotors(3, 0)
-    assert wide.mass.max() / wide.mass.min() > 100 > narrow.mass.max() / narrow.mass.min()
-
-    def scales(quadrotors) -> dict[str, str]:
-        return {axis.get_xlabel(): axis.get_xscale() for axis in population_picture(quadrotors).axes}
-
-    assert {label for label, scale in scales(wide).items() if scale == "log"} == {"mass (kg)"}
-    assert "log" not in scales(narrow).values()
-    assert len(scales(wide)) == 9
-
-
-def test_every_vehicle_is_in_a_bar_of_every_histogram() -> None:
-    for num in (1, 3, 300):
-        figure = population_picture(sample_quadrotors(num, 0))
-        assert figure.get_suptitle().startswith(f"{num} quadrotor")
-        for axis in figure.axes:
-            assert sum(bar.get_height() for bar in axis.patches) == num, axis.get_xlabel()
-        assert to_png(figure).startswith(b"\x89PNG")
 
 
 def points(end_s: float, level: float) -> list[dict[str, float]]:

@@ -93,8 +93,10 @@ class GradientLearner:
         self.optimizer = torch.optim.Adam(
             [p for p in self.policy.parameters() if p.requires_grad], lr=config.learning_rate, betas=(0.9, 0.999)
         )
+        places = torch.arange(config.batch_size, device=self.device)
+        task = config.task.for_vehicles(config.distribution)
         self.gradient = SegmentGradient(
-            config.task,
+            task if guidance is None else task.for_vehicles(guidance.vehicles(places)),
             config.objective,
             config.method,
             config.gradient_decay,
@@ -110,7 +112,6 @@ class GradientLearner:
         )
         # Whether a step of the present episode would have ended it.
         self.terminated = torch.zeros(config.batch_size, dtype=torch.bool, device=self.device)
-        places = torch.arange(config.batch_size, device=self.device)
         self.quadrotors, self.episode = self._draw(places)
         self.memory = self._initial_memory(config.batch_size)
         segments = math.ceil(config.task.episode_steps / config.segment_steps)

@@ -90,13 +90,13 @@ class APGTeachers:
         seed: int,
         compile: bool = True,
     ) -> None:
-        self.config, self.task, self.curriculum = config, task, curriculum
+        self.config, self.task, self.curriculum = config, task.for_vehicles(quadrotors), curriculum
         device = quadrotors.device
         self.generator = torch.Generator(device).manual_seed(seed)
         self.layers = laid_out(_hovering(config, quadrotors, self.generator))
         self.adam = adam_start(self.layers)
         self.gradient = _segment_gradient(
-            task, config.objective, config.method, config.gradient_decay, config.adjoint_limit, compile
+            self.task, config.objective, config.method, config.gradient_decay, config.adjoint_limit, compile
         )
         self.quadrotors = grid(quadrotors, config.num_envs)
         self.episode = self._begin()

@@ -15,7 +15,6 @@ from raptor.core.atomic import write_atomically
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.quadrotor.characteristics import cannot_hover
-from raptor.quadrotor.numbered import save_numbered
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import read_population
 from raptor.quadrotor.sampling import sample_quadrotors
@@ -90,7 +89,7 @@ def pre_train(
     try:
         folder.open(config, resume, overwrite)
         if not begun:
-            save_numbered(vehicles, folder.path / QUADROTORS, overwrite=True)
+            vehicles.save(folder.path / QUADROTORS, overwrite=True, numbered=True)
             document = {**cut._asdict(), "names": vehicles.names}
             write_atomically(folder.path / PLAN, f"{json.dumps(document)}\n")
         folder.record_where(lambda line: begun)

@@ -1,4 +1,4 @@
-"""Pictures of populations: what the vehicles are, how good their teachers became, and how they got there."""
+"""Pictures of teachers: how good they became, and how they got there."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from raptor.core.errors import UserError
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid
 from raptor.nn import TeacherPopulation
-from raptor.quadrotor import Quadrotors
 from raptor.quadrotor.characteristics import Characteristic, characteristics
+from raptor.quadrotor.plots import label_axis
 
 SHOWN = (
     "thrust_to_weight",
@@ -31,22 +30,7 @@ SHOWN = (
 )
 """What the return of a teacher is drawn against."""
 
-DECADES = 2.0
-"""How many powers of ten a size must span to be drawn on a logarithmic axis."""
-
 SOLVED, UNSOLVED = COLOURS[0], COLOURS[1]
-
-
-def population_picture(quadrotors: Quadrotors) -> Figure:
-    """A histogram for each characteristic of the vehicles, with the median as a line."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = grid(3, 3, (10.5, 7.8))
-        for axis, trait in zip(axes.flat, characteristics(quadrotors).values(), strict=True):
-            _histogram(axis, trait)
-        for axis in axes[:, 0]:
-            axis.set_ylabel("quadrotors")
-        figure.suptitle(f"{len(quadrotors)} quadrotor{'s' if len(quadrotors) > 1 else ''}; the lines are medians")
-    return figure
 
 
 def teachers_picture(population: TeacherPopulation, solved_return: float | None = None) -> Figure:
@@ -113,44 +97,13 @@ def curves_picture(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figur
     return figure
 
 
-def _histogram(axis: Axes, trait: Characteristic) -> None:
-    values = trait.values.detach().cpu().double().numpy()
-    values = values[np.isfinite(values)]
-    if values.size:
-        bins = min(30, max(5, math.ceil(2 * values.size**0.5)))
-        edges = (np.geomspace if _spans_decades(trait) else np.linspace)(*_ends(values), bins + 1)
-        axis.hist(values, edges.tolist(), color=COLOURS[0], alpha=0.85, edgecolor="white", linewidth=0.4)
-        axis.axvline(np.median(values), color=COLOURS[1], lw=1.6)
-    _label(axis, trait)
-    axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axis.grid(visible=False, axis="x")
-
-
-def _ends(values: np.ndarray) -> tuple[float, float]:
-    """Where the bins of a histogram begin and end; all values may be one."""
-    low, high = values.min(), values.max()
-    margin = 0.0 if high > low else 0.05 * abs(low) or 0.05
-    return low - margin, high + margin
-
-
 def _scatter(axis: Axes, trait: Characteristic, returns: np.ndarray, solved: np.ndarray) -> None:
     values = trait.values.detach().cpu().double().numpy()
     size = 36 if len(returns) < 50 else 12
     alpha = 0.9 if len(returns) < 50 else 0.55
     axis.scatter(values[solved], returns[solved], s=size, color=SOLVED, alpha=alpha, linewidths=0, zorder=2)
     axis.scatter(values[~solved], returns[~solved], s=2 * size, color=UNSOLVED, marker="x", linewidths=1.4, zorder=3)
-    _label(axis, trait)
-
-
-def _label(axis: Axes, trait: Characteristic) -> None:
-    axis.set_xlabel(trait.title)
-    if _spans_decades(trait):
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_locator(NullLocator())
-    else:
-        axis.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
+    label_axis(axis, trait)
 
 
 def _curve(axis: Axes, points: Sequence[Mapping[str, float]], seconds: float, colour: str) -> None:
@@ -187,14 +140,6 @@ def _described(label: str, points: Sequence[Mapping[str, float]]) -> str:
     steps = points[-1]["env_steps"]
     size, letter = next((s, x) for s, x in ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1, "")) if steps >= s or s == 1)
     return f"{label}: {points[-1]['mean']:.1f} after {steps / size:.3g}{letter} steps"
-
-
-def _spans_decades(trait: Characteristic) -> bool:
-    values = trait.values[trait.values.isfinite()]
-    if not trait.is_size or len(values) == 0:
-        return False
-    low, high = values.min().item(), values.max().item()
-    return low > 0 and high >= low * 10**DECADES
 
 
 def _number(value: Any) -> float:

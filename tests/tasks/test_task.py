@@ -1,0 +1,31 @@
+"""A task decides how the rotors of its vehicles are integrated."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from raptor.quadrotor import Distribution, Quadrotors, load_platform, load_platforms, sample_quadrotors
+from raptor.tasks import Task
+
+
+def quick(tau: float) -> Quadrotors:
+    mrs = load_platform("mrs")
+    return dataclasses.replace(mrs, rotor_time_constants_falling=torch.full((1, 4), tau))
+
+
+@pytest.mark.parametrize("tau", [5e-3, 12e-3])
+def test_fast_rotors_are_integrated_exactly_and_others_as_in_l2f(tau: float) -> None:
+    task = Task()
+    assert task.for_vehicles(Quadrotors.concatenate([load_platform("mrs"), quick(tau)])).exact_rotors
+    for slow in (load_platforms(), sample_quadrotors(1000, 0), quick(13e-3), Distribution()):
+        assert task.for_vehicles(slow) is task
+    assert task.for_vehicles(Distribution(rotor_time_constant_rising=(tau, 0.1))).exact_rotors
+    assert not Task(dt=0.002).for_vehicles(quick(tau)).exact_rotors
+
+
+def test_the_task_of_the_paper_keeps_the_integrator_of_l2f() -> None:
+    assert Task.paper().for_vehicles(quick(5e-3)) == Task.paper()
+    assert Task(exact_rotors=True).for_vehicles(load_platforms()).exact_rotors
