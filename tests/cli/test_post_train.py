@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from raptor.cli import app
 from raptor.config import load_config
-from raptor.formats import load_policy
+from raptor.formats import load_policy, save_teachers
 from raptor.nn import MLPPolicy
 from raptor.nn.stacked_mlp import initial_layers
 from raptor.nn.teachers import TeacherPopulation
@@ -60,7 +60,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(("some", "others")):
         layers = initial_layers(2, (26, 6, 4), torch.Generator().manual_seed(number))
         records = tuple({"name": f"{name}-{i}"} for i in range(2))
-        TeacherPopulation(layers, sample_quadrotors(2, seed=number), records).save(folder / name)
+        save_teachers(TeacherPopulation(layers, sample_quadrotors(2, seed=number), records), folder / name)
     return folder
 
 

@@ -18,7 +18,7 @@ from foreign_files import HETEROSCEDASTIC, OBSERVATIONS, Box, rsl_rl_3, rsl_rl_5
 
 from raptor import load_expert
 from raptor.core.errors import UserError
-from raptor.formats import save_policy, write_rl_tools_teacher
+from raptor.formats import save_policy, save_teachers, write_rl_tools_teacher
 from raptor.nn import ExpertNetwork, MLPPolicy, RaptorPolicy, TeacherPopulation
 from raptor.nn.stacked_mlp import Layer, initial_layers
 
@@ -198,7 +198,7 @@ def test_our_own_policies_and_teachers_are_read(tmp_path: Path) -> None:
     save_policy(policy, tmp_path / "student.pt", {})
     same_actions(load_expert(tmp_path / "student.pt"), policy(OBSERVATIONS[:, :22])[0].detach(), OBSERVATIONS[:, :22])
     teachers = TeacherPopulation(initial_layers(3, (26, 6, 4), torch.Generator().manual_seed(0)))
-    teachers.save(tmp_path / "teachers")
+    save_teachers(teachers, tmp_path / "teachers")
     wanted = teachers(OBSERVATIONS.expand(3, -1, -1))[2]
     same_actions(load_expert(f"{tmp_path / 'teachers'}:2"), wanted)
     refused(tmp_path / "teachers", "holds 3 teachers: give the number of one, such as .*:0")

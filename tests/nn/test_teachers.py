@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import raptor
 from raptor.core.errors import UserError
-from raptor.formats import load_teachers
+from raptor.formats import load_teachers, save_teachers
 from raptor.nn import Activations, ExpertNetwork, Normalizer, TeacherPopulation
 from raptor.nn.stacked_mlp import Layer, initial_layers
 from raptor.quadrotor import platforms, sample_quadrotors
@@ -33,7 +33,7 @@ def teachers(num: int = 3, seed: int = 0, widths=WIDTHS, dtype=torch.float32, ve
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    teachers().save(tmp_path / "teachers")
+    save_teachers(teachers(), tmp_path / "teachers")
     return tmp_path / "teachers"
 
 
@@ -202,7 +202,7 @@ def test_an_expert_that_sees_or_does_other_than_a_teacher_is_refused(wrong, matc
 
 def test_teachers_of_other_activations_come_back_from_their_folder(tmp_path: Path) -> None:
     population = TeacherPopulation.of([expert(22), expert(26, normalizer=skewed(26))], platforms()[:2])
-    population.save(tmp_path / "teachers")
+    save_teachers(population, tmp_path / "teachers")
     again = load_teachers(tmp_path / "teachers")
     assert again.activations == Activations("elu", "clip")
     seen = torch.randn(2, 10, 26, generator=torch.Generator().manual_seed(1))
@@ -243,7 +243,7 @@ def test_saved_teachers_come_back_to_the_last_bit(tmp_path: Path, dtype: torch.d
     names = tuple(f"drone {i}" for i in range(3))
     population = teachers(dtype=dtype)
     population = dataclasses.replace(population, quadrotors=dataclasses.replace(population.quadrotors, names=names))
-    population.save(tmp_path / "deep" / "teachers")
+    save_teachers(population, tmp_path / "deep" / "teachers")
     files = {str(path.relative_to(tmp_path / "deep")) for path in tmp_path.rglob("*.*")}
     assert files == {
         "teachers/teachers.json",
@@ -262,7 +262,7 @@ def test_teachers_that_are_being_trained_and_have_no_vehicles_can_be_saved(tmp_p
     population = teachers(vehicles=False)
     for layer in population.layers:
         layer.weight.requires_grad_()
-    population.save(tmp_path)
+    save_teachers(population, tmp_path)
     loaded = load_teachers(tmp_path)
     assert loaded.quadrotors is None
     assert same(loaded, population)
@@ -271,18 +271,18 @@ def test_teachers_that_are_being_trained_and_have_no_vehicles_can_be_saved(tmp_p
 
 def test_records_are_written_as_plain_data(tmp_path: Path) -> None:
     record = {"return": np.float32(0.5), "steps": torch.tensor(7), "seed": (1, 2), "return_low": float("nan")}
-    dataclasses.replace(teachers(1), records=(record,)).save(tmp_path)
+    save_teachers(dataclasses.replace(teachers(1), records=(record,)), tmp_path)
     assert load_teachers(tmp_path).records == ({"return": 0.5, "steps": 7, "seed": [1, 2], "return_low": None},)
     with pytest.raises(UserError, match=r"records\[0\]\.made\[1\] must be text, a number, .* got object"):
-        dataclasses.replace(teachers(1), records=({"made": [1, object()]},)).save(tmp_path, overwrite=True)
+        save_teachers(dataclasses.replace(teachers(1), records=({"made": [1, object()]},)), tmp_path, overwrite=True)
     assert load_teachers(tmp_path).records[0]["steps"] == 7
 
 
 def test_teachers_are_not_overwritten_unless_told_and_then_wholly(saved: Path) -> None:
     with pytest.raises(UserError, match="already holds teachers: choose another folder, or overwrite"):
-        teachers(2, 1).save(saved)
+        save_teachers(teachers(2, 1), saved)
     assert same(load_teachers(saved), teachers())
-    teachers(2, 1).save(saved, overwrite=True)
+    save_teachers(teachers(2, 1), saved, overwrite=True)
     loaded = load_teachers(saved)
     assert same(loaded, teachers(2, 1))
     assert len(list((saved / "quadrotors").iterdir())) == 2
@@ -292,9 +292,9 @@ def test_weights_that_are_not_finite_are_not_saved(saved: Path) -> None:
     population = teachers(seed=1)
     population.layers[1].bias[2, 3] = torch.nan
     with pytest.raises(UserError, match=r"layers\.1\.bias\[2, 3\], of teacher 2, must be finite, got nan"):
-        population.save(saved, overwrite=True)
+        save_teachers(population, saved, overwrite=True)
     with pytest.raises(UserError, match="there are no teachers to write"):
-        population[:0].save(saved, overwrite=True)
+        save_teachers(population[:0], saved, overwrite=True)
     assert same(load_teachers(saved), teachers())
 
 
@@ -308,7 +308,7 @@ def test_a_write_that_fails_half_way_leaves_no_teachers_that_could_be_mistaken(s
     (saved / "teachers.safetensors").unlink()
     (saved / "teachers.safetensors").mkdir()
     with pytest.raises(UserError, match=r"cannot write .*teachers\.safetensors"):
-        teachers(seed=1).save(saved, overwrite=True)
+        save_teachers(teachers(seed=1), saved, overwrite=True)
     refused(saved, "lacks teachers.json")
 
 
@@ -332,7 +332,7 @@ def test_a_flipped_bit_and_the_weights_of_another_folder_are_noticed(saved: Path
     content[-4] ^= 1
     weights.write_bytes(content)
     refused(saved, r"teachers\.safetensors is damaged or not the one that teachers\.json beside it describes")
-    teachers(seed=1).save(tmp_path / "other")
+    save_teachers(teachers(seed=1), tmp_path / "other")
     weights.write_bytes((tmp_path / "other" / "teachers.safetensors").read_bytes())
     refused(saved, "its checksum differs")
 
@@ -419,5 +419,5 @@ def test_teachers_and_their_vehicles_move_together() -> None:
 
 def test_platforms_by_name_can_be_the_vehicles(tmp_path: Path) -> None:
     vehicles = platforms()
-    dataclasses.replace(teachers(len(vehicles)), quadrotors=vehicles).save(tmp_path)
+    save_teachers(dataclasses.replace(teachers(len(vehicles)), quadrotors=vehicles), tmp_path)
     assert load_teachers(tmp_path).quadrotors.names == vehicles.names

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
-from raptor.nn.policy import Stepwise, check_step
+from raptor.nn.policy import Stepwise
 
 INPUTS: tuple[str, ...] = ("observation", "hidden")
 OUTPUTS: tuple[str, ...] = ("action", "next_hidden")
@@ -22,7 +22,7 @@ CARD = "card"
 
 
 class OnnxPolicy(Stepwise):
-    """A policy in an ONNX file, run by onnxruntime on the CPU; offers what evaluation asks of `RaptorPolicy`.
+    """A policy in an ONNX file, run by onnxruntime on the CPU; has the interface of `RaptorPolicy`.
 
     The file has the inputs observation (batch, D) and hidden (batch, H) and the outputs action (batch, A) and
     next_hidden (batch, H), with a dynamic batch; that of a memoryless policy has neither hidden nor next_hidden, and
@@ -53,38 +53,20 @@ class OnnxPolicy(Stepwise):
         if len(self._session.get_inputs()) == 1:
             self._inputs, self._outputs = INPUTS[:1], OUTPUTS[:1]
         self.observation_dim, self.hidden_dim, self.action_dim = self._dimensions(path)
+        self.memory_dim = self.hidden_dim
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.initial_hidden = self._initial_hidden(metadata, path).to(device)
         self.card: dict[str, Any] = _json(metadata.get(CARD, "{}"), dict, CARD, path)
         self._try(path)
 
-    def __call__(self, observation: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One step, without a gradient.
+    __call__ = Stepwise.forward
 
-        Args:
-            observation: (..., D).
-            hidden: (..., H); the initial hidden state by default.
-
-        Returns:
-            Action (..., A) and the next hidden state (..., H).
-        """
-        check_step(observation, hidden, self.observation_dim, self.hidden_dim)
-        shape = observation.shape[:-1]
-        if hidden is None:
-            hidden = self.initial_hidden_state(*shape)
-        batch = shape.numel()
-        inputs = (observation.reshape(batch, self.observation_dim), hidden.reshape(batch, self.hidden_dim))
-        arrays = [tensor.detach().to("cpu", torch.float32).contiguous().numpy() for tensor in inputs]
+    def step_rows(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """See `raptor.nn.policy.Stepwise.step_rows`; no gradient passes."""
+        arrays = [tensor.detach().to("cpu", torch.float32).contiguous().numpy() for tensor in (observation, hidden)]
         outputs = self._session.run(self._outputs, dict(zip(self._inputs, arrays, strict=False)))
-        action, following = (*outputs, arrays[1])[:2]  # without a memory, what was given comes back
-        return (
-            torch.from_numpy(action).to(observation).reshape(*shape, self.action_dim),
-            torch.from_numpy(following).to(observation).reshape(*shape, self.hidden_dim),
-        )
-
-    def initial_hidden_state(self, *shape: int) -> Tensor:
-        """The hidden state of a fresh start, (*shape, H)."""
-        return self.initial_hidden.expand(*shape, self.hidden_dim).clone()
+        action, following = (*outputs, arrays[1])[:2]  # without a memory, the hidden state is empty
+        return torch.from_numpy(action).to(observation), torch.from_numpy(following).to(observation)
 
     def _dimensions(self, path: PathLike) -> tuple[int, int, int]:
         ports = {port.name: port for port in (*self._session.get_inputs(), *self._session.get_outputs())}

@@ -81,7 +81,7 @@ def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> Teach
     """Read teachers with their vehicles and records.
 
     Args:
-        folder: of `TeacherPopulation.save`.
+        folder: of `save_teachers`.
         device: of the weights and of the vehicles.
 
     Raises:

@@ -1,4 +1,4 @@
-"""An expert network as a teacher: 26 numbers as they are in, 4 in [-1, 1] out."""
+"""An expert network as a teacher: from 26 numbers that are not normalised to 4 in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ LAYOUT = (
     ("previous action", 4),
     ("rotor speeds", 4),
 )
-"""What a teacher sees, and how wide it is; a student sees all but the last."""
+"""Components of a teacher's observation and their widths; a student sees all but the last."""
 
 
 def fold_normalizer(expert: ExpertNetwork) -> tuple[tuple[Layer, ...], Activations]:
     """The same network without a normaliser and with actions in [-1, 1], in single precision on the CPU.
 
     Weights are folded in double precision: (x - mean) / divisor goes into the first layer, an action between other
-    bounds into the last. An action without bounds is clipped, which is what the motors do.
+    bounds into the last. An action without bounds is clipped, as the motors do.
 
     Raises:
-        UserError: the network sees or does other than a teacher, or its normaliser clips.
+        UserError: observation or action are not those of a teacher, or the normaliser clips.
     """
     _check_fit(expert)
     expert = expert.to("cpu", torch.float64)
@@ -55,7 +55,7 @@ def _check_fit(expert: ExpertNetwork) -> None:
 
 
 def _normalizing(layer: Layer, expert: ExpertNetwork) -> Layer:
-    """The first layer, which normalises what comes in."""
+    """The first layer, with the normaliser in it."""
     normalizer = expert.normalizer
     if normalizer is None:
         return layer
@@ -71,7 +71,7 @@ def _normalizing(layer: Layer, expert: ExpertNetwork) -> Layer:
 
 
 def _wide_enough(layer: Layer) -> Layer:
-    """With a weight of zero for each number that the network does not see."""
+    """The first layer, with a weight of zero for each number that the network does not see."""
     unseen = layer.weight.new_zeros(len(layer.weight), TEACHER_DIM - layer.weight.shape[1])
     return Layer(torch.cat([layer.weight, unseen], dim=1), layer.bias)
 
