@@ -229,9 +229,9 @@ def test_pickled_code_is_refused_and_not_executed(tmp_path: Path) -> None:
     torch.save({**document, "infos": bomb}, tmp_path / "bomb.pt")
     torch.save({**document, "infos": bomb}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     (tmp_path / "vecnormalize.pkl").write_bytes(pickle.dumps(bomb))
-    for name in ("bomb.pt", "old.pt", "vecnormalize.pkl"):
+    for name in ("bomb.pt", "vecnormalize.pkl"):
         refused(tmp_path / name, r"was refused and not executed.*torch.save\(\{\"model_state_dict\"")
-    refused(tmp_path / "vecnormalize.pkl", "the numbers of a VecNormalize go into a raptor.nn.Normalizer")
+    refused(tmp_path / "old.pt", r"was refused and not executed: it has torch's file format before 1.6.*torch.save\(")
     wanted = stable_baselines3(tmp_path / "model.zip", "PPO", policy_kwargs={"net_arch": [4], "ortho_init": True})
     settings = json.loads(zipfile.ZipFile(tmp_path / "model.zip").read("data"))
     text = base64.b64encode(pickle.dumps(bomb)).decode()
@@ -268,7 +268,7 @@ def test_what_unpacks_to_far_more_than_it_is_gets_refused_before_it_is_unpacked(
     refused(tmp_path / "model.zip", "was refused: its .* bytes unpack to 67108866")
     with h5py.File(tmp_path / "teacher.h5", "w") as file:
         file.create_dataset("actor/layers/0/w", (2**14, 2**14), np.float32, chunks=(2**10, 2**10), compression="gzip")
-    refused(tmp_path / "teacher.h5", "was refused: it unpacks to 1073741824 bytes")
+    refused(tmp_path / "teacher.h5", "was refused: its [0-9]+ bytes unpack to 1073741824")
 
 
 @pytest.mark.parametrize("kind", ["model.pt", "model.zip", "teacher.h5"])
@@ -294,7 +294,7 @@ def test_a_file_that_was_cut_off_anywhere_is_refused(tmp_path: Path, kind: str) 
         ({"actor.0.weight": torch.zeros(10, 26, dtype=torch.long)}, "must be a tensor of floating-point numbers"),
         (
             {"actor.0.weight": torch.zeros(1, 1).expand(10, 2**20)},
-            r"is no weight of a teacher: its shape is \(10, 1048",
+            r"of a tensor of shape \(10, 1048576\) it stores 1 numbers",
         ),
         ({"actor.2.weight": torch.zeros(7, 9)}, "layer 1 .* takes 9 numbers, but the one before it gives 10"),
         ({"actor.0.bias": torch.zeros(3)}, r"actor.0.bias must have shape \(10,\), got \(3,\)"),
@@ -326,7 +326,7 @@ def test_files_of_no_expert_say_what_can_be_read(tmp_path: Path) -> None:
     refused(tmp_path / "none.pt", "cannot read the teacher .*No such file.*give a checkpoint of rsl_rl")
     refused(tmp_path, "is a folder without teachers.json: give a checkpoint of rsl_rl")
     (tmp_path / "notes.txt").write_text("hello")
-    refused(tmp_path / "notes.txt", "truncated, or no checkpoint that is known: give a checkpoint of rsl_rl")
+    refused(tmp_path / "notes.txt", "truncated, or of another kind: give a checkpoint of rsl_rl")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
     refused(tmp_path / "other.pt", "holds 'weights', but no actor: give a checkpoint of rsl_rl")
     torch.save([torch.zeros(3)], tmp_path / "list.pt")

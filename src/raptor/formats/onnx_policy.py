@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from raptor.core.atomic import PathLike
-from raptor.core.errors import UserError
+from raptor.core.errors import UserError, first_line
+from raptor.core.plain import to_plain
+from raptor.formats.weights import LARGEST, LARGEST_WIDTH
 from raptor.nn.policy import Stepwise
 
 INPUTS: tuple[str, ...] = ("observation", "hidden")
@@ -47,14 +49,14 @@ class OnnxPolicy(Stepwise):
         options.intra_op_num_threads = torch.get_num_threads()
         try:
             self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+            metadata = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
-            raise UserError(f"{path} is truncated, damaged or no ONNX file: {_first_line(error)}") from error
+            raise UserError(f"{path} is truncated, damaged or no ONNX file: {first_line(error)}") from error
         self._inputs, self._outputs = INPUTS, OUTPUTS
         if len(self._session.get_inputs()) == 1:
             self._inputs, self._outputs = INPUTS[:1], OUTPUTS[:1]
         self.observation_dim, self.hidden_dim, self.action_dim = self._dimensions(path)
         self.memory_dim = self.hidden_dim
-        metadata = self._session.get_modelmeta().custom_metadata_map
         self.initial_hidden = self._initial_hidden(metadata, path).to(device)
         self.card: dict[str, Any] = _json(metadata.get(CARD, "{}"), dict, CARD, path)
         self._try(path)
@@ -82,10 +84,11 @@ class OnnxPolicy(Stepwise):
                 or isinstance(batch, int)
                 or len(sizes) != 1
                 or not isinstance(sizes[0], int)
+                or not 1 <= sizes[0] <= LARGEST_WIDTH
             ):
                 raise UserError(
-                    f"{name} must be tensor(float) of shape (any batch, a number), got {port.type} of shape "
-                    f"{port.shape} ({path}): export it again with a dynamic batch"
+                    f"{name} must be tensor(float) of shape (any batch, at most {LARGEST_WIDTH}), got {port.type} of "
+                    f"shape {port.shape} ({path}): export it again with a dynamic batch"
                 )
         width = {name: int(port.shape[1]) for name, port in ports.items()}
         hidden, following = width.get("hidden", 0), width.get("next_hidden", 0)
@@ -104,24 +107,20 @@ class OnnxPolicy(Stepwise):
         return hidden
 
     def _try(self, path: PathLike) -> None:
-        observation = torch.zeros(2, self.observation_dim)
+        observation = torch.stack([torch.zeros(self.observation_dim), torch.ones(self.observation_dim)])
         try:
             action, hidden = self(observation, self.initial_hidden_state(2).cpu())
         except Exception as error:
-            raise UserError(f"{path} cannot be run: {_first_line(error)}") from error
-        if not (action.isfinite().all() and hidden.isfinite().all()):
-            raise UserError(f"{path} gives an action that is not finite: its weights are damaged")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["no message"])[0]
+            raise UserError(f"{path} cannot be run: {first_line(error)}") from error
+        if not (torch.cat((action, hidden), -1).abs() <= LARGEST).all():
+            raise UserError(f"{path} gives an action that is not finite, or above {LARGEST:g}: its weights are damaged")
 
 
 def _json(text: str, kind: type, name: str, path: PathLike) -> Any:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
         raise UserError(f"the metadata {name} must be a JSON {kind.__name__}, got {text[:60]!r} ({path})")
-    return value
+    return to_plain(value, name, from_file=path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from raptor.core.atomic import PathLike
+from raptor.core.atomic import PathLike, checked_path
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.formats.cards import PUBLISHED_CARD
@@ -40,7 +40,7 @@ _SOURCES = f"{', '.join(POLICY_NAMES)}, the folder of a run, or a .pt, .h5 or .o
 
 
 def load_policy(source: PathLike, device: torch.device | str = "cpu") -> StudentPolicy | OnnxPolicy:
-    """Load a policy from wherever it is; nothing in a file is executed.
+    """Load a policy; nothing in a file is executed.
 
     Args:
         source: one of
@@ -110,14 +110,14 @@ def _read_packaged(name: str) -> StudentPolicy:
 
 def _find(source: PathLike) -> Path:
     """The file behind a path, which may be a run folder."""
-    path = Path(source).expanduser()
+    path = checked_path(source, "the policy")
+    if path.is_dir():
+        path = _checkpoint_of(path)
+    elif not path.exists():
+        raise UserError(f"there is no policy {os.fspath(source)!r}{_suggestion(path, source)}: give {_SOURCES}")
+    if path.suffix.lower() not in (".pt", ".h5", ".hdf5", ".onnx"):
+        raise UserError(f"{path} is of an unknown kind {path.suffix!r}: give {_SOURCES}")
     try:
-        if path.is_dir():
-            path = _checkpoint_of(path)
-        elif not path.exists():
-            raise UserError(f"there is no policy {os.fspath(source)!r}{_suggestion(source)}: give {_SOURCES}")
-        if path.suffix.lower() not in (".pt", ".h5", ".hdf5", ".onnx"):
-            raise UserError(f"{path} is of an unknown kind {path.suffix!r}: give {_SOURCES}")
         path.open("rb").close()
     except OSError as error:
         raise UserError(f"cannot read the policy {os.fspath(source)!r}: {error.strerror or error}") from error
@@ -141,8 +141,7 @@ def _checkpoint_of(run: Path) -> Path:
     return numbered[max(numbered)]
 
 
-def _suggestion(source: PathLike) -> str:
-    path = Path(source).expanduser()
-    beside = {str(path.with_name(file.name)): None for file in path.parent.iterdir()} if path.parent.is_dir() else {}
+def _suggestion(path: Path, source: PathLike) -> str:
+    beside = [str(path.with_name(file.name)) for file in path.parent.iterdir()] if path.parent.is_dir() else []
     matches = difflib.get_close_matches(os.fspath(source), [*POLICY_NAMES, *beside], n=1, cutoff=0.7)
     return f", did you mean {matches[0]!r}?" if matches else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from raptor.core.atomic import PathLike
-from raptor.core.errors import UserError
+from raptor.core.errors import UserError, first_line, printable
 from raptor.formats.checkpoint import assemble
+from raptor.formats.torch_files import LARGEST_RATIO, SMALL
 from raptor.nn.policy import RaptorPolicy
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ _WEIGHTS = {
     "output_layer.bias": "2/biases",
 }
 _PATHS = {key: f"actor/layers/{path}/parameters" for key, path in _WEIGHTS.items()}
-_LARGEST_WEIGHT = 2**28  # numbers; beyond lies a damaged file
 _EXAMPLE_TOLERANCE = 1e-4  # float32 in another order of summation gives 1e-6, another activation function 1e-2
 
 
@@ -58,10 +59,11 @@ def read_rl_tools(path: PathLike) -> RaptorPolicy:
 
 @contextlib.contextmanager
 def opened(path: PathLike) -> Iterator[h5py.File]:
-    """Hand out an HDF5 file to read; what h5py raises for a damaged one is an error that says so.
+    """Open an HDF5 file to read; what h5py raises for a damaged one is an error that says so.
 
     Raises:
-        UserError: h5py is not installed, or the file is truncated, damaged or not HDF5.
+        UserError: h5py is not installed, the file is truncated, damaged or not HDF5, its arrays lie in other files, or
+            take far more memory than the file is large.
     """
     try:
         import h5py
@@ -69,12 +71,31 @@ def opened(path: PathLike) -> Iterator[h5py.File]:
         raise UserError(f"reading {path} needs h5py, which is not installed: pip install h5py") from error
     try:
         with h5py.File(path, "r") as file:
+            _check_whole(file, path)
             yield file
     except UserError:
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py raises for damaged files
-        reason = str(error).strip("'\"").splitlines() or ["no message"]
-        raise UserError(f"{path} is truncated, damaged or no HDF5 file: {reason[0]}") from error
+        raise UserError(f"{path} is truncated, damaged or no HDF5 file: {first_line(error)}") from error
+
+
+def _check_whole(file: h5py.File, path: PathLike) -> None:
+    """Refuse a file that reads from other files, or takes far more memory than it is large."""
+    import h5py
+
+    datasets: dict[str, h5py.Dataset] = {}
+    elsewhere: list[str] = []
+    file.visititems(lambda name, item: datasets.update({name: item} if isinstance(item, h5py.Dataset) else {}))
+    file.visititems_links(lambda name, link: elsewhere.extend([name] * isinstance(link, h5py.ExternalLink)))
+    elsewhere += [name for name, dataset in datasets.items() if dataset.external or dataset.is_virtual]
+    if elsewhere:
+        raise UserError(f"{path} was refused: its {elsewhere[0]} lies in another file; give a file that is complete")
+    size, unpacked = Path(path).stat().st_size, sum(dataset.nbytes for dataset in datasets.values())
+    if unpacked > max(SMALL, LARGEST_RATIO * size):
+        raise UserError(
+            f"{path} was refused: its {size} bytes unpack to {unpacked}, which is more than {SMALL} and than "
+            f"{LARGEST_RATIO} times as much"
+        )
 
 
 def _read(file: h5py.File, path: PathLike) -> RaptorPolicy:
@@ -154,15 +175,15 @@ def array(file: h5py.File, name: str, path: PathLike) -> Tensor:
     """The numbers of a data set, in single precision.
 
     Raises:
-        UserError: it is missing, holds something else, or is larger than any weight.
+        UserError: it is missing, or holds something else.
     """
     dataset = member(file, name, path)
     shape = getattr(dataset, "shape", None)
-    if shape is None or dataset.dtype.kind != "f" or dataset.size > _LARGEST_WEIGHT:
+    if shape is None or dataset.dtype.kind != "f":
         raise UserError(f"{name} must be an array of floating-point numbers, got {dataset} ({path})")
     return torch.from_numpy(np.asarray(dataset[()], dtype=np.float32).copy())
 
 
 def text(value: Any) -> str:
-    """An attribute, which may be stored as bytes."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    """An attribute, which may be stored as bytes, with control bytes escaped."""
+    return printable(value.decode(errors="replace") if isinstance(value, bytes) else str(value))

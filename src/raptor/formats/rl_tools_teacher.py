@@ -16,8 +16,8 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError
-from raptor.formats.expert_files.dense import connected, layer_of
 from raptor.formats.rl_tools import array, member, opened, text
+from raptor.formats.weights import connected, layer_of
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork
 from raptor.nn.stacked_mlp import Layer
@@ -33,7 +33,6 @@ _MLP = "actor/layers/0"
 _UNKNOWN_LOG_STD = -20.0  # of a teacher whose noise is not known; rl-tools allows no less
 _NUM_EXAMPLES = 32
 _EXAMPLE_TOLERANCE = 1e-4  # as for the student: another activation function gives 1e-2
-_LARGEST_RATIO, _SMALL = 100, 2**20  # of unpacked to packed; bytes of a file that does no harm
 
 
 def read_rl_tools_teacher(path: PathLike, activation: str | None = None) -> ExpertNetwork:
@@ -50,7 +49,6 @@ def read_rl_tools_teacher(path: PathLike, activation: str | None = None) -> Expe
             finite, or an example that it does not reproduce.
     """
     with opened(path) as file:
-        _check_size(file, path)
         expert = _read(file, path, activation)
         if "example" in file:
             _check_example(expert, file, path)
@@ -152,15 +150,6 @@ def _split(layers: tuple[Layer, ...], path: PathLike) -> tuple[tuple[Layer, ...]
         raise UserError(f"{path} gives {len(bias)} numbers: a mean and a deviation of each action are an even number")
     means, deviations = zip(weight.chunk(2), bias.chunk(2), strict=True)
     return (*layers[:-1], Layer(*(t.clone() for t in means))), Layer(*(t.clone() for t in deviations))
-
-
-def _check_size(file: h5py.File, path: PathLike) -> None:
-    import h5py
-
-    sizes: list[int] = []
-    file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
-    if sum(sizes) > max(_SMALL, _LARGEST_RATIO * Path(path).stat().st_size):
-        raise UserError(f"{path} was refused: it unpacks to {sum(sizes)} bytes, which no teacher takes")
 
 
 def _check_example(expert: ExpertNetwork, file: h5py.File, path: PathLike) -> None:

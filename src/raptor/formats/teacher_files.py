@@ -11,18 +11,18 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from raptor.core.atomic import PathLike, write_atomically
+from raptor.core.atomic import PathLike, checked_path, write_atomically
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
+from raptor.core.plain import to_plain
+from raptor.formats.weights import LARGEST_WIDTH, check_values
 from raptor.nn.activations import Activations
 from raptor.nn.stacked_mlp import Layer, Layers
 from raptor.nn.teachers import TeacherPopulation
@@ -33,7 +33,8 @@ from raptor.quadrotor.numbered import save_numbered
 FORMAT = "raptor-teachers"
 VERSION = 1
 DOCUMENT, WEIGHTS, QUADROTORS = "teachers.json", "teachers.safetensors", "quadrotors"
-_LARGEST_WIDTH = 65536
+_LARGEST_DOCUMENT = 2**27  # bytes
+_LARGEST_HEADER = 2**20  # bytes before the weights
 
 
 def save_teachers(teachers: TeacherPopulation, folder: PathLike, overwrite: bool = False) -> None:
@@ -56,16 +57,20 @@ def save_teachers(teachers: TeacherPopulation, folder: PathLike, overwrite: bool
     if len(teachers) == 0:
         raise UserError(f"there are no teachers to write to {target}: give at least one")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named(teachers.layers).items()}
-    _check_weights(tensors, f"the teachers to be written to {target}")
+    check_values(tensors, f"the teachers to be written to {target}", stacked=True)
     content = save(tensors)
     vehicles = teachers.quadrotors
     document = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": {"widths": list(teachers.widths), **_told(teachers.activations)},
+        "architecture": {
+            "widths": list(teachers.widths),
+            "activation": teachers.activations.hidden,
+            "output_activation": teachers.activations.output,
+        },
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "quadrotors": None if vehicles is None else list(vehicles.names or map(str, range(len(vehicles)))),
-        "teachers": [_plain(record, f"records[{i}]") for i, record in enumerate(teachers.records)],
+        "teachers": [to_plain(record, f"records[{i}]", finite=True) for i, record in enumerate(teachers.records)],
     }
     if not overwrite and any((target / name).exists() for name in (DOCUMENT, WEIGHTS, QUADROTORS)):
         raise UserError(f"{target} already holds teachers: choose another folder, or overwrite")
@@ -89,7 +94,7 @@ def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> Teach
             finite, or the numbers of weights, records and vehicles differ; names the file and the thing.
     """
     find_device(device)
-    source = Path(folder)
+    source = checked_path(folder, "the teachers")
     if not (source / DOCUMENT).is_file():
         other = "it is no folder" if source.exists() else "there is no such folder"
         reason = f"it lacks {DOCUMENT}" if source.is_dir() else other
@@ -102,8 +107,9 @@ def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> Teach
 
 
 def _read_document(path: Path) -> dict[str, Any]:
+    content = _read(path, _LARGEST_DOCUMENT)
     try:
-        document = json.loads(_read(path))
+        document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is truncated or not valid JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -116,11 +122,11 @@ def _read_document(path: Path) -> dict[str, Any]:
     widths = document.get("architecture", {}).get("widths") if isinstance(document.get("architecture"), dict) else None
     if not isinstance(widths, list) or len(widths) < 2 or not all(map(_is_width, widths)):
         raise UserError(f"architecture.widths must be at least two whole numbers, got {widths!r} ({path})")
-    _activations(document, path)
     records, names = document.get("teachers"), document.get("quadrotors")
     if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
         raise UserError(f"teachers must be a list with a group for each teacher ({path})")
     for i, record in enumerate(records):
+        records[i] = to_plain(record, f"teachers[{i}]", from_file=path)
         offset = record.get("position_offset")
         if offset is not None and not _is_vector(offset):
             raise UserError(f"teachers[{i}].position_offset must be three numbers, got {offset!r} ({path})")
@@ -132,12 +138,8 @@ def _read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _told(activations: Activations) -> dict[str, str]:
-    return {"activation": activations.hidden, "output_activation": activations.output}
-
-
 def _activations(document: Mapping[str, Any], path: Path) -> Activations:
-    """What stands between the layers and after the last, by the architecture in a document."""
+    """The activation functions by the architecture in a document."""
     found = {key: value for key, value in document["architecture"].items() if key != "widths"}
     known = ("activation", "output_activation")
     if set(found) != set(known) or not all(isinstance(value, str) for value in found.values()):
@@ -152,12 +154,13 @@ def _read_weights(path: Path, document: Mapping[str, Any]) -> Layers:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    content = _read(path)
+    num, widths = len(document["teachers"]), document["architecture"]["widths"]
+    numbers = num * sum((fan_in + 1) * out for fan_in, out in itertools.pairwise(widths))
+    content = _read(path, _LARGEST_HEADER + 8 * numbers)
     try:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{path} is truncated or no safetensors file: {error}") from error
-    num, widths = len(document["teachers"]), document["architecture"]["widths"]
     shapes: dict[str, tuple[int, ...]] = {}
     for i, (fan_in, out) in enumerate(itertools.pairwise(widths)):
         shapes |= {f"layers.{i}.weight": (num, out, fan_in), f"layers.{i}.bias": (num, out)}
@@ -171,7 +174,7 @@ def _read_weights(path: Path, document: Mapping[str, Any]) -> Layers:
             raise UserError(f"{name} must have shape {shape} by {DOCUMENT}, got {got} ({path})")
     if extra := sorted(tensors.keys() - shapes):
         raise UserError(f"{path} holds another architecture: {DOCUMENT} beside it knows of no {extra[0]}")
-    _check_weights(tensors, str(path))
+    check_values(tensors, path, stacked=True)
     if document.get("weights_sha256") not in (None, hashlib.sha256(content).hexdigest()):
         raise UserError(f"{path} is damaged or not the one that {DOCUMENT} beside it describes: its checksum differs")
     return tuple(Layer(tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(len(widths) - 1))
@@ -186,11 +189,14 @@ def _read_quadrotors(source: Path, document: Mapping[str, Any]) -> Quadrotors | 
     quadrotors = Quadrotors.from_json(folder)
     if len(quadrotors) != len(names):
         raise UserError(f"{folder} holds {len(quadrotors)} quadrotors, but {DOCUMENT} describes {len(names)} teachers")
-    return dataclasses.replace(quadrotors, names=tuple(names))
+    return dataclasses.replace(quadrotors, names=tuple(to_plain(names, "quadrotors", source / DOCUMENT)))
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, largest: int) -> bytes:
+    """The content of a file, if it is no larger than so many bytes."""
     try:
+        if path.stat().st_size > largest:
+            raise UserError(f"{path} was refused: it has {path.stat().st_size} bytes, at most {largest} are read")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
@@ -205,38 +211,10 @@ def _named(layers: Layers) -> dict[str, Tensor]:
     }
 
 
-def _check_weights(tensors: Mapping[str, Tensor], where: str) -> None:
-    types = {tensor.dtype for tensor in tensors.values()}
-    if len(types) != 1 or not types <= {torch.float32, torch.float64}:
-        found = ", ".join(sorted(map(str, types)))
-        raise UserError(f"the weights must all be torch.float32, or all torch.float64, got {found} ({where})")
-    for name, tensor in tensors.items():
-        wrong = ~torch.isfinite(tensor)
-        if wrong.any():
-            index = tuple(wrong.nonzero()[0].tolist())
-            value = tensor[index].item()
-            raise UserError(f"{name}{list(index)}, of teacher {index[0]}, must be finite, got {value} ({where})")
-
-
 def _is_width(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_WIDTH
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_WIDTH
 
 
 def _is_vector(value: Any) -> bool:
     """Whether it is three numbers, each of which may be unknown."""
     return isinstance(value, list) and len(value) == 3 and all(x is None or is_finite_number(x) for x in value)
-
-
-def _plain(value: Any, path: str) -> Any:
-    """A copy in the types of JSON."""
-    if isinstance(value, (np.generic, np.ndarray, Tensor)):
-        value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner, f"{path}.{key}") for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner, f"{path}[{i}]") for i, inner in enumerate(value)]
-    raise UserError(f"{path} must be text, a number, or lists and groups of these, got {type(value).__name__}: {value}")

@@ -470,7 +470,7 @@ def alone(teachers: TeacherPopulation) -> TeacherPopulation:
         (
             (),
             dataclasses.replace(few_teachers(), records=({"name": object()},) * 3),
-            "records of teachers must be text, numbers, or lists and groups of these, got object",
+            "must be text, a number, or lists and groups of these, got object",
         ),
         (("device=tpu",), few_teachers(), "device must be cpu"),
     ],

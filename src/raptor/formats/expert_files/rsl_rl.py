@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
-from raptor.formats.expert_files.dense import layers_of, weight_of
+from raptor.formats.weights import layers_of, plain_names, weight_of
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork, Normalizer
 from raptor.nn.stacked_mlp import Layer
@@ -42,7 +42,7 @@ def read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | N
         UserError: it holds no actor, a recurrent one, one of another architecture, or weights that are damaged.
     """
     found = document.get(ACTOR, document.get(MODEL))
-    weights = {str(name): weight for name, weight in found.items()} if isinstance(found, Mapping) else {}
+    weights = plain_names(found, path) if isinstance(found, Mapping) else {}
     if STUDENT in document or any(name.startswith(("student.", "teacher.")) for name in weights):
         raise UserError(f"{path} is of rsl_rl's distillation: give the checkpoint of the teacher, as PPO wrote it")
     new = ACTOR in document or any(name.startswith("mlp.") for name in weights)

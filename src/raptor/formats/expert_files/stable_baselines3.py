@@ -6,9 +6,9 @@ beside them as text.
 
 from __future__ import annotations
 
-import io
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,29 +17,33 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
-from raptor.formats.expert_files.archives import read_member, read_tensors
-from raptor.formats.expert_files.dense import connected, layer_of, layers_of, weight_of
+from raptor.formats.torch_files import Advice, load_torch
+from raptor.formats.weights import connected, layer_of, layers_of, plain_names, weight_of
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork
 
 SETTINGS, POLICY = "data", "policy.pth"
-_NET = "mlp_extractor.policy_net"
-_LARGEST_SETTINGS = 2**28  # characters
+_NETS = ("mlp_extractor.shared_net", "mlp_extractor.policy_net")  # the first one before version 2 only
+_LARGEST_SETTINGS = 2**26  # bytes
 _NUMBER = r"[-+]?(?:inf|[0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?)"
 
 
-def read_stable_baselines3(path: PathLike, activation: str | None = None) -> ExpertNetwork:
+def read_stable_baselines3(
+    archive: zipfile.ZipFile, path: PathLike, advice: Advice, activation: str | None = None
+) -> ExpertNetwork:
     """The deterministic actor of an archive, with the noise that it explores with.
 
     Args:
-        path: the archive.
+        archive: opened to read.
+        path: the archive, for error messages.
+        advice: for the user, about one that is refused.
         activation: between the layers; by default what the archive says, or else stable-baselines3's default.
 
     Raises:
         UserError: the archive is damaged, or its policy is no multi-layer perceptron from a box to a box.
     """
-    settings = _read_settings(path)
-    weights = read_tensors(io.BytesIO(read_member(path, POLICY)), f"{POLICY} in {path}")
+    settings = _read_settings(archive, path)
+    weights = plain_names(load_torch(archive.read(POLICY), f"{POLICY} in {path}", advice=advice), path)
     _refuse_other_kinds(settings, weights, path)
     sde = bool(settings.get("use_sde"))
     bounds = _bounds(settings, path)
@@ -54,7 +58,8 @@ def read_stable_baselines3(path: PathLike, activation: str | None = None) -> Exp
         layers, noise = layers_of(weights, "actor.mu", path), {}
         kind, default, squash = "TD3", "relu", "tanh"
     elif "action_net.weight" in weights:
-        hidden = layers_of(weights, _NET, path) if f"{_NET}.0.weight" in weights else ()
+        nets = [net for net in _NETS if f"{net}.0.weight" in weights]
+        hidden = tuple(layer for net in nets for layer in layers_of(weights, net, path))
         layers = connected((*hidden, layer_of(weights, "action_net", path)), path)
         noise = {} if sde else {"log_std": weight_of(weights, "log_std", path, 1)}
         kind, default = "PPO", "tanh"
@@ -66,10 +71,10 @@ def read_stable_baselines3(path: PathLike, activation: str | None = None) -> Exp
     return ExpertNetwork(layers, name, squash, low, high, source=f"stable-baselines3 {kind} archive", **noise)
 
 
-def _read_settings(path: PathLike) -> Mapping[str, Any]:
-    text = read_member(path, SETTINGS)
+def _read_settings(archive: zipfile.ZipFile, path: PathLike) -> Mapping[str, Any]:
+    small = archive.getinfo(SETTINGS).file_size <= _LARGEST_SETTINGS
     try:
-        settings = json.loads(text) if len(text) <= _LARGEST_SETTINGS else None
+        settings = json.loads(archive.read(SETTINGS)) if small else None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: its settings are no JSON: {error}") from error
     if not isinstance(settings, dict):
@@ -92,15 +97,18 @@ def _refuse_other_kinds(settings: Mapping[str, Any], weights: Mapping[str, Any],
 def _activation(given: str | None, settings: Mapping[str, Any], default: str, path: PathLike) -> str:
     if given is not None:
         return activation_name(given, "activation")
-    found = _keyword(settings, "activation_fn")
+    found, remedy = _keyword(settings, "activation_fn"), "name it: activation=elu, --teacher-activation elu"
     if found is None:
         if _kept_to_itself(settings):
-            raise UserError(f"{path} does not say which activation function it has: name it, such as activation=relu")
+            raise UserError(f"{path} does not say which activation function it has: {remedy}")
         return default
     match = re.fullmatch(r"<class '(?:[\w.]+\.)?(\w+)'>", str(found))
     if match is None:
-        raise UserError(f"{path} has the activation function {found}, which is not known here: give another teacher")
-    return activation_name(match[1], str(path))
+        raise UserError(f"{path} has the activation function {str(found)[:60]}, which is not known here: {remedy}")
+    try:
+        return activation_name(match[1], str(path))
+    except UserError as error:
+        raise UserError(f"{error}: {remedy}") from error
 
 
 def _keyword(settings: Mapping[str, Any], name: str) -> Any:
@@ -109,7 +117,7 @@ def _keyword(settings: Mapping[str, Any], name: str) -> Any:
 
 
 def _kept_to_itself(settings: Mapping[str, Any]) -> bool:
-    """Whether the keywords of the policy are pickled, and no text beside tells what they are."""
+    """Whether the keywords of the policy are pickled, without their text beside them."""
     keywords = settings.get("policy_kwargs")
     return isinstance(keywords, Mapping) and set(keywords) == {":type:", ":serialized:"}
 
@@ -117,7 +125,7 @@ def _kept_to_itself(settings: Mapping[str, Any]) -> bool:
 def _bounds(settings: Mapping[str, Any], path: PathLike) -> tuple[Tensor, Tensor]:
     """Lowest and highest action, which the archive also holds as numpy prints them."""
     space = settings["action_space"]
-    shape = space.get("_shape")
+    shape = space.get("_shape", space.get("shape"))  # before version 1.4 without the underscore
     if not isinstance(shape, list) or len(shape) != 1 or not isinstance(shape[0], int):
         raise UserError(f"{path} has actions of shape {shape}: those of a teacher are one row of numbers")
     found = []
