@@ -136,20 +136,20 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 }
 _SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 _ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-_SETS = ("builtins.set", "__builtin__.set")
-PLAIN = ("collections.OrderedDict", "_codecs.encode", "numpy.dtype", *_SETS, *_SCALARS)
+_TYPES: dict[str, type] = {"collections.OrderedDict": dict, "builtins.set": set, "__builtin__.set": set}
+PLAIN = (*_TYPES, "_codecs.encode", "__builtin__.bytes", "numpy.dtype", *_SCALARS)
 """Names of which no object is made but plain data, and the type of a scalar."""
 
 
 def _make(name: str, arguments: tuple[Any, ...], make: Make) -> Any:
-    """Plain data, as the library's own types write it, or what `make` gives."""
-    if name == "collections.OrderedDict":
-        return dict(*arguments)
+    """Plain data, where types of the library write it so, or what `make` gives."""
+    if name in _TYPES:
+        return _TYPES[name](*arguments)
     if name == "_codecs.encode":
         text, encoding = arguments
         return text.encode("latin1" if encoding in ("latin1", "latin-1") else "ascii")
-    if name in _SETS:
-        return set(*arguments)
+    if name == "__builtin__.bytes" and not arguments:
+        return b""
     if name in _SCALARS and (scalar := array_of(Record(name, arguments))) is not None:
         return scalar.item()
     return make(name, arguments)

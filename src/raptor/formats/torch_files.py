@@ -30,6 +30,7 @@ _TYPES = {"Double": torch.float64, "Float": torch.float32, "Half": torch.float16
 _TYPES |= {"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8}
 _STORAGES = {f"torch.{kind}Storage": dtype for kind, dtype in _TYPES.items()}
 _STORAGES |= {"torch.BoolStorage": torch.bool, "torch.storage.UntypedStorage": torch.uint8}
+_DTYPES = {f"torch.{name}": dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)}
 _MADE = {"torch._utils._rebuild_parameter": torch.nn.Parameter, "torch.Size": torch.Size, "torch.device": torch.device}
 _TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
 _KNOWN = {*PLAIN, *_STORAGES, *_MADE, *_TENSORS}
@@ -127,9 +128,8 @@ def read_document(archive: zipfile.ZipFile, name: PathLike, device: torch.device
         return numbers.to(device)
 
     def find(what: str) -> Name | torch.dtype:
-        dtype = getattr(torch, what.removeprefix("torch."), None) if what.startswith("torch.") else None
-        if isinstance(dtype, torch.dtype):
-            return dtype
+        if what in _DTYPES:
+            return _DTYPES[what]
         if what not in _KNOWN:
             raise UserError(
                 f"{name} was refused and not executed: beside dense tensors and plain data it holds {what}; "

@@ -54,10 +54,11 @@ def load_expert(path: PathLike, activation: str | None = None, normalizer: PathL
         expert, own = _of_folder(folder, index), True
     else:
         expert, own = _of_file(checked_path(path, "the teacher"), activation, normalizer is None)
-    if own and activation not in (None, expert.activation):
+    if own and (normalizer is not None or activation not in (None, expert.activation)):
+        got = f"the normalizer {normalizer}" if normalizer is not None else f"the activation {activation}"
         raise UserError(
-            f"{os.fspath(path)} has {expert.activation} between its layers, got the activation {activation}: name one "
-            "for files of other libraries only"
+            f"{os.fspath(path)} has {expert.activation} between its layers, got {got}: name one for files of other "
+            "libraries only"
         )
     return expert if normalizer is None else with_statistics(expert, normalizer)
 

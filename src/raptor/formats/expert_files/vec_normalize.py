@@ -46,7 +46,7 @@ def read_vec_normalize(path: Path) -> Normalizer | None:
         with path.open("rb") as stream:
             content = stream.read(_LARGEST + 1)
         found = read_pickle(content)
-        if len(content) > _LARGEST or not isinstance(found, Record) or "obs_rms" not in found.state:
+        if len(content) > _LARGEST or not isinstance(found, Record) or "norm_obs" not in (found.state or ()):
             raise UserError(f"{path} holds no VecNormalize of stable-baselines3: give what its save() wrote")
         state = found.state
         if not state["norm_obs"]:
