@@ -124,6 +124,8 @@ def test_the_first_environment_is_filmed(raptor, teacher):
         (("--env", "Pendulums-v1", "--teacher", "teacher.pt"), "the environment 'Pendulums-v1' cannot be made"),
         (("--env", "CartPole-v1", "--teacher", "teacher.pt"), "the actions of CartPole-v1 must be a Box"),
         (("--env", "Pendulum-v1", "--teacher", "none.pt"), "none.pt"),
+        (("--env", "Pendulum-v1", "--teacher", "teacher.pt", "--teacher-activation", "elu"), "got the activation elu"),
+        (("--env", "Pendulum-v1", "--teacher", "teacher.pt", "--teacher_normalizer", "v.pkl"), "got the normalizer"),
         (("--env", "MountainCarContinuous-v0", "--teacher", "teacher.pt"), "observes 3 numbers and gives 1 actions"),
         (
             ("--env", "Pendulum-v1", "--teacher", "teacher.pt", "--n_epochs", "0"),

@@ -249,7 +249,7 @@ def test_a_checkpoint_of_another_library_becomes_a_student(raptor: Run, teachers
     [
         (["--teacher", "TEACHER"], "the vehicle of the teacher"),
         (["--teacher", "TEACHER", "--quadrotor", "mrs", "--teacher-activation", "x"], "activation must be one of relu"),
-        (["--quadrotor", "mrs"], "--quadrotor and --teacher-activation are of a teacher: give its file with --teacher"),
+        (["--quadrotor", "mrs"], "--quadrotor and --teacher-* are of a teacher: give its file with --teacher"),
         (["--teacher", "TEACHER", "--quadrotor", "mrs", "--quadrotor", "fs"], "once for each of the 1 teachers, got 2"),
         (["--teacher", "WIDE", "--quadrotor", "mrs"], "26 = position error 3 + rotation matrix 9 + velocity error 3"),
         (["--teacher", "WIDE", "--quadrotor", "mrs"], "the rsl_rl 3.x checkpoint has obs=48, actions=4, hidden=[6]"),
