@@ -93,8 +93,10 @@ def test_the_group_of_settings_that_is_out_of_use_may_hold_the_activation(tmp_pa
     same_actions(load_expert(tmp_path / "model_7.pt"), wanted(OBSERVATIONS))
 
 
-@pytest.mark.parametrize("text", ["actor: [", "actor: !!bool perhaps", "seed: 2026-13-45"])
-def test_settings_that_are_no_yaml_are_told(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["actor: [", "actor: 1\nactor: 2", "seed: &again [*again]", "a: " + "[" * 99 + "]" * 99]
+)
+def test_settings_that_are_no_yaml_are_refused(tmp_path: Path, text: str) -> None:
     rsl_rl_5(tmp_path / "model_7.pt")
     agent(tmp_path, text)
     refused(tmp_path / "model_7.pt", r"params/agent.yaml is not valid YAML: \S+")

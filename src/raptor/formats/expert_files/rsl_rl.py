@@ -10,6 +10,7 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
+from raptor.core.yaml_files import read_yaml
 from raptor.formats.weights import layers_of, plain_names, weight_of
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork, Normalizer
@@ -22,7 +23,6 @@ EPSILON = 1e-2
 MODEL, ACTOR, STUDENT = "model_state_dict", "actor_state_dict", "student_state_dict"
 _STD = ("std", "distribution.std_param")
 _LOG_STD = ("log_std", "distribution.log_std_param")
-_LARGEST_AGENT = 2**20  # bytes
 
 
 def holds_rsl_rl(document: Mapping[str, Any]) -> bool:
@@ -147,24 +147,6 @@ def _normalizer(weights: Mapping[str, Any], path: PathLike) -> Normalizer | None
 
 
 def _read_agent(path: Path) -> Mapping[str, Any]:
-    """Isaac Lab's settings of a run, empty where there are none; tags of Python objects are read as plain data."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Safe, and not put off by tags."""
-
-    def plain(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
-        if isinstance(node, yaml.SequenceNode):
-            return loader.construct_sequence(node, deep=True)
-        return loader.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else None
-
-    Loader.add_multi_constructor("tag:yaml.org,2002:python/", plain)
-    try:
-        if not path.is_file() or path.stat().st_size > _LARGEST_AGENT:
-            return {}
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # whatever a scalar that is not of its tag makes the constructors of yaml raise
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    """Isaac Lab's settings of a run, empty where there are none; tags of Python objects are ignored."""
+    document = read_yaml(path, ignore_tags=True) if path.is_file() else None
     return document if isinstance(document, Mapping) else {}
