@@ -170,7 +170,7 @@ def test_numbers_of_teachers_records_and_vehicles_must_agree(saved: Path) -> Non
     rewrite(saved, teachers=records[:2], quadrotors=["a", "b"])
     refused(saved, r"teachers\.safetensors holds 3 teachers, but teachers\.json beside it describes 2")
     rewrite(saved, teachers=records)
-    refused(saved, "describes 3 teachers, but 2 quadrotors")
+    refused(saved, "it describes 3 teachers, but 2 quadrotors")
     rewrite(saved, quadrotors=["a", "b", "c"])
     (saved / "quadrotors" / "0001.json").unlink()
     refused(saved, "quadrotors holds 2 quadrotors, but teachers.json describes 3 teachers")

@@ -83,7 +83,7 @@ def test_what_torch_saves_comes_back_as_torch_loads_it() -> None:
         "parameter": torch.nn.Parameter(torch.ones(2)),
         "generator": torch.Generator().manual_seed(3).get_state(),
         "plain": {"a": (1, None, True), 3: -(2**40), "b": b"\x00\xff", "c": {1, 2}, "d": OrderedDict(x=1.5)},
-        "torch": [torch.Size([2, 3]), torch.float32, torch.device("cpu")],
+        "torch": [torch.Size([2, 3]), torch.device("cpu")],
     }
     content = saved(document)
     theirs = torch.load(io.BytesIO(content), weights_only=True)
@@ -122,8 +122,8 @@ def test_names_in_a_pickle_are_data_and_nothing_is_imported_or_called(tmp_path: 
         "kind": Name(f"{__name__}.Bomb"),
     }
     refused(saved({"weights": Bomb(tmp_path / "made")}), r"refused and not executed: .* it holds \w+\.mkdir; give")
-    refused(saved({"weights": Bomb}), "refused and not executed")
-    refused(saved({"sparse": torch.eye(2).to_sparse()}), "refused and not executed: .*sparse")
+    assert load_torch(saved({"kind": Bomb}), "some.pt") == {"kind": Name(f"{__name__}.Bomb")}
+    refused(saved({"sparse": torch.eye(2).to_sparse()}), "refused and not executed: .*layout")
     assert not (tmp_path / "made").exists()
     pickle.loads(content)
     assert (tmp_path / "made").exists(), "the bomb is live, or the test proves nothing"

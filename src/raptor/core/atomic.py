@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ def checked_path(path: PathLike, what: str) -> Path:
     try:
         found = Path(path).expanduser()
         found.stat()
+        if not os.access(found, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except (FileNotFoundError, NotADirectoryError):
         return found
     except (OSError, ValueError, RuntimeError) as error:

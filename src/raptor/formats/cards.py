@@ -29,26 +29,23 @@ def format_card(card: Mapping[str, Any], width: int = 100) -> str:
     Raises:
         UserError: the card is nested in itself, or holds other than text and numbers.
     """
-    return "\n".join(_lines(to_plain(card, "card"), width, "")) if card else "this policy carries no card"
+    return printable("\n".join(_lines(to_plain(card, "card"), width, ""))) if card else "this policy carries no card"
 
 
 def _lines(card: Mapping[str, Any], width: int, indent: str) -> list[str]:
     known = [field for field in ("name", *CARD_FIELDS) if field in card]
     fields = known + [field for field in card if field not in known]
-    column = max(len(printable(field)) for field in fields) + 2
+    column = max(map(len, fields)) + 2
     lines: list[str] = []
     for field in fields:
-        value, head = card[field], indent + printable(field).ljust(column)
+        value, head = card[field], indent + field.ljust(column)
         if isinstance(value, Mapping) and value:
             lines += [head.rstrip(), *_lines(value, width, indent + "  ")]
             continue
         text = str(value) if isinstance(value, (bool, int, float, str)) else ", ".join(map(str, value or ()))
-        wrapped = textwrap.TextWrapper(
-            max(width, len(head) + 20),
-            initial_indent=head,
-            subsequent_indent=" " * len(head),
-            break_long_words=False,
-            break_on_hyphens=False,
-        ).wrap(printable(text))
-        lines += wrapped or [head.rstrip()]
+        wrapper = textwrap.TextWrapper(
+            max(width, len(head) + 20), initial_indent=head, subsequent_indent=" " * len(head)
+        )
+        wrapper.break_long_words = wrapper.break_on_hyphens = False
+        lines += wrapper.wrap(text) or [head.rstrip()]
     return lines

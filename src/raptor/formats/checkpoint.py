@@ -51,25 +51,17 @@ def save_policy(
         raise UserError(
             f"{target} can only hold a RaptorPolicy or an MLPPolicy, got a {type(policy).__name__}: save its original"
         )
+    document = policy_document(policy, card, target)
+    if training is not None:
+        document["training"] = dict(training)
     buffer = io.BytesIO()
-    torch.save(
-        policy_document(policy, card, target) | ({} if training is None else {"training": dict(training)}), buffer
-    )
+    torch.save(document, buffer)
     with replacing(target) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 def policy_document(policy: StudentPolicy, card: Mapping[str, Any], target: PathLike) -> dict[str, Any]:
-    """What a policy file holds: format, version, architecture, weights and card.
-
-    Args:
-        policy: recurrent or memoryless.
-        card: see `save_policy`.
-        target: the file, for error messages.
-
-    Raises:
-        UserError: weights that are not finite, or a card of other types.
-    """
+    """Content of a policy file: format, version, architecture, weights and card; see `save_policy`."""
     weights = {name: tensor.detach().cpu().clone() for name, tensor in policy.state_dict().items()}
     check_values(weights, f"the policy to be written to {target}")
     return {

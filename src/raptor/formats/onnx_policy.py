@@ -17,7 +17,7 @@ from raptor.nn.policy import Stepwise
 
 INPUTS: tuple[str, ...] = ("observation", "hidden")
 OUTPUTS: tuple[str, ...] = ("action", "next_hidden")
-"""What a recurrent policy connects; a memoryless one has the first of each."""
+"""Ports of a recurrent policy; a memoryless one has the first of each."""
 
 INITIAL_HIDDEN_STATE = "initial_hidden_state"
 CARD = "card"
@@ -33,7 +33,7 @@ class OnnxPolicy(Stepwise):
 
     Args:
         path: the file.
-        device: where `initial_hidden_state` lives; results live where the observations do.
+        device: of `initial_hidden_state`; results are on the device of the observations.
 
     Raises:
         UserError: onnxruntime is missing or cannot read the file, or the file holds another architecture.
@@ -52,13 +52,22 @@ class OnnxPolicy(Stepwise):
             metadata = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
             raise UserError(f"{path} is truncated, damaged or no ONNX file: {first_line(error)}") from error
-        self._inputs, self._outputs = INPUTS, OUTPUTS
-        if len(self._session.get_inputs()) == 1:
-            self._inputs, self._outputs = INPUTS[:1], OUTPUTS[:1]
-        self.observation_dim, self.hidden_dim, self.action_dim = self._dimensions(path)
-        self.memory_dim = self.hidden_dim
-        self.initial_hidden = self._initial_hidden(metadata, path).to(device)
+        number = 1 if len(self._session.get_inputs()) == 1 else 2
+        self._inputs, self._outputs = INPUTS[:number], OUTPUTS[:number]
+        width = self._widths(path)
+        self.observation_dim, self.action_dim = width["observation"], width["action"]
+        self.hidden_dim = self.memory_dim = width.get("hidden", 0)
+        if self.hidden_dim != width.get("next_hidden", 0):
+            raise UserError(f"hidden and next_hidden must be of one size, got {width} ({path})")
         self.card: dict[str, Any] = _json(metadata.get(CARD, "{}"), dict, CARD, path)
+        numbers = _json(metadata.get(INITIAL_HIDDEN_STATE, "[]"), list, INITIAL_HIDDEN_STATE, path)
+        try:
+            hidden = torch.tensor(numbers or [0.0] * self.hidden_dim, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            hidden = torch.full((), torch.nan)
+        if hidden.shape != (self.hidden_dim,) or not hidden.isfinite().all():
+            raise UserError(f"{INITIAL_HIDDEN_STATE} must be {self.hidden_dim} finite numbers, got {numbers} ({path})")
+        self.initial_hidden = hidden.to(device)
         self._try(path)
 
     __call__ = Stepwise.forward
@@ -70,7 +79,7 @@ class OnnxPolicy(Stepwise):
         action, following = (*outputs, arrays[1])[:2]  # without a memory, the hidden state is empty
         return torch.from_numpy(action).to(observation), torch.from_numpy(following).to(observation)
 
-    def _dimensions(self, path: PathLike) -> tuple[int, int, int]:
+    def _widths(self, path: PathLike) -> dict[str, int]:
         ports = {port.name: port for port in (*self._session.get_inputs(), *self._session.get_outputs())}
         if set(ports) != {*self._inputs, *self._outputs}:
             raise UserError(
@@ -79,32 +88,13 @@ class OnnxPolicy(Stepwise):
             )
         for name, port in ports.items():
             batch, *sizes = port.shape or [None]
-            if (
-                port.type != "tensor(float)"
-                or isinstance(batch, int)
-                or len(sizes) != 1
-                or not isinstance(sizes[0], int)
-                or not 1 <= sizes[0] <= LARGEST_WIDTH
-            ):
+            has_width = len(sizes) == 1 and isinstance(sizes[0], int) and 1 <= sizes[0] <= LARGEST_WIDTH
+            if port.type != "tensor(float)" or isinstance(batch, int) or not has_width:
                 raise UserError(
                     f"{name} must be tensor(float) of shape (any batch, at most {LARGEST_WIDTH}), got {port.type} of "
                     f"shape {port.shape} ({path}): export it again with a dynamic batch"
                 )
-        width = {name: int(port.shape[1]) for name, port in ports.items()}
-        hidden, following = width.get("hidden", 0), width.get("next_hidden", 0)
-        if hidden != following:
-            raise UserError(f"hidden and next_hidden must be of one size, got {hidden} and {following} ({path})")
-        return width["observation"], hidden, width["action"]
-
-    def _initial_hidden(self, metadata: dict[str, str], path: PathLike) -> Tensor:
-        numbers = _json(metadata.get(INITIAL_HIDDEN_STATE, "[]"), list, INITIAL_HIDDEN_STATE, path)
-        try:
-            hidden = torch.tensor(numbers or [0.0] * self.hidden_dim, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError):
-            hidden = torch.full((), torch.nan)
-        if hidden.shape != (self.hidden_dim,) or not hidden.isfinite().all():
-            raise UserError(f"{INITIAL_HIDDEN_STATE} must be {self.hidden_dim} finite numbers, got {numbers} ({path})")
-        return hidden
+        return {name: port.shape[1] for name, port in ports.items()}
 
     def _try(self, path: PathLike) -> None:
         observation = torch.stack([torch.zeros(self.observation_dim), torch.ones(self.observation_dim)])

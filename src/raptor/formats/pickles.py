@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickletools
 import re
@@ -13,9 +14,9 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """A class or function that a pickle names; inert."""
+    """A class or function that a pickle names, such as numpy.dtype; inert."""
 
-    text: str  # such as numpy.dtype
+    text: str
 
 
 @dataclasses.dataclass
@@ -27,23 +28,25 @@ class Record:
     state: Any = None
 
 
-Make = Callable[[str, tuple[Any, ...]], Any]
-"""Takes the name of a class or function and its arguments; gives what stands for the object."""
+_NEW: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_NEW |= {"EMPTY_LIST": [], "EMPTY_DICT": {}, "EMPTY_TUPLE": (), "EMPTY_SET": set()}
+_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+_PLAIN = {"collections.OrderedDict": dict, "builtins.set": set, "__builtin__.set": set}
+_LARGEST_NUMBER = 256  # bits
 
 
 def read_pickle(
     content: bytes,
-    find: Callable[[str], Any] = Name,
-    make: Make = Record,
+    make: Callable[[str, tuple[Any, ...]], Any] = Record,
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Read a pickle of protocol 2 or newer.
 
     Args:
         content: the whole pickle.
-        find: called for each name; by default a `Name` stands for it.
-        make: called for each object that is no plain data; by default a `Record` stands for it.
-        persistent: called for persistent identifiers.
+        make: gives what stands for an object that is no plain data, by the name of its class and its arguments.
+        persistent: gives what stands for a persistent identifier.
 
     Raises:
         Exception: of any kind, where the pickle is damaged.
@@ -61,7 +64,7 @@ def read_pickle(
     argument: Any
     for opcode, argument, _ in pickletools.genops(content):
         name = opcode.name
-        if isinstance(argument, int) and argument.bit_length() > 256:
+        if isinstance(argument, int) and argument.bit_length() > _LARGEST_NUMBER:
             raise ValueError("a number is too large")
         if name in ("PROTO", "FRAME"):
             continue
@@ -69,8 +72,8 @@ def read_pickle(
             return stack.pop()
         if name == "MARK":
             marks.append(len(stack))
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name]())
+        elif name in _NEW:
+            stack.append(copy.copy(_NEW[name]))
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             number = int(name[-1])
             stack[-number:] = [tuple(stack[-number:])]
@@ -87,11 +90,11 @@ def read_pickle(
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name == "GLOBAL":
-            stack.append(find(argument.replace(" ", ".", 1)))
+            stack.append(Name(argument.replace(" ", ".", 1)))
         elif name == "STACK_GLOBAL":
-            stack[-2:] = [find(f"{stack[-2]}.{stack[-1]}")]
+            stack[-2:] = [Name(f"{stack[-2]}.{stack[-1]}")]
         elif name in ("REDUCE", "NEWOBJ"):
-            stack[-2:] = [_make(stack[-2].text, stack[-1], make)]
+            stack[-2:] = [_plain_or_made(stack[-2].text, stack[-1], make)]
         elif name == "BUILD":
             state = stack.pop()
             if isinstance(stack[-1], Record):
@@ -109,47 +112,27 @@ def read_pickle(
 
 def array_of(value: Any) -> np.ndarray[Any, Any] | None:
     """The array of numbers, or the scalar of shape (), that a record of numpy describes; None for anything else."""
-    shape: tuple[int, ...]
-    if not isinstance(value, Record):
+    match value:
+        case Record(name, (dtype, bytes() as raw)) if name in _SCALARS:
+            shape, is_fortran = (), False
+        case Record(name, _, (_, tuple() as shape, dtype, is_fortran, bytes() as raw)) if name in _ARRAYS:
+            pass
+        case _:
+            return None
+    code, order = dtype.arguments[0], (dtype.state or (3, "="))[1]
+    if dtype.name != "numpy.dtype" or not re.fullmatch("[biuf][1248]", code) or order not in ("<", ">", "=", "|"):
         return None
-    if value.name in _SCALARS:
-        dtype, raw = value.arguments
-        shape, is_fortran = (), False
-    elif value.name in _ARRAYS and value.state is not None:
-        _, shape, dtype, is_fortran, raw = value.state
-    else:
-        return None
-    code, byte_order = dtype.arguments[0], (dtype.state or (3, "="))[1]
-    if dtype.name != "numpy.dtype" or not re.fullmatch(r"[biuf][1248]", code) or byte_order not in "<>=|":
-        return None
-    return np.frombuffer(raw, np.dtype(code).newbyteorder(byte_order)).reshape(shape, order="F" if is_fortran else "C")
+    numbers = np.frombuffer(raw, np.dtype(code).newbyteorder(order)).astype(code)
+    return numbers.reshape(shape, order="F" if is_fortran else "C")
 
 
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_SET": set,
-}
-_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-_TYPES: dict[str, type] = {"collections.OrderedDict": dict, "builtins.set": set, "__builtin__.set": set}
-PLAIN = (*_TYPES, "_codecs.encode", "__builtin__.bytes", "numpy.dtype", *_SCALARS)
-"""Names of which no object is made but plain data, and the type of a scalar."""
-
-
-def _make(name: str, arguments: tuple[Any, ...], make: Make) -> Any:
-    """Plain data, where types of the library write it so, or what `make` gives."""
-    if name in _TYPES:
-        return _TYPES[name](*arguments)
-    if name == "_codecs.encode":
-        text, encoding = arguments
-        return text.encode("latin1" if encoding in ("latin1", "latin-1") else "ascii")
-    if name == "__builtin__.bytes" and not arguments:
-        return b""
-    if name in _SCALARS and (scalar := array_of(Record(name, arguments))) is not None:
-        return scalar.item()
-    return make(name, arguments)
+def _plain_or_made(name: str, arguments: tuple[Any, ...], make: Callable[[str, tuple[Any, ...]], Any]) -> Any:
+    match name, arguments:
+        case "_codecs.encode", (str() as text, "latin1"):
+            return text.encode("latin1")
+        case "__builtin__.bytes", ():
+            return b""
+    if name in _PLAIN:
+        return _PLAIN[name](*arguments)
+    scalar = array_of(Record(name, arguments)) if name in _SCALARS else None
+    return make(name, arguments) if scalar is None else scalar.item()

@@ -16,15 +16,13 @@ from raptor.core.atomic import PathLike, checked_path
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.formats.cards import PUBLISHED_CARD
-from raptor.formats.checkpoint import StudentPolicy, read_checkpoint, read_policy, save_policy
+from raptor.formats.checkpoint import StudentPolicy, read_policy
 from raptor.formats.onnx_policy import OnnxPolicy
 from raptor.formats.rl_tools import read_rl_tools
 from raptor.nn.policy import RaptorPolicy
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
-
-__all__ = ["POLICY_NAMES", "load_policy", "policy_card", "read_checkpoint", "save_policy"]
 
 PUBLISHED = "published"
 POLICIES: Traversable = importlib.resources.files("raptor.formats") / "packaged"
@@ -117,10 +115,6 @@ def _find(source: PathLike) -> Path:
         raise UserError(f"there is no policy {os.fspath(source)!r}{_suggestion(path, source)}: give {_SOURCES}")
     if path.suffix.lower() not in (".pt", ".h5", ".hdf5", ".onnx"):
         raise UserError(f"{path} is of an unknown kind {path.suffix!r}: give {_SOURCES}")
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise UserError(f"cannot read the policy {os.fspath(source)!r}: {error.strerror or error}") from error
     return path
 
 

@@ -37,16 +37,13 @@ def plain_names(weights: Mapping[Any, Any], path: PathLike) -> dict[str, Any]:
 def check_values(
     weights: Mapping[str, Tensor], where: PathLike, names: Mapping[str, str] | None = None, stacked: bool = False
 ) -> None:
-    """Refuse weights of other types than single or double precision, and numbers that no network has.
+    """Refuse weights that are not all of single, or all of double precision, and numbers beyond `LARGEST`.
 
     Args:
         weights: by name.
         where: the file, for error messages.
         names: what the file calls a weight, where that differs from its key.
         stacked: whether the first axis is that of the teachers.
-
-    Raises:
-        UserError: names the weight and the number that is not finite or beyond `LARGEST`.
     """
     types = {weight.dtype for weight in weights.values()}
     if len(types) != 1 or not types <= {torch.float32, torch.float64}:
@@ -63,16 +60,10 @@ def check_values(
 
 
 def weight_of(weights: Mapping[str, Any], name: str, path: PathLike, ndim: int | None = None) -> Tensor:
-    """A copy of one weight, in single or double precision.
-
-    Args:
-        weights: of the file.
-        name: of the weight.
-        path: the file, for error messages.
-        ndim: number of axes that it must have.
+    """A copy of one weight in single or double precision, of `ndim` axes.
 
     Raises:
-        UserError: it is missing, no dense tensor of floating-point numbers, absurdly large, or not finite.
+        UserError: it is missing, no tensor of floating-point numbers, absurdly large, or not finite.
     """
     if name not in weights:
         raise UserError(f"{path} lacks the weight {name}: it is damaged, or of another architecture")
@@ -127,3 +118,9 @@ def connected(layers: tuple[Layer, ...], path: PathLike) -> tuple[Layer, ...]:
                 f"{len(before.bias)}: the file is damaged"
             )
     return tuple(Layer(*(tensor.to(layers[0].weight.dtype) for tensor in layer)) for layer in layers)
+
+
+def halves(layer: Layer) -> tuple[Layer, Layer]:
+    """Mean and deviation, which a last layer gives one after the other."""
+    (mean, deviation), (low, high) = layer.weight.chunk(2), layer.bias.chunk(2)
+    return Layer(mean.clone(), low.clone()), Layer(deviation.clone(), high.clone())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 
 
@@ -53,7 +54,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
 _ALIASES = {"lrelu": "leaky_relu", "leakyrelu": "leaky_relu", "crelu": "celu", "swish": "silu", "fasttanh": "fast_tanh"}
 
 
-def activation_name(name: str, where: str) -> str:
+def activation_name(name: str, where: PathLike) -> str:
     """Name in `ACTIVATIONS` of a function of rsl_rl, rl-tools or torch: ELU, lrelu, LeakyReLU, FAST_TANH.
 
     Args:

@@ -107,9 +107,7 @@ def _of_file(file: Path, activation: str | None, bare: bool) -> tuple[ExpertNetw
                     stacklevel=3,
                 )
             return read_stable_baselines3(archive, file, ADVICE, activation), False
-        document = read_document(archive, file, "cpu", ADVICE)
-    if not isinstance(document, dict):
-        raise UserError(f"{file} holds a {type(document).__name__} instead of named weights: {ADVICE.convert}")
+        document = read_document(archive, file, advice=ADVICE)
     if document.get("format") == FORMAT:
         return _of_policy(document, file), True
     if not holds_rsl_rl(document):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from raptor.core.atomic import PathLike, checked_path
 from raptor.core.errors import UserError, first_line
@@ -18,7 +16,7 @@ _LARGEST = 2**26  # bytes
 
 
 def with_statistics(expert: ExpertNetwork, file: PathLike) -> ExpertNetwork:
-    """The network with the normaliser of a VecNormalize before it.
+    """The network behind the normaliser that a VecNormalize has learnt.
 
     Raises:
         UserError: the file is of another kind or damaged, or its statistics do not fit the network.
@@ -26,14 +24,12 @@ def with_statistics(expert: ExpertNetwork, file: PathLike) -> ExpertNetwork:
     path = checked_path(file, "the normaliser")
     if expert.normalizer is not None:
         raise UserError(f"the {expert.source} has a normaliser of its own: leave out {path}")
-    note = f"statistics of {path.name}"
     normalizer = read_vec_normalize(path)
-    if normalizer is None:
-        note = f"{path.name} leaves observations as they are"
-    elif normalizer.mean.shape != (expert.observation_dim,):
-        shape = tuple(normalizer.mean.shape)
-        raise UserError(f"{path} is of observations of shape {shape}, the teacher has {expert.architecture}")
-    return dataclasses.replace(expert, normalizer=normalizer, notes=(*expert.notes, note))
+    note = f"statistics of {path.name}" if normalizer else f"{path.name}, which leaves observations as they are"
+    try:
+        return dataclasses.replace(expert, normalizer=normalizer, notes=(*expert.notes, note))
+    except UserError as error:
+        raise UserError(f"{path} does not go with the teacher, which has {expert.architecture}: {error}") from error
 
 
 def read_vec_normalize(path: Path) -> Normalizer | None:
@@ -44,27 +40,27 @@ def read_vec_normalize(path: Path) -> Normalizer | None:
     """
     try:
         with path.open("rb") as stream:
-            content = stream.read(_LARGEST + 1)
-        found = read_pickle(content)
-        if len(content) > _LARGEST or not isinstance(found, Record) or "norm_obs" not in (found.state or ()):
+            found = read_pickle(stream.read(_LARGEST))
+        if not isinstance(found, Record) or "norm_obs" not in (found.state or ()):
             raise UserError(f"{path} holds no VecNormalize of stable-baselines3: give what its save() wrote")
-        state = found.state
-        if not state["norm_obs"]:
+        if not found.state["norm_obs"]:
             return None
-        if isinstance(state["obs_rms"], dict):
+        if isinstance(found.state["obs_rms"], dict):
             raise UserError(f"{path} is of observations of several parts: a teacher sees one row of numbers")
-        statistics, epsilon, clip = state["obs_rms"].state, float(state["epsilon"]), float(state["clip_obs"])
-        mean, variance = _numbers(statistics["mean"]), _numbers(statistics["var"])
-        divisor = (variance + epsilon).sqrt()
-        if not (mean.isfinite().all() and divisor.isfinite().all() and (divisor > 0).all() and clip > 0):
+        statistics, epsilon, clip = (found.state[name] for name in ("obs_rms", "epsilon", "clip_obs"))
+        mean, variance = (
+            torch.tensor(array_of(statistics.state[name]), dtype=torch.float64) for name in ("mean", "var")
+        )
+        divisor = (variance + float(epsilon)).sqrt()
+        if not (mean.isfinite() & divisor.isfinite() & (divisor > 0)).all() or not float(clip) > 0:
             raise UserError(f"{path} holds statistics that are not finite, or not positive: it is damaged")
+        return Normalizer(mean, divisor, float(clip))
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"cannot read the normaliser {path}: {error.strerror or error}") from error
     except Exception as error:  # whatever a damaged pickle raises
         raise UserError(f"{path} is damaged, or no VecNormalize of stable-baselines3: {first_line(error)}") from error
-    return Normalizer(mean, divisor, clip)
 
 
 def found_beside(archive: Path) -> list[Path]:
@@ -72,10 +68,3 @@ def found_beside(archive: Path) -> list[Path]:
     folders = (archive.parent, archive.with_suffix(""))
     files = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.pkl"))]
     return [file for file in files if "vecnormalize" in file.name.lower().replace("_", "")]
-
-
-def _numbers(value: Any) -> Tensor:
-    array = array_of(value)
-    if array is None:
-        raise ValueError("its statistics are no arrays of numbers")
-    return torch.tensor(array.tolist(), dtype=torch.float64)
