@@ -54,10 +54,8 @@ def read_rl_tools(path: PathLike) -> RaptorPolicy:
         for key in ("input_layer.weight", "output_layer.weight"):
             if weights[key].ndim != 2:
                 raise UserError(f"{_PATHS[key]} must be a matrix, got shape {tuple(weights[key].shape)} ({path})")
-        (hidden_dim, observation_dim), action_dim = (
-            weights["input_layer.weight"].shape,
-            len(weights["output_layer.weight"]),
-        )
+        hidden_dim, observation_dim = weights["input_layer.weight"].shape
+        action_dim = len(weights["output_layer.weight"])
         architecture = {"observation_dim": observation_dim, "hidden_dim": hidden_dim, "action_dim": action_dim}
         policy = assemble(architecture, weights, path, _PATHS)
         assert isinstance(policy, RaptorPolicy)  # what an architecture without a kind gives

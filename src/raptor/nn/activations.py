@@ -30,24 +30,23 @@ def fast_tanh(x: Tensor) -> Tensor:
     return x * (27 + x * x) / (27 + 9 * x * x)
 
 
+_TORCH = (
+    "relu",
+    "elu",
+    "selu",
+    "celu",
+    "leaky_relu",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "softsign",
+    "gelu",
+    "silu",
+    "mish",
+)
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {
-        "relu": torch.relu,
-        "elu": functional.elu,
-        "selu": torch.selu,
-        "celu": torch.celu,
-        "leaky_relu": functional.leaky_relu,
-        "tanh": torch.tanh,
-        "fast_tanh": fast_tanh,
-        "sigmoid": torch.sigmoid,
-        "softplus": functional.softplus,
-        "softsign": functional.softsign,
-        "gelu": functional.gelu,
-        "gelu_tanh": gelu_tanh,
-        "silu": functional.silu,
-        "mish": functional.mish,
-        "identity": identity,
-    }
+    {name: getattr(functional, name) for name in _TORCH}
+    | {"fast_tanh": fast_tanh, "gelu_tanh": gelu_tanh, "identity": identity}
 )
 """Functions between the layers, with the constants that torch has by default."""
 
