@@ -143,6 +143,8 @@ def test_an_environment_may_be_named_by_the_module_that_registers_it_or_be_our_o
         (("--env", "Pendulums-v1", "--teacher", "teacher.pt"), "the environment 'Pendulums-v1' cannot be made"),
         (("--env", "CartPole-v1", "--teacher", "teacher.pt"), "the actions of CartPole-v1 must be a Box"),
         (("--env", "Pendulum-v1", "--teacher", "none.pt"), "none.pt"),
+        (("--env", "Pendulum-v1", "--teacher", "teacher.pt", "--teacher-activation", "elu"), "got the activation elu"),
+        (("--env", "Pendulum-v1", "--teacher", "teacher.pt", "--teacher_normalizer", "v.pkl"), "got the normalizer"),
         (("--env", "MountainCarContinuous-v0", "--teacher", "teacher.pt"), "observes 3 numbers and gives 1 actions"),
         (
             ("--env", "Pendulum-v1", "--teacher", "teacher.pt", "--n_epochs", "0"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raptor.formats import OnnxPolicy, load_expert, load_policy, save_policy
+from raptor.formats import OnnxPolicy, load_expert, load_policy, save_policy, save_teachers
 from raptor.nn import RaptorPolicy, TeacherPopulation
 from raptor.nn.stacked_mlp import initial_layers
 
@@ -47,7 +47,7 @@ def test_export_takes_a_name_and_an_output(raptor: Run, tmp_path: Path) -> None:
 
 def test_export_of_a_teacher_is_a_file_of_rl_tools_that_acts_like_it(raptor: Run, refused: Run, tmp_path: Path) -> None:
     teachers = TeacherPopulation(initial_layers(3, (26, 6, 4), torch.Generator().manual_seed(0)))
-    teachers.save(tmp_path / "teachers")
+    save_teachers(teachers, tmp_path / "teachers")
     file = tmp_path / "teachers" / "teacher_1.h5"
     assert f"wrote {file}, which differs from the teacher by at most" in raptor(
         "export", tmp_path / "teachers", "--teacher", "1"

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from raptor.cli import app
 from raptor.config import load_config
-from raptor.formats import load_policy
+from raptor.formats import load_policy, save_teachers
 from raptor.nn import MLPPolicy
 from raptor.nn.stacked_mlp import initial_layers
 from raptor.nn.teachers import TeacherPopulation
@@ -60,7 +60,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(("some", "others")):
         layers = initial_layers(2, (26, 6, 4), torch.Generator().manual_seed(number))
         records = tuple({"name": f"{name}-{i}"} for i in range(2))
-        TeacherPopulation(layers, sample_quadrotors(2, seed=number), records).save(folder / name)
+        save_teachers(TeacherPopulation(layers, sample_quadrotors(2, seed=number), records), folder / name)
     return folder
 
 
@@ -249,7 +249,7 @@ def test_a_checkpoint_of_another_library_becomes_a_student(raptor: Run, teachers
     [
         (["--teacher", "TEACHER"], "the vehicle of the teacher"),
         (["--teacher", "TEACHER", "--quadrotor", "mrs", "--teacher-activation", "x"], "activation must be one of relu"),
-        (["--quadrotor", "mrs"], "--quadrotor and --teacher-activation are of a teacher: give its file with --teacher"),
+        (["--quadrotor", "mrs"], "--quadrotor and --teacher-* are of a teacher: give its file with --teacher"),
         (["--teacher", "TEACHER", "--quadrotor", "mrs", "--quadrotor", "fs"], "once for each of the 1 teachers, got 2"),
         (["--teacher", "WIDE", "--quadrotor", "mrs"], "26 = position error 3 + rotation matrix 9 + velocity error 3"),
         (["--teacher", "WIDE", "--quadrotor", "mrs"], "the rsl_rl 3.x checkpoint has obs=48, actions=4, hidden=[6]"),

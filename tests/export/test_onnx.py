@@ -266,9 +266,30 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(exported, tmp_path)
     refused(broken(exported, tmp_path / "a.onnx", damage), "gives an action that is not finite")
 
 
+def test_a_model_with_weights_that_no_network_has_is_refused(exported, tmp_path):
+    def damage(model):
+        for weight in model.graph.initializer:
+            if weight.name.endswith("output_layer.weight"):
+                array = onnx.numpy_helper.to_array(weight)
+                weight.CopyFrom(onnx.numpy_helper.from_array(np.full_like(array, 3e38), weight.name))
+
+    refused(broken(exported, tmp_path / "a.onnx", damage), r"gives an action that is not finite, or above 1e\+09")
+
+
+def test_a_model_of_an_impossible_width_takes_no_memory(exported, tmp_path):
+    def damage(model):
+        for port in (model.graph.input[1], model.graph.output[1]):
+            port.type.tensor_type.shape.dim[1].dim_value = 10**10
+
+    refused(broken(exported, tmp_path / "a.onnx", damage), "hidden must be|truncated, damaged or no ONNX file")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "match"),
     [
+        ("card", "[" * 100_000, "metadata card must be a JSON dict"),
+        ("card", '{"what": "\\ud800"}', r"card\.what holds text that is no Unicode"),
+        ("card", '{"a": ' * 40 + "1" + "}" * 40, r"card\.a.* is nested in itself or too deeply"),
         ("initial_hidden_state", "[0.0, 1.0]", "initial_hidden_state must be 16 finite numbers"),
         ("initial_hidden_state", '["a"]', "initial_hidden_state must be 16 finite numbers"),
         ("initial_hidden_state", str([float("nan")] * 16).replace("nan", "NaN"), "16 finite numbers"),
@@ -278,6 +299,12 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(exported, tmp_path)
 )
 def test_damaged_metadata_is_refused(exported, tmp_path, key, value, match):
     refused(broken(exported, tmp_path / "a.onnx", lambda m: helper.set_model_props(m, {key: value})), match)
+
+
+def test_control_bytes_in_metadata_are_shown_as_escapes(exported, tmp_path):
+    card = '{"what": "quiet\\u001b[2J"}'
+    path = broken(exported, tmp_path / "a.onnx", lambda model: helper.set_model_props(model, {"card": card}))
+    assert load_policy(path).card == {"what": r"quiet\x1b[2J"}
 
 
 def test_a_model_without_metadata_starts_from_zero(exported, tmp_path):

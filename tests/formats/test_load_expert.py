@@ -6,7 +6,9 @@ import base64
 import io
 import json
 import pickle
+import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from foreign_files import HETEROSCEDASTIC, OBSERVATIONS, Box, rsl_rl_3, rsl_rl_5
 
 from raptor import load_expert
 from raptor.core.errors import UserError
-from raptor.formats import save_policy, write_rl_tools_teacher
+from raptor.formats import load_policy, load_teachers, save_policy, save_teachers, write_rl_tools_teacher
+from raptor.formats.expert_files.vec_normalize import with_statistics
 from raptor.nn import ExpertNetwork, MLPPolicy, RaptorPolicy, TeacherPopulation
 from raptor.nn.stacked_mlp import Layer, initial_layers
 
@@ -90,8 +93,10 @@ def test_the_group_of_settings_that_is_out_of_use_may_hold_the_activation(tmp_pa
     same_actions(load_expert(tmp_path / "model_7.pt"), wanted(OBSERVATIONS))
 
 
-@pytest.mark.parametrize("text", ["actor: [", "actor: !!bool perhaps", "seed: 2026-13-45"])
-def test_settings_that_are_no_yaml_are_told(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["actor: [", "actor: 1\nactor: 2", "seed: &again [*again]", "a: " + "[" * 99 + "]" * 99]
+)
+def test_settings_that_are_no_yaml_are_refused(tmp_path: Path, text: str) -> None:
     rsl_rl_5(tmp_path / "model_7.pt")
     agent(tmp_path, text)
     refused(tmp_path / "model_7.pt", r"params/agent.yaml is not valid YAML: \S+")
@@ -198,7 +203,7 @@ def test_our_own_policies_and_teachers_are_read(tmp_path: Path) -> None:
     save_policy(policy, tmp_path / "student.pt", {})
     same_actions(load_expert(tmp_path / "student.pt"), policy(OBSERVATIONS[:, :22])[0].detach(), OBSERVATIONS[:, :22])
     teachers = TeacherPopulation(initial_layers(3, (26, 6, 4), torch.Generator().manual_seed(0)))
-    teachers.save(tmp_path / "teachers")
+    save_teachers(teachers, tmp_path / "teachers")
     wanted = teachers(OBSERVATIONS.expand(3, -1, -1))[2]
     same_actions(load_expert(f"{tmp_path / 'teachers'}:2"), wanted)
     refused(tmp_path / "teachers", "holds 3 teachers: give the number of one, such as .*:0")
@@ -229,9 +234,9 @@ def test_pickled_code_is_refused_and_not_executed(tmp_path: Path) -> None:
     torch.save({**document, "infos": bomb}, tmp_path / "bomb.pt")
     torch.save({**document, "infos": bomb}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     (tmp_path / "vecnormalize.pkl").write_bytes(pickle.dumps(bomb))
-    for name in ("bomb.pt", "old.pt", "vecnormalize.pkl"):
+    for name in ("bomb.pt", "vecnormalize.pkl"):
         refused(tmp_path / name, r"was refused and not executed.*torch.save\(\{\"model_state_dict\"")
-    refused(tmp_path / "vecnormalize.pkl", "the numbers of a VecNormalize go into a raptor.nn.Normalizer")
+    refused(tmp_path / "old.pt", r"was refused and not executed: it has torch's file format before 1.6.*torch.save\(")
     wanted = stable_baselines3(tmp_path / "model.zip", "PPO", policy_kwargs={"net_arch": [4], "ortho_init": True})
     settings = json.loads(zipfile.ZipFile(tmp_path / "model.zip").read("data"))
     text = base64.b64encode(pickle.dumps(bomb)).decode()
@@ -256,6 +261,153 @@ def rewrite(path: Path, name: str, content: bytes) -> None:
             archive.writestr(member, content if member == name else old)
 
 
+def test_archives_from_before_version_1_4_and_with_shared_layers_act_as_they_predict(tmp_path: Path) -> None:
+    path = tmp_path / "model.zip"
+    wanted = stable_baselines3(path, "PPO", Box(low=-0.5), policy_kwargs={"net_arch": [9, 7]})
+    settings = json.loads(zipfile.ZipFile(path).read("data"))
+    for space in ("observation_space", "action_space"):
+        settings[space]["shape"] = settings[space].pop("_shape")
+    rewrite(path, "data", json.dumps(settings).encode())
+    same_actions(load_expert(path), wanted(OBSERVATIONS))
+    weights = torch.load(io.BytesIO(zipfile.ZipFile(path).read("policy.pth")), weights_only=True)
+    shared = {  # before version 2 the first layers could be those of the critic, too
+        name.replace("policy_net.0", "shared_net.0").replace("policy_net.2", "policy_net.0"): weight
+        for name, weight in weights.items()
+    }
+    buffer = io.BytesIO()
+    torch.save(shared, buffer)
+    rewrite(path, "policy.pth", buffer.getvalue())
+    same_actions(load_expert(path), wanted(OBSERVATIONS))
+
+
+@pytest.mark.parametrize(
+    "function", [partial(torch.nn.ELU, alpha=1.0), lambda: torch.nn.ELU()], ids=["partial", "lambda"]
+)
+def test_an_activation_that_no_file_can_name_is_given_by_name(tmp_path: Path, function: Any) -> None:
+    path = tmp_path / "model.zip"
+    wanted = stable_baselines3(path, "PPO", policy_kwargs={"activation_fn": function})
+    refused(path, "between its layers, which is not known here: name it: .* --teacher-activation elu")
+    same_actions(load_expert(path, "elu"), wanted(OBSERVATIONS))
+
+
+@pytest.mark.parametrize("version", [3, 5])
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_the_actor_of_a_compiled_model_is_that_of_the_model(tmp_path: Path, version: int, prefix: str) -> None:
+    path = tmp_path / "model.pt"
+    wanted = (rsl_rl_3 if version == 3 else rsl_rl_5)(path)
+    document = torch.load(path, weights_only=True)
+    for group in document:
+        if group.endswith("state_dict"):
+            document[group] = {prefix + name: weight for name, weight in document[group].items()}
+    torch.save(document, path)
+    same_actions(load_expert(path), wanted(OBSERVATIONS))
+
+
+def test_scalars_of_numpy_among_the_infos_do_no_harm(tmp_path: Path) -> None:
+    wanted = rsl_rl_3(tmp_path / "model.pt")
+    document = torch.load(tmp_path / "model.pt", weights_only=True)
+    torch.save({**document, "infos": {"reward": np.float64(3.5), "steps": np.int64(9)}}, tmp_path / "model.pt")
+    same_actions(load_expert(tmp_path / "model.pt"), wanted(OBSERVATIONS))
+
+
+def test_an_archive_of_stable_baselines_2_is_called_by_its_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "old.zip", "w") as archive:
+        for member in ("data", "parameter_list", "parameters"):
+            archive.writestr(member, "{}")
+    refused(
+        tmp_path / "old.zip", "is an archive of stable-baselines 2, .* train the teacher again with stable-baselines3"
+    )
+
+
+class Statistics:
+    """An archive with the VecNormalize that it was trained with, and what the library does with both."""
+
+    def __init__(self, folder: Path, name: str = "vecnormalize.pkl", **settings: Any) -> None:
+        vec_env = pytest.importorskip("stable_baselines3.common.vec_env", reason="needs the extra sb3")
+        self.archive, self.file = folder / "model.zip", folder / name
+        predict = stable_baselines3(self.archive, "PPO", Box(low=-0.5), policy_kwargs={"net_arch": [9]})
+        env = vec_env.VecNormalize(vec_env.DummyVecEnv([Box]), **settings)
+        if env.norm_obs:
+            env.obs_rms.mean, env.obs_rms.var = np.linspace(-2, 3, 26), np.linspace(0, 2, 26) ** 2
+        env.save(self.file)
+        normal = torch.from_numpy(env.normalize_obs(OBSERVATIONS.numpy()))
+        self.wanted = predict(normal)
+
+
+@pytest.mark.parametrize("settings", [{}, {"clip_obs": 1.5, "epsilon": 0.1}, {"norm_obs": False}], ids=str)
+@pytest.mark.parametrize("numpy_before_2", [False, True])
+def test_the_statistics_of_a_vec_normalize_are_applied_as_the_library_does(
+    tmp_path: Path, settings: dict[str, Any], numpy_before_2: bool
+) -> None:
+    told = Statistics(tmp_path, **settings)
+    if numpy_before_2:
+        old = told.file.read_bytes().replace(b"\x8c\x16numpy._core.multiarray", b"\x8c\x15numpy.core.multiarray")
+        told.file.write_bytes(old)
+    expert = load_expert(told.archive, normalizer=told.file)
+    same_actions(expert, told.wanted)
+    assert "vecnormalize.pkl" in expert.description
+
+
+@pytest.mark.parametrize("name", ["vecnormalize.pkl", "ppo_vecnormalize_100_steps.pkl", "model/vec_normalize.pkl"])
+def test_statistics_beside_an_archive_that_are_not_applied_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model").mkdir()
+    told = Statistics(tmp_path, name)
+    with pytest.warns(
+        UserWarning, match=rf"{Path(name).name} beside .*model\.zip is not applied: .*--teacher-normalizer"
+    ):
+        load_expert(told.archive)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_expert(told.archive, normalizer=told.file)
+
+
+def test_nothing_in_the_file_of_statistics_is_executed(tmp_path: Path) -> None:
+    told = Statistics(tmp_path)
+    rest = told.file.read_bytes()
+    key = b"\x8c\x0anorm_reward"
+    bomb = pickle.dumps(Bomb(tmp_path / "made"), 2)[2:-1]  # without its beginning and end
+    told.file.write_bytes(rest.replace(key, b"\x8c\x04bomb" + bomb + key))
+    same_actions(load_expert(told.archive, normalizer=told.file), told.wanted)
+    assert not (tmp_path / "made").exists()
+    for content, match in (
+        (pickle.dumps(Bomb(tmp_path / "made")), "holds no VecNormalize of stable-baselines3"),
+        (pickle.dumps({"obs_rms": 1}), "holds no VecNormalize"),
+        (rest[:-40], "is damaged, or no VecNormalize"),
+        (b"hello", "is damaged, or no VecNormalize"),
+        (rest.replace(b"epsilon", b"epsilom"), "is damaged, or no VecNormalize"),
+    ):
+        told.file.write_bytes(content)
+        refused(told.archive, match, normalizer=told.file)
+    refused(told.archive, "cannot read the normaliser .*No such file", normalizer=tmp_path / "none.pkl")
+    assert not (tmp_path / "made").exists()
+
+
+def test_statistics_that_do_not_belong_to_a_teacher_are_refused(tmp_path: Path) -> None:
+    told = Statistics(tmp_path)
+    rsl_rl_3(tmp_path / "model.pt")
+    refused(tmp_path / "model.pt", "has a normaliser of its own: leave out .*vecnormalize.pkl", normalizer=told.file)
+    stable_baselines3(tmp_path / "narrow.zip", "PPO", Box(22))
+    refused(
+        tmp_path / "narrow.zip",
+        r"does not go with the teacher, which has obs=22.*: normalizer.mean must have shape \(22,\)",
+        normalizer=told.file,
+    )
+    save_policy(MLPPolicy(26, 5), tmp_path / "student.pt", {})
+    refused(tmp_path / "student.pt", "got the normalizer .*vecnorm", normalizer=told.file)
+
+
+@pytest.mark.parametrize(
+    "path", ["a" * 5000 + ".pt", "nul\0byte.pt", "nul\0byte", "~nobody-of-this-name/a.zip", "a" * 5000 + ":3"]
+)
+def test_a_path_that_no_file_can_have_is_a_sentence(path: str) -> None:
+    for read in (load_expert, load_teachers, load_policy):
+        with pytest.raises(UserError, match=r"cannot read the (teacher|policy)") as error:
+            read(path)
+        assert len(str(error.value)) < 600
+    with pytest.raises(UserError, match="cannot read the normaliser"):
+        with_statistics(two_layers(), path)
+
+
 def test_a_program_is_no_checkpoint(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(26, 4)), tmp_path / "policy.pt")
     refused(tmp_path / "policy.pt", "is a TorchScript program, .* give the checkpoint that it was exported from")
@@ -268,7 +420,7 @@ def test_what_unpacks_to_far_more_than_it_is_gets_refused_before_it_is_unpacked(
     refused(tmp_path / "model.zip", "was refused: its .* bytes unpack to 67108866")
     with h5py.File(tmp_path / "teacher.h5", "w") as file:
         file.create_dataset("actor/layers/0/w", (2**14, 2**14), np.float32, chunks=(2**10, 2**10), compression="gzip")
-    refused(tmp_path / "teacher.h5", "was refused: it unpacks to 1073741824 bytes")
+    refused(tmp_path / "teacher.h5", "was refused: its [0-9]+ bytes unpack to 1073741824")
 
 
 @pytest.mark.parametrize("kind", ["model.pt", "model.zip", "teacher.h5"])
@@ -291,10 +443,15 @@ def test_a_file_that_was_cut_off_anywhere_is_refused(tmp_path: Path, kind: str) 
     [
         ({"actor.0.weight": None}, r"lacks the weight actor.0.weight"),
         ({"actor.0.weight": torch.full((10, 26), torch.nan)}, r"actor.0.weight\[0, 0\] must be finite, got nan"),
+        ({"actor.0.weight": torch.full((10, 26), 3e38)}, r"actor.0.weight\[0, 0\] must be at most 1e\+09 in magnitude"),
+        (
+            {f"actor.{2 * i}.weight": torch.zeros(1, 1) for i in range(65)},
+            "holds 65 layers actor.*, at most 64 are read",
+        ),
         ({"actor.0.weight": torch.zeros(10, 26, dtype=torch.long)}, "must be a tensor of floating-point numbers"),
         (
             {"actor.0.weight": torch.zeros(1, 1).expand(10, 2**20)},
-            r"is no weight of a teacher: its shape is \(10, 1048",
+            r"of a tensor of shape \(10, 1048576\) it stores 1 numbers",
         ),
         ({"actor.2.weight": torch.zeros(7, 9)}, "layer 1 .* takes 9 numbers, but the one before it gives 10"),
         ({"actor.0.bias": torch.zeros(3)}, r"actor.0.bias must have shape \(10,\), got \(3,\)"),
@@ -326,7 +483,7 @@ def test_files_of_no_expert_say_what_can_be_read(tmp_path: Path) -> None:
     refused(tmp_path / "none.pt", "cannot read the teacher .*No such file.*give a checkpoint of rsl_rl")
     refused(tmp_path, "is a folder without teachers.json: give a checkpoint of rsl_rl")
     (tmp_path / "notes.txt").write_text("hello")
-    refused(tmp_path / "notes.txt", "truncated, or no checkpoint that is known: give a checkpoint of rsl_rl")
+    refused(tmp_path / "notes.txt", "truncated, or of another kind: give a checkpoint of rsl_rl")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
     refused(tmp_path / "other.pt", "holds 'weights', but no actor: give a checkpoint of rsl_rl")
     torch.save([torch.zeros(3)], tmp_path / "list.pt")

@@ -95,7 +95,7 @@ def test_the_best_of_a_run_comes_before_every_checkpoint_along_the_way(save, tmp
 def test_a_damaged_best_checkpoint_is_an_error_and_not_silently_another(save, tmp_path):
     save(tmp_path / "checkpoints" / "update_000100.pt", 1)
     (tmp_path / "checkpoints" / "best.pt").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"best\.pt is no policy file"):
+    with pytest.raises(UserError, match=r"best\.pt is damaged, truncated, or of another kind"):
         load_policy(tmp_path)
 
 

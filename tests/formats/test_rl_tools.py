@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import resource
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from raptor.core.errors import UserError
-from raptor.formats import CARD_FIELDS, load_policy
+from raptor.formats import CARD_FIELDS, load_expert, load_policy
 from raptor.nn import RaptorPolicy
 
 PUBLISHED = Path(importlib.util.find_spec("foundation_policy").origin).parent / "blob" / "checkpoint.h5"
@@ -216,7 +217,63 @@ def test_an_array_too_large_for_any_policy_is_not_even_read(copy):
     with h5py.File(copy, "r+") as file:
         del file["actor/layers/0/weights/parameters"]
         file.create_dataset("actor/layers/0/weights/parameters", (10**6, 10**6), np.float32, chunks=(1000, 1000))
-    refused(copy, "actor/layers/0/weights/parameters must be an array")
+    refused(copy, "was refused: its [0-9]+ bytes unpack to 4000000")
+
+
+def replaced(file, name, link):
+    del file[name]
+    file[name] = link
+
+
+@pytest.mark.parametrize("reader", [load_policy, load_expert])
+def test_a_file_that_reads_from_other_files_is_refused(copy, tmp_path, reader):
+    name, other = "actor/layers/0/weights/parameters", tmp_path / "other.h5"
+    shutil.copy(copy, other)
+    numbers = tmp_path / "numbers"
+    numbers.write_bytes(bytes(4 * 16 * 22))
+    layout = h5py.VirtualLayout((16, 22), np.float32)
+    layout[:] = h5py.VirtualSource(other, name, (16, 22))
+    for change in (
+        lambda file: replaced(file, name, h5py.ExternalLink(other, name)),
+        lambda file: file.create_dataset("extra", (16, 22), np.float32, external=[(numbers, 0, h5py.h5f.UNLIMITED)]),
+        lambda file: file.create_virtual_dataset("virtual", layout),
+    ):
+        shutil.copy(other, copy)
+        with h5py.File(copy, "r+") as file:
+            change(file)
+        with pytest.raises(UserError, match=r"was refused: its \S+ lies in another file; give a file that is complete"):
+            reader(copy)
+    shutil.copy(other, copy)
+    with h5py.File(copy, "r+") as file:
+        file["copied"] = file[name]
+        replaced(file, name, h5py.SoftLink("/copied"))
+    assert load_policy(copy).num_parameters == 2084
+
+
+@pytest.mark.parametrize("reader", [load_policy, load_expert])
+def test_an_array_that_is_only_declared_takes_no_memory(tmp_path, reader):
+    path = tmp_path / "policy.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("actor/layers/0/weights/parameters", (8192, 8192), np.float32, chunks=(1024, 1024))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"was refused: its [0-9]+ bytes unpack to 268435456, which is more than"):
+        reader(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024, "KiB of memory taken"
+
+
+def test_a_weight_that_no_network_has_is_named(copy):
+    with h5py.File(copy, "r+") as file:
+        file["actor/layers/1/weights_hidden/parameters"][40, 3] = 3e38
+    refused(copy, r"weights_hidden/parameters\[40, 3\] must be at most 1e\+09 in magnitude, got 3")
+
+
+def test_control_bytes_of_a_checkpoint_are_shown_as_escapes(copy):
+    with h5py.File(copy, "r+") as file:
+        file["actor"].attrs["checkpoint_name"] = "quiet\x1b[2J"
+    assert load_policy(copy).card["checkpoint_name"] == r"quiet\x1b[2J"
+    with h5py.File(copy, "r+") as file:
+        file["actor"].attrs["type"] = "mlp\x1b[2J"
+    refused(copy, r"its actor is mlp\\x1b\[2J")
 
 
 def test_a_weight_that_is_not_finite_is_named(copy):

@@ -10,6 +10,7 @@ from tensordict import TensorDict
 import raptor
 from raptor.core.errors import UserError
 from raptor.evaluation import fly
+from raptor.formats import save_teachers
 from raptor.interop.rsl_rl_env import RslRlVecEnv
 from raptor.interop.rsl_rl_student import RaptorStudent, TeacherModel
 from raptor.nn import TeacherPopulation
@@ -40,7 +41,7 @@ def teachers(generator):
 def runner(teachers, tmp_path):
     """rsl_rl's runner for distillation, two teachers with eight environments each."""
     torch.manual_seed(0)
-    teachers.save(tmp_path / "teachers")
+    save_teachers(teachers, tmp_path / "teachers")
     env = RslRlVecEnv(16, teachers.quadrotors, compile=False, episode_steps=20, termination=Termination(enabled=False))
     config = {
         "num_steps_per_env": 20,

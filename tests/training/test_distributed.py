@@ -26,6 +26,7 @@ from raptor.core.devices import gpu_use
 from raptor.core.distributed import ALONE, DryRunWorld, Parts, World, cut
 from raptor.core.errors import LostProcessError, UserError
 from raptor.environments.episode import begin_episode
+from raptor.formats import save_teachers
 from raptor.quadrotor import sample_quadrotors
 from raptor.runs import read_curve
 from raptor.runs.folder import RunFolder
@@ -111,7 +112,7 @@ def test_a_run_that_two_processes_began_goes_on_after_a_stop_and_a_death_and_end
 
 def test_two_processes_distil_and_fine_tune_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teachers, run, straight = tmp_path / "teachers", tmp_path / "together", tmp_path / "alone"
-    few_teachers().save(teachers)
+    save_teachers(few_teachers(), teachers)
     first, second = together(
         ["post-train", "--teachers", str(teachers), "--output", str(run), *short_distillation.TINY, *EIGHT]
     )

@@ -37,6 +37,8 @@ def distill_isaac(
     epoch_teacher_forcing: flags.TeacherForcing = None,
     shuffle: flags.Shuffle = None,
     on_policy: flags.OnPolicy = None,
+    teacher_activation: flags.TeacherActivation = None,
+    teacher_normalizer: flags.TeacherNormalizer = None,
     teacher_deterministic: flags.Deterministic = None,
     overrides: flags.Overrides = None,
 ) -> None:

@@ -106,6 +106,24 @@ OnPolicy = Annotated[
     bool | None,
     typer.Option("--on_policy/--no-on_policy", help="Train on the flights of the epoch only.", show_default=False),
 ]
+TeacherActivation = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher_activation",
+        metavar="NAME",
+        help="Function between the teacher's layers, where its file does not say: elu, relu, tanh, ...",
+        show_default=False,
+    ),
+]
+TeacherNormalizer = Annotated[
+    Path | None,
+    typer.Option(
+        "--teacher_normalizer",
+        metavar="FILE",
+        help="VecNormalize of stable-baselines3 (.pkl) that the teacher was trained with; nothing in it is executed.",
+        show_default=False,
+    ),
+]
 Deterministic = Annotated[
     bool | None,
     typer.Option(
@@ -198,9 +216,14 @@ def settle(
         raise UserError(f"there is no option {others[0].partition('=')[0]}: {_near(others[0], given)}")
     if others:
         raise UserError(f"settings are given as key=value, got {others[0]!r}: see --help for the flags")
-    names = {field.name for field in dataclasses.fields(EnvDistillConfig)} - {"task", "teacher_checkpoint"}
+    names = {field.name for field in dataclasses.fields(EnvDistillConfig)} - {
+        "task",
+        "teacher_checkpoint",
+        "teacher_normalizer",
+    }
     flags = [f"{name}={json.dumps(value)}" for name, value in given.items() if name in names and value is not None]
-    named = {"task": task, "teacher_checkpoint": None if teacher is None else str(teacher.resolve())}
+    files = {"teacher_checkpoint": teacher, "teacher_normalizer": given.get("teacher_normalizer")}
+    named = {"task": task} | {name: None if file is None else str(file.resolve()) for name, file in files.items()}
     flags += [f"{name}={json.dumps(value)}" for name, value in named.items() if value is not None]
     if environment:
         flags.append(f"task_settings={json.dumps(environment)}")
@@ -259,7 +282,7 @@ def read_teacher(config: EnvDistillConfig) -> Any:
     from raptor.formats import load_expert
 
     assert config.teacher_checkpoint is not None
-    expert = load_expert(config.teacher_checkpoint)
+    expert = load_expert(config.teacher_checkpoint, config.teacher_activation, config.teacher_normalizer)
     typer.echo(expert.description)
     return expert
 

@@ -44,6 +44,14 @@ def post_train(
             help="What is between the layers of --teacher, where its file does not say: elu, relu, tanh, ...",
         ),
     ] = None,
+    teacher_normalizer: Annotated[
+        Path | None,
+        typer.Option(
+            "--teacher-normalizer",
+            metavar="FILE",
+            help="VecNormalize of stable-baselines3 (.pkl) that --teacher was trained with; nothing in it is executed.",
+        ),
+    ] = None,
     config: options.PaperConfig = None,
     seed: options.Seed = None,
     device: options.Device = None,
@@ -86,7 +94,11 @@ def post_train(
         with training_progress(console) as progress:
             summary = post_training.post_train(
                 output,
-                [*(teachers or ()), *teacher_files(teacher or (), quadrotor or (), teacher_activation)] or None,
+                [
+                    *(teachers or ()),
+                    *teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer),
+                ]
+                or None,
                 resolved,
                 resume,
                 overwrite,

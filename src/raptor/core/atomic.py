@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,6 +12,30 @@ from pathlib import Path
 from raptor.core.errors import UserError
 
 PathLike = str | os.PathLike[str]
+
+
+def checked_path(path: PathLike, what: str) -> Path:
+    """A path that the system can look up, with ~ expanded; nothing needs to be there.
+
+    Args:
+        path: as the user gave it.
+        what: should be there, for the error message.
+
+    Raises:
+        UserError: the name is too long, holds a NUL, or lies where nobody may look.
+    """
+    try:
+        found = Path(path).expanduser()
+        found.stat()
+        if not os.access(found, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except (FileNotFoundError, NotADirectoryError):
+        return found
+    except (OSError, ValueError, RuntimeError) as error:
+        name = os.fspath(path)
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {what} {name if len(name) < 200 else name[:197] + '...'!r}: {reason}") from error
+    return found
 
 
 @contextlib.contextmanager
@@ -29,6 +54,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
         UserError: the system refuses to write; names the file and the reason.
     """
     target = Path(path)
+    if "\0" in target.name:
+        raise UserError(f"cannot write {target}: a file's name cannot hold a NUL")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

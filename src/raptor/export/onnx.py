@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError
-from raptor.formats.cards import plain_card
+from raptor.core.plain import to_plain
 from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble
 from raptor.formats.onnx_policy import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
 from raptor.nn.mlp_policy import MLPPolicy
@@ -83,7 +83,7 @@ def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: f
         raise UserError(f"an ONNX file ends in .onnx, got {target}: choose another name")
     weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in policy.state_dict().items()}
     original = assemble(architecture_of(policy), weights, f"the policy to be written to {target}")
-    original.card = plain_card(policy.card)
+    original.card = to_plain(policy.card, "card")
     model = _convert(original)
     with replacing(target) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,11 +1,12 @@
 """Every file that a policy or a teacher comes in."""
 
 from raptor.formats.cards import CARD_FIELDS, format_card
+from raptor.formats.checkpoint import read_checkpoint, save_policy
 from raptor.formats.expert_files import load_expert
 from raptor.formats.onnx_policy import OnnxPolicy
-from raptor.formats.policy_files import POLICY_NAMES, load_policy, policy_card, read_checkpoint, save_policy
+from raptor.formats.policy_files import POLICY_NAMES, load_policy, policy_card
 from raptor.formats.rl_tools_teacher import write_rl_tools_teacher
-from raptor.formats.teacher_files import load_teachers
+from raptor.formats.teacher_files import load_teachers, save_teachers
 
 __all__ = [
     "CARD_FIELDS",
@@ -18,5 +19,6 @@ __all__ = [
     "policy_card",
     "read_checkpoint",
     "save_policy",
+    "save_teachers",
     "write_rl_tools_teacher",
 ]

@@ -6,13 +6,11 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from raptor.core.errors import UserError
+from raptor.core.errors import printable
+from raptor.core.plain import to_plain
 
 CARD_FIELDS = ("what", "training", "command", "results", "licence")
-"""What the card of every policy that comes with a name tells; any further field may stand beside them."""
+"""Fields on the card of every policy with a name; there may be further ones."""
 
 PUBLISHED_CARD = {
     "name": "published",
@@ -25,53 +23,29 @@ PUBLISHED_CARD = {
 }
 
 
-def plain_card(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a card in the types that every file format keeps: dict, list, str, bool, int, float, None.
+def format_card(card: Mapping[str, Any], width: int = 100) -> str:
+    """Text of a card: one field after the other, long ones wrapped, groups indented, control bytes escaped.
 
     Raises:
-        UserError: names the field that holds anything else.
+        UserError: the card is nested in itself, or holds other than text and numbers.
     """
-    plain: dict[str, Any] = _plain(card, "card")
-    return plain
-
-
-def _plain(value: Any, path: str) -> Any:
-    if isinstance(value, (np.generic, np.ndarray, Tensor)):
-        return value.tolist()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner, f"{path}.{key}") for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner, f"{path}[{i}]") for i, inner in enumerate(value)]
-    raise UserError(f"{path} must be text, a number, or lists and groups of these, got {type(value).__name__}: {value}")
-
-
-def format_card(card: Mapping[str, Any], width: int = 100) -> str:
-    """Text of a card for people: one field after the other, long ones wrapped, groups indented."""
-    if not card:
-        return "this policy carries no card"
-    return "\n".join(_lines(card, width, ""))
+    return printable("\n".join(_lines(to_plain(card, "card"), width, ""))) if card else "this policy carries no card"
 
 
 def _lines(card: Mapping[str, Any], width: int, indent: str) -> list[str]:
     known = [field for field in ("name", *CARD_FIELDS) if field in card]
     fields = known + [field for field in card if field not in known]
-    column = max(len(field) for field in fields) + 2
+    column = max(map(len, fields)) + 2
     lines: list[str] = []
     for field in fields:
-        value = card[field]
+        value, head = card[field], indent + field.ljust(column)
         if isinstance(value, Mapping) and value:
-            lines += [f"{indent}{field}", *_lines(value, width, indent + "  ")]
+            lines += [head.rstrip(), *_lines(value, width, indent + "  ")]
             continue
         text = str(value) if isinstance(value, (bool, int, float, str)) else ", ".join(map(str, value or ()))
-        head = indent + field.ljust(column)
-        lines += textwrap.wrap(
-            text,
-            max(width, len(head) + 20),
-            initial_indent=head,
-            subsequent_indent=" " * len(head),
-            break_long_words=False,
-            break_on_hyphens=False,
-        ) or [head.rstrip()]
+        wrapper = textwrap.TextWrapper(
+            max(width, len(head) + 20), initial_indent=head, subsequent_indent=" " * len(head)
+        )
+        wrapper.break_long_words = wrapper.break_on_hyphens = False
+        lines += wrapper.wrap(text) or [head.rstrip()]
     return lines

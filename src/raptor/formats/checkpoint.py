@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +13,9 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError
-from raptor.formats.cards import plain_card
+from raptor.core.plain import to_plain
+from raptor.formats.torch_files import Advice, load_torch
+from raptor.formats.weights import LARGEST_WIDTH, check_values, plain_names
 from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
 
@@ -26,8 +25,8 @@ GRU, MLP = "gru", "mlp"
 StudentPolicy = RaptorPolicy | MLPPolicy
 KINDS: Mapping[str, type[StudentPolicy]] = MappingProxyType({GRU: RaptorPolicy, MLP: MLPPolicy})
 """The policies that a file can hold, by the `kind` of their architecture; a file that names none holds the first."""
+_ADVICE = Advice(*["give a file that save_policy wrote"] * 2)
 DIMENSIONS = ("observation_dim", "hidden_dim", "action_dim")
-_LARGEST_DIMENSION = 65536
 
 
 def save_policy(
@@ -52,33 +51,25 @@ def save_policy(
         raise UserError(
             f"{target} can only hold a RaptorPolicy or an MLPPolicy, got a {type(policy).__name__}: save its original"
         )
+    document = policy_document(policy, card, target)
+    if training is not None:
+        document["training"] = dict(training)
     buffer = io.BytesIO()
-    torch.save(
-        policy_document(policy, card, target) | ({} if training is None else {"training": dict(training)}), buffer
-    )
+    torch.save(document, buffer)
     with replacing(target) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 def policy_document(policy: StudentPolicy, card: Mapping[str, Any], target: PathLike) -> dict[str, Any]:
-    """What a policy file holds: format, version, architecture, weights and card.
-
-    Args:
-        policy: recurrent or memoryless.
-        card: see `save_policy`.
-        target: the file, for error messages.
-
-    Raises:
-        UserError: weights that are not finite, or a card of other types.
-    """
+    """Content of a policy file: format, version, architecture, weights and card; see `save_policy`."""
     weights = {name: tensor.detach().cpu().clone() for name, tensor in policy.state_dict().items()}
-    _check_finite(weights, f"the policy to be written to {target}")
+    check_values(weights, f"the policy to be written to {target}")
     return {
         "format": FORMAT,
         "version": VERSION,
         "architecture": architecture_of(policy),
         "weights": weights,
-        "card": plain_card(card),
+        "card": to_plain(card, "card"),
     }
 
 
@@ -95,18 +86,19 @@ def read_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> dict[
     Raises:
         UserError: the file cannot be read, is truncated, of another kind or version, or holds more than plain data.
     """
-    document = _load(path, device)
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    document = load_torch(path, path, device, _ADVICE)
+    if document.get("format") != FORMAT:
         raise UserError(f"{path} holds no policy of this package (format {FORMAT!r}): give a file of save_policy")
-    if document.get("version") != VERSION:
+    version = document.get("version")
+    if not isinstance(version, int) or version != VERSION:
         raise UserError(
-            f"{path} has version {document.get('version')!r} of the policy format, this package reads {VERSION}: "
-            f"use the raptor-python that wrote it, or a newer one"
+            f"{path} has version {repr(version)[:60]} of the policy format, this package reads {VERSION}: "
+            "use the raptor-python that wrote it, or a newer one"
         )
     for group in ("architecture", "weights", "card"):
         if not isinstance(document.get(group), dict):
             raise UserError(f"{path} lacks the group {group}: it is damaged, or was not written by save_policy")
-    return document
+    return document | {"card": to_plain(document["card"], "card", from_file=path)}
 
 
 def read_policy(path: PathLike) -> StudentPolicy:
@@ -122,7 +114,7 @@ def read_policy(path: PathLike) -> StudentPolicy:
 
 
 def architecture_of(policy: StudentPolicy) -> dict[str, Any]:
-    """What `assemble` builds the policy from, beside its weights; a recurrent policy's kind goes without saying."""
+    """Description of a policy's network for `assemble`; that of a recurrent one names no kind."""
     kind = {} if isinstance(policy, RaptorPolicy) else {"kind": MLP}
     return kind | {name: getattr(policy, name) for name in DIMENSIONS}
 
@@ -146,13 +138,14 @@ def assemble(
             not finite.
     """
     names = {} if names is None else names
+    weights = plain_names(weights, source)
     kind = architecture.get("kind", GRU)
     if kind not in tuple(KINDS):
         raise UserError(f"kind must be {' or '.join(KINDS)}, got {kind!r} ({source}): try a newer raptor-python")
     for name in DIMENSIONS:
         size = architecture.get(name)
-        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _LARGEST_DIMENSION:
-            raise UserError(f"{name} must be a whole number from 1 to {_LARGEST_DIMENSION}, got {size!r} ({source})")
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST_WIDTH:
+            raise UserError(f"{name} must be a whole number from 1 to {LARGEST_WIDTH}, got {size!r} ({source})")
     with torch.device("meta"):  # shapes only: no memory, no random numbers
         policy = KINDS[kind](*(architecture[name] for name in DIMENSIONS))
     expected = policy.state_dict()
@@ -167,46 +160,7 @@ def assemble(
         if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.shape != like.shape:
             got = f"shape {tuple(weight.shape)}" if isinstance(weight, Tensor) else type(weight).__name__
             raise UserError(f"{name} must be a tensor of shape {tuple(like.shape)}, got {got} ({source})")
-    types = {weight.dtype for weight in weights.values()}
-    if len(types) != 1 or not types <= {torch.float32, torch.float64}:
-        found = ", ".join(sorted(map(str, types)))
-        raise UserError(f"the weights must all be torch.float32, or all torch.float64, got {found} ({source})")
-    _check_finite(weights, str(source), names)
+    check_values(weights, source, names)
     copies = {key: weight.detach().clone(memory_format=torch.contiguous_format) for key, weight in weights.items()}
     policy.load_state_dict(copies, assign=True)
     return policy
-
-
-def _check_finite(weights: Mapping[str, Tensor], where: str, names: Mapping[str, str] | None = None) -> None:
-    for key, weight in weights.items():
-        wrong = ~torch.isfinite(weight)
-        if wrong.any():
-            index = tuple(wrong.nonzero()[0].tolist())
-            name = (names or {}).get(key, key)
-            raise UserError(f"{name}{list(index)} must be finite, got {weight[index].item()} ({where})")
-
-
-def _load(path: PathLike, device: torch.device | str) -> Any:
-    try:
-        if not zipfile.is_zipfile(path):
-            raise UserError(f"{path} is no policy file, or a truncated one: write it again, or give another")
-        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong; write it again, or give another")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location=device, weights_only=True)
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} was refused: it holds more than tensors and plain data, and loading that could run code; "
-            f"give a file that save_policy wrote"
-        ) from error
-    except Exception as error:  # whatever a damaged archive makes torch raise
-        raise UserError(
-            f"{path} is damaged or no policy file: {(str(error).splitlines() or ['no message'])[0]}"
-        ) from error

@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from raptor.core.atomic import PathLike
-from raptor.core.errors import UserError
-from raptor.nn.policy import Stepwise, check_step
+from raptor.core.errors import UserError, first_line
+from raptor.core.plain import to_plain
+from raptor.formats.weights import LARGEST, LARGEST_WIDTH
+from raptor.nn.policy import Stepwise
 
 INPUTS: tuple[str, ...] = ("observation", "hidden")
 OUTPUTS: tuple[str, ...] = ("action", "next_hidden")
-"""What a recurrent policy connects; a memoryless one has the first of each."""
+"""Ports of a recurrent policy; a memoryless one has the first of each."""
 
 INITIAL_HIDDEN_STATE = "initial_hidden_state"
 CARD = "card"
 
 
 class OnnxPolicy(Stepwise):
-    """A policy in an ONNX file, run by onnxruntime on the CPU; offers what evaluation asks of `RaptorPolicy`.
+    """A policy in an ONNX file, run by onnxruntime on the CPU; has the interface of `RaptorPolicy`.
 
     The file has the inputs observation (batch, D) and hidden (batch, H) and the outputs action (batch, A) and
     next_hidden (batch, H), with a dynamic batch; that of a memoryless policy has neither hidden nor next_hidden, and
@@ -31,7 +33,7 @@ class OnnxPolicy(Stepwise):
 
     Args:
         path: the file.
-        device: where `initial_hidden_state` lives; results live where the observations do.
+        device: of `initial_hidden_state`; results are on the device of the observations.
 
     Raises:
         UserError: onnxruntime is missing or cannot read the file, or the file holds another architecture.
@@ -47,46 +49,37 @@ class OnnxPolicy(Stepwise):
         options.intra_op_num_threads = torch.get_num_threads()
         try:
             self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+            metadata = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
-            raise UserError(f"{path} is truncated, damaged or no ONNX file: {_first_line(error)}") from error
-        self._inputs, self._outputs = INPUTS, OUTPUTS
-        if len(self._session.get_inputs()) == 1:
-            self._inputs, self._outputs = INPUTS[:1], OUTPUTS[:1]
-        self.observation_dim, self.hidden_dim, self.action_dim = self._dimensions(path)
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        self.initial_hidden = self._initial_hidden(metadata, path).to(device)
+            raise UserError(f"{path} is truncated, damaged or no ONNX file: {first_line(error)}") from error
+        number = 1 if len(self._session.get_inputs()) == 1 else 2
+        self._inputs, self._outputs = INPUTS[:number], OUTPUTS[:number]
+        width = self._widths(path)
+        self.observation_dim, self.action_dim = width["observation"], width["action"]
+        self.hidden_dim = self.memory_dim = width.get("hidden", 0)
+        if self.hidden_dim != width.get("next_hidden", 0):
+            raise UserError(f"hidden and next_hidden must be of one size, got {width} ({path})")
         self.card: dict[str, Any] = _json(metadata.get(CARD, "{}"), dict, CARD, path)
+        numbers = _json(metadata.get(INITIAL_HIDDEN_STATE, "[]"), list, INITIAL_HIDDEN_STATE, path)
+        try:
+            hidden = torch.tensor(numbers or [0.0] * self.hidden_dim, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            hidden = torch.full((), torch.nan)
+        if hidden.shape != (self.hidden_dim,) or not hidden.isfinite().all():
+            raise UserError(f"{INITIAL_HIDDEN_STATE} must be {self.hidden_dim} finite numbers, got {numbers} ({path})")
+        self.initial_hidden = hidden.to(device)
         self._try(path)
 
-    def __call__(self, observation: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One step, without a gradient.
+    __call__ = Stepwise.forward
 
-        Args:
-            observation: (..., D).
-            hidden: (..., H); the initial hidden state by default.
-
-        Returns:
-            Action (..., A) and the next hidden state (..., H).
-        """
-        check_step(observation, hidden, self.observation_dim, self.hidden_dim)
-        shape = observation.shape[:-1]
-        if hidden is None:
-            hidden = self.initial_hidden_state(*shape)
-        batch = shape.numel()
-        inputs = (observation.reshape(batch, self.observation_dim), hidden.reshape(batch, self.hidden_dim))
-        arrays = [tensor.detach().to("cpu", torch.float32).contiguous().numpy() for tensor in inputs]
+    def step_rows(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """See `raptor.nn.policy.Stepwise.step_rows`; no gradient passes."""
+        arrays = [tensor.detach().to("cpu", torch.float32).contiguous().numpy() for tensor in (observation, hidden)]
         outputs = self._session.run(self._outputs, dict(zip(self._inputs, arrays, strict=False)))
-        action, following = (*outputs, arrays[1])[:2]  # without a memory, what was given comes back
-        return (
-            torch.from_numpy(action).to(observation).reshape(*shape, self.action_dim),
-            torch.from_numpy(following).to(observation).reshape(*shape, self.hidden_dim),
-        )
+        action, following = (*outputs, arrays[1])[:2]  # without a memory, the hidden state is empty
+        return torch.from_numpy(action).to(observation), torch.from_numpy(following).to(observation)
 
-    def initial_hidden_state(self, *shape: int) -> Tensor:
-        """The hidden state of a fresh start, (*shape, H)."""
-        return self.initial_hidden.expand(*shape, self.hidden_dim).clone()
-
-    def _dimensions(self, path: PathLike) -> tuple[int, int, int]:
+    def _widths(self, path: PathLike) -> dict[str, int]:
         ports = {port.name: port for port in (*self._session.get_inputs(), *self._session.get_outputs())}
         if set(ports) != {*self._inputs, *self._outputs}:
             raise UserError(
@@ -95,51 +88,29 @@ class OnnxPolicy(Stepwise):
             )
         for name, port in ports.items():
             batch, *sizes = port.shape or [None]
-            if (
-                port.type != "tensor(float)"
-                or isinstance(batch, int)
-                or len(sizes) != 1
-                or not isinstance(sizes[0], int)
-            ):
+            has_width = len(sizes) == 1 and isinstance(sizes[0], int) and 1 <= sizes[0] <= LARGEST_WIDTH
+            if port.type != "tensor(float)" or isinstance(batch, int) or not has_width:
                 raise UserError(
-                    f"{name} must be tensor(float) of shape (any batch, a number), got {port.type} of shape "
-                    f"{port.shape} ({path}): export it again with a dynamic batch"
+                    f"{name} must be tensor(float) of shape (any batch, at most {LARGEST_WIDTH}), got {port.type} of "
+                    f"shape {port.shape} ({path}): export it again with a dynamic batch"
                 )
-        width = {name: int(port.shape[1]) for name, port in ports.items()}
-        hidden, following = width.get("hidden", 0), width.get("next_hidden", 0)
-        if hidden != following:
-            raise UserError(f"hidden and next_hidden must be of one size, got {hidden} and {following} ({path})")
-        return width["observation"], hidden, width["action"]
-
-    def _initial_hidden(self, metadata: dict[str, str], path: PathLike) -> Tensor:
-        numbers = _json(metadata.get(INITIAL_HIDDEN_STATE, "[]"), list, INITIAL_HIDDEN_STATE, path)
-        try:
-            hidden = torch.tensor(numbers or [0.0] * self.hidden_dim, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError):
-            hidden = torch.full((), torch.nan)
-        if hidden.shape != (self.hidden_dim,) or not hidden.isfinite().all():
-            raise UserError(f"{INITIAL_HIDDEN_STATE} must be {self.hidden_dim} finite numbers, got {numbers} ({path})")
-        return hidden
+        return {name: port.shape[1] for name, port in ports.items()}
 
     def _try(self, path: PathLike) -> None:
-        observation = torch.zeros(2, self.observation_dim)
+        observation = torch.stack([torch.zeros(self.observation_dim), torch.ones(self.observation_dim)])
         try:
             action, hidden = self(observation, self.initial_hidden_state(2).cpu())
         except Exception as error:
-            raise UserError(f"{path} cannot be run: {_first_line(error)}") from error
-        if not (action.isfinite().all() and hidden.isfinite().all()):
-            raise UserError(f"{path} gives an action that is not finite: its weights are damaged")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["no message"])[0]
+            raise UserError(f"{path} cannot be run: {first_line(error)}") from error
+        if not (torch.cat((action, hidden), -1).abs() <= LARGEST).all():
+            raise UserError(f"{path} gives an action that is not finite, or above {LARGEST:g}: its weights are damaged")
 
 
 def _json(text: str, kind: type, name: str, path: PathLike) -> Any:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
         raise UserError(f"the metadata {name} must be a JSON {kind.__name__}, got {text[:60]!r} ({path})")
-    return value
+    return to_plain(value, name, from_file=path)

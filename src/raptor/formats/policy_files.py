@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from raptor.core.atomic import PathLike
+from raptor.core.atomic import PathLike, checked_path
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.formats.cards import PUBLISHED_CARD
-from raptor.formats.checkpoint import StudentPolicy, read_checkpoint, read_policy, save_policy
+from raptor.formats.checkpoint import StudentPolicy, read_policy
 from raptor.formats.onnx_policy import OnnxPolicy
 from raptor.formats.rl_tools import read_rl_tools
 from raptor.nn.policy import RaptorPolicy
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
-
-__all__ = ["POLICY_NAMES", "load_policy", "policy_card", "read_checkpoint", "save_policy"]
 
 PUBLISHED = "published"
 POLICIES: Traversable = importlib.resources.files("raptor.formats") / "packaged"
@@ -40,7 +38,7 @@ _SOURCES = f"{', '.join(POLICY_NAMES)}, the folder of a run, or a .pt, .h5 or .o
 
 
 def load_policy(source: PathLike, device: torch.device | str = "cpu") -> StudentPolicy | OnnxPolicy:
-    """Load a policy from wherever it is; nothing in a file is executed.
+    """Load a policy; nothing in a file is executed.
 
     Args:
         source: one of
@@ -110,17 +108,13 @@ def _read_packaged(name: str) -> StudentPolicy:
 
 def _find(source: PathLike) -> Path:
     """The file behind a path, which may be a run folder."""
-    path = Path(source).expanduser()
-    try:
-        if path.is_dir():
-            path = _checkpoint_of(path)
-        elif not path.exists():
-            raise UserError(f"there is no policy {os.fspath(source)!r}{_suggestion(source)}: give {_SOURCES}")
-        if path.suffix.lower() not in (".pt", ".h5", ".hdf5", ".onnx"):
-            raise UserError(f"{path} is of an unknown kind {path.suffix!r}: give {_SOURCES}")
-        path.open("rb").close()
-    except OSError as error:
-        raise UserError(f"cannot read the policy {os.fspath(source)!r}: {error.strerror or error}") from error
+    path = checked_path(source, "the policy")
+    if path.is_dir():
+        path = _checkpoint_of(path)
+    elif not path.exists():
+        raise UserError(f"there is no policy {os.fspath(source)!r}{_suggestion(path, source)}: give {_SOURCES}")
+    if path.suffix.lower() not in (".pt", ".h5", ".hdf5", ".onnx"):
+        raise UserError(f"{path} is of an unknown kind {path.suffix!r}: give {_SOURCES}")
     return path
 
 
@@ -141,8 +135,7 @@ def _checkpoint_of(run: Path) -> Path:
     return numbered[max(numbered)]
 
 
-def _suggestion(source: PathLike) -> str:
-    path = Path(source).expanduser()
-    beside = {str(path.with_name(file.name)): None for file in path.parent.iterdir()} if path.parent.is_dir() else {}
+def _suggestion(path: Path, source: PathLike) -> str:
+    beside = [str(path.with_name(file.name)) for file in path.parent.iterdir()] if path.parent.is_dir() else []
     matches = difflib.get_close_matches(os.fspath(source), [*POLICY_NAMES, *beside], n=1, cutoff=0.7)
     return f", did you mean {matches[0]!r}?" if matches else ""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 from raptor.formats.checkpoint import assemble
+from raptor.formats.hdf5 import array, check_example, member, opened, text
 from raptor.nn.policy import RaptorPolicy
 
 if TYPE_CHECKING:
@@ -33,8 +30,6 @@ _WEIGHTS = {
     "output_layer.bias": "2/biases",
 }
 _PATHS = {key: f"actor/layers/{path}/parameters" for key, path in _WEIGHTS.items()}
-_LARGEST_WEIGHT = 2**28  # numbers; beyond lies a damaged file
-_EXAMPLE_TOLERANCE = 1e-4  # float32 in another order of summation gives 1e-6, another activation function 1e-2
 
 
 def read_rl_tools(path: PathLike) -> RaptorPolicy:
@@ -53,53 +48,21 @@ def read_rl_tools(path: PathLike) -> RaptorPolicy:
             a wrong shape, a weight that is not finite, or an example that it does not reproduce.
     """
     with opened(path) as file:
-        return _read(file, path)
-
-
-@contextlib.contextmanager
-def opened(path: PathLike) -> Iterator[h5py.File]:
-    """Hand out an HDF5 file to read; what h5py raises for a damaged one is an error that says so.
-
-    Raises:
-        UserError: h5py is not installed, or the file is truncated, damaged or not HDF5.
-    """
-    try:
-        import h5py
-    except ImportError as error:
-        raise UserError(f"reading {path} needs h5py, which is not installed: pip install h5py") from error
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except UserError:
-        raise
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py raises for damaged files
-        reason = str(error).strip("'\"").splitlines() or ["no message"]
-        raise UserError(f"{path} is truncated, damaged or no HDF5 file: {reason[0]}") from error
-
-
-def _read(file: h5py.File, path: PathLike) -> RaptorPolicy:
-    actor = member(file, "actor", path)
-    _check_layers(actor, member(file, "actor/layers", path), path)
-    weights = {key: array(file, name, path) for key, name in _PATHS.items()}
-    for key in ("input_layer.bias", "output_layer.bias"):
-        if weights[key].ndim == 2 and weights[key].shape[0] == 1:  # HDF5 files hold biases as rows
-            weights[key] = weights[key][0]
-    for key in ("input_layer.weight", "output_layer.weight"):
-        if weights[key].ndim != 2:
-            raise UserError(f"{_PATHS[key]} must be a matrix, got shape {tuple(weights[key].shape)} ({path})")
-    hidden_dim, observation_dim = weights["input_layer.weight"].shape
-    architecture = {
-        "observation_dim": observation_dim,
-        "hidden_dim": hidden_dim,
-        "action_dim": weights["output_layer.weight"].shape[0],
-    }
-    policy = assemble(architecture, weights, path, _PATHS)
-    assert isinstance(policy, RaptorPolicy)  # what an architecture without a kind gives
-    if "example" in file:
-        _check_example(policy, file, path)
-    policy.card = {"what": "an rl-tools checkpoint"} | {
-        name: text(actor.attrs[name]) for name in ("checkpoint_name", "meta") if name in actor.attrs
-    }
+        actor = member(file, "actor", path)
+        _check_layers(actor, member(file, "actor/layers", path), path)
+        weights = {key: array(file, name, path, key.endswith("layer.bias")) for key, name in _PATHS.items()}
+        for key in ("input_layer.weight", "output_layer.weight"):
+            if weights[key].ndim != 2:
+                raise UserError(f"{_PATHS[key]} must be a matrix, got shape {tuple(weights[key].shape)} ({path})")
+        hidden_dim, observation_dim = weights["input_layer.weight"].shape
+        action_dim = len(weights["output_layer.weight"])
+        architecture = {"observation_dim": observation_dim, "hidden_dim": hidden_dim, "action_dim": action_dim}
+        policy = assemble(architecture, weights, path, _PATHS)
+        assert isinstance(policy, RaptorPolicy)  # what an architecture without a kind gives
+        with torch.no_grad():
+            check_example(file, lambda seen: policy.forward_sequence(seen)[0], (observation_dim, action_dim), path)
+        known = {name: text(actor.attrs[name]) for name in ("checkpoint_name", "meta") if name in actor.attrs}
+    policy.card = {"what": "an rl-tools checkpoint"} | known
     return policy
 
 
@@ -117,52 +80,3 @@ def _check_layers(actor: h5py.Group, layers: h5py.Group, path: PathLike) -> None
             f"{path} holds another architecture: its layers are {', '.join(found) or 'none'}, "
             f"a policy's are {', '.join(LAYERS)}"
         )
-
-
-def _check_example(policy: RaptorPolicy, file: h5py.File, path: PathLike) -> None:
-    observations, actions = array(file, "example/input", path), array(file, "example/output", path)
-    expected = (*observations.shape[:2], policy.action_dim)
-    if observations.ndim != 3 or observations.shape[2] != policy.observation_dim or actions.shape != expected:
-        raise UserError(
-            f"the example must be (time, batch, {policy.observation_dim}) to (time, batch, {policy.action_dim}), "
-            f"got {tuple(observations.shape)} to {tuple(actions.shape)} ({path})"
-        )
-    if not observations.numel():
-        return
-    with torch.no_grad():
-        flown, _ = policy.forward_sequence(observations)
-    error = ((flown - actions).abs() / (1 + actions.abs())).max().item()
-    if not error <= _EXAMPLE_TOLERANCE:
-        raise UserError(
-            f"{path} does not reproduce its own example (largest error {error:.2g}): it is damaged, or its GRU uses "
-            f"another activation function, such as rl-tools' FAST_TANH"
-        )
-
-
-def member(group: h5py.Group, name: str, path: PathLike) -> Any:
-    """A group or a data set of the file.
-
-    Raises:
-        UserError: it is missing.
-    """
-    if name not in group:
-        raise UserError(f"{name} is missing in {path}: give an rl-tools checkpoint")
-    return group[name]
-
-
-def array(file: h5py.File, name: str, path: PathLike) -> Tensor:
-    """The numbers of a data set, in single precision.
-
-    Raises:
-        UserError: it is missing, holds something else, or is larger than any weight.
-    """
-    dataset = member(file, name, path)
-    shape = getattr(dataset, "shape", None)
-    if shape is None or dataset.dtype.kind != "f" or dataset.size > _LARGEST_WEIGHT:
-        raise UserError(f"{name} must be an array of floating-point numbers, got {dataset} ({path})")
-    return torch.from_numpy(np.asarray(dataset[()], dtype=np.float32).copy())
-
-
-def text(value: Any) -> str:
-    """An attribute, which may be stored as bytes."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

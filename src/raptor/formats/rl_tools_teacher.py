@@ -6,7 +6,6 @@ Source: the teachers of RAPTOR's pre-training. All attributes are text, and bias
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError
-from raptor.formats.expert_files.dense import connected, layer_of
-from raptor.formats.rl_tools import array, member, opened, text
+from raptor.formats.hdf5 import array, check_example, member, opened, text
+from raptor.formats.weights import connected, halves, layer_of
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork
 from raptor.nn.stacked_mlp import Layer
@@ -32,8 +31,6 @@ ACTIVATIONS = {"relu": "RELU", "tanh": "TANH", "sigmoid": "SIGMOID", "fast_tanh"
 _MLP = "actor/layers/0"
 _UNKNOWN_LOG_STD = -20.0  # of a teacher whose noise is not known; rl-tools allows no less
 _NUM_EXAMPLES = 32
-_EXAMPLE_TOLERANCE = 1e-4  # as for the student: another activation function gives 1e-2
-_LARGEST_RATIO, _SMALL = 100, 2**20  # of unpacked to packed; bytes of a file that does no harm
 
 
 def read_rl_tools_teacher(path: PathLike, activation: str | None = None) -> ExpertNetwork:
@@ -50,10 +47,8 @@ def read_rl_tools_teacher(path: PathLike, activation: str | None = None) -> Expe
             finite, or an example that it does not reproduce.
     """
     with opened(path) as file:
-        _check_size(file, path)
         expert = _read(file, path, activation)
-        if "example" in file:
-            _check_example(expert, file, path)
+        check_example(file, expert, (expert.observation_dim, expert.action_dim), path)
     return expert
 
 
@@ -78,16 +73,21 @@ def write_rl_tools_teacher(expert: ExpertNetwork, path: PathLike, name: str = "t
     generator = torch.Generator().manual_seed(0)
     observation = torch.randn(1, _NUM_EXAMPLES, expert.observation_dim, generator=generator)
     meta = {"environment": {"name": "l2f"}, "hidden": list(expert.hidden)}
+    names = _names(len(expert.layers))
     with replacing(path) as temporary:
         with h5py.File(temporary, "w") as file:
-            actor = _group(file, "actor", type="sequential", checkpoint_name=name, meta=json.dumps(meta))
-            mlp = _group(actor, "layers/0", type="mlp", num_layers=len(expert.layers))
-            for layer_name, layer in zip(_names(len(expert.layers)), _with_log_std(expert), strict=True):
-                last = layer_name == "output_layer"
-                _write_layer(mlp, layer_name, layer, "IDENTITY" if last else ACTIVATIONS[expert.activation])
-            _group(actor, "layers/1", type="sample_and_squash")
-            _write_tensor(file, "example/input", observation)
-            _write_tensor(file, "example/output", expert(observation))
+            _group(file, "actor", type="sequential", checkpoint_name=name, meta=json.dumps(meta))
+            _group(file, _MLP, type="mlp", num_layers=len(names))
+            for layer_name, layer in zip(names, _with_log_std(expert), strict=True):
+                function = "IDENTITY" if layer_name == names[-1] else ACTIVATIONS[expert.activation]
+                _group(file, f"{_MLP}/{layer_name}", type="dense", activation_function=function)
+                for kind, matrix in (("weights", layer.weight), ("biases", layer.bias[None])):
+                    sizes = {"rows": matrix.shape[0], "cols": matrix.shape[1]}
+                    _array(file, f"{_MLP}/{layer_name}/{kind}/parameters", matrix, type="matrix", **sizes)
+            _group(file, "actor/layers/1", type="sample_and_squash")
+            for kind, tensor in (("input", observation), ("output", expert(observation))):
+                sizes = {f"dim_{i}": size for i, size in enumerate(tensor.shape)}
+                _array(file, f"example/{kind}", tensor, type="tensor", num_dims=tensor.ndim, **sizes)
         found = read_rl_tools_teacher(temporary)
     return float((found(observation) - expert(observation)).abs().max())
 
@@ -106,26 +106,24 @@ def _read(file: h5py.File, path: PathLike, activation: str | None) -> ExpertNetw
     functions = [text(mlp[name].attrs.get("activation_function", "RELU")) for name in names]
     if len(set(functions[:-1])) > 1 or functions[-1] not in ("IDENTITY", "TANH"):
         raise UserError(f"{path} holds another architecture: its activation functions are {', '.join(functions)}")
-    between = activation or _own_name(functions[0], path)
-    squash = "tanh" if kinds[-1] == "sample_and_squash" or functions[-1] == "TANH" else "none"
-    deviation = None
-    if kinds[-1] == "sample_and_squash":
-        dense, deviation = _split(dense, path)
-    return ExpertNetwork(dense, between, squash, log_std_layer=deviation, source=SOURCE)
-
-
-def _own_name(function: str, path: PathLike) -> str:
-    """What we call an activation function of rl-tools."""
-    found = {theirs: ours for ours, theirs in ACTIVATIONS.items()}.get(function.upper())
-    return found or activation_name(function, str(path))
+    ours = {theirs: name for name, theirs in ACTIVATIONS.items()}.get(functions[0].upper())
+    between = activation or ours or activation_name(functions[0], path)
+    if kinds[-1] == "mlp":
+        return ExpertNetwork(dense, between, "tanh" if functions[-1] == "TANH" else "none", source=SOURCE)
+    if len(dense[-1].bias) % 2:
+        raise UserError(
+            f"{path} gives {len(dense[-1].bias)} numbers: a mean and a deviation of each action are an even number"
+        )
+    mean, log_std = halves(dense[-1])
+    return ExpertNetwork((*dense[:-1], mean), between, "tanh", log_std_layer=log_std, source=SOURCE)
 
 
 def _num_layers(mlp: h5py.Group, path: PathLike) -> int:
-    """Of the layers, the input's and the output's among them."""
-    told = text(mlp.attrs.get("num_layers", ""))
+    """Number of layers, those of the input and the output among them."""
+    stated = text(mlp.attrs.get("num_layers", ""))
     there = sum(name.endswith("_layer") or "_layer_" in name for name in mlp)
-    if told and told != str(there):
-        raise UserError(f"{path} says that it has {told} layers, but holds {there}: it is damaged")
+    if stated and stated != str(there):
+        raise UserError(f"{path} says that it has {stated} layers, but holds {there}: it is damaged")
     if there < 2:
         raise UserError(f"{path} holds {there} layers: a teacher has an input_layer and an output_layer at least")
     return there
@@ -136,44 +134,9 @@ def _names(num: int) -> list[str]:
 
 
 def _read_layer(file: h5py.File, name: str, path: PathLike) -> Layer:
-    weights = {
-        f"{name}.weight": array(file, f"{_MLP}/{name}/weights/parameters", path),
-        f"{name}.bias": array(file, f"{_MLP}/{name}/biases/parameters", path),
-    }
-    bias = weights[f"{name}.bias"]
-    weights[f"{name}.bias"] = bias[0] if bias.ndim == 2 and len(bias) == 1 else bias
-    return layer_of(weights, name, path)
-
-
-def _split(layers: tuple[Layer, ...], path: PathLike) -> tuple[tuple[Layer, ...], Layer]:
-    """Mean and logarithmic deviation, which the last layer gives one after the other."""
-    weight, bias = layers[-1]
-    if len(bias) % 2:
-        raise UserError(f"{path} gives {len(bias)} numbers: a mean and a deviation of each action are an even number")
-    means, deviations = zip(weight.chunk(2), bias.chunk(2), strict=True)
-    return (*layers[:-1], Layer(*(t.clone() for t in means))), Layer(*(t.clone() for t in deviations))
-
-
-def _check_size(file: h5py.File, path: PathLike) -> None:
-    import h5py
-
-    sizes: list[int] = []
-    file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
-    if sum(sizes) > max(_SMALL, _LARGEST_RATIO * Path(path).stat().st_size):
-        raise UserError(f"{path} was refused: it unpacks to {sum(sizes)} bytes, which no teacher takes")
-
-
-def _check_example(expert: ExpertNetwork, file: h5py.File, path: PathLike) -> None:
-    observation, action = array(file, "example/input", path), array(file, "example/output", path)
-    wanted = (*observation.shape[:-1], expert.action_dim)
-    if observation.shape[-1:] != (expert.observation_dim,) or action.shape != wanted:
-        raise UserError(
-            f"the example must be (..., {expert.observation_dim}) to (..., {expert.action_dim}), got "
-            f"{tuple(observation.shape)} to {tuple(action.shape)} ({path})"
-        )
-    error = float((expert(observation) - action).abs().max()) if observation.numel() else 0.0
-    if not error <= _EXAMPLE_TOLERANCE:
-        raise UserError(f"{path} does not reproduce its own example (largest error {error:.2g}): it is damaged")
+    weight, bias = f"{_MLP}/{name}/weights/parameters", f"{_MLP}/{name}/biases/parameters"
+    found = {f"{name}.weight": array(file, weight, path), f"{name}.bias": array(file, bias, path, is_bias=True)}
+    return layer_of(found, name, path)
 
 
 def _check_writable(expert: ExpertNetwork, path: PathLike) -> None:
@@ -194,35 +157,17 @@ def _check_writable(expert: ExpertNetwork, path: PathLike) -> None:
 
 def _with_log_std(expert: ExpertNetwork) -> tuple[Layer, ...]:
     """The layers, the last of which also gives the logarithmic deviations."""
-    last = expert.layers[-1]
-    if expert.log_std_layer is not None:
-        deviation = expert.log_std_layer
-    else:
+    last, log_std = expert.layers[-1], expert.log_std_layer
+    if log_std is None:
         known = torch.full_like(last.bias, _UNKNOWN_LOG_STD) if expert.log_std is None else expert.log_std
-        deviation = Layer(torch.zeros_like(last.weight), known)
-    return (*expert.layers[:-1], Layer(*(torch.cat(pair) for pair in zip(last, deviation, strict=True))))
+        log_std = Layer(torch.zeros_like(last.weight), known)
+    return (*expert.layers[:-1], Layer(*(torch.cat(pair) for pair in zip(last, log_std, strict=True))))
 
 
-def _group(parent: h5py.Group, name: str, **attributes: object) -> h5py.Group:
-    group = parent.create_group(name)
-    _tell(group, attributes)
-    return group
+def _group(file: h5py.File, name: str, **attributes: object) -> None:
+    file.create_group(name).attrs.update({key: str(value) for key, value in attributes.items()})
 
 
-def _tell(item: h5py.HLObject, attributes: Mapping[str, object]) -> None:
-    for name, value in attributes.items():
-        item.attrs[name] = str(value)
-
-
-def _write_layer(mlp: h5py.Group, name: str, layer: Layer, activation: str) -> None:
-    group = _group(mlp, name, type="dense", activation_function=activation)
-    for kind, matrix in (("weights", layer.weight), ("biases", layer.bias[None])):
-        rows, cols = matrix.shape
-        group[f"{kind}/parameters"] = np.ascontiguousarray(matrix.numpy())
-        _tell(group[f"{kind}/parameters"], {"type": "matrix", "rows": rows, "cols": cols})
-
-
-def _write_tensor(file: h5py.File, name: str, tensor: Tensor) -> None:
+def _array(file: h5py.File, name: str, tensor: Tensor, **attributes: object) -> None:
     file[name] = np.ascontiguousarray(tensor.numpy())
-    sizes = {f"dim_{i}": size for i, size in enumerate(tensor.shape)}
-    _tell(file[name], {"type": "tensor", "num_dims": tensor.ndim, **sizes})
+    file[name].attrs.update({key: str(value) for key, value in attributes.items()})

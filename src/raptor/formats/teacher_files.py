@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from raptor.core.atomic import PathLike, write_atomically
+from raptor.core.atomic import PathLike, checked_path, write_atomically
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
+from raptor.core.plain import to_plain
+from raptor.formats.weights import LARGEST_WIDTH, check_values
 from raptor.nn.activations import Activations
 from raptor.nn.stacked_mlp import Layer, Layers
 from raptor.nn.teachers import TeacherPopulation
@@ -32,7 +32,9 @@ from raptor.quadrotor.documents import is_finite_number
 FORMAT = "raptor-teachers"
 VERSION = 1
 DOCUMENT, WEIGHTS, QUADROTORS = "teachers.json", "teachers.safetensors", "quadrotors"
-_LARGEST_WIDTH = 65536
+_FUNCTIONS = ("activation", "output_activation")
+_LARGEST_DOCUMENT = 2**27  # bytes
+_LARGEST_HEADER = 2**20  # bytes before the weights
 
 
 def save_teachers(teachers: TeacherPopulation, folder: PathLike, overwrite: bool = False) -> None:
@@ -54,17 +56,22 @@ def save_teachers(teachers: TeacherPopulation, folder: PathLike, overwrite: bool
     target = Path(folder)
     if len(teachers) == 0:
         raise UserError(f"there are no teachers to write to {target}: give at least one")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named(teachers.layers).items()}
-    _check_weights(tensors, f"the teachers to be written to {target}")
+    tensors = {
+        f"layers.{i}.{field}": tensor.detach().cpu().contiguous()
+        for i, layer in enumerate(teachers.layers)
+        for field, tensor in layer._asdict().items()
+    }
+    check_values(tensors, f"the teachers to be written to {target}", stacked=True)
     content = save(tensors)
     vehicles = teachers.quadrotors
     document = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": {"widths": list(teachers.widths), **_told(teachers.activations)},
+        "architecture": {"widths": list(teachers.widths)}
+        | dict(zip(_FUNCTIONS, dataclasses.astuple(teachers.activations), strict=True)),
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "quadrotors": None if vehicles is None else list(vehicles.names or map(str, range(len(vehicles)))),
-        "teachers": [_plain(record, f"records[{i}]") for i, record in enumerate(teachers.records)],
+        "teachers": [to_plain(record, f"records[{i}]", finite=True) for i, record in enumerate(teachers.records)],
     }
     if not overwrite and any((target / name).exists() for name in (DOCUMENT, WEIGHTS, QUADROTORS)):
         raise UserError(f"{target} already holds teachers: choose another folder, or overwrite")
@@ -80,7 +87,7 @@ def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> Teach
     """Read teachers with their vehicles and records.
 
     Args:
-        folder: of `TeacherPopulation.save`.
+        folder: of `save_teachers`.
         device: of the weights and of the vehicles.
 
     Raises:
@@ -88,21 +95,22 @@ def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> Teach
             finite, or the numbers of weights, records and vehicles differ; names the file and the thing.
     """
     find_device(device)
-    source = Path(folder)
+    source = checked_path(folder, "the teachers")
     if not (source / DOCUMENT).is_file():
         other = "it is no folder" if source.exists() else "there is no such folder"
         reason = f"it lacks {DOCUMENT}" if source.is_dir() else other
         raise UserError(f"{source} holds no teachers ({reason}): give the output of raptor pre-train")
     document = _read_document(source / DOCUMENT)
     layers = _read_weights(source / WEIGHTS, document)
-    activations = _activations(document, source / DOCUMENT)
-    quadrotors, records = _read_quadrotors(source, document), tuple(document["teachers"])
-    return TeacherPopulation(layers, quadrotors, records, activations).to(device)
+    records, quadrotors = tuple(document["teachers"]), _read_quadrotors(source, document["quadrotors"])
+    return TeacherPopulation(layers, quadrotors, records, document["activations"]).to(device)
 
 
 def _read_document(path: Path) -> dict[str, Any]:
+    """The document, complete and checked, with `Activations` in it."""
+    content = _read(path, _LARGEST_DOCUMENT)
     try:
-        document = json.loads(_read(path))
+        document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is truncated or not valid JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -112,37 +120,36 @@ def _read_document(path: Path) -> dict[str, Any]:
             f"{path} has version {document.get('version')!r} of the format of teachers, this package reads {VERSION}: "
             "use the raptor-python that wrote it, or a newer one"
         )
-    widths = document.get("architecture", {}).get("widths") if isinstance(document.get("architecture"), dict) else None
-    if not isinstance(widths, list) or len(widths) < 2 or not all(map(_is_width, widths)):
-        raise UserError(f"architecture.widths must be at least two whole numbers, got {widths!r} ({path})")
-    _activations(document, path)
-    records, names = document.get("teachers"), document.get("quadrotors")
-    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
-        raise UserError(f"teachers must be a list with a group for each teacher ({path})")
+
+    def check(holds: bool, sentence: str) -> None:
+        if not holds:
+            raise UserError(f"{sentence} ({path})")
+
+    architecture = document.get("architecture")
+    functions = dict(architecture) if isinstance(architecture, dict) else {}
+    widths = functions.pop("widths", None)
+    are_widths = isinstance(widths, list) and len(widths) > 1 and all(map(_is_width, widths))
+    check(are_widths, f"architecture.widths must be at least two whole numbers, got {widths!r}")
+    are_named = set(functions) == set(_FUNCTIONS) and all(isinstance(name, str) for name in functions.values())
+    check(are_named, f"architecture must have the widths, {' and '.join(_FUNCTIONS)}, got {functions}")
+    records: Any = document.get("teachers")
+    names: Any = document.setdefault("quadrotors", None)
+    are_records = isinstance(records, list) and records and all(isinstance(record, dict) for record in records)
+    check(bool(are_records), "teachers must be a list with a group for each teacher")
     for i, record in enumerate(records):
+        records[i] = to_plain(record, f"teachers[{i}]", from_file=path)
         offset = record.get("position_offset")
-        if offset is not None and not _is_vector(offset):
-            raise UserError(f"teachers[{i}].position_offset must be three numbers, got {offset!r} ({path})")
+        is_vector = (
+            isinstance(offset, list) and len(offset) == 3 and all(x is None or is_finite_number(x) for x in offset)
+        )
+        check(offset is None or is_vector, f"teachers[{i}].position_offset must be three numbers, got {offset!r}")
     if names is not None:
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise UserError(f"quadrotors must be a list of names, or null ({path})")
-        if len(names) != len(records):
-            raise UserError(f"{path} describes {len(records)} teachers, but {len(names)} quadrotors: it is damaged")
-    return document
-
-
-def _told(activations: Activations) -> dict[str, str]:
-    return {"activation": activations.hidden, "output_activation": activations.output}
-
-
-def _activations(document: Mapping[str, Any], path: Path) -> Activations:
-    """What stands between the layers and after the last, by the architecture in a document."""
-    found = {key: value for key, value in document["architecture"].items() if key != "widths"}
-    known = ("activation", "output_activation")
-    if set(found) != set(known) or not all(isinstance(value, str) for value in found.values()):
-        raise UserError(f"architecture must have the widths, {' and '.join(known)}, got {found} ({path})")
+        are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        check(are_names, "quadrotors must be a list of names, or null")
+        check(len(names) == len(records), f"it describes {len(records)} teachers, but {len(names)} quadrotors")
+        document["quadrotors"] = to_plain(names, "quadrotors", from_file=path)
     try:
-        return Activations(*(found[name] for name in known))
+        return document | {"activations": Activations(*(functions[name] for name in _FUNCTIONS))}
     except UserError as error:
         raise UserError(f"{error} ({path})") from error
 
@@ -151,15 +158,15 @@ def _read_weights(path: Path, document: Mapping[str, Any]) -> Layers:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    content = _read(path)
-    try:
-        tensors = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is truncated or no safetensors file: {error}") from error
     num, widths = len(document["teachers"]), document["architecture"]["widths"]
     shapes: dict[str, tuple[int, ...]] = {}
     for i, (fan_in, out) in enumerate(itertools.pairwise(widths)):
         shapes |= {f"layers.{i}.weight": (num, out, fan_in), f"layers.{i}.bias": (num, out)}
+    content = _read(path, _LARGEST_HEADER + 8 * sum(map(math.prod, shapes.values())))
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is truncated or no safetensors file: {error}") from error
     for name, shape in shapes.items():
         got = tuple(tensors[name].shape) if name in tensors else None
         if got is None:
@@ -170,14 +177,14 @@ def _read_weights(path: Path, document: Mapping[str, Any]) -> Layers:
             raise UserError(f"{name} must have shape {shape} by {DOCUMENT}, got {got} ({path})")
     if extra := sorted(tensors.keys() - shapes):
         raise UserError(f"{path} holds another architecture: {DOCUMENT} beside it knows of no {extra[0]}")
-    _check_weights(tensors, str(path))
+    check_values(tensors, path, stacked=True)
     if document.get("weights_sha256") not in (None, hashlib.sha256(content).hexdigest()):
         raise UserError(f"{path} is damaged or not the one that {DOCUMENT} beside it describes: its checksum differs")
     return tuple(Layer(tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(len(widths) - 1))
 
 
-def _read_quadrotors(source: Path, document: Mapping[str, Any]) -> Quadrotors | None:
-    names, folder = document.get("quadrotors"), source / QUADROTORS
+def _read_quadrotors(source: Path, names: list[str] | None) -> Quadrotors | None:
+    folder = source / QUADROTORS
     if names is None:
         return None
     if not folder.is_dir():
@@ -188,54 +195,15 @@ def _read_quadrotors(source: Path, document: Mapping[str, Any]) -> Quadrotors | 
     return dataclasses.replace(quadrotors, names=tuple(names))
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, largest: int) -> bytes:
+    """The content of a file, if it is no larger than so many bytes."""
     try:
+        if path.stat().st_size > largest:
+            raise UserError(f"{path} was refused: it has {path.stat().st_size} bytes, at most {largest} are read")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _named(layers: Layers) -> dict[str, Tensor]:
-    """The weights by their names in the file."""
-    return {
-        f"layers.{i}.{field}": tensor
-        for i, layer in enumerate(layers)
-        for field, tensor in zip(Layer._fields, layer, strict=True)
-    }
-
-
-def _check_weights(tensors: Mapping[str, Tensor], where: str) -> None:
-    types = {tensor.dtype for tensor in tensors.values()}
-    if len(types) != 1 or not types <= {torch.float32, torch.float64}:
-        found = ", ".join(sorted(map(str, types)))
-        raise UserError(f"the weights must all be torch.float32, or all torch.float64, got {found} ({where})")
-    for name, tensor in tensors.items():
-        wrong = ~torch.isfinite(tensor)
-        if wrong.any():
-            index = tuple(wrong.nonzero()[0].tolist())
-            value = tensor[index].item()
-            raise UserError(f"{name}{list(index)}, of teacher {index[0]}, must be finite, got {value} ({where})")
-
-
 def _is_width(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_WIDTH
-
-
-def _is_vector(value: Any) -> bool:
-    """Whether it is three numbers, each of which may be unknown."""
-    return isinstance(value, list) and len(value) == 3 and all(x is None or is_finite_number(x) for x in value)
-
-
-def _plain(value: Any, path: str) -> Any:
-    """A copy in the types of JSON."""
-    if isinstance(value, (np.generic, np.ndarray, Tensor)):
-        value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner, f"{path}.{key}") for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner, f"{path}[{i}]") for i, inner in enumerate(value)]
-    raise UserError(f"{path} must be text, a number, or lists and groups of these, got {type(value).__name__}: {value}")
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_WIDTH

@@ -3,7 +3,7 @@
 from raptor.nn.activations import Activations
 from raptor.nn.expert import ExpertNetwork, Normalizer
 from raptor.nn.mlp_policy import MLPParameters, MLPPolicy, mlp_step
-from raptor.nn.policy import PolicyParameters, RaptorPolicy, policy_step
+from raptor.nn.policy import PolicyParameters, RaptorPolicy, gru_gates, policy_step
 from raptor.nn.teachers import TeacherPopulation
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "PolicyParameters",
     "RaptorPolicy",
     "TeacherPopulation",
+    "gru_gates",
     "mlp_step",
     "policy_step",
 ]

@@ -10,58 +10,58 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 
 
 def identity(x: Tensor) -> Tensor:
-    """What goes in."""
+    """Return x."""
     return x
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU by its approximation with tanh, which rl-tools calls GELU."""
+    """GELU by its approximation with tanh; rl-tools calls it GELU."""
     return functional.gelu(x, approximate="tanh")
 
 
 def fast_tanh(x: Tensor) -> Tensor:
-    """The rational stand-in for tanh that rl-tools offers as FAST_TANH."""
+    """Rational approximation of tanh, FAST_TANH of rl-tools."""
     x = x.clamp(-3, 3)
     return x * (27 + x * x) / (27 + 9 * x * x)
 
 
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {
-        "relu": torch.relu,
-        "elu": functional.elu,
-        "selu": torch.selu,
-        "celu": torch.celu,
-        "leaky_relu": functional.leaky_relu,
-        "tanh": torch.tanh,
-        "fast_tanh": fast_tanh,
-        "sigmoid": torch.sigmoid,
-        "softplus": functional.softplus,
-        "softsign": functional.softsign,
-        "gelu": functional.gelu,
-        "gelu_tanh": gelu_tanh,
-        "silu": functional.silu,
-        "mish": functional.mish,
-        "identity": identity,
-    }
+_TORCH = (
+    "relu",
+    "elu",
+    "selu",
+    "celu",
+    "leaky_relu",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "softsign",
+    "gelu",
+    "silu",
+    "mish",
 )
-"""What may stand between the layers, with the constants that torch has by default."""
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {name: getattr(functional, name) for name in _TORCH}
+    | {"fast_tanh": fast_tanh, "gelu_tanh": gelu_tanh, "identity": identity}
+)
+"""Functions between the layers, with the constants that torch has by default."""
 
 _ALIASES = {"lrelu": "leaky_relu", "leakyrelu": "leaky_relu", "crelu": "celu", "swish": "silu", "fasttanh": "fast_tanh"}
 
 
-def activation_name(name: str, where: str) -> str:
-    """The name in `ACTIVATIONS` of what rsl_rl, rl-tools or torch call `name`: ELU, lrelu, LeakyReLU, FAST_TANH.
+def activation_name(name: str, where: PathLike) -> str:
+    """Name in `ACTIVATIONS` of a function of rsl_rl, rl-tools or torch: ELU, lrelu, LeakyReLU, FAST_TANH.
 
     Args:
         name: in any case.
         where: the file or the option, for the error message.
 
     Raises:
-        UserError: there is no such function here.
+        UserError: there is no such function.
     """
     lower = name.strip().lower()
     found = _ALIASES.get(lower.replace("_", ""), lower)
@@ -72,21 +72,21 @@ def activation_name(name: str, where: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Activations:
-    """What stands between the layers of a teacher, and what its output goes through to lie in [-1, 1]."""
+    """Function between the layers of a teacher, and the one that brings its output into [-1, 1]."""
 
     hidden: str = "relu"  # one of `ACTIVATIONS`
     output: str = "tanh"  # tanh, or clip
 
     def __post_init__(self) -> None:
-        """Refuse what is not known."""
+        """Refuse unknown names."""
         for what, value, known in (("hidden", self.hidden, ACTIVATIONS), ("output", self.output, ("tanh", "clip"))):
             if value not in known:
                 raise UserError(f"activations.{what} must be one of {', '.join(known)}, got {value!r}")
 
     def squash(self, output: Tensor) -> Tensor:
-        """The action in [-1, 1]."""
+        """Action in [-1, 1]."""
         return torch.tanh(output) if self.output == "tanh" else output.clamp(-1.0, 1.0)
 
 
 RELU_TANH = Activations()
-"""Of the teachers of `raptor pre-train`."""
+"""Those of the teachers of `raptor pre-train`."""

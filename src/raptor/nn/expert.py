@@ -1,31 +1,29 @@
-"""One expert network from anywhere, as it stands in its file."""
+"""One expert network with everything that its file says of it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from raptor.core.errors import UserError
 from raptor.nn.activations import ACTIVATIONS
-from raptor.nn.stacked_mlp import Layer
+from raptor.nn.stacked_mlp import Layer, check_layers, last_features, linear
 
 SQUASHES = ("tanh", "clip", "none")
 LOG_STD_RANGE = (-20.0, 2.0)
-"""Of a standard deviation that depends on the observation; stable-baselines3 and rl-tools have the same."""
+"""Limits of a standard deviation that depends on the observation, as in stable-baselines3 and rl-tools."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalizer:
-    """What an observation goes through before the first layer: (observation - mean) / divisor, clipped."""
+    """Normalisation before the first layer: (observation - mean) / divisor, clipped."""
 
     mean: Tensor  # (D,)
     divisor: Tensor  # (D,)
-    clip: float | None = None  # bound on the magnitude of what comes out
+    clip: float | None = None  # bound on the magnitude of the result
 
     def __call__(self, observation: Tensor) -> Tensor:
         """Normalised observation (..., D)."""
@@ -35,7 +33,7 @@ class Normalizer:
 
 @dataclasses.dataclass(frozen=True)
 class ExpertNetwork:
-    """A multi-layer perceptron that somebody trained: observation -> action, without memory.
+    """A trained multi-layer perceptron: observation -> action, without memory.
 
     Raises:
         UserError: the parts do not fit together.
@@ -55,14 +53,13 @@ class ExpertNetwork:
     def __post_init__(self) -> None:
         """Check that everything fits together."""
         object.__setattr__(self, "layers", tuple(Layer(*layer) for layer in self.layers))
-        if not self.layers:
-            raise UserError("an expert network needs at least one layer, got none")
+        check_layers(self.layers, stacked=False)
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if self.squash not in SQUASHES:
             raise UserError(f"squash must be one of {', '.join(SQUASHES)}, got {self.squash!r}")
-        for name, tensor, shape in self._shapes():
-            if tuple(tensor.shape) != shape:
+        for name, tensor, shape in self._others():
+            if tensor is not None and tuple(tensor.shape) != shape:
                 raise UserError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
         low, high = self.bounds
         if self.squash == "tanh" and not (high - low).isfinite().all():
@@ -71,23 +68,23 @@ class ExpertNetwork:
     @torch.no_grad()
     def __call__(self, observation: Tensor) -> Tensor:
         """Action (..., A) for observations (..., D), without noise."""
-        return self._squashed(_linear(self._latent(observation), self.layers[-1]))
+        return self._squashed(linear(self.layers[-1], self._latent(observation)))
 
     @torch.no_grad()
     def sample(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Action (..., A) with the exploration noise that the network was trained with.
 
         Raises:
-            UserError: the file says nothing about such noise.
+            UserError: no such noise is known.
         """
         latent = self._latent(observation)
         if self.log_std_layer is not None:
-            log_std = _linear(latent, self.log_std_layer).clamp(*LOG_STD_RANGE)
+            log_std = linear(self.log_std_layer, latent).clamp(*LOG_STD_RANGE)
         elif self.log_std is not None:
             log_std = self.log_std
         else:
-            raise UserError(f"this teacher, a {self.source}, has no exploration noise that is known: fly it without")
-        mean = _linear(latent, self.layers[-1])
+            raise UserError(f"this teacher, a {self.source}, has no exploration noise that is known: run it without")
+        mean = linear(self.layers[-1], latent)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return self._squashed(mean + log_std.exp() * noise)
 
@@ -120,7 +117,7 @@ class ExpertNetwork:
 
     @property
     def description(self) -> str:
-        """The line to print: the architecture, then what else was read from the file."""
+        """One line: the architecture, then what else was read from the file."""
         squash = {"tanh": "tanh at the end", "clip": "clipped at the end", "none": "nothing at the end"}[self.squash]
         parts = [self.architecture, f"{self.activation} between the layers, {squash}"]
         parts += ["with observation normaliser"] if self.normalizer is not None else []
@@ -135,24 +132,19 @@ class ExpertNetwork:
             if isinstance(value, Normalizer):
                 return Normalizer(moved(value.mean), moved(value.divisor), value.clip)
             if isinstance(value, Layer):
-                return Layer(moved(value.weight), moved(value.bias))
-            return value
+                return Layer(*map(moved, value))
+            return tuple(map(moved, value)) if isinstance(value, tuple) else value
 
-        fields = {field.name: moved(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        return ExpertNetwork(**{**fields, "layers": tuple(moved(layer) for layer in self.layers)})
+        return ExpertNetwork(**{field.name: moved(getattr(self, field.name)) for field in dataclasses.fields(self)})
 
     def _latent(self, observation: Tensor) -> Tensor:
-        """What the last hidden layer gives, (..., H)."""
+        """Output of the last hidden layer, (..., H)."""
         if observation.shape[-1:] != (self.observation_dim,):
             raise UserError(
                 f"observation must have shape (..., {self.observation_dim}), got {tuple(observation.shape)}"
             )
-        act = ACTIVATIONS[self.activation]
         x = observation if self.normalizer is None else self.normalizer(observation)
-        x = x.to(self.layers[0].weight.dtype)
-        for layer in self.layers[:-1]:
-            x = act(_linear(x, layer))
-        return x
+        return last_features(self.layers, x.to(self.layers[0].weight.dtype), activation=self.activation)
 
     def _squashed(self, output: Tensor) -> Tensor:
         if self.squash == "none":
@@ -162,27 +154,15 @@ class ExpertNetwork:
             return torch.minimum(torch.maximum(output, low), high)
         return low + 0.5 * (torch.tanh(output) + 1.0) * (high - low)
 
-    def _shapes(self) -> Sequence[tuple[str, Tensor, tuple[int, ...]]]:
-        """Each tensor, with the shape that it must have."""
-        shapes: list[tuple[str, Tensor, tuple[int, ...]]] = []
-        inputs = self.layers[0].weight.shape[-1] if self.layers[0].weight.ndim == 2 else 0
-        latent = inputs
-        for i, (weight, bias) in enumerate(self.layers):
-            outputs, latent = (weight.shape[0] if weight.ndim else 0), inputs
-            shapes += [(f"layers.{i}.weight", weight, (outputs, inputs)), (f"layers.{i}.bias", bias, (outputs,))]
-            inputs = outputs
-        if self.log_std_layer is not None:
-            weight, bias = self.log_std_layer
-            shapes += [("log_std_layer.weight", weight, (inputs, latent)), ("log_std_layer.bias", bias, (inputs,))]
-        for name in ("low", "high", "log_std"):
-            if getattr(self, name) is not None:
-                shapes.append((name, getattr(self, name), (inputs,)))
-        if self.normalizer is not None:
-            wide = (self.layers[0].weight.shape[-1],)
-            shapes += [("normalizer.mean", self.normalizer.mean, wide)]
-            shapes += [("normalizer.divisor", self.normalizer.divisor, wide)]
-        return shapes
-
-
-def _linear(x: Tensor, layer: Layer) -> Tensor:
-    return functional.linear(x, layer.weight, layer.bias)
+    def _others(self) -> list[tuple[str, Tensor | None, tuple[int, ...]]]:
+        """Tensors beside the layers, each with the shape that it must have."""
+        wide, actions, latent = self.observation_dim, self.action_dim, self.layers[-1].weight.shape[-1]
+        weight, bias = self.log_std_layer or (None, None)
+        mean, divisor = (self.normalizer.mean, self.normalizer.divisor) if self.normalizer else (None, None)
+        return [
+            ("log_std_layer.weight", weight, (actions, latent)),
+            ("log_std_layer.bias", bias, (actions,)),
+            *((name, getattr(self, name), (actions,)) for name in ("low", "high", "log_std")),
+            ("normalizer.mean", mean, (wide,)),
+            ("normalizer.divisor", divisor, (wide,)),
+        ]

@@ -1,26 +1,75 @@
-"""Multi-layer perceptrons of a population: one network per member, all computed in one batched product per layer."""
+"""Multi-layer perceptrons: one network, or one for each of T members, computed in one batched product per layer."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from raptor.core.errors import UserError
 from raptor.nn.activations import ACTIVATIONS, Activations
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Layer(NamedTuple):
-    """One dense layer of T networks, with the axes of `torch.nn.Linear`."""
+    """One dense layer with the axes of `torch.nn.Linear`, of T networks or, without the first axis, of one."""
 
     weight: Tensor  # (T, out, in)
     bias: Tensor  # (T, out)
 
 
 Layers = tuple[Layer, ...]
+
+
+def product(a: Tensor, b: Tensor, precision: str = "float32") -> Tensor:
+    """Multiply, a @ b; `bfloat16` computes in that type, and the result has the type of a in any case."""
+    if precision == "bfloat16":
+        return (a.bfloat16() @ b.bfloat16()).to(a.dtype)
+    return a @ b
+
+
+def linear(layer: Layer, x: Tensor, precision: str = "float32") -> Tensor:
+    """Weigh and add, x W^T + b: (T, B, in) -> (T, B, out), each network its own rows; or (..., in) -> (..., out).
+
+    Args:
+        layer: of T networks, or of one.
+        x: what goes in.
+        precision: of the products, see `product`.
+    """
+    if layer.weight.ndim == 2:
+        return product(x, layer.weight.mT, precision) + layer.bias
+    bias = layer.bias.unsqueeze(-2)
+    if precision == "bfloat16":
+        return product(x, layer.weight.mT, precision) + bias
+    if layer.weight.shape[-2] == 1:  # libraries take many times as long for a matrix with one column
+        return (x * layer.weight).sum(-1, keepdim=True) + bias
+    return torch.baddbmm(bias, x, layer.weight.mT)
+
+
+def last_features(layers: Layers, x: Tensor, precision: str = "float32", activation: str = "relu") -> Tensor:
+    """Output of the last hidden layer, after its activation; x itself where there is no hidden layer."""
+    between = ACTIVATIONS[activation]
+    for layer in layers[:-1]:
+        x = between(linear(layer, x, precision))
+    return x
+
+
+def forward(layers: Layers, x: Tensor, precision: str = "float32", activation: str = "relu") -> Tensor:
+    """Output of the networks, with an activation function between the layers and nothing after the last.
+
+    The shapes are those of `linear`.
+    """
+    return linear(layers[-1], last_features(layers, x, precision, activation), precision)
+
+
+def act(layers: Layers, observation: Tensor, activations: Activations) -> Tensor:
+    """Action (T, B, A) in [-1, 1] of each network for its own observations (T, B, D)."""
+    return activations.squash(forward(layers, observation, activation=activations.hidden))
 
 
 def initial_layers(
@@ -47,39 +96,30 @@ def initial_layers(
 
 
 def laid_out(layers: Layers) -> Layers:
-    """The same layers with each weight in the memory order (T, in, out), in which its gradient comes about."""
+    """Copy the layers with each weight in the memory order (T, in, out), in which its gradient comes about."""
     return tuple(Layer(layer.weight.mT.contiguous().mT, layer.bias.contiguous()) for layer in layers)
 
 
-def linear(layer: Layer, x: Tensor, precision: str = "float32") -> Tensor:
-    """Weigh and add, x W^T + b, for each network: (T, B, in) -> (T, B, out).
-
-    Args:
-        layer: of T networks.
-        x: what goes in.
-        precision: `bfloat16` rounds factors to that type; the result has the type of x in any case.
-    """
-    if precision == "bfloat16":
-        product = torch.bmm(x.bfloat16(), layer.weight.bfloat16().mT)
-        return product.to(x.dtype) + layer.bias.unsqueeze(-2)
-    if layer.weight.shape[-2] == 1:  # libraries take many times as long for a matrix with one column
-        return (x * layer.weight).sum(-1, keepdim=True) + layer.bias.unsqueeze(-2)
-    return torch.baddbmm(layer.bias.unsqueeze(-2), x, layer.weight.mT)
-
-
-def forward(layers: Layers, x: Tensor, precision: str = "float32", activation: str = "relu") -> Tensor:
-    """(T, B, in) -> (T, B, out), with an activation function between the layers and nothing after the last."""
-    between = ACTIVATIONS[activation]
-    for layer in layers[:-1]:
-        x = between(linear(layer, x, precision))
-    return linear(layers[-1], x, precision)
-
-
-def act(layers: Layers, observation: Tensor, activations: Activations) -> Tensor:
-    """Action (T, B, A) in [-1, 1] of each network for its own observations (T, B, D)."""
-    return activations.squash(forward(layers, observation, activation=activations.hidden))
-
-
 def tile(layers: Layers, num: int) -> Layers:
-    """Each network `num` times in a row: T -> T num."""
+    """Repeat each network `num` times in a row: T -> T num."""
     return tuple(Layer(*(tensor.repeat_interleave(num, dim=0) for tensor in layer)) for layer in layers)
+
+
+def check_layers(layers: Layers, stacked: bool) -> None:
+    """Refuse layers that do not fit together.
+
+    Raises:
+        UserError: there is none, or names the first tensor of the wrong shape.
+    """
+    if not layers:
+        raise UserError("a network needs at least one layer, got none")
+    members, inputs = layers[0].weight.shape[:-2], layers[0].weight.shape[-1:]
+    for i, (weight, bias) in enumerate(layers):
+        if weight.ndim != 2 + stacked:
+            form = "(teachers, outputs, inputs)" if stacked else "(outputs, inputs)"
+            raise UserError(f"layers.{i}.weight must have shape {form}, got {tuple(weight.shape)}")
+        outputs = weight.shape[-2:-1]
+        for name, tensor, shape in (("weight", weight, members + outputs + inputs), ("bias", bias, members + outputs)):
+            if tensor.shape != shape:
+                raise UserError(f"layers.{i}.{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
+        inputs = outputs

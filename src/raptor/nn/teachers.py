@@ -10,15 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.expert import ExpertNetwork
 from raptor.nn.folding import fold_normalizer
-from raptor.nn.stacked_mlp import Layer, Layers, act
+from raptor.nn.stacked_mlp import Layer, Layers, act, check_layers
 from raptor.quadrotor import Quadrotors
-
-Record = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +38,7 @@ class TeacherPopulation:
     def __post_init__(self) -> None:
         """Check that everything fits together."""
         object.__setattr__(self, "layers", tuple(Layer(*layer) for layer in self.layers))
-        if not self.layers:
-            raise UserError("a teacher needs at least one layer, got none")
-        _check_shapes(self.layers)
+        check_layers(self.layers, stacked=True)
         object.__setattr__(self, "records", tuple(dict(record) for record in self.records) or ({},) * len(self))
         for what, number in (
             ("records", len(self.records)),
@@ -101,9 +96,9 @@ class TeacherPopulation:
                     "train them with the same hidden layers"
                 )
             if part.activations != first.activations:
+                found = " and with ".join(f"{a.hidden} and {a.output}" for a in (first.activations, part.activations))
                 raise UserError(
-                    f"teachers with {_told(first.activations)} and with {_told(part.activations)} cannot be one "
-                    "population: train them with the same activation functions"
+                    f"teachers with {found} cannot be one population: train them with the same activation functions"
                 )
         vehicles = [part.quadrotors for part in parts if part.quadrotors is not None]
         return TeacherPopulation(
@@ -130,10 +125,10 @@ class TeacherPopulation:
         Args:
             experts: on any device; the population is on the CPU.
             quadrotors: the vehicle of each.
-            records: what is known of each; by default what kind of file it is from.
+            records: of each; by default the kind of file that it is from.
 
         Raises:
-            UserError: there is none, their architectures differ, or one sees or does other than a teacher.
+            UserError: there is none, their architectures differ, or observation or action are not those of a teacher.
         """
         parts = []
         for expert in experts:
@@ -157,12 +152,6 @@ class TeacherPopulation:
             layers=tuple(Layer(layer.weight.to(device), layer.bias.to(device)) for layer in self.layers),
             quadrotors=None if self.quadrotors is None else self.quadrotors.to(device),
         )
-
-    def save(self, folder: PathLike, overwrite: bool = False) -> None:
-        """Write the teachers to a folder, for `load_teachers`; see `raptor.formats.teacher_files.save_teachers`."""
-        from raptor.formats.teacher_files import save_teachers
-
-        save_teachers(self, folder, overwrite)
 
     @property
     def device(self) -> torch.device:
@@ -201,25 +190,6 @@ class TeacherPopulation:
         """(T,) whether each teacher is good enough by its own record; False where that is not known."""
         solved = [bool(record.get("solved")) for record in self.records]
         return torch.tensor(solved, dtype=torch.bool, device=self.device)
-
-
-def _check_shapes(layers: Layers) -> None:
-    num, *_ = layers[0].weight.shape or (0,)
-    inputs = layers[0].weight.shape[-1] if layers[0].weight.ndim else 0
-    for i, layer in enumerate(layers):
-        outputs = layer.weight.shape[-2] if layer.weight.ndim == 3 else 0
-        for name, tensor, wanted in (
-            ("weight", layer.weight, (num, outputs, inputs)),
-            ("bias", layer.bias, (num, outputs)),
-        ):
-            if layer.weight.ndim != 3 or tuple(tensor.shape) != wanted:
-                form = "(teachers, outputs, inputs)" if layer.weight.ndim != 3 else str(wanted)
-                raise UserError(f"layers.{i}.{name} must have shape {form}, got {tuple(tensor.shape)}")
-        inputs = outputs
-
-
-def _told(activations: Activations) -> str:
-    return f"{activations.hidden} and {activations.output}"
 
 
 def _dashed(widths: Sequence[int]) -> str:

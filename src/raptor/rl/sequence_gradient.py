@@ -21,7 +21,7 @@ from torch import Tensor
 from raptor.core.compilation import FlatFunction, compile_flat, compile_pure, compiler_problem
 from raptor.nn.mlp_policy import MLPParameters, mlp_step
 from raptor.nn.policy import PolicyParameters
-from raptor.nn.precision import product
+from raptor.nn.stacked_mlp import product
 from raptor.rl.sequence_kernel import SequenceKernel
 
 BLOCK_STEPS = 20

@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.config import load_config
 from raptor.core.errors import UserError
-from raptor.formats import load_policy, read_checkpoint
+from raptor.formats import load_policy, read_checkpoint, save_teachers
 from raptor.nn import MLPPolicy, RaptorPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.runs.folder import RunFolder
@@ -56,7 +56,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three."""
     folder = tmp_path_factory.mktemp("teachers")
-    few_teachers().save(folder)
+    save_teachers(few_teachers(), folder)
     return folder
 
 
@@ -470,7 +470,7 @@ def alone(teachers: TeacherPopulation) -> TeacherPopulation:
         (
             (),
             dataclasses.replace(few_teachers(), records=({"name": object()},) * 3),
-            "records of teachers must be text, numbers, or lists and groups of these, got object",
+            "must be text, a number, or lists and groups of these, got object",
         ),
         (("device=tpu",), few_teachers(), "device must be cpu"),
     ],
@@ -624,7 +624,7 @@ def test_a_run_is_resumed_only_with_its_own_teachers(
     assert post_train(run, [teachers], resume=True).finished
     sentence = f"the run in {run} learns from other teachers: resume it without giving any"
     assert refusal(run, few_teachers(seed=1), resume=True) == sentence
-    few_teachers(2).save(tmp_path / "two")
+    save_teachers(few_teachers(2), tmp_path / "two")
     assert refusal(run, tmp_path / "two", resume=True) == sentence
     assert refusal(run, [teachers, tmp_path / "two"], resume=True) == sentence
 

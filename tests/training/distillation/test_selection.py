@@ -11,6 +11,7 @@ import torch
 from short_distillation import TEST_TASK, few_teachers, tiny
 
 from raptor.core.errors import UserError
+from raptor.formats import save_teachers
 from raptor.nn.stacked_mlp import Layer, initial_layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
@@ -33,8 +34,8 @@ def graded(*returns: float) -> TeacherPopulation:
 
 def test_teachers_come_from_a_folder_from_several_or_as_they_are(tmp_path: Path) -> None:
     two, three = few_teachers(2), few_teachers(3, seed=1)
-    two.save(tmp_path / "two")
-    three.save(tmp_path / "three")
+    save_teachers(two, tmp_path / "two")
+    save_teachers(three, tmp_path / "three")
     for source in (tmp_path / "two", str(tmp_path / "two")):
         found, (line,) = read_teachers(source)
         assert len(found) == 2
@@ -49,8 +50,8 @@ def test_teachers_of_double_precision_are_read_in_that_of_students(tmp_path: Pat
     single, teachers = few_teachers(2), few_teachers(3, seed=1)
     layers = tuple(Layer(*(tensor.double() for tensor in layer)) for layer in teachers.layers)
     double = dataclasses.replace(teachers, layers=layers, quadrotors=teachers.quadrotors.to(dtype=torch.float64))
-    single.save(tmp_path / "single")
-    double.save(tmp_path / "double")
+    save_teachers(single, tmp_path / "single")
+    save_teachers(double, tmp_path / "double")
     for read in (read_teachers(tmp_path / "double")[0], read_teachers(double)[0]):
         assert all(torch.equal(a, b) for a, b in zip(read.layers[0], teachers.layers[0], strict=True))
         torch.testing.assert_close(read.quadrotors.mass, teachers.quadrotors.mass)
@@ -62,8 +63,8 @@ def test_teachers_of_double_precision_are_read_in_that_of_students(tmp_path: Pat
 def test_teachers_that_no_student_can_learn_from_are_refused(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     alone = dataclasses.replace(few_teachers(2), quadrotors=None)
-    alone.save(tmp_path / "alone")
-    few_teachers(2).save(tmp_path / "some")
+    save_teachers(alone, tmp_path / "alone")
+    save_teachers(few_teachers(2), tmp_path / "some")
     for source in (alone, tmp_path / "alone", [tmp_path / "some", tmp_path / "alone"]):
         with pytest.raises(UserError, match="the teachers come without their quadrotors: a student flies"):
             read_teachers(source)
@@ -76,7 +77,7 @@ def test_teachers_that_no_student_can_learn_from_are_refused(tmp_path: Path) -> 
 
 def test_the_same_weights_and_vehicles_have_the_same_fingerprint_and_no_others(tmp_path: Path) -> None:
     teachers = few_teachers()
-    teachers.save(tmp_path)
+    save_teachers(teachers, tmp_path)
     stored, _ = read_teachers(tmp_path)
     assert fingerprint(stored) == fingerprint(read_teachers(tmp_path)[0])
     assert fingerprint(teachers) == fingerprint(dataclasses.replace(teachers, records=()))

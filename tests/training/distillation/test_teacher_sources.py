@@ -13,7 +13,7 @@ import torch
 from short_distillation import few_teachers, tiny
 
 from raptor.core.errors import UserError
-from raptor.formats import load_policy
+from raptor.formats import load_policy, save_teachers
 from raptor.nn.activations import Activations
 from raptor.nn.stacked_mlp import initial_layers
 from raptor.quadrotor import load_platform, load_platforms
@@ -78,7 +78,7 @@ def test_a_run_goes_on_with_the_file_that_it_began_with(tmp_path: Path, monkeypa
 
 def test_files_and_folders_are_one_population(tmp_path: Path) -> None:
     first, _ = read_teachers(TeacherFile(checkpoint(tmp_path / "a.pt"), "mrs"))
-    first.save(tmp_path / "teachers")
+    save_teachers(first, tmp_path / "teachers")
     told: list[str] = []
     sources = [tmp_path / "teachers", TeacherFile(checkpoint(tmp_path / "b.pt", 1, width=22), "race")]
     both, told = read_teachers(sources)
@@ -90,7 +90,7 @@ def test_files_and_folders_are_one_population(tmp_path: Path) -> None:
     others = [TeacherFile(tmp_path / "a.pt", "fs"), TeacherFile(tmp_path / "a.pt", "mrs", activation="tanh")]
     assert all(fingerprint(read_teachers(other)[0]) != fingerprint(first) for other in others)
     own = few_teachers()
-    own.save(tmp_path / "own")
+    save_teachers(own, tmp_path / "own")
     chosen, _ = read_teachers(TeacherFile(f"{tmp_path / 'own'}:1"))
     assert torch.equal(chosen.quadrotors.mass, own.quadrotors.mass[1:2])
     assert chosen.records == own.records[1:2]
@@ -116,7 +116,7 @@ def test_a_teacher_without_one_vehicle_is_refused(tmp_path: Path, quadrotor: Any
 
 
 def test_a_teacher_of_a_folder_without_vehicles_needs_one(tmp_path: Path) -> None:
-    dataclasses.replace(few_teachers(), quadrotors=None).save(tmp_path / "own")
+    save_teachers(dataclasses.replace(few_teachers(), quadrotors=None), tmp_path / "own")
     with pytest.raises(UserError, match=r"the vehicle of the teacher .*own:1 is not known"):
         read_teachers(TeacherFile(tmp_path / "own:1"))
     given, _ = read_teachers(TeacherFile(tmp_path / "own:1", "race"))

@@ -15,6 +15,7 @@ import torch
 from short_shards import EVALUATION, STEPS_PER_ROUND, tiny
 
 from raptor.core.errors import UserError
+from raptor.formats.torch_files import load_torch
 from raptor.nn.stacked_mlp import Layer
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.teacher_flights import TeacherTest
@@ -22,7 +23,7 @@ from raptor.runs.engines.folders import FolderWorkplace, TaskFolder
 from raptor.training.teachers import sac as sac_teachers
 from raptor.training.teachers import shards
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.shards import CHECKPOINTS, CURVE, VALIDATION_SEED, WEIGHTS, Shard, load_checked
+from raptor.training.teachers.shards import CHECKPOINTS, CURVE, VALIDATION_SEED, WEIGHTS, Shard
 
 SEED = 11
 BOTH = pytest.mark.parametrize("algorithm", ["apg", "sac"])
@@ -55,7 +56,7 @@ def shard(config: PreTrainConfig, workplace: FolderWorkplace) -> Shard:
 
 
 def weights(path: Path) -> list[torch.Tensor]:
-    return load_checked((path / WEIGHTS).read_bytes(), WEIGHTS, "cpu")["layers"]
+    return load_torch((path / WEIGHTS).read_bytes(), WEIGHTS, "cpu")["layers"]
 
 
 def same(one: Path, other: Path) -> bool:

@@ -1,25 +1,39 @@
-"""An expert network from whatever file it is in."""
+"""Expert networks from the files of other libraries, and from our own."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raptor.core.atomic import PathLike
+from raptor.core.atomic import PathLike, checked_path
 from raptor.core.errors import UserError
 from raptor.formats.checkpoint import FORMAT, MLP, assemble
-from raptor.formats.expert_files.archives import KNOWN, check_archive, read_tensors
 from raptor.formats.expert_files.rsl_rl import holds_rsl_rl, read_rsl_rl
 from raptor.formats.expert_files.stable_baselines3 import POLICY, SETTINGS, read_stable_baselines3
+from raptor.formats.expert_files.vec_normalize import found_beside, with_statistics
+from raptor.formats.rl_tools_teacher import read_rl_tools_teacher
+from raptor.formats.teacher_files import DOCUMENT, load_teachers
+from raptor.formats.torch_files import Advice, opened_archive, read_document
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork
 from raptor.nn.mlp_policy import MLPPolicy
-from raptor.nn.stacked_mlp import Layer
+
+KNOWN = (
+    "give a checkpoint of rsl_rl (.pt), an archive of stable-baselines3 (.zip; its VecNormalize is given as its "
+    "normalizer), a teacher of rl-tools (.h5), a memoryless policy of this package (.pt), or a folder of teachers with "
+    "the number of one (teachers:3)"
+)
+ADVICE = Advice(
+    KNOWN,
+    "open it where it was made and you trust it, and write its weights alone: "
+    'torch.save({"model_state_dict": policy.state_dict()}, "weights.pt")',
+)
 
 
-def load_expert(path: PathLike, activation: str | None = None) -> ExpertNetwork:
+def load_expert(path: PathLike, activation: str | None = None, normalizer: PathLike | None = None) -> ExpertNetwork:
     """Read one expert network, on the CPU, without executing code from the file.
 
     Args:
@@ -28,6 +42,7 @@ def load_expert(path: PathLike, activation: str | None = None) -> ExpertNetwork:
             several: `teachers:3`.
         activation: between the layers, such as elu; by default what the file says, or a file beside it
             (`params/agent.yaml` of Isaac Lab), or else the library's default. Files of this package do say it.
+        normalizer: file of the VecNormalize (.pkl) that an archive of stable-baselines3 was trained with.
 
     Raises:
         UserError: there is no such file, it is damaged, of another kind or architecture, or holds pickled code.
@@ -36,51 +51,30 @@ def load_expert(path: PathLike, activation: str | None = None) -> ExpertNetwork:
         activation = activation_name(activation, "activation")
     folder, index = folder_of(path)
     if folder is not None:
-        return _checked(_of_folder(folder, index), activation, path)
-    file = Path(path).expanduser()
-    try:
-        file.open("rb").close()
-    except OSError as error:
-        raise UserError(f"cannot read the teacher {os.fspath(path)!r}: {error.strerror or error}; {KNOWN}") from error
-    if file.suffix.lower() in (".h5", ".hdf5"):
-        from raptor.formats.rl_tools_teacher import read_rl_tools_teacher
-
-        return read_rl_tools_teacher(file, activation)
-    names = check_archive(file, file)
-    if {SETTINGS, POLICY} <= set(names):
-        return read_stable_baselines3(file, activation)
-    document = read_tensors(file, file)
-    if holds_rsl_rl(document):
-        return read_rsl_rl(document, file, activation)
-    if document.get("format") == FORMAT:
-        return _checked(_of_policy(document, file), activation, path)
-    raise UserError(f"{file} holds {', '.join(map(repr, list(document)[:5])) or 'nothing'}, but no actor: {KNOWN}")
+        expert, own = _of_folder(folder, index), True
+    else:
+        expert, own = _of_file(checked_path(path, "the teacher"), activation, normalizer is None)
+    if own and (normalizer is not None or activation not in (None, expert.activation)):
+        got = f"the normalizer {normalizer}" if normalizer is not None else f"the activation {activation}"
+        raise UserError(
+            f"{os.fspath(path)} has {expert.activation} between its layers, got {got}: name one for files of other "
+            "libraries only"
+        )
+    return expert if normalizer is None else with_statistics(expert, normalizer)
 
 
 def folder_of(path: PathLike) -> tuple[Path | None, int | None]:
     """The folder of teachers behind a path, and the number behind its colon; None where there is none."""
-    whole = Path(path).expanduser()
+    whole = checked_path(path, "the teacher")
     if whole.is_dir():
         return whole, None
-    name, colon, number = os.fspath(path).rpartition(":")
-    if colon and number.isdecimal() and Path(name).expanduser().is_dir():
-        return Path(name).expanduser(), int(number)
+    name, colon, number = os.fspath(whole).rpartition(":")
+    if colon and number.isdecimal() and Path(name).is_dir():
+        return Path(name), int(number)
     return None, None
 
 
-def _checked(expert: ExpertNetwork, activation: str | None, path: PathLike) -> ExpertNetwork:
-    """A network of this package, if nobody takes it for another."""
-    if activation not in (None, expert.activation):
-        raise UserError(
-            f"{os.fspath(path)} has {expert.activation} between its layers, got the activation {activation}: name one "
-            "for files of other libraries only"
-        )
-    return expert
-
-
 def _of_folder(folder: Path, index: int | None) -> ExpertNetwork:
-    from raptor.formats.teacher_files import DOCUMENT, load_teachers
-
     if not (folder / DOCUMENT).exists():
         raise UserError(f"{folder} is a folder without {DOCUMENT}: {KNOWN}")
     teachers = load_teachers(folder)
@@ -91,14 +85,42 @@ def _of_folder(folder: Path, index: int | None) -> ExpertNetwork:
     return teachers.expert(index or 0, f"teacher of {folder}")
 
 
+def _of_file(file: Path, activation: str | None, bare: bool) -> tuple[ExpertNetwork, bool]:
+    """The network of a file, and whether it is one of this package; `bare`: no file of a normaliser was given."""
+    if not file.exists():
+        raise UserError(f"cannot read the teacher {os.fspath(file)!r}: No such file; {KNOWN}")
+    if file.suffix.lower() in (".h5", ".hdf5"):
+        return read_rl_tools_teacher(file, activation), False
+    with opened_archive(file, file, ADVICE) as archive:
+        names = set(archive.namelist())
+        if {SETTINGS, "parameters"} <= names:
+            raise UserError(
+                f"{file} is an archive of stable-baselines 2, whose networks are of TensorFlow: train the teacher "
+                "again with stable-baselines3"
+            )
+        if {SETTINGS, POLICY} <= names:
+            beside = found_beside(file) if bare else []
+            if beside:
+                warnings.warn(
+                    f"{' and '.join(map(str, beside[:3]))} beside {file} is not applied: if the teacher was trained "
+                    "with it, give it as its normalizer (--teacher-normalizer)",
+                    stacklevel=3,
+                )
+            return read_stable_baselines3(archive, file, ADVICE, activation), False
+        document = read_document(archive, file, advice=ADVICE)
+    if document.get("format") == FORMAT:
+        return _of_policy(document, file), True
+    if not holds_rsl_rl(document):
+        found = ", ".join(repr(key)[:40] for key in list(document)[:5])
+        raise UserError(f"{file} holds {found or 'nothing'}, but no actor: {KNOWN}")
+    return read_rsl_rl(document, file, activation), False
+
+
 def _of_policy(document: Mapping[str, Any], path: Path) -> ExpertNetwork:
     """A memoryless policy of this package."""
-    architecture = document.get("architecture")
+    architecture, weights = document.get("architecture"), document.get("weights")
     if not isinstance(architecture, Mapping) or architecture.get("kind") != MLP:
         raise UserError(f"{path} holds a policy with memory: a teacher must be a multi-layer perceptron without")
-    weights = document.get("weights")
     policy = assemble(architecture, weights if isinstance(weights, Mapping) else {}, path)
     assert isinstance(policy, MLPPolicy)
-    tensors = [tensor.detach() for tensor in policy.tensors()]
-    layers = tuple(Layer(weight, bias) for weight, bias in zip(tensors[::2], tensors[1::2], strict=True))
-    return ExpertNetwork(layers, "relu", source="policy of this package")
+    return ExpertNetwork(policy.requires_grad_(False).tensors().layers, "relu", source="policy of this package")

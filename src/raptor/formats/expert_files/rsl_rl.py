@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
-from raptor.formats.expert_files.dense import layers_of, weight_of
+from raptor.core.yaml_files import read_yaml
+from raptor.formats.weights import halves, layers_of, plain_names, weight_of
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork, Normalizer
 from raptor.nn.stacked_mlp import Layer
@@ -22,7 +21,6 @@ EPSILON = 1e-2
 MODEL, ACTOR, STUDENT = "model_state_dict", "actor_state_dict", "student_state_dict"
 _STD = ("std", "distribution.std_param")
 _LOG_STD = ("log_std", "distribution.log_std_param")
-_LARGEST_AGENT = 2**20  # bytes
 
 
 def holds_rsl_rl(document: Mapping[str, Any]) -> bool:
@@ -31,18 +29,15 @@ def holds_rsl_rl(document: Mapping[str, Any]) -> bool:
 
 
 def read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | None = None) -> ExpertNetwork:
-    """The actor of a checkpoint.
+    """The actor of a checkpoint; `params/agent.yaml` beside it says what the checkpoint does not.
 
-    Args:
-        document: what the file holds.
-        path: the file; `params/agent.yaml` beside it tells what the checkpoint does not.
-        activation: between the layers; by default what agent.yaml says, or else rsl_rl's default.
+    The activation function is by default that of agent.yaml, or else rsl_rl's default.
 
     Raises:
         UserError: it holds no actor, a recurrent one, one of another architecture, or weights that are damaged.
     """
     found = document.get(ACTOR, document.get(MODEL))
-    weights = {str(name): weight for name, weight in found.items()} if isinstance(found, Mapping) else {}
+    weights = plain_names(found, path) if isinstance(found, Mapping) else {}
     if STUDENT in document or any(name.startswith(("student.", "teacher.")) for name in weights):
         raise UserError(f"{path} is of rsl_rl's distillation: give the checkpoint of the teacher, as PPO wrote it")
     new = ACTOR in document or any(name.startswith("mlp.") for name in weights)
@@ -59,23 +54,16 @@ def read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | N
     normalizer = _normalizer({key.removeprefix(f"{prefix}."): value for key, value in weights.items()}, path)
     version = "5.x" if new and not any(name in weights for name in ("std", "log_std")) else "4.x" if new else "3.x"
     if normalizer is None and isinstance(document.get("obs_norm_state_dict"), Mapping):
-        normalizer, version = _normalizer(document["obs_norm_state_dict"], path), "2.x"
-    return ExpertNetwork(
-        layers,
-        activation=name,
-        normalizer=normalizer,
-        source=f"rsl_rl {version} checkpoint",
-        notes=notes,
-        **noise,
-    )
+        normalizer, version = _normalizer(plain_names(document["obs_norm_state_dict"], path), path), "2.x"
+    source = f"rsl_rl {version} checkpoint"
+    return ExpertNetwork(layers, name, normalizer=normalizer, source=source, notes=notes, **noise)
 
 
 def _refuse_other_kinds(weights: Mapping[str, Any], path: PathLike) -> None:
-    for beginning, what in (("rnn.", "recurrent"), ("memory_", "recurrent"), ("cnns.", "convolutional")):
+    others = {"rnn.": "recurrent", "memory_": "recurrent", "cnns.": "convolutional", "actor_cnns.": "convolutional"}
+    for beginning, what in others.items():
         if any(name.startswith(beginning) for name in weights):
             raise UserError(f"{path} holds a {what} actor: a teacher must be a multi-layer perceptron without memory")
-    if any(name.startswith("actor_cnns.") for name in weights):
-        raise UserError(f"{path} holds a convolutional actor: a teacher must be a multi-layer perceptron")
 
 
 def _settings(agent: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
@@ -108,7 +96,7 @@ def _split_noise(
         return layers, {}
     if "Heteroscedastic" not in kind or width % 2:
         raise UserError(f"{path} holds an actor of {width} outputs with a {kind}: only Gaussian ones are read")
-    mean, deviation = (Layer(*(tensor.clone() for tensor in half)) for half in _halves(layers[-1]))
+    mean, deviation = halves(layers[-1])
     return (*layers[:-1], mean), {"log_std_layer": deviation} if log else {}
 
 
@@ -122,18 +110,12 @@ def _distribution(settings: Mapping[str, Any]) -> tuple[str, bool]:
     return ("none" if settings else ""), False
 
 
-def _halves(layer: Layer) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    (first, second), (low, high) = layer.weight.chunk(2), layer.bias.chunk(2)
-    return (first, low), (second, high)
-
-
 def _activation(given: str | None, settings: Mapping[str, Any], path: PathLike) -> tuple[str, tuple[str, ...]]:
+    found = settings.get("activation")
     if given is not None:
-        return activation_name(given, "activation"), ()
-    if isinstance(settings.get("activation"), str):
-        return activation_name(settings["activation"], f"params/agent.yaml beside {path}"), (
-            "activation from params/agent.yaml",
-        )
+        return given, ()
+    if isinstance(found, str):
+        return activation_name(found, f"params/agent.yaml beside {path}"), ("activation from params/agent.yaml",)
     return DEFAULT_ACTIVATION, (f"{DEFAULT_ACTIVATION} is rsl_rl's default: the checkpoint does not name another",)
 
 
@@ -147,24 +129,6 @@ def _normalizer(weights: Mapping[str, Any], path: PathLike) -> Normalizer | None
 
 
 def _read_agent(path: Path) -> Mapping[str, Any]:
-    """Isaac Lab's settings of a run, empty where there are none; tags of Python objects are read as plain data."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Safe, and not put off by tags."""
-
-    def plain(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
-        if isinstance(node, yaml.SequenceNode):
-            return loader.construct_sequence(node, deep=True)
-        return loader.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else None
-
-    Loader.add_multi_constructor("tag:yaml.org,2002:python/", plain)
-    try:
-        if not path.is_file() or path.stat().st_size > _LARGEST_AGENT:
-            return {}
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # whatever a scalar that is not of its tag makes the constructors of yaml raise
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    """Isaac Lab's settings of a run, empty where there are none; tags of Python objects are ignored."""
+    document = read_yaml(path, ignore_tags=True) if path.is_file() else None
     return document if isinstance(document, Mapping) else {}

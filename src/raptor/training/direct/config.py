@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from raptor.config.settings import Settings, at_least, between, not_negative, positive, setting
 from raptor.core.errors import UserError
-from raptor.nn.precision import Precision
+from raptor.nn.stacked_mlp import Precision
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.sampling import Distribution
 from raptor.rl.curriculum import CurriculumConfig

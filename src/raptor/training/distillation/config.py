@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from raptor.config.settings import Settings, at_least, between, not_negative, optional, positive, setting
 from raptor.core.errors import UserError
-from raptor.nn.precision import Precision
+from raptor.nn.stacked_mlp import Precision
 from raptor.quadrotor.dynamics import Method
 from raptor.tasks.task import Task
 from raptor.training.direct.config import GradientConfig

@@ -18,6 +18,10 @@ class EnvDistillConfig(Settings):
 
     task: str | None = setting(None, "name of the environment; null where a program hands it over")
     teacher_checkpoint: str | None = setting(None, "file of the teacher; null where a program hands it over", free=True)
+    teacher_activation: str | None = setting(None, "between the teacher's layers; null: what its file says", free=True)
+    teacher_normalizer: str | None = setting(
+        None, "file of the VecNormalize that the teacher was trained with", free=True
+    )
     task_settings: tuple[str, ...] = setting((), "key=value each, of the environment")
     num_envs: int | None = setting(
         None, "environments flown at once; null: what the task says, or 16", optional(at_least(1))

@@ -8,13 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import World, process_group
 from raptor.core.errors import UserError
+from raptor.core.plain import to_plain
 from raptor.nn.teachers import TeacherPopulation
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.learner import Learner
@@ -124,8 +122,8 @@ def post_train(
         if seeking or weak:
             plan = make_plan(config, strong, world)
             say(plan.describe())
-        note = {"source": document_of_sources(teachers), "fingerprint": mark, "records": population.records}
-        text = json.dumps(note, default=_plain)
+        records = [to_plain(record, f"records[{i}]") for i, record in enumerate(population.records)]
+        text = json.dumps({"source": document_of_sources(teachers), "fingerprint": mark, "records": records})
         try:
             with world.main_process_first():
                 folder.open(config, resume, overwrite)
@@ -266,15 +264,6 @@ def _plan_anew(folder: RunFolder, config: PostTrainConfig) -> None:
         for ending in (folder.summary, folder.path / FINAL):
             ending.unlink(missing_ok=True)
         folder.write_manifest(config)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON does not know, in its types: tensors and arrays as lists."""
-    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
-        return value.tolist()
-    raise UserError(
-        f"records of teachers must be text, numbers, or lists and groups of these, got {type(value).__name__}: {value}"
-    )
 
 
 def _source(folder: RunFolder, noted: dict[str, Any] | None, teachers: TeacherSource | None) -> TeacherSource:

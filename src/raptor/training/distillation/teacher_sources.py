@@ -23,13 +23,17 @@ class TeacherFile:
     path: PathLike
     quadrotor: PathLike | None = None  # a platform or a JSON file; a folder of teachers knows the vehicles of its own
     activation: str | None = None  # between the layers, where the file does not say
+    normalizer: PathLike | None = (
+        None  # VecNormalize of stable-baselines3; its clip, which no layer can do, is left out
+    )
 
     def document(self) -> dict[str, str | None]:
         """For JSON; paths are absolute."""
         vehicle = None if self.quadrotor is None else os.fspath(self.quadrotor)
         if vehicle is not None and vehicle not in PLATFORMS:
             vehicle = _absolute(vehicle)
-        return {"path": _absolute(self.path), "quadrotor": vehicle, "activation": self.activation}
+        document = {"path": _absolute(self.path), "quadrotor": vehicle, "activation": self.activation}
+        return document if self.normalizer is None else document | {"normalizer": _absolute(self.normalizer)}
 
 
 TeacherSource = TeacherPopulation | PathLike | TeacherFile | Sequence[PathLike | TeacherFile]
@@ -37,7 +41,10 @@ TeacherSource = TeacherPopulation | PathLike | TeacherFile | Sequence[PathLike |
 
 
 def teacher_files(
-    paths: Sequence[PathLike], quadrotors: Sequence[PathLike], activation: str | None = None
+    paths: Sequence[PathLike],
+    quadrotors: Sequence[PathLike],
+    activation: str | None = None,
+    normalizer: PathLike | None = None,
 ) -> list[TeacherFile]:
     """A `TeacherFile` for each path.
 
@@ -45,12 +52,13 @@ def teacher_files(
         paths: of the networks.
         quadrotors: the vehicle of each, one for all, or none.
         activation: of all.
+        normalizer: of all.
 
     Raises:
         UserError: there are other than no, one or as many vehicles as networks.
     """
-    if not paths and (quadrotors or activation):
-        raise UserError("--quadrotor and --teacher-activation are of a teacher: give its file with --teacher")
+    if not paths and (quadrotors or activation or normalizer):
+        raise UserError("--quadrotor and --teacher-* are of a teacher: give its file with --teacher")
     if len(quadrotors) not in (0, 1, len(paths)):
         raise UserError(
             f"--quadrotor must be given once for all, or once for each of the {len(paths)} teachers, got "
@@ -58,7 +66,7 @@ def teacher_files(
         )
     vehicles: list[PathLike | None] = [*quadrotors] or [None]
     vehicles = vehicles * len(paths) if len(vehicles) == 1 else vehicles
-    return [TeacherFile(path, vehicle, activation) for path, vehicle in zip(paths, vehicles, strict=True)]
+    return [TeacherFile(path, vehicle, activation, normalizer) for path, vehicle in zip(paths, vehicles, strict=True)]
 
 
 def several(source: PathLike | TeacherFile | Sequence[PathLike | TeacherFile]) -> list[PathLike | TeacherFile]:
@@ -75,7 +83,9 @@ def read_source(source: PathLike | TeacherFile) -> tuple[TeacherPopulation, str]
     if not isinstance(source, TeacherFile):
         teachers = load_teachers(source)
         return teachers, teachers.expert(0, f"{len(teachers)} teachers in {source}").description
-    expert = load_expert(source.path, source.activation)
+    expert = load_expert(source.path, source.activation, source.normalizer)
+    if source.normalizer is not None and expert.normalizer is not None:
+        expert = dataclasses.replace(expert, normalizer=dataclasses.replace(expert.normalizer, clip=None))
     folder, index = folder_of(source.path)
     if folder is not None and source.quadrotor is None:
         teachers = load_teachers(folder)[index or 0]

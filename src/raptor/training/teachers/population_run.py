@@ -17,6 +17,7 @@ from raptor.core.devices import host
 from raptor.core.errors import UserError
 from raptor.core.plotting import to_png
 from raptor.formats.teacher_files import save_teachers
+from raptor.formats.torch_files import load_torch
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import Quadrotors
@@ -27,7 +28,7 @@ from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.curves import point_of, population_curve
 from raptor.training.teachers.memory import Plan
 from raptor.training.teachers.pictures import curves_picture, teachers_picture
-from raptor.training.teachers.shards import CURVE, WEIGHTS, load_checked, train_shard
+from raptor.training.teachers.shards import CURVE, WEIGHTS, train_shard
 
 JOB = "pre-train"
 SHARDS, QUADROTORS, CURVES, PLAN = "shards", "quadrotors", "curves.json", "plan.json"
@@ -191,7 +192,7 @@ class PopulationRun:
     def _weights(self, name: str) -> list[torch.Tensor]:
         path = self.folder.path / SHARDS / name / WEIGHTS
         try:
-            return list(load_checked(path.read_bytes(), str(path), "cpu")["layers"])
+            return list(load_torch(path.read_bytes(), str(path), "cpu")["layers"])
         except (OSError, KeyError, UserError) as error:
             raise UserError(
                 f"{path} cannot be read: delete the folder {path.parent} to train this shard again, then --resume"

@@ -7,7 +7,6 @@ import json
 import math
 import time
 import warnings
-import zipfile
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from torch.utils import _pytree as pytree
 from raptor.config import from_dict
 from raptor.core.devices import gpu_use, memory_explained
 from raptor.core.errors import UserError
+from raptor.formats.torch_files import load_torch
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.curriculum import Curriculum
@@ -193,7 +193,7 @@ class Shard:
         for name in CHECKPOINTS:
             content = self.workplace.read(name)
             try:
-                found += [] if content is None else [load_checked(content, name, self.quadrotors.device)]
+                found += [] if content is None else [load_torch(content, name, self.quadrotors.device)]
             except UserError as error:
                 damage.append(str(error))
         if damage:
@@ -261,22 +261,3 @@ def _records(flights: TeacherFlights, validation: list[float], steps: list[int])
 
 def _rounded(values: Tensor) -> list[float | None]:
     return [round(value, 4) if math.isfinite(value) else None for value in values.double().tolist()]
-
-
-def load_checked(content: bytes, name: str, device: torch.device | str) -> dict[str, Any]:
-    """What `torch.save` made of a dictionary; nothing in it is executed.
-
-    Raises:
-        UserError: it is damaged; calls it `name`.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch does not look at the checksums
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise UserError(f"{name} is damaged: the checksum of {damaged} is wrong")
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a damaged archive makes torch raise
-        raise UserError(f"{name} is damaged: {(str(error).splitlines() or ['no message'])[0]}") from error
-    return state
