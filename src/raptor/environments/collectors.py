@@ -150,7 +150,7 @@ class Snapshot(NamedTuple):
     step: int  # steps so far
     episode: Episode
     tally: EpisodeTally
-    collectors: tuple[Collector, ...]
+    collectors: tuple[Any, ...]
 
 
 class Recorder:

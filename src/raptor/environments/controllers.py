@@ -76,11 +76,9 @@ class Teachers:
         """See `Controller`; the action lies in [-1, 1], and nothing is remembered."""
         observation = observe_as_teacher(quadrotors, episode)
         if observation.ndim > 2:
-            action = act(parameters, observation, self.activations)
-        else:
-            own = observation.contiguous().view(self.num_networks(parameters), -1, observation.shape[-1])
-            action = act(parameters, own, self.activations).flatten(0, 1)
-        return from_components(components(action)), ()
+            return from_components(components(act(parameters, observation, self.activations))), ()
+        own = observation.contiguous().view(self.num_networks(parameters), -1, observation.shape[-1])
+        return component_major(act(parameters, own, self.activations).flatten(0, 1)), ()
 
     def num_networks(self, parameters: Layers) -> int:
         """T."""

@@ -173,7 +173,7 @@ class _Carried(NamedTuple):
     episode: Episode
     memory: Memory
     tally: EpisodeTally
-    collectors: tuple[Collector, ...]
+    collectors: tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)

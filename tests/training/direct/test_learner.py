@@ -130,10 +130,10 @@ def test_a_few_updates_fly_better_than_none(tiny: Tiny) -> None:
             "warm_up_updates=1",
         )
     )
-    before = one.validate(one.policy, 32)
+    before = one.validate(one.policy, 512)
     for _ in range(16):
         one.update()
-    after = one.validate(one.policy, 32)
+    after = one.validate(one.policy, 512)
     assert after["return"] > before["return"] + 8
     assert after["terminated"] < before["terminated"]
 

@@ -30,12 +30,12 @@ from raptor.runs.progress import Progress
 from raptor.training.direct.config import GradientConfig
 from raptor.training.direct.learner import DirectConfig, DirectLearner
 from raptor.training.distillation import job as post_training
-from raptor.training.distillation import post_training_run, selection, student_validation
+from raptor.training.distillation import post_training_run, selection
 from raptor.training.distillation.fine_tuning import FineTuner
 from raptor.training.distillation.imitation import Imitation
 from raptor.training.distillation.job import PostTrainConfig, load_post_train_config, post_train
 from raptor.training.distillation.post_training_memory import plan_post_training
-from raptor.training.distillation.student_validation import Validation
+from raptor.training.validation import Validation, figures
 
 EVALUATION = {f"evaluation/{name}" for name in ("mean_return", "std_return", "mean_length", "share_terminated")}
 OFF_POLICY = ("on_policy=false", "num_active_teachers=2", "student.kind=mlp", "best_by=data_collection")
@@ -237,16 +237,20 @@ def test_fine_tuning_is_validated_with_the_sensors_that_it_trains_with(tmp_path:
     """And so is the best imitated student, before it is held against it."""
     settings = ("fine_tune.task.sensing.position_noise=0.3", "fine_tune.num_updates=1", "num_epochs=2")
     config = tiny(*settings, "task.clip_previous_action=false")
-    validation = Validation(config)
-    assert [validation.task(tuning).sensing.position_noise for tuning in (False, True)] == [0.0, 0.3]
-    assert not validation.task(True).clip_previous_action
+    assert [config.validation_task(tuning).sensing.position_noise for tuning in (False, True)] == [0.0, 0.3]
+    assert not config.validation_task(True).clip_previous_action
+    vehicles = Validation(config.num_validation, compile=False)
+
+    def validated(policy: Any, tuning: bool) -> dict[str, float]:
+        return figures(vehicles(policy, config.validation_task(tuning)))
+
     summary = post_train(tmp_path, teachers, config)
     imitated, final = (load_policy(tmp_path / f"{name}_student.pt") for name in ("imitated", "final"))
-    assert validation(imitated, tuning=True).items() <= summary.imitated.items()
-    assert validation(final, tuning=True) == summary.evaluation
+    assert validated(imitated, tuning=True).items() <= summary.imitated.items()
+    assert validated(final, tuning=True) == summary.evaluation
     at = summary.imitated["epoch"]
     clean = dict(read_curve(tmp_path)["evaluation/mean_return"])[at]
-    assert validation(imitated, tuning=False)["mean_return"] == clean != summary.imitated["mean_return"]
+    assert validated(imitated, tuning=False)["mean_return"] == clean != summary.imitated["mean_return"]
 
 
 def test_imitation_only_and_gradient_only_are_one_setting_away(
@@ -275,15 +279,21 @@ def test_the_target_is_hidden_in_fine_tuning_and_in_validation_too(
     tmp_path: Path, teachers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flown = []
-    places = (post_training_run, "Distiller"), (post_training_run, "FineTuner"), (student_validation, "StudentTest")
-    for module, name in places:
-        original = getattr(module, name)
+    for name in ("Distiller", "FineTuner"):
+        original = getattr(post_training_run, name)
 
         def watch(config: Any, *others: Any, original: Any = original) -> Any:
             flown.append(getattr(config, "flown_task", getattr(config, "task", config)))
             return original(config, *others)
 
-        monkeypatch.setattr(module, name, watch)
+        monkeypatch.setattr(post_training_run, name, watch)
+    validate = Validation.__call__
+
+    def watched(self: Validation, policy: Any, task: Any) -> Any:
+        flown.append(task)
+        return validate(self, policy, task)
+
+    monkeypatch.setattr(Validation, "__call__", watched)
     post_train(tmp_path, teachers, tiny("target_visible=false", "fine_tune.num_updates=1", "num_epochs=2"))
     assert len(flown) == 4
     assert not any(task.target_visible for task in flown)

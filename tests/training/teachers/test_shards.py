@@ -17,7 +17,7 @@ from short_shards import EVALUATION, STEPS_PER_ROUND, tiny
 from raptor.core.errors import UserError
 from raptor.nn.stacked_mlp import Layer
 from raptor.quadrotor import sample_quadrotors
-from raptor.rl.teacher_flights import TeacherTest
+from raptor.rl.teacher_test import TeacherTest
 from raptor.runs.engines.folders import FolderWorkplace, TaskFolder
 from raptor.training.teachers import sac as sac_teachers
 from raptor.training.teachers import shards

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from raptor.config.settings import at_least, setting
 from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.core.errors import UserError
+from raptor.environments.controllers import Student
 from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.formats.policy_files import load_policy
@@ -23,9 +24,8 @@ from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.rl.analytic_policy_gradient import Guide, SegmentGradient
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.flight import RolloutState
-from raptor.rl.student_flights import controller_of
-from raptor.training.direct.config import TRAINING_SEEDS, VALIDATION_SEED, GradientConfig, validation_task
-from raptor.training.direct.validation_flights import fly_validation
+from raptor.training.direct.config import TRAINING_SEEDS, GradientConfig, validation_task
+from raptor.training.validation import Validation, figures
 
 
 class _End(NamedTuple):
@@ -68,9 +68,17 @@ class GradientLearner:
         self.optimizer = torch.optim.Adam(
             [p for p in self.policy.parameters() if p.requires_grad], lr=config.learning_rate, betas=(0.9, 0.999)
         )
-        self.gradient = self._segments(compile, config.precision)
-        exact = config.precision == "float32"
-        self._validation_segments = self.gradient if exact else self._segments(compile, "float32")
+        self.gradient = SegmentGradient(
+            config.task,
+            config.objective,
+            config.method,
+            config.gradient_decay,
+            config.adjoint_limit,
+            compile,
+            Student(config.precision),
+        )
+        self._compile = compile
+        self._validation: Validation | None = None
         self.update_count = 0
         self.diverged_count = 0
         self.skipped_count = 0
@@ -83,18 +91,6 @@ class GradientLearner:
         self.quadrotors, self.episode = self._draw(places)
         self.memory = self._initial_memory(config.batch_size)
         self.age = places * self._segments_per_episode // config.batch_size * config.segment_steps
-
-    def _segments(self, compile: bool, precision: str) -> SegmentGradient:
-        config = self.config
-        return SegmentGradient(
-            config.task,
-            config.objective,
-            config.method,
-            config.gradient_decay,
-            config.adjoint_limit,
-            compile,
-            controller_of(self.policy.tensors(), precision),
-        )
 
     @property
     def _segments_per_episode(self) -> int:
@@ -192,28 +188,21 @@ class GradientLearner:
         self.quadrotors, self.episode, self.memory = pytree.tree_map(put, old, new)
         self.age = self.age.masked_fill(over, 0)
 
-    @torch.no_grad()
     def validate(self, policy: StudentPolicy, num_episodes: int) -> dict[str, float]:
-        """Mean return, share terminated and length on validation vehicles, hovering or following a Langevin target.
+        """Mean return, fraction terminated and length on validation vehicles, hovering or following a Langevin target.
 
         The vehicles and starts are the same at each call, and none of them is ever trained on.
         """
-        config = self.config
-        generator = torch.Generator(self.device).manual_seed(VALIDATION_SEED)
-        task = validation_task(config.task)
-        rows = []
-        for _ in range(math.ceil(num_episodes / config.batch_size)):
-            quadrotors = self._sample(config.batch_size, generator)
-            episode = begin_episode(task, quadrotors, generator)
-            memory = self._initial_memory(config.batch_size)
-            begun = quadrotors, episode, memory
-            rows.append(
-                fly_validation(
-                    self._validation_segments, policy, task, begun, generator, config.segment_steps, self.parts
-                )
-            )
-        table = torch.cat(rows, dim=1)[:, :num_episodes].mean(1)
-        return dict(zip(("return", "terminated", "length"), table.tolist(), strict=True))
+        config, validation = self.config, self._validation
+        if validation is None or len(validation.vehicles) != num_episodes:
+            settings = self.device, self._compile, config.distribution, self.parts.world
+            validation = self._validation = Validation(num_episodes, *settings)
+        found = figures(validation(policy, validation_task(config.task)))
+        return {
+            "return": found["mean_return"],
+            "terminated": found["share_terminated"],
+            "length": found["mean_length"],
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on."""

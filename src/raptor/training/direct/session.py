@@ -46,9 +46,7 @@ class TrainDirectConfig(DirectConfig):
     validation_interval: int = setting(
         100, "updates between two validations, the last update being validated too; 0: never", at_least(0)
     )
-    num_validation: int = setting(
-        2048, "episodes of a validation; whole batches are flown, so a multiple of batch_size", at_least(1)
-    )
+    num_validation: int = setting(2048, "validation vehicles, which are never trained on; an episode each", at_least(1))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from raptor.core.errors import UserError
 from raptor.nn.precision import Precision
 from raptor.quadrotor.dynamics import Method
 from raptor.tasks.task import Task
-from raptor.training.direct.config import TRAINING_SEEDS, VALIDATION_SEED
+from raptor.training.direct.config import TRAINING_SEEDS, VALIDATION_SEED, validation_task
 from raptor.training.distillation.fine_tuning import FineTuneConfig
 
 
@@ -127,6 +127,11 @@ class PostTrainConfig(Settings):
             clip_previous_action=self.task.clip_previous_action,
         )
         return dataclasses.replace(self.fine_tune, task=task)
+
+    def validation_task(self, tuning: bool) -> Task:
+        """What a validation flies: with the sensors of imitation, or with those that the student is fine-tuned for."""
+        trained_in = self.tuning.task if tuning else self.flown_task
+        return dataclasses.replace(validation_task(trained_in), episode_steps=self.validation_steps)
 
     @property
     def num_epochs_in_all(self) -> int:

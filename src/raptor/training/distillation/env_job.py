@@ -23,7 +23,7 @@ from raptor.training.distillation.env_run import BEST, ENVIRONMENT, JOB, OWN, VI
 from raptor.training.distillation.env_settings import document_of
 from raptor.training.distillation.env_teacher import EnvTeacher, Expert
 from raptor.training.teachers.memory import BASE_BYTES, GIB, budget_bytes
-from raptor.viewer.env_videos import FilmedVecEnv
+from raptor.viewer.env_videos import RecordedVecEnv
 
 __all__ = ["EnvDistillConfig", "EnvDistillSummary", "distill", "load_env_distill_config", "log_folder"]
 
@@ -72,10 +72,10 @@ def distill(
         same = {name: getattr(stored, name) for name in FREE}
         folder.refuse_changes(differences(stored, dataclasses.replace(config, **same)))
     folder.checkpoints.keep = config.keep_checkpoints
-    filmed = None
+    recorded = None
     if config.video:
-        filmed = FilmedVecEnv(env, folder.path / VIDEOS, config.video_length, config.video_interval, going_on)
-    checked = CheckedVecEnv(env if filmed is None else filmed, find_device(config.device))
+        recorded = RecordedVecEnv(env, folder.path / VIDEOS, config.video_length, config.video_interval, going_on)
+    checked = CheckedVecEnv(env if recorded is None else recorded, find_device(config.device))
     checked.watch(config.student_group)
     teacher = EnvTeacher(expert, checked, config.teacher_group)
     planned = _plan(config, checked)
@@ -88,8 +88,8 @@ def distill(
         with memory_explained(what), stop_on_signal() as stop:
             return EnvDistillRun(folder, config, checked, teacher, progress).run(stop)
     finally:
-        if filmed is not None:
-            filmed.cut()
+        if recorded is not None:
+            recorded.finish_video()
         folder.close()
 
 

@@ -6,7 +6,6 @@ done (DAgger, Ross et al. 2011).
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,17 +15,19 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from raptor.environments.collectors import Episodes
+from raptor.environments.controllers import StudentParameters
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
 from raptor.rl.demonstrations import Demonstrations
 from raptor.rl.observation_scale import ObservationScale
-from raptor.rl.student_flights import StudentParameters
-from raptor.rl.vec_demonstrations import Flights, Observations, Record, StudentPilot, fly
+from raptor.rl.vec_demonstrations import VecDemonstrations, VecStudent, rollout_vec_env
 from raptor.training.distillation.env_config import EnvDistillConfig
 from raptor.training.distillation.env_teacher import EnvTeacher
 from raptor.training.distillation.imitation import Imitation, weights_of
+from raptor.training.validation import figures
 
 WEIGHTS, FLIGHTS, ORDER, EVALUATION = range(4)
 """Streams of random numbers."""
@@ -55,16 +56,11 @@ class EnvDistiller:
         self.config, self.env, self.teacher = config, env, teacher
         self.policy = policy.to(env.device)
         self.imitation = Imitation(config, self.policy)
-        self.num_each = episodes_each(config.num_episodes, env)
+        noisy = None if config.teacher_deterministic else teacher.sample
+        self.source = VecDemonstrations(env, teacher, config.student_group, config.num_episodes, noisy)
         env.watch(*dict.fromkeys((config.student_group, *teacher.groups)))
         self._recipes: list[_Recipe] = []
-        num = config.num_slots * self.num_each * env.num_envs
-        like = self.imitation.weights[0]
-        self.data = Demonstrations(
-            like.new_zeros(num, env.episode_steps, policy.observation_dim),
-            like.new_zeros(num, env.episode_steps, policy.action_dim),
-            torch.zeros(num, dtype=torch.long, device=env.device),
-        )
+        self.data = self.source.empty(config.num_slots)
 
     @property
     def epoch_count(self) -> int:
@@ -77,60 +73,43 @@ class EnvDistiller:
         forced = number < config.epoch_teacher_forcing
         student = None if forced else pytree.tree_map(torch.clone, weights_of(self.policy))
         recipe = _Recipe(number, student)
-        flights = self._collect(recipe, stopping)
-        if flights is None:
+        episodes = self._collect(recipe, stopping)
+        if episodes is None:
             return None
         self._recipes = [*self._recipes, recipe][-config.num_slots :]
         if number == 0 and config.normalize_observations:
             self.imitation.rescale(ObservationScale.of(*self._flown_in(0)))
         trained = self.imitation.epoch(self.data, self._generator(ORDER, number))
-        collected = {f"data_collection/{name}": value for name, value in figures(flights).items()}
+        collected = {f"data_collection/{name}": value for name, value in figures(episodes).items()}
         return {
             **collected,
-            "data_collection/num_steps": float(flights.lengths.sum()),
+            "data_collection/num_steps": float(episodes.lengths.sum()),
             **trained.metrics(),
         }
 
     def evaluate(self, teacher: bool = False) -> dict[str, float]:
         """Fly the student, or the teacher, through episodes that nobody trains on; the same ones at each call."""
         config, env = self.config, self.env
-        pilot = self._teach if teacher else StudentPilot(self.policy, config.student_group)
         env.begin(draw_seed(config.seed, EVALUATION, 0))
-        flights = fly(env, pilot, episodes_each(config.num_validation_episodes, env))
-        assert flights is not None
-        return figures(flights)
+        student = VecStudent(weights_of(self.policy), config.student_group)
+        acts = (lambda observations, begins: self.teacher(observations)) if teacher else student
+        episodes = rollout_vec_env(env, acts, episodes_each(config.num_validation_episodes, env))
+        assert episodes is not None
+        return figures(episodes)
 
-    def _collect(self, recipe: _Recipe, stopping: Callable[[], bool] = lambda: False) -> Flights | None:
-        """Fly the data of an epoch into its place in the store."""
-        place = self._place(recipe.epoch)
-        place.length.zero_()
-        record = Record(place, self.config.student_group, self.teacher)
-        self.env.begin(draw_seed(self.config.seed, FLIGHTS, recipe.epoch))
-        return fly(self.env, self._pilot(recipe), self.num_each, record, stopping)
+    def _collect(self, recipe: _Recipe, stopping: Callable[[], bool] = lambda: False) -> Episodes | None:
+        """Collect the data of an epoch into its place in the store."""
+        generator = self._generator(FLIGHTS, recipe.epoch)
+        return self.source.collect(recipe.student, generator, self._place(recipe.epoch), stopping)
 
     def _place(self, epoch: int) -> Demonstrations:
-        num = self.num_each * self.env.num_envs
+        num = self.source.num_episodes * self.env.num_envs
         first = epoch % self.config.num_slots * num
         return Demonstrations(*(tensor[first : first + num] for tensor in self.data))
 
     def _flown_in(self, epoch: int) -> tuple[Tensor, Tensor]:
         place = self._place(epoch)
         return place.observation, place.length
-
-    def _pilot(self, recipe: _Recipe) -> Callable[[Observations, Tensor], Tensor]:
-        if recipe.student is not None:
-            flown = copy.deepcopy(self.policy)
-            with torch.no_grad():
-                for weight, then in zip(flown.tensors(), recipe.student, strict=True):
-                    weight.copy_(then)
-            return StudentPilot(flown, self.config.student_group)
-        if self.config.teacher_deterministic:
-            return self._teach
-        generator = self._generator(FLIGHTS, recipe.epoch)
-        return lambda observations, begins: self.teacher.sample(observations, generator)
-
-    def _teach(self, observations: Observations, begins: Tensor) -> Tensor:
-        return self.teacher(observations)
 
     def _generator(self, stream: int, number: int) -> torch.Generator:
         return torch.Generator(self.env.device).manual_seed(draw_seed(self.config.seed, stream, number))
@@ -155,16 +134,6 @@ class EnvDistiller:
 def episodes_each(num_episodes: int, env: CheckedVecEnv) -> int:
     """Whole episodes of each environment, so that there are at least so many in all."""
     return math.ceil(num_episodes / env.num_envs)
-
-
-def figures(flights: Flights) -> dict[str, float]:
-    """Means over the episodes, and how much their returns vary."""
-    return {
-        "mean_return": flights.returns.mean().item(),
-        "std_return": flights.returns.std(correction=0).item(),
-        "mean_length": flights.lengths.float().mean().item(),
-        "share_terminated": flights.terminated.float().mean().item(),
-    }
 
 
 def draw_seed(seed: int, stream: int, number: int) -> int:

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World
+from raptor.environments.collectors import Episodes
+from raptor.environments.controllers import StudentParameters
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
 from raptor.nn.teachers import TeacherPopulation
-from raptor.rl.demonstrations import DemonstrationFlights, Demonstrations, Outcome
-from raptor.rl.student_flights import StudentParameters
+from raptor.rl.demonstrations import DemonstrationFlights, Demonstrations
 from raptor.training.direct.config import TRAINING_SEEDS
 from raptor.training.distillation.config import PostTrainConfig, StudentConfig
 from raptor.training.distillation.imitation import Imitation, weights_of
@@ -99,7 +100,7 @@ class Distiller:
             return (turn % len(self.teachers)).sort().values
         return self.student_returns.argsort(stable=True)[:num].sort().values
 
-    def _collect(self, recipe: _Recipe, epoch: int) -> Outcome:
+    def _collect(self, recipe: _Recipe, epoch: int) -> Episodes:
         """Fly the data of an epoch into its place in the store."""
         config = self.config
         if self._flights is None or len(recipe.active) < len(self.teachers):
@@ -108,7 +109,9 @@ class Distiller:
         first = epoch % num_slots(config) * num
         place = Demonstrations(*(tensor[first : first + num] for tensor in self.data))
         self.generator.set_state(recipe.generator)
-        return self._flights(recipe.student, self.generator, place)[1]
+        outcome = self._flights.collect(recipe.student, self.generator, place)
+        assert outcome is not None
+        return outcome
 
     def _flights_of(self, teachers: TeacherPopulation) -> DemonstrationFlights:
         config = self.config

@@ -9,7 +9,7 @@ import torch
 
 from raptor.core.distributed import ALONE, World
 from raptor.core.errors import UserError
-from raptor.rl.demonstrations import BLOCK_STEPS
+from raptor.environments.rollout import BLOCK_STEPS
 from raptor.tasks.observation import NUM_SENSED, STUDENT_DIM, TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.training.direct.config import GradientConfig

@@ -22,7 +22,7 @@ from raptor.training.direct.session import card_of, newest_checkpoint, stoppable
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.fine_tuning import FineTuner
 from raptor.training.distillation.learner import Distiller, first_student
-from raptor.training.distillation.student_validation import FIGURES, Validation
+from raptor.training.validation import FIGURES, Validation, figures
 
 JOB = PostTrainConfig.JOB
 BEST, FINAL, IMITATED = "best_student.pt", "final_student.pt", "imitated_student.pt"
@@ -87,7 +87,7 @@ class PostTrainRun:
         self.best_weights: dict[str, torch.Tensor] = {}
         self.imitated: dict[str, float] = {}
         self.num_steps = 0.0
-        self.validation = Validation(config, world)
+        self.validation = Validation(config.num_validation, config.device, config.compile, world=world)
 
     def run(self, stop: StopRequest) -> PostTrainSummary:
         """Go on until the last epoch, or until someone asks to stop."""
@@ -108,10 +108,10 @@ class PostTrainRun:
             speed = {"speed/elapsed_s": self.clock.elapsed_s, "speed/epochs_per_s": self.clock.updates_per_s}
             folder.record(self.epoch, {**self.values, **speed, **gpu_use(config.device)})
             self._tell()
-            filmed = config.video_interval and (last or self.epoch % config.video_interval == 0)
-            if filmed and folder.writes:
+            video_due = config.video_interval and (last or self.epoch % config.video_interval == 0)
+            if video_due and folder.writes:
                 video = folder.path / VIDEOS / f"epoch_{self.epoch:06d}.gif"
-                self.validation.film(self.policy, self.tuner is not None, video)
+                self.validation.record(self.policy, config.validation_task(self.tuner is not None), video)
             if last or self.epoch % config.checkpoint_interval == 0:
                 self._save()
                 saved = self._done
@@ -162,7 +162,7 @@ class PostTrainRun:
             shrink_output_layer(self.policy)
         if self.best:
             self.policy.load_state_dict(self.best_weights)
-            if config.best_by == "data_collection" or self.validation.task(False) != self.validation.task(True):
+            if config.best_by == "data_collection" or config.validation_task(False) != config.validation_task(True):
                 self.best = {"epoch": self.best["epoch"], **self._validate(tuning=True)}
             self.imitated = self.best
             for path in (self.folder.path / IMITATED, self.folder.checkpoints.best):
@@ -194,7 +194,7 @@ class PostTrainRun:
 
     def _validate(self, tuning: bool) -> dict[str, float]:
         self._tell("validating")
-        return self.validation(self.policy, tuning)
+        return figures(self.validation(self.policy, self.config.validation_task(tuning)))
 
     @property
     def _best_by(self) -> str:
