@@ -28,7 +28,7 @@ from raptor import Quadrotors, load_platform, sample_quadrotors
 from raptor.core.atomic import write_atomically
 from raptor.core.plotting import COLOURS, STYLE, grid, to_png
 from raptor.rl.curriculum import Curriculum, CurriculumConfig, Stage
-from raptor.rl.teacher_flights import TeacherTest
+from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks import Task
 from raptor.training.teachers.sac import SACTeachers, SACTeachersConfig
 from raptor.training.teachers.shards import EVALUATION, VALIDATION_SEED

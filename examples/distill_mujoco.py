@@ -18,7 +18,7 @@ import raptor
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.evaluation.statistics import Estimate, bootstrap_means
 from raptor.interop.from_gymnasium import make_gymnasium
-from raptor.rl.vec_demonstrations import StudentPilot, fly
+from raptor.rl.vec_demonstrations import VecStudent, rollout_vec_env
 from raptor.training.distillation.env_config import StudentConfig
 from raptor.training.distillation.env_job import EnvDistillConfig, distill
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> tuple[Estimate, Estimate]:
     env = make_gymnasium(options.env, options.num_envs)
     config = EnvDistillConfig(
         task=options.env,
-        n_epochs=options.num_epochs,
+        num_epochs=options.num_epochs,
         epoch_teacher_forcing=min(5, options.num_epochs),
         num_episodes=options.num_envs,
         batch_size=8,
@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> tuple[Estimate, Estimate]:
     distill(env, expert, config, options.output / "student", overwrite=True, progress=show)
 
     checked = CheckedVecEnv(env)
-    pilot = StudentPilot(raptor.load_policy(options.output / "student"), "policy")
+    controller = VecStudent(raptor.load_policy(options.output / "student").tensors(), "policy")
     found = [
-        returns(checked, fly_as, options.num_episodes) for fly_as in (lambda seen, _: expert(seen["policy"]), pilot)
+        returns(checked, acts, options.num_episodes) for acts in (lambda seen, _: expert(seen["policy"]), controller)
     ]
     teacher, student = (bootstrap_means(r.unsqueeze(-1).numpy(), [0] * len(r)).estimate(0, 0) for r in found)
     for name, estimate in (("teacher", teacher), ("student", student)):
@@ -81,11 +81,11 @@ def train_teacher(env: str, num_steps: int, folder: Path) -> Path:
     return folder / "teacher.zip"
 
 
-def returns(env: CheckedVecEnv, pilot, num_episodes: int) -> torch.Tensor:
+def returns(env: CheckedVecEnv, controller, num_episodes: int) -> torch.Tensor:
     """Returns of episodes that depend on the seed only."""
     env.begin(UNSEEN_SEED)
-    flights = fly(env, pilot, -(-num_episodes // env.num_envs))
-    return flights.returns.flatten()
+    episodes = rollout_vec_env(env, controller, -(-num_episodes // env.num_envs))
+    return episodes.returns.flatten()
 
 
 def show(progress) -> None:

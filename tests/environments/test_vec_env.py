@@ -13,7 +13,7 @@ from raptor.core.errors import UserError
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.interop.from_gymnasium import FromGymnasium
 from raptor.rl.demonstrations import Demonstrations
-from raptor.rl.vec_demonstrations import Record, fly
+from raptor.rl.vec_demonstrations import Record, rollout_vec_env
 
 
 class Broken(PointEnv):
@@ -74,7 +74,7 @@ def test_what_breaks_the_contract_is_told_in_one_sentence(how, expected):
     checked.begin(seed=0)
     env.how = how
     with pytest.raises(UserError, match=expected):
-        fly(checked, lambda seen, begins: torch.zeros(3, 1), num_episodes=2)
+        rollout_vec_env(checked, lambda seen, begins: torch.zeros(3, 1), num_episodes=2)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_episodes_whose_ends_are_spread_are_flown_whole_all_the_same():
 
     env = CheckedVecEnv(Spread(max_episode_length=6, bound=99.0))
     env.begin(seed=0)
-    flights = fly(env, lambda seen, begins: teacher(seen["critic"]), num_episodes=3)
-    assert flights.lengths.tolist() == [[6, 6, 6]] * 4
-    assert not flights.terminated.any()
+    episodes = rollout_vec_env(env, lambda seen, begins: teacher(seen["critic"]), num_episodes=3)
+    assert episodes.lengths.tolist() == [[6, 6, 6]] * 4
+    assert not episodes.terminated.any()
 
 
 class Countdown(gymnasium.Env):
@@ -167,10 +167,10 @@ def test_whichever_way_gymnasium_resets_whole_episodes_are_recorded(mode):
     stored = Demonstrations(torch.zeros(6, 5, 2), torch.zeros(6, 5, 1), torch.zeros(6, dtype=torch.long))
     env.begin(seed=0)
     record = Record(stored, "policy", lambda seen: seen["policy"][:, 1:])
-    flights = fly(env, lambda seen, begins: torch.full((3, 1), 0.75), 2, record)
-    assert flights.lengths.tolist() == [[2, 2], [3, 3], [5, 5]]
-    assert flights.returns.tolist() == [[1.0, 1.0], [1.5, 1.5], [2.5, 2.5]]  # actions are clipped to 0.5
-    assert flights.terminated.tolist() == [[False, False], [True, True], [False, False]]
+    episodes = rollout_vec_env(env, lambda seen, begins: torch.full((3, 1), 0.75), 2, record)
+    assert episodes.lengths.tolist() == [[2, 2], [3, 3], [5, 5]]
+    assert episodes.returns.tolist() == [[1.0, 1.0], [1.5, 1.5], [2.5, 2.5]]  # actions are clipped to 0.5
+    assert episodes.terminated.tolist() == [[False, False], [True, True], [False, False]]
     for row, number in enumerate((2, 2, 3, 3, 5, 5)):
         assert stored.length[row] == number
         assert stored.observation[row, :number].tolist() == [[number, count] for count in range(number)]
@@ -192,11 +192,5 @@ def test_an_environment_without_a_reset_flies_the_episodes_under_way_to_their_en
     env = CheckedVecEnv(NoReset(points))
     assert not env.seedable
     env.begin(seed=0)
-    flights = fly(env, lambda seen, begins: teacher(seen["critic"]), num_episodes=1)
-    assert flights.lengths.tolist() == [[4], [4]]
-
-
-def test_flights_are_given_up_where_someone_asks_for_it():
-    env = CheckedVecEnv(PointEnv())
-    env.begin(seed=0)
-    assert fly(env, lambda seen, begins: teacher(seen["critic"]), 1, stopping=lambda: True) is None
+    episodes = rollout_vec_env(env, lambda seen, begins: teacher(seen["critic"]), num_episodes=1)
+    assert episodes.lengths.tolist() == [[4], [4]]

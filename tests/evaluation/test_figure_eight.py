@@ -1,11 +1,12 @@
-"""The published policy on figure eights, in compiled flights."""
+"""The published policy on figure eights, in compiled rollouts."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from rollouts import fly
 
-from raptor.evaluation import evaluate, fly
+from raptor.evaluation import evaluate
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, figure_eight
 from raptor.quadrotor import PLATFORMS
 
@@ -37,12 +38,12 @@ def test_the_whole_is_the_mean_of_the_speeds(metrics):
     assert metrics["position_rmse"].value == pytest.approx(sum(values) / 3)
 
 
-def test_compiled_flights_are_those_of_the_eager_simulator_and_lanes_only_fill_up(published):
+def test_compiled_rollouts_are_those_of_the_eager_simulator_and_padding_only_fills_up(published):
     condition = figure_eight(5.0, 1, 0, torch.device("cpu"))
-    flights = {}
+    flown = {}
     for compile in (False, True):
         start, generator = condition.begin()
-        flights[compile] = fly(
+        flown[compile] = fly(
             published,
             condition.task,
             condition.quadrotors,
@@ -50,9 +51,8 @@ def test_compiled_flights_are_those_of_the_eager_simulator_and_lanes_only_fill_u
             100,
             start=start,
             pad_to=VEHICLES_AT_ONCE,
-            record=True,
             compile=compile,
         )
-    assert flights[True].returns.shape == (9,)
-    torch.testing.assert_close(flights[True].returns, flights[False].returns, atol=1e-2, rtol=0)
-    torch.testing.assert_close(flights[True].recorded.position, flights[False].recorded.position, atol=1e-4, rtol=0)
+    assert flown[True][0].returns.shape == (9,)
+    torch.testing.assert_close(flown[True][0].returns, flown[False][0].returns, atol=1e-2, rtol=0)
+    torch.testing.assert_close(flown[True][2].position, flown[False][2].position, atol=1e-4, rtol=0)

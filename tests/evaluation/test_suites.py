@@ -7,13 +7,14 @@ import math
 
 import pytest
 import torch
+from rollouts import fly
 
 from raptor.core.errors import UserError
-from raptor.evaluation import SUITES, TEST_SEEDS, fly
+from raptor.evaluation import SUITES, TEST_SEEDS
 from raptor.evaluation.suites import IMPAIRMENTS, NOISE, THRUST_FACTORS, VISIBLE, conditions, figure_eight
 from raptor.quadrotor import PLATFORMS, load_platforms, rotation_matrix
 from raptor.tasks import References, Task, advance_reference
-from raptor.training.direct.config import TRAINING_SEEDS, VALIDATION_SEED
+from raptor.training.validation import TRAINING_SEEDS, VALIDATION_SEED
 
 CPU = torch.device("cpu")
 
@@ -26,10 +27,8 @@ def condition(suite, name="", num_quadrotors=8, episodes=1, seed=0):
 def listen(condition, listener, num_steps=12):
     """What a policy observes, and what really happens."""
     start, generator = condition.begin()
-    flights = fly(
-        listener, condition.task, condition.quadrotors, generator, num_steps, start=start, record=True, compile=False
-    )
-    return torch.stack(listener.observations), flights.recorded
+    _, _, recording = fly(listener, condition.task, condition.quadrotors, generator, num_steps, start=start)
+    return torch.stack(listener.observations), recording
 
 
 def test_test_vehicles_are_drawn_apart_from_those_of_training_and_validation():
@@ -78,7 +77,7 @@ def test_what_shows_the_target_is_the_default_task_without_any_noise(suite, publ
     plain = dataclasses.replace(start, sensed=start.sensed[:1], commanded=())
     task = Task(references=References(langevin_share=0.0))
     returns = [
-        fly(published, *arguments, generator, 80, start=begun, compile=False).returns
+        fly(published, *arguments, generator, 80, start=begun)[0].returns
         for *arguments, begun in ((tested.task, tested.quadrotors, start), (task, tested.quadrotors, plain))
     ]
     assert torch.equal(*returns)

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from raptor.environments.controllers import Student
 from raptor.environments.episode import advance, begin_episode, draw_noise, observe_as_teacher
 from raptor.nn.policy import PolicyParameters, RaptorPolicy
 from raptor.nn.stacked_mlp import Layer, forward, initial_layers
@@ -77,7 +78,7 @@ def test_a_guide_adds_the_gradient_of_the_squared_difference_from_its_actions():
     leaves = PolicyParameters(*(p.clone().requires_grad_() for p in parameters))
     moved, total = RolloutState.begin(episode, memory), 0.0
     for n in noise:
-        action, _ = segment_gradient._act(leaves, quadrotors, episode, moved)
+        action, _ = Student().act(leaves, quadrotors, moved.into(episode), moved.memory)
         moved, _, _ = segment_gradient._step(leaves, quadrotors, episode, moved, n)
         total = total + 0.7 * ((action - wanted) ** 2).mean(-1).sum()
     expected = torch.autograd.grad(total / segment.cost.numel(), leaves)

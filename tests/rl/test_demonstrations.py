@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from raptor.environments.collectors import Episodes
+from raptor.environments.controllers import Student, StudentParameters, initial_memory
 from raptor.environments.episode import Noise, advance, begin_episode, draw_noise, observe, observe_as_teacher
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, sample_quadrotors
-from raptor.rl import demonstrations, teacher_flights
 from raptor.rl.demonstrations import DemonstrationFlights, Demonstrations
-from raptor.rl.student_flights import StudentParameters, controller_of, initial_memory
-from raptor.rl.teacher_flights import TeacherTest
+from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks.observation import Sensing
 from raptor.tasks.task import Task
 from raptor.tasks.termination import Termination
@@ -33,12 +33,6 @@ IMPERFECT = dataclasses.replace(
     sensing=Sensing(position_noise=0.1, noise_scale=(0.5, 2.0), observation_delay=(0, 2), action_delay=(0, 1)),
 )
 OFFSET = torch.tensor([[0.1, 0.0, -0.2], [0.0, 0.3, 0.0], [0.05, -0.1, 0.4]])
-
-
-@pytest.fixture(autouse=True)
-def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demonstrations, "BLOCK_STEPS", 5)
-    monkeypatch.setattr(demonstrations, "LABELLED_ROWS", 2 * EPISODES * 5)
 
 
 def vehicles() -> Quadrotors:
@@ -59,11 +53,22 @@ def student(kind: str) -> StudentParameters | None:
     return pytree.tree_map(torch.Tensor.detach, policy.tensors())
 
 
-def flights(
+def source(
     task: Task = TASK, offset: Tensor = OFFSET, quadrotors: Quadrotors | None = None, **more
 ) -> DemonstrationFlights:
+    """In several blocks, of several labellings each."""
     compile = more.pop("compile", False)
-    return DemonstrationFlights(task, quadrotors or vehicles(), networks(), EPISODES, offset, compile, **more)
+    made = DemonstrationFlights(task, quadrotors or vehicles(), networks(), EPISODES, offset, compile, **more)
+    made.block_steps, made.labelled_rows = 5, 2 * EPISODES * 5
+    return made
+
+
+def collect(who: StudentParameters | None, *arguments, **options) -> tuple[Demonstrations, Episodes]:
+    one = source(*arguments, **options)
+    data = one.empty()
+    outcome = one.collect(who, generator(), data)
+    assert outcome is not None
+    return data, outcome
 
 
 def generator() -> torch.Generator:
@@ -113,7 +118,7 @@ def slowly(
             if who is None:
                 action = label + deviations[step][n : n + 1] if teacher_noise else label
             else:
-                action, memory = controller_of(who).act(who, vehicle, episode, memory)
+                action, memory = Student().act(who, vehicle, episode, memory)
             seen = observe(episode)[0].clone()
             seen[:3] -= OFFSET[t]
             its_noise = Noise(*(None if draw is None else draw[n : n + 1] for draw in noise[step]))
@@ -140,7 +145,7 @@ def slowly(
 def test_they_are_those_of_a_slow_loop(kind: str, task: Task) -> None:
     who, teacher_noise = student(kind.split()[-1]), 0.3 * kind.startswith("noisy")
     activations = CLIPPED if kind.startswith("clipped") else RELU_TANH
-    data, outcome = flights(task, teacher_noise=teacher_noise, activations=activations)(who, generator())
+    data, outcome = collect(who, task, teacher_noise=teacher_noise, activations=activations)
     episodes = slowly(task, who, teacher_noise, activations)
     assert data.length.tolist() == [len(rows) for rows in episodes]
     assert torch.equal(outcome.lengths.flatten(), data.length.float())
@@ -158,8 +163,8 @@ def test_they_are_those_of_a_slow_loop(kind: str, task: Task) -> None:
 
 @pytest.mark.parametrize("kind", ["gru", "teachers"])
 def test_the_offset_is_taken_off_the_stored_position_and_changes_nothing_else(kind: str) -> None:
-    data, outcome = flights()(student(kind), generator())
-    plain, plain_outcome = flights(offset=torch.zeros(NUM, 3))(student(kind), generator())
+    data, outcome = collect(student(kind))
+    plain, plain_outcome = collect(student(kind), offset=torch.zeros(NUM, 3))
     flown = torch.arange(STEPS) < data.length.unsqueeze(-1)
     apart = (plain.observation - data.observation).unflatten(0, (NUM, EPISODES))
     expected = OFFSET[:, None, None] * flown.unflatten(0, (NUM, EPISODES)).unsqueeze(-1)
@@ -169,10 +174,9 @@ def test_the_offset_is_taken_off_the_stored_position_and_changes_nothing_else(ki
     assert all(torch.equal(a, b) for a, b in zip(outcome, plain_outcome, strict=True))
 
 
-def test_the_returns_of_teachers_are_those_of_their_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_flights, "STEPS_PER_DRAW", 5)
-    _, outcome = flights()(None, generator())
-    tested = TeacherTest(TASK, vehicles(), EPISODES, SEED, compile=False)(networks())
+def test_the_returns_of_teachers_are_those_of_their_test() -> None:
+    _, outcome = collect(None)
+    tested = TeacherTest(TASK, vehicles(), EPISODES, SEED, compile=False, block_steps=5)(networks())
     torch.testing.assert_close(outcome.returns, tested.returns)
     assert torch.equal(outcome.lengths, tested.lengths)
     assert torch.equal(outcome.terminated, tested.terminated)
@@ -183,8 +187,8 @@ def test_a_vehicle_that_is_not_finite_ends_its_episode_and_leaves_the_others_alo
     thrust = vehicles().rotor_thrust_coefficients.clone()
     thrust[0] = math.inf
     broken = dataclasses.replace(vehicles(), rotor_thrust_coefficients=thrust)
-    data, outcome = flights(quadrotors=broken)(student(kind), generator())
-    whole, whole_outcome = flights()(student(kind), generator())
+    data, outcome = collect(student(kind), quadrotors=broken)
+    whole, whole_outcome = collect(student(kind))
     assert (outcome.lengths[0] == 1).all()
     assert outcome.terminated[0].all()
     assert all(tensor.isfinite().all() for tensor in (*data, *outcome))
@@ -200,17 +204,26 @@ def test_a_vehicle_that_is_not_finite_ends_its_episode_and_leaves_the_others_alo
 @pytest.mark.parametrize("speed", [1.0, 1e-3], ids=["some last", "all end at once"])
 def test_buffers_that_held_anything_are_filled_with_the_same_data(kind: str, speed: float) -> None:
     task = dataclasses.replace(TASK, termination=Termination(linear_velocity=speed))
-    collect = flights(task)
-    fresh, _ = collect(student(kind), generator())
-    used = Demonstrations(*(torch.full_like(tensor, -7) for tensor in fresh))
-    filled, _ = collect(student(kind), generator(), out=used)
-    assert filled is used
+    one = source(task)
+    fresh, used = one.empty(), Demonstrations(*(torch.full_like(tensor, -7) for tensor in one.empty()))
+    for room in (fresh, used):
+        one.collect(student(kind), generator(), room)
     assert all(torch.equal(a, b) for a, b in zip(used, fresh, strict=True))
     assert fresh.observation.is_contiguous()
 
 
 def test_compiled_flights_are_those_of_eager_ones() -> None:
-    plain, plain_outcome = flights(method="midpoint")(student("gru"), generator())
-    compiled, outcome = flights(method="midpoint", compile=True)(student("gru"), generator())
+    plain, plain_outcome = collect(student("gru"), method="midpoint")
+    compiled, outcome = collect(student("gru"), method="midpoint", compile=True)
     torch.testing.assert_close(tuple(compiled), tuple(plain), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(tuple(outcome), tuple(plain_outcome), rtol=1e-3, atol=1e-2)
+
+
+def test_a_collection_is_given_up_between_blocks_and_the_next_is_as_if_there_had_been_none() -> None:
+    one, asked = source(), []
+    data, again = one.empty(), one.empty()
+    assert one.collect(student("gru"), generator(), data, stop=lambda: asked.append(True) or len(asked) == 2) is None
+    assert len(asked) == 2
+    assert one.collect(student("gru"), generator(), again) is not None
+    expected, _ = collect(student("gru"))
+    assert all(torch.equal(a, b) for a, b in zip(again, expected, strict=True))

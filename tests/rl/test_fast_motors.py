@@ -7,14 +7,15 @@ import dataclasses
 import pytest
 import torch
 
+from raptor.environments.controllers import controller_of
 from raptor.environments.episode import begin_episode
+from raptor.environments.rollout import rollout
 from raptor.formats import load_policy
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, load_platform
 from raptor.rl.collection import Collector
 from raptor.rl.demonstrations import DemonstrationFlights
-from raptor.rl.student_flights import StudentTest
-from raptor.rl.teacher_flights import TeacherTest
+from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks import InitialStates, References, Task
 
 NUM, STEPS = 4, 60
@@ -45,7 +46,10 @@ def generator() -> torch.Generator:
 
 
 def lost_by_student(task: Task) -> torch.Tensor:
-    return StudentTest(task, vehicles(), 1, compile=False)(load_policy("published").tensors()).terminated
+    controller, parameters, memory = controller_of(load_policy("published"), NUM)
+    source = generator()
+    episodes, _ = rollout(controller, parameters, task, vehicles(), source, memory=memory, compile=False)
+    return episodes.terminated
 
 
 def lost_by_teachers(task: Task) -> torch.Tensor:
@@ -54,7 +58,7 @@ def lost_by_teachers(task: Task) -> torch.Tensor:
 
 def lost_in_demonstrations(task: Task) -> torch.Tensor:
     flights = DemonstrationFlights(task, vehicles(), hovering_teachers(), 2, torch.zeros(NUM, 3), compile=False)
-    return flights(None, generator())[1].terminated
+    return flights.collect(None, generator(), flights.empty()).terminated
 
 
 def lost_in_collection(task: Task) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Who flies: a policy without memory is flown and trained like one with it."""
+"""A policy without memory acts and is trained like one with it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
+from raptor.environments.controllers import Student
 from raptor.environments.episode import begin_episode, draw_noise, observe
 from raptor.nn import MLPParameters, MLPPolicy
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.analytic_policy_gradient import SegmentGradient
-from raptor.rl.flight import MLPStudent, RolloutState
+from raptor.rl.flight import RolloutState
 from raptor.rl.objective import Objective
 from raptor.tasks import Lissajous, References, Sensing, Task
 
@@ -31,14 +32,14 @@ def flight(dtype: torch.dtype = torch.float64, task: Task = TASK, num: int = NUM
 
 
 def learner(compile: bool = False, task: Task = TASK) -> SegmentGradient:
-    return SegmentGradient(task, Objective(), compile=compile, controller=MLPStudent())
+    return SegmentGradient(task, Objective(), compile=compile, controller=Student())
 
 
 def test_a_memoryless_student_acts_on_what_the_policy_observes_and_hands_on_nothing():
     parameters, quadrotors, episode, memory, _ = flight()
     policy = MLPPolicy(hidden_dim=8).double()
     policy.load_state_dict(dict(zip(policy.state_dict(), parameters, strict=True)))
-    action, remembered = MLPStudent().act(parameters, quadrotors, episode, memory)
+    action, remembered = Student().act(parameters, quadrotors, episode, memory)
     torch.testing.assert_close(action, policy(observe(episode))[0])
     assert remembered == ()
 

@@ -1,9 +1,9 @@
 """How well policies fly: suites, metrics with intervals, figures, a report."""
 
+from raptor.environments.controllers import Policy
 from raptor.evaluation.evaluator import Progress, evaluate
 from raptor.evaluation.metrics import METRICS
 from raptor.evaluation.results import Evaluation
-from raptor.evaluation.rollout import Flights, Policy, Recording, fly
 from raptor.evaluation.statistics import Estimate, bootstrap_means
 from raptor.evaluation.suites import SUITES, TEST_SEEDS
 
@@ -13,11 +13,8 @@ __all__ = [
     "TEST_SEEDS",
     "Estimate",
     "Evaluation",
-    "Flights",
     "Policy",
     "Progress",
-    "Recording",
     "bootstrap_means",
     "evaluate",
-    "fly",
 ]

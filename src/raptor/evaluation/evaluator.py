@@ -1,21 +1,23 @@
-"""Putting policies to the suites."""
+"""Evaluating policies on suites."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
 import raptor
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
+from raptor.environments.collectors import PositionErrors
+from raptor.environments.controllers import Policy, controller_of
+from raptor.environments.rollout import VEHICLES_AT_ONCE, rollout
 from raptor.evaluation import metrics
 from raptor.evaluation.results import Evaluation
-from raptor.evaluation.rollout import Policy, fly
 from raptor.evaluation.statistics import CONFIDENCE, RESAMPLES, Estimate, Floats, Means, average, bootstrap_means
 from raptor.evaluation.suites import (
     FIGURE_EIGHT_DURATION,
@@ -34,9 +36,6 @@ from raptor.tasks.observation import STUDENT_DIM
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
 
-VEHICLES_AT_ONCE = {"cpu": 2048, "cuda": 65536}
-"""Vehicles that fly at once, by type of device; it bounds memory and gives all suites the same shapes to compile."""
-
 
 def evaluate(
     policies: Mapping[str, Policy],
@@ -48,16 +47,16 @@ def evaluate(
     progress: Progress | None = None,
     compile: bool = True,
 ) -> Evaluation:
-    """Fly policies through suites; each of them meets the same vehicles, starts, references and noise.
+    """Evaluate policies on suites; each of them meets the same vehicles, starts, references and noise.
 
     Args:
-        policies: by name; the first is the one that others are held against.
+        policies: by name; the first is the one that others are compared with.
         suites: some of `SUITES`.
         num_quadrotors: vehicles that are sampled; see `raptor.evaluation.suites.conditions` for the named platforms.
         episodes: of each vehicle.
         seed: of vehicles, starts, references and noise.
-        device: where to fly.
-        progress: told how far it is, in steps of flight.
+        device: of the simulation.
+        progress: called with how far it is, in steps.
         compile: False runs eagerly.
 
     Raises:
@@ -69,15 +68,18 @@ def evaluate(
     largest = max(sum(len(condition.quadrotors) for condition in group) for group in planned.values())
     pad_to = min(VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"]), largest)
     batches = {suite: _batches(group, pad_to) for suite, group in planned.items()}
-    log = _Log(progress, total=len(policies) * sum(_num_steps(b, pad_to) for group in batches.values() for b in group))
+    count = _Counter(progress, len(policies) * sum(_num_steps(b, pad_to) for group in batches.values() for b in group))
     results: dict[str, dict[str, dict[str, Estimate]]] = {name: {} for name in policies}
     for suite, group in batches.items():
         for name, policy in policies.items():
             means = {}
             for batch in group:
-                log.begin(" ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip())
-                for condition, rows in zip(batch, _fly(policy, batch, pad_to, compile, log), strict=True):
-                    means[condition.name] = bootstrap_means(rows, _labels(condition, len(rows)), seed)
+                what = " ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip()
+                rows_of = _measure(policy, batch, pad_to, compile, functools.partial(count, what))
+                for condition, rows in zip(batch, rows_of, strict=True):
+                    num_groups = max(1, len(condition.groups))
+                    labels = np.repeat(np.arange(num_groups), len(rows) // num_groups)
+                    means[condition.name] = bootstrap_means(rows, labels, seed)
             results[name][suite] = _estimates(means, planned[suite][0].groups)
     settings = {
         "version": raptor.__version__,
@@ -98,21 +100,16 @@ def evaluate(
     return Evaluation(results, settings)
 
 
-class _Log:
-    """How far it is, in steps of flight, told to whoever wants to know."""
+class _Counter:
+    """Counts steps, and reports them."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total = progress, total
-        self._done, self._what = 0, ""
+        self._progress, self._done, self._total = progress, 0, total
 
-    def begin(self, what: str) -> None:
-        self._what = what
-        self.add(0)
-
-    def add(self, steps: int) -> None:
+    def __call__(self, what: str, steps: int) -> None:
         self._done += steps
         if self._progress is not None:
-            self._progress(self._what, self._done, self._total)
+            self._progress(what, self._done, self._total)
 
 
 def _check(policies: Mapping[str, Policy], suites: Sequence[str]) -> None:
@@ -130,17 +127,12 @@ def _check(policies: Mapping[str, Policy], suites: Sequence[str]) -> None:
 
 
 def _batches(group: Sequence[Condition], pad_to: int) -> list[list[Condition]]:
-    """Put conditions that are flown alike into common flights, as long as there is room."""
+    """Put conditions that are flown alike into common rollouts, as long as there is room."""
     batches: list[list[Condition]] = []
     for condition in group:
         last = batches[-1] if batches else []
         room = sum(len(other.quadrotors) for other in [*last, condition]) <= pad_to
-        alike = all(
-            (c.task, c.num_steps, c.first_counted_step)
-            == (condition.task, condition.num_steps, condition.first_counted_step)
-            for c in last
-        )
-        if last and room and alike:
+        if last and room and all(other.flown_alike == condition.flown_alike for other in last):
             last.append(condition)
         else:
             batches.append([condition])
@@ -148,47 +140,45 @@ def _batches(group: Sequence[Condition], pad_to: int) -> list[list[Condition]]:
 
 
 def _num_steps(batch: Sequence[Condition], pad_to: int) -> int:
-    """Steps of flight that a batch takes, chunk after chunk."""
+    """Steps that a batch takes, chunk after chunk."""
     return batch[0].num_steps * math.ceil(sum(len(condition.quadrotors) for condition in batch) / pad_to)
 
 
-def _fly(policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool, log: _Log) -> list[Floats]:
-    """Metrics (n, 5) of each vehicle of each condition, episodes of a vehicle averaged; so many fly at once."""
+def _measure(
+    policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool, report: Callable[[int], None]
+) -> list[Floats]:
+    """Metrics (n, 5) of each vehicle of each condition, episodes of a vehicle averaged; `pad_to` fly at once."""
+    report(0)
+    condition = batch[0]
     quadrotors, start, generator = begin_together(batch)
     tables = []
     for first in range(0, len(quadrotors), pad_to):
-        chunk = slice(first, first + pad_to)
-        flights = fly(
-            policy,
-            batch[0].task,
-            quadrotors[chunk],
+        vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))
+        controller, parameters, memory = controller_of(policy, len(vehicles))
+        episodes, (errors,) = rollout(
+            controller,
+            parameters,
+            condition.task,
+            vehicles,
             generator,
-            batch[0].num_steps,
-            start=pytree.tree_map(lambda tensor, chunk=chunk: tensor[chunk], start),
-            first_counted_step=batch[0].first_counted_step,
-            pad_to=pad_to if compile else None,
+            memory=memory,
+            start=begun,
+            num_steps=condition.num_steps,
+            collectors=[PositionErrors.begin(vehicles.mass, condition.first_counted_step)],
+            pad_to=pad_to,
             compile=compile,
         )
-        reference = pytree.tree_map(lambda tensor, chunk=chunk: tensor[chunk], start.reference)
-        tables.append(metrics.table(flights, reference, batch[0].survivors_only))
-        log.add(batch[0].num_steps)
-    parts = torch.cat(tables).split([len(condition.quadrotors) for condition in batch])
+        tables.append(metrics.table(episodes, errors, begun.reference, condition.survivors_only))
+        report(condition.num_steps)
+    parts = torch.cat(tables).split([len(part.quadrotors) for part in batch])
     return [
-        part.unflatten(0, (-1, condition.episodes)).nanmean(1).cpu().numpy()
-        for part, condition in zip(parts, batch, strict=True)
+        rows.unflatten(0, (-1, part.episodes)).nanmean(1).cpu().numpy() for rows, part in zip(parts, batch, strict=True)
     ]
-
-
-def _labels(condition: Condition, num_rows: int) -> NDArray[np.int64]:
-    """Which group each row belongs to."""
-    num_groups = max(1, len(condition.groups))
-    return np.repeat(np.arange(num_groups), num_rows // num_groups)
 
 
 def _estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, Estimate]:
     """Flatten to CONDITION/GROUP/METRIC, after the averages over conditions and over groups."""
-    overall = average([table.over_groups() for table in means.values()])
-    estimates = _row("", overall, 0)
+    estimates = _row("", average([table.over_groups() for table in means.values()]), 0)
     for name, table in means.items():
         if name:
             estimates |= _row(f"{name}/", table.over_groups(), 0)

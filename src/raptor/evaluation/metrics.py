@@ -1,11 +1,11 @@
-"""What a flight was worth: one number per vehicle and metric."""
+"""What a rollout was worth: one number per vehicle and metric."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from raptor.evaluation.rollout import Flights
+from raptor.environments.collectors import Episodes, PositionErrors
 from raptor.tasks.reference import Reference
 
 METRICS = ("return", "terminated", "length", "position_rmse", "steady_offset")
@@ -16,26 +16,22 @@ HIGHER_IS_BETTER = frozenset({"return", "length"})
 """Of the other metrics, less is better."""
 
 
-def table(flights: Flights, reference: Reference, survivors_only: bool = True) -> Tensor:
+def table(episodes: Episodes, errors: PositionErrors, reference: Reference, survivors_only: bool = True) -> Tensor:
     """Metrics of each vehicle, (N, 5), in the order of `METRICS` and in float64.
 
     Args:
-        flights: what was flown.
+        episodes: of N vehicles.
+        errors: of the same.
         reference: the references at the start.
         survivors_only: position errors matter only of vehicles that flew to the end, and the steady offset only of
             those whose target stood still; NaN for the others. False: they matter for all.
     """
-    offset = torch.linalg.vector_norm(flights.offset, dim=-1)
-    columns = [flights.returns, flights.terminated, flights.lengths, flights.position_rmse, offset]
+    offset = torch.linalg.vector_norm(errors.offset, dim=-1)
+    columns = [episodes.returns, episodes.terminated, episodes.lengths, errors.rmse, offset]
     result = torch.stack([column.double() for column in columns], dim=-1)
     if survivors_only:
-        lost = flights.terminated
-        result[:, 3] = result[:, 3].masked_fill(lost, torch.nan)
-        result[:, 4] = result[:, 4].masked_fill(lost | _moving(reference), torch.nan)
+        paths = torch.cat([reference.amplitude, reference.legs], dim=-1)
+        moving = (reference.langevin_sigma != 0) | (paths != 0).any(dim=-1)
+        result[:, 3] = result[:, 3].masked_fill(episodes.terminated, torch.nan)
+        result[:, 4] = result[:, 4].masked_fill(episodes.terminated | moving, torch.nan)
     return result
-
-
-def _moving(reference: Reference) -> Tensor:
-    """(N,) bool; whether the target of each vehicle moves."""
-    paths = torch.cat([reference.amplitude, reference.legs], dim=-1)
-    return (reference.langevin_sigma != 0) | (paths != 0).any(dim=-1)

@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid, to_png
+from raptor.environments.collectors import Recording
 from raptor.evaluation.recordings import RAMP
 from raptor.evaluation.results import Evaluation
-from raptor.evaluation.rollout import Recording
 from raptor.quadrotor.platforms import PLATFORMS
 
 __all__ = ["figure_eights", "learning_curve", "num_recovered", "platform_bars", "recovery", "to_png"]

@@ -1,4 +1,4 @@
-"""Flights that are made to be looked at."""
+"""Rollouts that are made to be looked at."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from raptor.environments.collectors import PositionErrors, Recorder, Recording
+from raptor.environments.controllers import Policy, controller_of
 from raptor.environments.episode import Episode
-from raptor.evaluation.rollout import Policy, Recording, fly
+from raptor.environments.rollout import rollout
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, Condition, begin_together, conditions, figure_eight
+from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.platforms import PLATFORMS
 from raptor.quadrotor.rotation import from_axis_angle
 from raptor.quadrotor.state import component_major
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import sense
 from raptor.tasks.reference import Lissajous, References
+from raptor.tasks.task import Task
 
 RAMP = Lissajous().ramp[1]
 """s; the figure eights reach their full speed after this time."""
@@ -31,31 +35,28 @@ def record_figure_eights(
     pad_to: int | None = None,
     compile: bool = True,
 ) -> dict[float, Recording]:
-    """Fly the ramp and one whole figure of each speed with each of the nine platforms.
+    """Record the ramp and one whole figure of each speed with each of the nine platforms.
 
     Args:
-        policy: who flies.
+        policy: to be recorded.
         intervals: s for a figure.
         seed: of the starts.
-        device: where to fly.
-        pad_to: see `raptor.evaluation.fly`.
+        device: of the simulation.
+        pad_to: see `raptor.environments.rollout`.
         compile: False runs eagerly.
 
     Returns:
-        What was flown by interval; vehicles are in the order of `PLATFORMS`.
+        Recordings by interval; vehicles are in the order of `PLATFORMS`.
     """
     group = [figure_eight(interval, 1, seed, torch.device(device)) for interval in intervals]
     quadrotors, start, generator = begin_together(group)
-    task = group[0].task
+    task, places = group[0].task, len(PLATFORMS)
     longest = round((RAMP + max(intervals)) / task.dt)
-    flights = fly(
-        policy, task, quadrotors, generator, longest, start=start, pad_to=pad_to, record=True, compile=compile
-    )
-    recordings = {}
-    for index, interval in enumerate(intervals):
-        vehicles = slice(len(PLATFORMS) * index, len(PLATFORMS) * (index + 1))
-        recordings[interval] = flights.recorded[: round((RAMP + interval) / task.dt) + 1, vehicles]
-    return recordings
+    whole = _record(policy, task, quadrotors, start, generator, longest, pad_to, compile)
+    return {
+        interval: whole[: round((RAMP + interval) / task.dt) + 1, index * places : (index + 1) * places]
+        for index, interval in enumerate(intervals)
+    }
 
 
 def record_recovery(
@@ -70,12 +71,12 @@ def record_recovery(
     """Drop sampled quadrotors at the origin, at rest and tilted, with their rotors at the speed that would carry them.
 
     Args:
-        policy: who is to recover.
+        policy: that is to recover.
         num: quadrotors.
         tilt: rad, about a horizontal axis that is different for each of them.
         seed: of quadrotors and axes.
-        device: where to fly.
-        pad_to: see `raptor.evaluation.fly`.
+        device: of the simulation.
+        pad_to: see `raptor.environments.rollout`.
         compile: False runs eagerly.
     """
     (condition,) = conditions("unseen", num, 1, seed, torch.device(device))
@@ -84,17 +85,37 @@ def record_recovery(
     condition = dataclasses.replace(condition, starts=starts)
     start, generator = condition.begin()
     azimuth = 2 * math.pi * torch.rand(num, generator=generator, device=condition.quadrotors.device)
-    return fly(
-        policy,
-        condition.task,
-        condition.quadrotors,
+    start = _tilted(condition, start, azimuth, tilt)
+    return _record(policy, condition.task, condition.quadrotors, start, generator, condition.num_steps, pad_to, compile)
+
+
+def _record(
+    policy: Policy,
+    task: Task,
+    quadrotors: Quadrotors,
+    start: Episode,
+    generator: torch.Generator,
+    num_steps: int,
+    pad_to: int | None,
+    compile: bool,
+) -> Recording:
+    controller, parameters, memory = controller_of(policy, len(quadrotors))
+    recorder = Recorder(task.dt, len(quadrotors))
+    rollout(
+        controller,
+        parameters,
+        task,
+        quadrotors,
         generator,
-        condition.num_steps,
-        start=_tilted(condition, start, azimuth, tilt),
+        memory=memory,
+        start=start,
+        num_steps=num_steps,
+        collectors=[PositionErrors.begin(quadrotors.mass, 0)],  # as in an evaluation, whose compiled step this is
+        watch=recorder,
         pad_to=pad_to,
-        record=True,
         compile=compile,
-    ).recorded
+    )
+    return recorder.recording
 
 
 def _tilted(condition: Condition, start: Episode, azimuth: Tensor, tilt: float) -> Episode:

@@ -14,11 +14,11 @@ import jinja2
 from matplotlib.figure import Figure
 
 from raptor.core.atomic import replacing
+from raptor.environments.controllers import Policy
 from raptor.evaluation import plots
 from raptor.evaluation.evaluator import Progress
 from raptor.evaluation.recordings import record_figure_eights, record_recovery
 from raptor.evaluation.results import Evaluation
-from raptor.evaluation.rollout import Policy
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
 from raptor.evaluation.table import HEADINGS, better, cell, rows
 

@@ -1,4 +1,4 @@
-"""What policies are put to: suites of conditions, each a population of vehicles at the start of its episodes."""
+"""Suites of conditions, each a population of vehicles at the start of its episodes."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ class Condition:
     survivors_only: bool = True  # whether position errors of terminated flights are left out
     episodes: int = 1  # consecutive rows that are episodes of one vehicle, and are averaged
     groups: tuple[str, ...] = ()  # names of groups, all of the same size and one after another; none: a single group
+
+    @property
+    def flown_alike(self) -> tuple[Task, int, int]:
+        """What conditions must have in common to be one rollout."""
+        return self.task, self.num_steps, self.first_counted_step
 
     def begin(self) -> tuple[Episode, torch.Generator]:
         """Draw the starts; the generator goes on to draw the noise of the flights."""

@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.compilation import FlatFunction, compile_flat
-from raptor.environments.episode import Episode, Noise, StepOutcome
+from raptor.environments.controllers import Controller, Student
+from raptor.environments.episode import Episode, Noise, StepOutcome, advance
+from raptor.environments.rollout import Transition, rollout_step
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import components, from_components
-from raptor.rl.flight import NUM_PHYSICAL, Controller, RolloutState, Segment, Student, rollout_step
+from raptor.rl.flight import NUM_PHYSICAL, RolloutState, Segment, advance_segment
 from raptor.rl.objective import Objective, rounded_norm
 from raptor.tasks.task import Task
 
@@ -237,24 +239,12 @@ class SegmentGradient:
     def _step(
         self, parameters: Any, quadrotors: Quadrotors, episode: Episode, flight: RolloutState, noise: Noise
     ) -> tuple[RolloutState, Tensor, StepOutcome]:
-        action, memory = self._act(parameters, quadrotors, episode, flight)
-        return self._move(quadrotors, episode, flight, action, memory, noise)
-
-    def _act(
-        self, parameters: Any, quadrotors: Quadrotors, episode: Episode, flight: RolloutState
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.controller.act(parameters, quadrotors, flight.into(episode), flight.memory)
-
-    def _move(
-        self,
-        quadrotors: Quadrotors,
-        episode: Episode,
-        flight: RolloutState,
-        action: Tensor,
-        memory: tuple[Tensor, ...],
-        noise: Noise,
-    ) -> tuple[RolloutState, Tensor, StepOutcome]:
-        return rollout_step(self.task, self.objective, self.method, quadrotors, episode, flight, action, memory, noise)
+        before = flight.into(episode)
+        transition = rollout_step(
+            self.controller, parameters, self.task, quadrotors, before, flight.memory, noise, self.method
+        )
+        moved, cost = advance_segment(self.objective, quadrotors, flight, before, transition)
+        return moved, cost, transition.outcome
 
     def _step_adjoint(
         self,
@@ -268,13 +258,16 @@ class SegmentGradient:
         adjoint: tuple[Tensor, ...],
     ) -> Tensors:
         def act(parameters: Any, parts: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-            return self._act(parameters, quadrotors, episode, flight.with_differentiable(parts))
+            before = flight.with_differentiable(parts)
+            return self.controller.act(parameters, quadrotors, before.into(episode), before.memory)
 
         def move(
             parts: tuple[Tensor, ...], action: Tensor, memory: tuple[Tensor, ...]
         ) -> tuple[Tensor, tuple[Tensor, ...]]:
-            before = flight.with_differentiable(parts)
-            moved, cost, _ = self._move(quadrotors, episode, before, action, memory, noise)
+            begun = flight.with_differentiable(parts)
+            before = begun.into(episode)
+            after = advance(self.task, quadrotors, before, action, noise, self.method)
+            moved, cost = advance_segment(self.objective, quadrotors, begun, before, Transition(action, memory, *after))
             return cost, moved.differentiable
 
         (action, memory), pull_act = _pull_back(act, parameters, flight.differentiable)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from raptor.environments.episode import Episode, Noise, StepOutcome, advance, observe, observe_as_teacher
-from raptor.nn.activations import RELU_TANH, Activations
-from raptor.nn.mlp_policy import MLPParameters, mlp_step
-from raptor.nn.policy import PolicyParameters, policy_step
-from raptor.nn.stacked_mlp import Layers, act
-from raptor.quadrotor.dynamics import Method
+from raptor.environments.controllers import Memory
+from raptor.environments.episode import Episode
+from raptor.environments.rollout import Transition
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components, from_components
 from raptor.rl.objective import Objective, step_cost
-from raptor.tasks.task import Task
 
 NUM_PHYSICAL = 6
 """The first of the differentiable tensors of a flight are its state's five and the previous action."""
@@ -32,7 +28,7 @@ class RolloutState(NamedTuple):
 
     state: State
     previous_action: Tensor  # (..., 4)
-    memory: tuple[Tensor, ...]  # (..., H) each; what the controller remembers
+    memory: Memory
     sensed: tuple[Tensor, ...]
     commanded: tuple[Tensor, ...]
     target_position: Tensor  # (..., 3)
@@ -59,7 +55,7 @@ class RolloutState(NamedTuple):
         )
 
     @classmethod
-    def begin(cls, episode: Episode, memory: tuple[Tensor, ...]) -> RolloutState:
+    def begin(cls, episode: Episode, memory: Memory) -> RolloutState:
         """The start of a segment: every vehicle where its episode stands, and alive."""
         reference = episode.reference
         return cls(
@@ -99,78 +95,11 @@ class Segment(NamedTuple):
     """What was flown in S steps by N vehicles; the leading shape (...) of a flight in place of N."""
 
     episode: Episode  # where it ended
-    memory: tuple[Tensor, ...]  # (N, H) each, where it ended
+    memory: Memory  # where it ended
     alive: Tensor  # (N,) 1 where the vehicle stayed within bounds, else 0
     cost: Tensor  # (S, N)
     reward: Tensor  # (S, N)
     terminated: Tensor  # (S, N) bool; whether this step is one that would have ended the episode
-
-
-class Controller(Protocol):
-    """Who flies: a pure function of its parameters, what the vehicles are in, and what it remembers."""
-
-    def act(
-        self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Action (..., 4) and what is remembered of the step."""
-        ...
-
-    def num_networks(self, parameters: Any) -> int:
-        """How many networks share the flights; each has a gradient of its own."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Student:
-    """The recurrent policy, one for all vehicles; its parameters are `PolicyParameters`."""
-
-    precision: str = "float32"  # of the matrix products
-
-    def act(
-        self, parameters: PolicyParameters, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See `Controller`."""
-        action, hidden = policy_step(parameters, observe(episode), memory[0], self.precision)
-        return action, (hidden,)
-
-    def num_networks(self, parameters: PolicyParameters) -> int:
-        """One."""
-        return 1
-
-
-@dataclasses.dataclass(frozen=True)
-class MLPStudent:
-    """The memoryless policy, one for all vehicles; its parameters are `MLPParameters`."""
-
-    precision: str = "float32"  # of the matrix products
-
-    def act(
-        self, parameters: MLPParameters, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See `Controller`; nothing is remembered."""
-        return mlp_step(parameters, observe(episode), self.precision), ()
-
-    def num_networks(self, parameters: MLPParameters) -> int:
-        """One."""
-        return 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Teachers:
-    """T stacked networks, each of which flies B vehicles; parameters are their layers, the leading shape is (T, B)."""
-
-    activations: Activations = RELU_TANH
-
-    def act(
-        self, parameters: Layers, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See `Controller`; the action lies in [-1, 1], and nothing is remembered."""
-        squashed = act(parameters, observe_as_teacher(quadrotors, episode), self.activations)
-        return from_components(components(squashed)), ()
-
-    def num_networks(self, parameters: Layers) -> int:
-        """T."""
-        return len(parameters[0].weight)
 
 
 def in_bounds(quadrotors: Quadrotors, state: State) -> Tensor:
@@ -190,30 +119,21 @@ def _keep(alive: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return from_components([torch.where(going, n, o) for n, o in zip(components(new), components(old), strict=True)])
 
 
-def rollout_step(
-    task: Task,
-    objective: Objective,
-    method: Method,
-    quadrotors: Quadrotors,
-    episode: Episode,
-    flight: RolloutState,
-    action: Tensor,
-    memory: tuple[Tensor, ...],
-    noise: Noise,
-) -> tuple[RolloutState, Tensor, StepOutcome]:
-    """One step with a given action: the flight after it, its cost (...) and its rating.
+def advance_segment(
+    objective: Objective, quadrotors: Quadrotors, flight: RolloutState, before: Episode, transition: Transition
+) -> tuple[RolloutState, Tensor]:
+    """The segment after a step from the episode `before`, and the cost (...) of the step.
 
     A vehicle that leaves its bounds stays where it was from then on, at no cost.
     """
-    before = flight.into(episode)
-    after, rating = advance(task, quadrotors, before, action, noise, method)
-    cost = step_cost(objective, quadrotors, before, action, after)
+    after = transition.episode
+    cost = step_cost(objective, quadrotors, before, transition.action, after)
     alive = flight.alive * in_bounds(quadrotors, after.state)
     kept = (_keep(alive, new, old) for new, old in zip(after.state.parts(), flight.state.parts(), strict=True))
     moved = RolloutState(
         state=State(*kept),
         previous_action=after.previous_action,
-        memory=memory,
+        memory=transition.memory,
         sensed=tuple(_keep(alive, new, old) for new, old in zip(after.sensed, flight.sensed, strict=True)),
         commanded=after.commanded,
         target_position=after.reference.position,
@@ -222,4 +142,4 @@ def rollout_step(
         walk=after.reference.walk,
         alive=alive,
     )
-    return moved, torch.where(alive > 0, cost, 0.0), rating
+    return moved, torch.where(alive > 0, cost, 0.0)

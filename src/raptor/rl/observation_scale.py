@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from raptor.rl.student_flights import StudentParameters
+from raptor.environments.controllers import StudentParameters
 
 LEAST_DEVIATION = 0.1
 """Numbers that hardly vary are not magnified further, because they vary a hundred times as much when a pilot fails."""

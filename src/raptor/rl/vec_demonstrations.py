@@ -1,4 +1,4 @@
-"""Demonstrations in environments from elsewhere: whole episodes, what is seen in them, and what the teacher does."""
+"""Demonstrations in any vector environment: whole episodes, what is seen in them, and what a teacher does."""
 
 from __future__ import annotations
 
@@ -8,41 +8,39 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from raptor.environments.collectors import Episodes
+from raptor.environments.controllers import Memory, StudentParameters, initial_memory, student_step
 from raptor.environments.vec_env import CheckedVecEnv
-from raptor.formats.checkpoint import StudentPolicy
 from raptor.rl.demonstrations import Demonstrations
 
 Observations = Mapping[str, Tensor]
-Teach = Callable[[Observations], Tensor]
+Label = Callable[[Observations], Tensor]
 """From all groups of observations, (N, D) each, to the actions (N, A) of a teacher."""
+NoisyLabel = Callable[[Observations, torch.Generator], Tensor]
+"""The same with exploration noise."""
+VecController = Callable[[Observations, Tensor], Tensor]
+"""From observations, and where episodes begin (N,) bool, to actions (N, A)."""
 
 
-class Flights(NamedTuple):
-    """What came of K whole episodes in each of N environments."""
-
-    returns: Tensor  # (N, K)
-    lengths: Tensor  # (N, K) int64
-    terminated: Tensor  # (N, K) bool; the episode ended before its time
-
-
-class StudentPilot:
-    """A student that acts, with a hidden state for each environment.
+class VecStudent:
+    """A student as a `VecController`, with a memory for each environment.
 
     Args:
-        policy: recurrent or not.
+        parameters: recurrent or not.
         group: of observations, that it sees.
     """
 
-    def __init__(self, policy: StudentPolicy, group: str) -> None:
-        self.policy, self.group = policy, group
-        self.hidden: Tensor | None = None
+    def __init__(self, parameters: StudentParameters, group: str) -> None:
+        self.parameters, self.group = parameters, group
+        self._memory: Memory | None = None
 
     def __call__(self, observations: Observations, begins: Tensor) -> Tensor:
-        """Actions (N, A); what is remembered goes where an episode `begins`, (N,)."""
+        """Actions (N, A); the memory starts afresh where an episode `begins`, (N,)."""
         observation = observations[self.group]
-        fresh = self.policy.initial_hidden_state(len(observation))
-        hidden = fresh if self.hidden is None else torch.where(begins.unsqueeze(-1), fresh, self.hidden)
-        action, self.hidden = self.policy(observation, hidden)
+        fresh = initial_memory(self.parameters, len(observation))
+        kept = fresh if self._memory is None else self._memory
+        memory = tuple(torch.where(begins.unsqueeze(-1), new, old) for new, old in zip(fresh, kept, strict=True))
+        action, self._memory = student_step(self.parameters, observation, memory)
         return action
 
 
@@ -51,62 +49,102 @@ class Record(NamedTuple):
 
     demonstrations: Demonstrations  # (N K, S, ...), the environment's number first
     group: str  # of observations, that the student sees
-    label: Teach  # what the student is to do
+    label: Label
+
+    def write(self, observations: Observations, flying: Tensor, row: Tensor, step: Tensor) -> None:
+        """Note a step of the environments `flying`; what an ignored action leaves is not counted."""
+        stored = self.demonstrations
+        fits = step < stored.observation.shape[1]  # all but what is seen after the last step of an episode
+        flying, row, step = flying[fits], row[fits], step[fits]
+        stored.observation[row, step] = observations[self.group][flying]
+        stored.label[row, step] = self.label(observations)[flying]
 
 
 @torch.no_grad()
-def fly(
+def rollout_vec_env(
     env: CheckedVecEnv,
-    pilot: Callable[[Observations, Tensor], Tensor],
+    controller: VecController,
     num_episodes: int,
     record: Record | None = None,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Flights | None:
-    """Fly the same number of whole episodes in each environment, so that short ones do not count more.
+) -> Episodes:
+    """Run the same number of whole episodes in each environment, so that short ones do not count more.
 
     Args:
-        env: in which episodes have begun; one that is under way is flown to its end and not counted.
-        pilot: from observations, and where episodes begin (N,), to actions (N, A).
+        env: in which episodes have begun; one that is under way is run to its end and not counted.
+        controller: acts.
         num_episodes: K.
         record: where to write what is seen and what is to be done there.
-        stopping: asked in each step whether to give up.
 
     Returns:
-        What came of the episodes; None where it was given up.
+        What came of the episodes, (N, K).
     """
-    device, shape = env.device, (env.num_envs, num_episodes)
-    flights = Flights(
-        torch.zeros(shape, device=device),
-        torch.zeros(shape, dtype=torch.long, device=device),
-        torch.zeros(shape, dtype=torch.bool, device=device),
-    )
+    shape = env.num_envs, num_episodes
+    returns, lengths = torch.zeros(2, *shape, device=env.device)
+    terminated = torch.zeros(shape, dtype=torch.bool, device=env.device)
     observations = env.observe()
-    begins = torch.ones(env.num_envs, dtype=torch.bool, device=device)
+    begins = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     episode = -(env.steps > 0).long()  # (N,) which of the K; -1 for one that is under way
     while bool((episode < num_episodes).any()):
-        if stopping():
-            return None
         flying = ((episode >= 0) & (episode < num_episodes)).nonzero().squeeze(-1)
-        action = pilot(observations, begins)
+        action = controller(observations, begins)
         if record is not None:
-            _write(record, observations, flying, flying * num_episodes + episode[flying], env.steps[flying])
+            record.write(observations, flying, flying * num_episodes + episode[flying], env.steps[flying])
         result = env.step(action)
         counted = flying[~result.ignored[flying]]
         place = counted, episode[counted]
-        flights.returns[place] += result.reward[counted]
-        flights.lengths[place] += 1
-        flights.terminated[flying, episode[flying]] = result.done[flying] & ~result.timed_out[flying]
+        returns[place] += result.reward[counted]
+        lengths[place] += 1
+        terminated[flying, episode[flying]] = result.done[flying] & ~result.timed_out[flying]
         observations, begins = result.observations, result.done
         episode = episode + begins
     if record is not None:
-        record.demonstrations.length.copy_(flights.lengths.flatten())
-    return flights
+        record.demonstrations.length.copy_(lengths.flatten())
+    return Episodes(returns, lengths, terminated)
 
 
-def _write(record: Record, observations: Observations, flying: Tensor, row: Tensor, step: Tensor) -> None:
-    """Note what is seen and to be done in the environments `flying`; what an ignored action leaves is not counted."""
-    stored = record.demonstrations
-    fits = step < stored.observation.shape[1]  # all but what is seen after the last step of an episode
-    flying, row, step = flying[fits], row[fits], step[fits]
-    stored.observation[row, step] = observations[record.group][flying]
-    stored.label[row, step] = record.label(observations)[flying]
+class VecDemonstrations:
+    """N copies of an environment, K episodes of each, labelled by one teacher.
+
+    Args:
+        env: where student and teacher act.
+        label: the teacher.
+        group: of observations, that the student sees.
+        num_episodes: of a collection, at least; each environment runs the same number.
+        noisy_label: how the teacher acts where it does; without noise by default. Labels are always without.
+    """
+
+    def __init__(
+        self, env: CheckedVecEnv, label: Label, group: str, num_episodes: int, noisy_label: NoisyLabel | None = None
+    ) -> None:
+        self.env, self.label, self.group, self.noisy_label = env, label, group, noisy_label
+        self.num_episodes = -(-num_episodes // env.num_envs)  # K
+
+    def empty(self, num_collections: int = 1) -> Demonstrations:
+        """Room for so many collections."""
+        env, like = self.env, torch.zeros(0, device=self.env.device)
+        num = num_collections * self.num_episodes * env.num_envs
+        return Demonstrations.empty(num, env.episode_steps, like, env.widths[self.group], env.num_actions)
+
+    def collect(
+        self,
+        student: StudentParameters | None,
+        generator: torch.Generator,
+        out: Demonstrations,
+    ) -> Episodes:
+        """Fill the room of one collection, episodes (N, K); the environment is begun from the generator's first seed.
+
+        A student that is given acts, or else the teacher.
+        """
+        out.length.zero_()
+        self.env.begin(generator.initial_seed())
+        return rollout_vec_env(
+            self.env, self._controller(student, generator), self.num_episodes, Record(out, self.group, self.label)
+        )
+
+    def _controller(self, student: StudentParameters | None, generator: torch.Generator) -> VecController:
+        if student is not None:
+            return VecStudent(student, self.group)
+        if self.noisy_label is None:
+            return lambda observations, begins: self.label(observations)
+        noisy = self.noisy_label
+        return lambda observations, begins: noisy(observations, generator)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from raptor.core.distributed import ALONE, World
+from raptor.environments.collectors import Episodes, Recorder
+from raptor.environments.controllers import controller_of
+from raptor.environments.rollout import VEHICLES_AT_ONCE, rollout
 from raptor.formats.checkpoint import StudentPolicy
+from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import Distribution, sample_quadrotors
-from raptor.rl.student_flights import StudentTest
 from raptor.tasks.disturbance import Disturbances
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.reference import Lissajous
@@ -61,24 +66,40 @@ class Validation:
         self.task = dataclasses.replace(flown, episode_steps=episode_steps or flown.episode_steps)
         drawn_from = Distribution() if distribution is None else distribution
         self.vehicles = sample_quadrotors(num, VALIDATION_SEED, distribution=drawn_from, device=device)
-        self.compile, self.world = compile, world
+        self.compile, self.world = compile, world if num >= world.size else ALONE
 
     def __call__(self, policy: StudentPolicy) -> dict[str, float]:
         """Mean and standard deviation of the return, mean length, and rate of terminations."""
-        test = StudentTest(self.task, self.vehicles, VALIDATION_SEED, self.compile, 0, self.world)
-        episodes = test(policy.tensors())
-        return {
-            "mean_return": episodes.returns.mean().item(),
-            "std_return": episodes.returns.std(correction=0).item(),
-            "mean_length": episodes.lengths.mean().item(),
-            "termination_rate": episodes.terminated.float().mean().item(),
-        }
+        num, device = len(self.vehicles), self.vehicles.device
+        at_once = math.ceil(num / math.ceil(num / VEHICLES_AT_ONCE.get(device.type, VEHICLES_AT_ONCE["cpu"])))
+        generator = torch.Generator(device).manual_seed(VALIDATION_SEED)
+        parts = [
+            self._fly(policy, self.vehicles[first : first + at_once], generator, self.world, pad_to=at_once)
+            for first in range(0, num, at_once)
+        ]
+        return Episodes(*(torch.cat(tensors) for tensors in zip(*parts, strict=True))).figures()
 
     def record(self, policy: StudentPolicy, path: Path) -> None:
-        """Write a video of the first vehicles' episodes."""
-        from raptor.viewer.videos import film
+        """Write a video of the first vehicles' episodes, flown by this process alone."""
+        from raptor.viewer.videos import write_video
 
-        vehicles = self.vehicles[:NUM_RECORDED]
-        track = StudentTest(self.task, vehicles, VALIDATION_SEED, self.compile, NUM_RECORDED)(policy.tensors()).track
-        assert track is not None
-        film(path, track.position, track.orientation, track.target, self.task.dt, flying=track.flying)
+        recorder, generator = Recorder(self.task.dt), torch.Generator(self.vehicles.device).manual_seed(VALIDATION_SEED)
+        self._fly(policy, self.vehicles[:NUM_RECORDED], generator, ALONE, watch=recorder)
+        write_video(path, recorder.recording)
+
+    def _fly(
+        self, policy: StudentPolicy, vehicles: Quadrotors, generator: torch.Generator, world: World, **options: Any
+    ) -> Episodes:
+        controller, parameters, memory = controller_of(policy, len(vehicles))
+        episodes, _ = rollout(
+            controller,
+            parameters,
+            self.task,
+            vehicles,
+            generator,
+            memory=memory,
+            compile=self.compile,
+            world=world,
+            **options,
+        )
+        return episodes

@@ -1,4 +1,4 @@
-"""Films of an environment from elsewhere, taken while it is stepped."""
+"""Videos of any vector environment, taken while it is stepped."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from raptor.core.atomic import replacing
 from raptor.core.errors import UserError
 
 FRAME_RATE_HZ = 30
-WIDEST_GIF = 480
-"""pixels; an animated picture is large."""
+MAX_GIF_WIDTH = 480
+"""pixels; a GIF is large."""
 
 
-class FilmedVecEnv:
-    """A `VecEnv` whose first environment is filmed now and then.
+class RecordedVecEnv:
+    """A `VecEnv` whose first environment is recorded now and then.
 
     Args:
         env: it must have `render()`, which gives (H, W, 3) uint8.
-        folder: for the films, named by the step that they begin with.
-        length: steps of a film.
-        interval: steps from the beginning of one film to that of the next.
-        resume: count on from the films that are in the folder.
+        folder: for the videos, named by their first step.
+        length: steps of a video.
+        interval: steps from the beginning of one video to that of the next.
+        resume: count on from the videos that are in the folder.
 
     Raises:
         UserError: it renders nothing.
@@ -37,7 +37,7 @@ class FilmedVecEnv:
     num_steps: int
 
     def __init__(self, env: Any, folder: Path, length: int, interval: int, resume: bool = False) -> None:
-        taken = [int(film.stem.removeprefix("step_")) for film in folder.glob("step_*")] if resume else []
+        taken = [int(video.stem.removeprefix("step_")) for video in folder.glob("step_*")] if resume else []
         steps = max(taken, default=-interval) + interval
         self.__dict__.update(_env=env, _folder=folder, _length=length, _interval=interval, _frames=[], num_steps=steps)
         self._frame()
@@ -52,39 +52,39 @@ class FilmedVecEnv:
             setattr(self._env, name, value)
 
     def step(self, actions: Any) -> Any:
-        """Step the environment, and keep a picture of it while a film is being taken."""
-        answer = self._env.step(actions)
+        """Step the environment, and keep a frame of it while a video is being taken."""
+        result = self._env.step(actions)
         if self._frames or self.num_steps % self._interval == 0:
             self._frames.append(self._frame())
         self.num_steps += 1
         if len(self._frames) == self._length:
-            self.cut()
-        return answer
+            self.finish_video()
+        return result
 
-    def cut(self) -> None:
-        """Write the film that is being taken, if there is one."""
+    def finish_video(self) -> None:
+        """Write the video that is being taken, if there is one."""
         if self._frames:
-            write_film(self._folder / f"step_{self.num_steps - len(self._frames):09d}", self._frames)
+            write_frames(self._folder / f"step_{self.num_steps - len(self._frames):09d}", self._frames)
             self._frames = []
 
     def _frame(self) -> NDArray[np.uint8]:
         frame = self._env.render() if hasattr(self._env, "render") else None
         if frame is None:
             raise UserError(
-                "the environment renders nothing that could be filmed: make it with render_mode='rgb_array', or set "
+                "the environment renders nothing that could be recorded: make it with render_mode='rgb_array', or set "
                 "video=false"
             )
         return np.asarray(frame, dtype=np.uint8)
 
 
-def write_film(path: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
-    """Write pictures (H, W, 3) as PATH.mp4 where `imageio-ffmpeg` is installed, as PATH.gif elsewhere."""
+def write_frames(path: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
+    """Write frames (H, W, 3) as PATH.mp4 where `imageio-ffmpeg` is installed, as PATH.gif elsewhere."""
     if all(importlib.util.find_spec(name) is not None for name in ("imageio", "imageio_ffmpeg")):
         return _write_mp4(path.with_suffix(".mp4"), frames)
     target = path.with_suffix(".gif")
     pictures = [Image.fromarray(frame) for frame in frames]
     for picture in pictures:
-        picture.thumbnail((WIDEST_GIF, WIDEST_GIF))
+        picture.thumbnail((MAX_GIF_WIDTH, MAX_GIF_WIDTH))
     with replacing(target) as temporary:
         period = round(1000 / FRAME_RATE_HZ)
         pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=period, loop=0)

@@ -22,7 +22,7 @@ from raptor.runs import read_curve, stopping
 from raptor.runs.checkpoints import Checkpoints
 from raptor.training.distillation.env_job import EnvDistillConfig, distill, load_env_distill_config, log_folder
 from raptor.training.distillation.learner import Distiller
-from raptor.viewer.env_videos import FilmedVecEnv
+from raptor.viewer.env_videos import RecordedVecEnv
 
 TINY = (
     "num_epochs=4",
@@ -243,20 +243,20 @@ def test_the_environment_that_rsl_rl_trains_in_is_one(tmp_path):
     assert environment["task"]["episode_steps"] == 12
 
 
-def test_films_of_a_resumed_run_stand_beside_those_before(tmp_path):
+def test_videos_of_a_resumed_run_stand_beside_those_before(tmp_path):
     class Shown(PointEnv):
         def render(self):
             return np.zeros((4, 4, 3), np.uint8)
 
     for resume, expected in ((False, [0, 8]), (True, [0, 8, 16, 24]), (False, [0, 8, 16, 24])):
-        env = FilmedVecEnv(Shown(), tmp_path, length=2, interval=8, resume=resume)
+        env = RecordedVecEnv(Shown(), tmp_path, length=2, interval=8, resume=resume)
         for _ in range(12):
             env.step(torch.zeros(4, 1))
-        env.cut()
+        env.finish_video()
         assert sorted(int(film.stem.removeprefix("step_")) for film in tmp_path.iterdir()) == expected
 
 
-def test_films_need_something_to_show(tmp_path):
+def test_videos_need_something_to_show(tmp_path):
     with pytest.raises(UserError, match="renders nothing that could be filmed"):
         distill(PointEnv(), teacher, settings("video=true"), tmp_path)
 

@@ -12,13 +12,13 @@ from short_distillation import few_teachers, tiny
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from raptor.environments.controllers import StudentParameters
 from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.demonstrations import DemonstrationFlights
 from raptor.rl.packing import pack
-from raptor.rl.student_flights import StudentParameters
 from raptor.training.distillation.imitation import weights_of
 from raptor.training.distillation.learner import Distiller, first_student
 from raptor.training.distillation.sources import SimulatorSource
@@ -53,7 +53,8 @@ def flown_by(who: StudentParameters | None, one: Distiller, state: Tensor) -> tu
     flights = DemonstrationFlights(*who_flies, offset, compile=False, method=config.method)
     generator = torch.Generator()
     generator.set_state(state)
-    data, outcome = flights(who, generator)
+    data = flights.empty()
+    outcome = flights.collect(who, generator, data)
     return data.label, outcome.returns.mean().item()
 
 

@@ -15,7 +15,7 @@ from raptor.formats import save_teachers
 from raptor.nn.stacked_mlp import Layer, initial_layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
-from raptor.rl.teacher_flights import TeacherTest
+from raptor.rl.teacher_test import TeacherTest
 from raptor.training.distillation import selection
 from raptor.training.distillation.selection import examine, fingerprint, read_teachers, select, shortened
 

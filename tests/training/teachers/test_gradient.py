@@ -13,7 +13,7 @@ from raptor.environments.episode import observe_as_teacher
 from raptor.nn.stacked_mlp import forward
 from raptor.quadrotor import Quadrotors, sample_quadrotors
 from raptor.rl.curriculum import Curriculum, CurriculumConfig, Stage
-from raptor.rl.teacher_flights import TeacherTest
+from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks.task import Task
 from raptor.training.teachers.gradient import APGConfig, APGTeachers
 

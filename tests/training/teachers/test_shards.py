@@ -18,7 +18,7 @@ from raptor.core.errors import UserError
 from raptor.formats.torch_files import load_torch
 from raptor.nn.stacked_mlp import Layer
 from raptor.quadrotor import sample_quadrotors
-from raptor.rl.teacher_flights import TeacherTest
+from raptor.rl.teacher_test import TeacherTest
 from raptor.runs.engines.folders import FolderWorkplace, TaskFolder
 from raptor.training.teachers import sac as sac_teachers
 from raptor.training.teachers import shards

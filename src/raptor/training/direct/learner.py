@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World, cut
+from raptor.environments.controllers import Student
 from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
@@ -18,7 +19,6 @@ from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.rl.analytic_policy_gradient import Guide, SegmentGradient
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.flight import RolloutState
-from raptor.rl.student_flights import controller_of
 from raptor.runs.learner import Rated
 from raptor.training.direct.config import GradientConfig
 from raptor.training.validation import TRAINING_SEEDS, Validation
@@ -102,7 +102,7 @@ class GradientLearner:
             config.gradient_decay,
             config.adjoint_limit,
             compile,
-            controller_of(self.policy.tensors(), config.precision),
+            Student(config.precision),
         )
         self.update_count = 0
         self.diverged_count = 0  # vehicles that left their bounds and were replaced

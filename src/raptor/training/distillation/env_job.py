@@ -27,7 +27,7 @@ from raptor.training.distillation.env_teacher import EnvTeacher, Expert
 from raptor.training.distillation.learner import Distiller, first_student
 from raptor.training.distillation.sources import WEIGHTS, EnvSource, draw_seed, episodes_each
 from raptor.training.memory import BASE_BYTES, GIB, budget_bytes
-from raptor.viewer.env_videos import FilmedVecEnv
+from raptor.viewer.env_videos import RecordedVecEnv
 
 LOGS = Path("logs") / "distillation"
 FINAL, VIDEOS, ENVIRONMENT = "final_student.pt", "videos", "params/env.yaml"
@@ -151,7 +151,7 @@ def _train(
 ) -> EnvDistillSummary:
     seed, widths = draw_seed(config.seed, WEIGHTS, 0), (env.widths[config.student_group], env.num_actions)
     policy = first_student(config.student, seed, *widths).to(env.device)
-    source = EnvSource(config, env, teacher, policy)
+    source = EnvSource(config, env, teacher)
 
     def card(step: int, figures: Mapping[str, float], by: str) -> dict[str, Any]:
         training = (
@@ -193,11 +193,11 @@ def _recorded(env: VecEnv, folder: RunFolder, config: EnvDistillConfig, resume: 
     if not config.video:
         yield env
         return
-    recorded = FilmedVecEnv(env, folder.path / VIDEOS, config.video_length, config.video_interval, resume)
+    recorded = RecordedVecEnv(env, folder.path / VIDEOS, config.video_length, config.video_interval, resume)
     try:
         yield recorded
     finally:
-        recorded.cut()
+        recorded.finish_video()
 
 
 def _plan(config: EnvDistillConfig, env: CheckedVecEnv) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import Parts
+from raptor.environments.controllers import StudentParameters
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.policy import PolicyParameters
 from raptor.rl.adam import adam_start, adam_step
@@ -18,7 +19,6 @@ from raptor.rl.demonstrations import Demonstrations
 from raptor.rl.observation_scale import ObservationScale
 from raptor.rl.packing import Batch, pack
 from raptor.rl.sequence_gradient import SequenceGradient, TransitionGradient
-from raptor.rl.student_flights import StudentParameters
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.env_config import EnvDistillConfig
 

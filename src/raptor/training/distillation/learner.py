@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from raptor.environments.controllers import StudentParameters
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
 from raptor.rl.demonstrations import Demonstrations
 from raptor.rl.observation_scale import ObservationScale
-from raptor.rl.student_flights import StudentParameters
 from raptor.runs.learner import Rated
 from raptor.training.distillation.config import PostTrainConfig, StudentConfig
 from raptor.training.distillation.env_config import EnvDistillConfig
@@ -62,7 +62,7 @@ class Distiller:
         self.env_steps = 0.0
         self._recipes: list[_Recipe] = []
         self._is_collected = True  # False where the data of earlier epochs is still to be collected again
-        self.data = source.room(config.num_slots * source.num_episodes, self.imitation.weights[0])
+        self.data = source.room(config.num_slots)
 
     @property
     def step_count(self) -> int:

@@ -16,7 +16,7 @@ from raptor.nn.activations import RELU_TANH
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import NUM_ROTORS
-from raptor.rl.teacher_flights import TeacherTest
+from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.training.distillation.config import PostTrainConfig

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,15 +11,16 @@ import torch
 from torch import Tensor
 
 from raptor.core.distributed import ALONE, Parts, World
+from raptor.environments.controllers import StudentParameters
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.demonstrations import DemonstrationFlights, Demonstrations
-from raptor.rl.student_flights import StudentParameters
-from raptor.rl.vec_demonstrations import Flights, Observations, Record, StudentPilot, fly
+from raptor.rl.vec_demonstrations import VecDemonstrations, VecStudent, rollout_vec_env
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.env_config import EnvDistillConfig
 from raptor.training.distillation.env_teacher import EnvTeacher
+from raptor.training.distillation.imitation import weights_of
 from raptor.training.validation import TRAINING_SEEDS
 
 WEIGHTS, FLIGHTS, ORDER, EVALUATION = range(4)
@@ -34,8 +34,8 @@ class Source(Protocol):
     parts: Parts  # how batches are cut
     num_episodes: int  # of an epoch
 
-    def room(self, num_episodes: int, like: Tensor) -> Demonstrations:
-        """Room for so many episodes."""
+    def room(self, num_collections: int) -> Demonstrations:
+        """Room for so many epochs."""
         ...
 
     def plan(self, epoch: int, forced: bool) -> Any:
@@ -78,9 +78,10 @@ class SimulatorSource:
         self.num_episodes = self.num_active * config.num_episodes
         self._flights: DemonstrationFlights | None = None
 
-    def room(self, num_episodes: int, like: Tensor) -> Demonstrations:
+    def room(self, num_collections: int) -> Demonstrations:
         """See `Source`."""
-        return Demonstrations.empty(num_episodes, self.config.task.episode_steps, like)
+        like = torch.zeros(0, device=self.device)
+        return Demonstrations.empty(num_collections * self.num_episodes, self.config.task.episode_steps, like)
 
     def plan(self, epoch: int, forced: bool) -> list[Tensor]:
         """The state of the generator, and the active teachers: in turn where they act, else those of the worst returns.
@@ -100,18 +101,13 @@ class SimulatorSource:
         if self._flights is None or len(active) < len(self.teachers):
             self._flights = self._flights_of(self.teachers[active])
         self.generator.set_state(state)
-        _, found = self._flights(student, self.generator, out)
+        found = self._flights.collect(student, self.generator, out)
         returns = found.returns.mean(1)
         if student is not None:
             # A return that is not a number is the worst, but after those that were never flown.
             self.student_returns[active] = returns.nan_to_num(nan=torch.finfo(returns.dtype).min)
-        return {
-            "mean_return": returns.mean().item(),
-            "std_return": returns.std(correction=0).item(),
-            "mean_length": found.lengths.mean().item(),
-            "termination_rate": found.terminated.float().mean().item(),
-            "num_steps": found.lengths.sum().item(),
-        }
+        of_teachers = {"mean_return": returns.mean().item(), "std_return": returns.std(correction=0).item()}
+        return {**found.figures(), **of_teachers, "num_steps": found.lengths.sum().item()}
 
     def order(self, epoch: int) -> torch.Generator:
         """See `Source`; goes on where the rollouts ended."""
@@ -150,28 +146,19 @@ class EnvSource:
         config: the settings.
         env: where teacher and student act.
         teacher: that fits it.
-        student: of the architecture that will act.
-        stop: asked in each step whether to give up, by the exception that it raises.
     """
 
-    def __init__(
-        self, config: EnvDistillConfig, env: CheckedVecEnv, teacher: EnvTeacher, student: StudentPolicy
-    ) -> None:
+    def __init__(self, config: EnvDistillConfig, env: CheckedVecEnv, teacher: EnvTeacher) -> None:
         self.config, self.env, self.teacher = config, env, teacher
         self.device, self.parts = torch.device(env.device), Parts()
-        self.num_each = episodes_each(config.num_episodes, env)
-        self.num_episodes = self.num_each * env.num_envs
-        self._student = copy.deepcopy(student).to(self.device)
+        noisy = None if config.teacher_deterministic else teacher.sample
+        self._rollouts = VecDemonstrations(env, teacher, config.student_group, config.num_episodes, noisy)
+        self.num_episodes = self._rollouts.num_episodes * env.num_envs
         env.watch(*dict.fromkeys((config.student_group, *teacher.groups)))
 
-    def room(self, num_episodes: int, like: Tensor) -> Demonstrations:
+    def room(self, num_collections: int) -> Demonstrations:
         """See `Source`."""
-        steps = self.env.episode_steps
-        return Demonstrations(
-            like.new_zeros(num_episodes, steps, self._student.observation_dim),
-            like.new_zeros(num_episodes, steps, self._student.action_dim),
-            torch.zeros(num_episodes, dtype=torch.long, device=like.device),
-        )
+        return self._rollouts.empty(num_collections)
 
     def plan(self, epoch: int, forced: bool) -> int:
         """The epoch, from which the seed of the episodes follows."""
@@ -179,25 +166,16 @@ class EnvSource:
 
     def collect(self, plan: Any, student: StudentParameters | None, out: Demonstrations) -> dict[str, float]:
         """See `Source`."""
-        out.length.zero_()
-        self.env.begin(draw_seed(self.config.seed, FLIGHTS, plan))
-        found = fly(
-            self.env,
-            self._actor(plan, student),
-            self.num_each,
-            Record(out, self.config.student_group, self.teacher),
-        )
-        assert found is not None
-        return {**figures(found), "num_steps": float(found.lengths.sum())}
+        found = self._rollouts.collect(student, self._generator(FLIGHTS, plan), out)
+        return {**found.figures(), "num_steps": float(found.lengths.sum())}
 
     def evaluate(self, policy: StudentPolicy | None = None) -> dict[str, float]:
         """Figures of a policy, or of the teacher, in episodes that nobody learns from; the same ones at each call."""
         config = self.config
         self.env.begin(draw_seed(config.seed, EVALUATION, 0))
-        actor = self._teach if policy is None else StudentPilot(policy, config.student_group)
-        found = fly(self.env, actor, episodes_each(config.num_validation_episodes, self.env))
-        assert found is not None
-        return figures(found)
+        student = None if policy is None else VecStudent(weights_of(policy), config.student_group)
+        controller = student or (lambda observations, begins: self.teacher(observations))
+        return rollout_vec_env(self.env, controller, episodes_each(config.num_validation_episodes, self.env)).figures()
 
     def order(self, epoch: int) -> torch.Generator:
         """See `Source`."""
@@ -210,20 +188,6 @@ class EnvSource:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Source`."""
 
-    def _actor(self, epoch: int, student: StudentParameters | None) -> Callable[[Observations, Tensor], Tensor]:
-        if student is not None:
-            with torch.no_grad():
-                for weight, then in zip(self._student.tensors(), student, strict=True):
-                    weight.copy_(then)
-            return StudentPilot(self._student, self.config.student_group)
-        if self.config.teacher_deterministic:
-            return self._teach
-        generator = self._generator(FLIGHTS, epoch)
-        return lambda observations, begins: self.teacher.sample(observations, generator)
-
-    def _teach(self, observations: Observations, begins: Tensor) -> Tensor:
-        return self.teacher(observations)
-
     def _generator(self, stream: int, number: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(draw_seed(self.config.seed, stream, number))
 
@@ -231,16 +195,6 @@ class EnvSource:
 def episodes_each(num_episodes: int, env: CheckedVecEnv) -> int:
     """Whole episodes of each environment, so that there are at least so many in all."""
     return math.ceil(num_episodes / env.num_envs)
-
-
-def figures(found: Flights) -> dict[str, float]:
-    """Means over the episodes, and how much their returns vary."""
-    return {
-        "mean_return": found.returns.mean().item(),
-        "std_return": found.returns.std(correction=0).item(),
-        "mean_length": found.lengths.float().mean().item(),
-        "termination_rate": found.terminated.float().mean().item(),
-    }
 
 
 def draw_seed(seed: int, stream: int, number: int) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.config.settings import Settings, at_least, between, each, not_negative, positive, setting
+from raptor.environments.controllers import Teachers
 from raptor.environments.episode import Episode, draw_noise
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers, laid_out, tile
 from raptor.quadrotor.dynamics import Method
@@ -21,7 +22,6 @@ from raptor.rl.adam import adam_start, adam_step
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
 from raptor.rl.curriculum import Curriculum
-from raptor.rl.flight import Teachers
 from raptor.rl.objective import Objective
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task

@@ -21,7 +21,7 @@ from raptor.formats.torch_files import load_torch
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.curriculum import Curriculum
-from raptor.rl.teacher_flights import TeacherFlights, TeacherTest
+from raptor.rl.teacher_test import TeacherEpisodes, TeacherTest
 from raptor.runs.engines import Workplace
 from raptor.tasks.task import Task
 from raptor.training.teachers.config import PreTrainConfig
@@ -231,7 +231,7 @@ class Shard:
         }
 
 
-def _records(flights: TeacherFlights, validation: list[float], steps: list[int]) -> list[dict[str, Any]]:
+def _records(flights: TeacherEpisodes, validation: list[float], steps: list[int]) -> list[dict[str, Any]]:
     """What is known of each teacher after its test; intervals are of the mean, 95 %, by the normal distribution."""
     returns = flights.returns.double()
     mean = returns.mean(1)

@@ -1,4 +1,4 @@
-"""Flights of teachers are those of a slow loop over teachers, episodes and steps."""
+"""The test of teachers is that of a slow loop over teachers, episodes and steps."""
 
 from __future__ import annotations
 
@@ -14,19 +14,13 @@ from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import Quadrotors, sample_quadrotors
-from raptor.rl import teacher_flights
 from raptor.rl.collection import grid
-from raptor.rl.teacher_flights import TeacherTest
+from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks.task import Task
 from raptor.tasks.termination import Termination
 
 NUM, EPISODES, SEED = 2, 5, 3
 TASK = Task(episode_steps=14, termination=Termination(linear_velocity=1.0))
-
-
-@pytest.fixture(autouse=True)
-def several_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_flights, "STEPS_PER_DRAW", 5)
 
 
 def vehicles() -> Quadrotors:
@@ -41,7 +35,7 @@ def networks() -> Layers:
 
 @pytest.mark.parametrize("activations", [RELU_TANH, Activations("elu", "clip")], ids=["usual", "clipped"])
 def test_they_are_those_of_a_slow_loop(activations: Activations) -> None:
-    flights = TeacherTest(TASK, vehicles(), EPISODES, SEED, False, activations)(networks())
+    flights = TeacherTest(TASK, vehicles(), EPISODES, SEED, False, activations, block_steps=5)(networks())
     generator = torch.Generator().manual_seed(SEED)
     whole = begin_episode(TASK, grid(vehicles(), EPISODES), generator)
     noise = [step for num in (5, 5, 4) for step in draw_noise(TASK, grid(vehicles(), EPISODES).mass, generator, num)]

@@ -1,0 +1,187 @@
+"""What is kept of a rollout: pure accumulators that ride in its compiled step, and recordings made beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from raptor.environments.episode import Episode, StepOutcome
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.state import components, from_components
+
+C = TypeVar("C", bound="Collector")
+
+ERROR_CAP = 100.0
+"""m; bound on each axis of the position error, so that a vehicle that is lost, or not finite, counts, and as bad."""
+
+
+class Moment(NamedTuple):
+    """One step of a rollout; the leading shape (...) is that of the vehicles."""
+
+    step: Tensor  # () number of the step, from 0
+    quadrotors: Quadrotors
+    before: Episode  # what the controller acted in
+    action: Tensor  # (..., 4) of the controller, before any noise is added
+    after: Episode
+    outcome: StepOutcome
+    flying: Tensor  # (...) 1 where the step counts, 0 where the episode was over before it
+
+
+class Collector(Protocol):
+    """A tuple of tensors of leading shape (...), to be begun by its owner and accumulated by the rollout."""
+
+    def add(self: C, moment: Moment) -> C:
+        """The same after a step: pure, no tensor of another shape, type or device. It is compiled with the step."""
+        ...
+
+
+class Episodes(NamedTuple):
+    """What came of whole episodes; two leading axes are vehicles or environments, and episodes of each."""
+
+    returns: Tensor  # (...) sum of rewards up to and including the step that ended the episode
+    lengths: Tensor  # (...) steps, as floating-point numbers
+    terminated: Tensor  # (...) bool; whether the episode ended before its time
+
+    def figures(self) -> dict[str, float]:
+        """Mean and standard deviation of the return, mean length, and rate of terminations."""
+        return {
+            "mean_return": self.returns.mean().item(),
+            "std_return": self.returns.std(correction=0).item(),
+            "mean_length": self.lengths.mean().item(),
+            "termination_rate": self.terminated.float().mean().item(),
+        }
+
+
+class EpisodeTally(NamedTuple):
+    """Where episodes stand."""
+
+    flying: Tensor  # (...) 1 until the episode is over, then 0
+    returns: Tensor  # (...)
+    lengths: Tensor  # (...) steps
+
+    @classmethod
+    def begin(cls, like: Tensor) -> EpisodeTally:
+        """The start of all episodes."""
+        zero = torch.zeros_like(like)
+        return cls(torch.ones_like(zero), zero, zero)
+
+    def add(self, moment: Moment) -> EpisodeTally:
+        """Vehicles whose episode is over go on, without counting."""
+        return EpisodeTally(
+            flying=torch.where(moment.outcome.terminated, 0.0, self.flying),
+            returns=self.returns + torch.where(self.flying > 0, moment.outcome.reward, 0.0),
+            lengths=self.lengths + self.flying,
+        )
+
+    @property
+    def episodes(self) -> Episodes:
+        """What came of them."""
+        return Episodes(self.returns, self.lengths, self.flying == 0)
+
+
+class PositionErrors(NamedTuple):
+    """Sums of the distance from the target, over all steps from the first that counts, terminated or not."""
+
+    first: Tensor  # (...) number of the first step that counts
+    num_steps: Tensor  # (...) that counted
+    squared: Tensor  # (...) m^2
+    total: Tensor  # (..., 3) m, world
+
+    @classmethod
+    def begin(cls, like: Tensor, first_counted_step: int) -> PositionErrors:
+        """Nothing summed; the first step is 0."""
+        zero = torch.zeros_like(like)
+        return cls(torch.full_like(like, first_counted_step), zero, zero, from_components([zero] * 3))
+
+    def add(self, moment: Moment) -> PositionErrors:
+        """Count where the step led to."""
+        state, target = moment.after.state, moment.after.reference
+        apart = [x - r for x, r in zip(components(state.position), components(target.position), strict=True)]
+        error = [torch.where(e.abs() <= ERROR_CAP, e, ERROR_CAP) for e in apart]
+        counted = (moment.step >= self.first).to(self.num_steps.dtype)
+        return PositionErrors(
+            first=self.first,
+            num_steps=self.num_steps + counted,
+            squared=self.squared + counted * sum(e * e for e in error),
+            total=from_components([s + counted * e for s, e in zip(components(self.total), error, strict=True)]),
+        )
+
+    @property
+    def rmse(self) -> Tensor:
+        """(...) m; root mean square of the distance."""
+        return (self.squared / self.num_steps).sqrt()
+
+    @property
+    def offset(self) -> Tensor:
+        """(..., 3) m, world; mean position error."""
+        return self.total / self.num_steps.unsqueeze(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """Where vehicles went, step by step; the first entry in time is the start."""
+
+    position: Tensor  # (S + 1, N, 3) m, world
+    orientation: Tensor  # (S + 1, N, 4) unit quaternion (w, x, y, z), body -> world
+    linear_velocity: Tensor  # (S + 1, N, 3) m/s, world
+    target: Tensor  # (S + 1, N, 3) m, world
+    flying: Tensor  # (S + 1, N) bool; False once the episode is over
+    dt: float  # s
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Recording:
+        """A part of it: steps from the start, vehicles."""
+        tensors = {name: value[index] for name, value in vars(self).items() if name != "dt"}
+        return Recording(**tensors, dt=self.dt)
+
+    @property
+    def time(self) -> Tensor:
+        """(S + 1,) s."""
+        return self.dt * torch.arange(len(self.position))
+
+    @property
+    def tracking_error(self) -> Tensor:
+        """(S + 1, N) m; distance from the target."""
+        return torch.linalg.vector_norm(self.position - self.target, dim=-1)
+
+    @property
+    def tilt(self) -> Tensor:
+        """(S + 1, N) rad between the body's z axis and the vertical."""
+        _, x, y, _ = self.orientation.unbind(-1)
+        return torch.acos((1 - 2 * (x * x + y * y)).clamp(-1, 1))
+
+
+class Snapshot(NamedTuple):
+    """Where a rollout stands after some steps."""
+
+    step: int  # steps so far
+    episode: Episode
+    tally: EpisodeTally
+    collectors: tuple[Any, ...]
+
+
+class Recorder:
+    """Records a rollout that it watches.
+
+    Args:
+        dt: s between two steps.
+        num: of vehicles, the first ones; all by default.
+    """
+
+    def __init__(self, dt: float, num: int | None = None) -> None:
+        self._dt, self._vehicles = dt, slice(num)
+        self._log: list[list[Tensor]] = []
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Keep where the vehicles are."""
+        state, target = snapshot.episode.state, snapshot.episode.reference.position
+        shown = (state.position, state.orientation, state.linear_velocity, target, snapshot.tally.flying > 0)
+        self._log.append([tensor[self._vehicles].clone() for tensor in shown])
+
+    @property
+    def recording(self) -> Recording:
+        """Everything so far."""
+        columns: list[Any] = [torch.stack(column) for column in zip(*self._log, strict=True)]
+        return Recording(*[*columns, self._dt])
