@@ -10,6 +10,7 @@ from tensordict import TensorDict
 
 import raptor
 from raptor.core.errors import UserError
+from raptor.formats import save_teachers
 from raptor.interop.rsl_rl_env import RslRlVecEnv
 from raptor.interop.rsl_rl_student import RaptorStudent, TeacherModel
 from raptor.nn import TeacherPopulation
