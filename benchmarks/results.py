@@ -37,7 +37,7 @@ def markdown(evaluation: Evaluation, wanted: re.Pattern[str] | None = None) -> s
     names = list(evaluation.policies)
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for suite in ("unseen", "platforms", "figure-eight", "robustness"):
-        for row in rows(evaluation, suite, details=suite == "robustness"):
+        for row in rows(evaluation.policies, suite, details=suite == "robustness"):
             if row.metric not in ("return", "terminated") and suite != "figure-eight":
                 continue
             if suite == "figure-eight" and (row.metric != "position_rmse" or "s " not in row.label):

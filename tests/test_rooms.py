@@ -30,12 +30,13 @@ def room_of(module: str) -> str | None:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Modules of the package that a file imports anywhere."""
+    """Files of the package that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            within = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in FILES or f"{name}.__init__" in FILES else node.module for name in within]
         else:
             continue
         for name in names:

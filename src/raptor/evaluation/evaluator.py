@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-import raptor
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.collectors import PositionErrors
@@ -82,7 +82,7 @@ def evaluate(
                     means[condition.name] = bootstrap_means(rows, labels, seed)
             results[name][suite] = _estimates(means, planned[suite][0].groups)
     settings = {
-        "version": raptor.__version__,
+        "version": importlib.metadata.version("raptor-python"),
         "suites": list(planned),
         "num_quadrotors": num_quadrotors,
         "episodes": episodes,

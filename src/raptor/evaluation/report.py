@@ -172,7 +172,7 @@ def _suites(evaluation: Evaluation) -> list[dict[str, Any]]:
     def texts(suite: str, details: bool) -> list[tuple[str, list[tuple[str, bool]]]]:
         return [
             (row.label, [(cell(e, row.metric), better(e, row.estimates[0], row.metric)) for e in row.estimates])
-            for row in rows(evaluation, suite, details)
+            for row in rows(evaluation.policies, suite, details)
         ]
 
     names = dict.fromkeys(suite for suites in evaluation.policies.values() for suite in suites)

@@ -82,4 +82,4 @@ class Evaluation:
         """
         from raptor.evaluation.table import rich_table
 
-        return rich_table(self, details)
+        return rich_table(self.policies, self.settings, details)
