@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> tuple[Estimate, Estimate]:
     env = make_gymnasium(options.env, options.num_envs)
     config = EnvDistillConfig(
         task=options.env,
-        n_epochs=options.num_epochs,
+        num_epochs=options.num_epochs,
         epoch_teacher_forcing=min(5, options.num_epochs),
         num_episodes=options.num_envs,
         batch_size=8,
@@ -89,8 +89,8 @@ def returns(env: CheckedVecEnv, pilot, num_episodes: int) -> torch.Tensor:
 
 
 def show(progress) -> None:
-    if progress.validation and progress.update % 5 == 0:
-        print(f"epoch {progress.update} of {progress.num_updates}: return {progress.validation['return']:.1f}")
+    if progress.validation and progress.step % 5 == 0:
+        print(f"epoch {progress.step} of {progress.num_steps}: return {progress.validation['mean_return']:.1f}")
 
 
 if __name__ == "__main__":
