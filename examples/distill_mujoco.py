@@ -89,8 +89,8 @@ def returns(env: CheckedVecEnv, controller, num_episodes: int) -> torch.Tensor:
 
 
 def show(progress) -> None:
-    if progress.validation and progress.update % 5 == 0:
-        print(f"epoch {progress.update} of {progress.num_updates}: return {progress.validation['return']:.1f}")
+    if progress.validation and progress.step % 5 == 0:
+        print(f"epoch {progress.step} of {progress.num_steps}: return {progress.validation['mean_return']:.1f}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import raptor
-from raptor.training.direct.learner import DirectConfig, DirectLearner
+from raptor.training.direct.job import first_policy, make_learner
 
 
 def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:
@@ -26,24 +26,24 @@ def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:
     parser.add_argument("--output", type=Path, default=Path("tiny.pt"))
     options = parser.parse_args(arguments)
 
-    config = DirectConfig(
+    config = raptor.TrainDirectConfig(
         num_updates=options.num_updates,
         batch_size=options.batch_size,
         segment_steps=options.segment_steps,
         learning_rate=1e-2,
         warm_up_updates=2,
+        num_validation=options.batch_size,
+        seed=options.seed,
+        compile=options.compile,
     )
-    learner = DirectLearner(config, seed=options.seed, compile=options.compile)
-
-    def mean_seconds() -> float:
-        return learner.validate(learner.policy, options.batch_size)["length"] * config.task.dt
-
-    before = mean_seconds()
+    learner = make_learner(config, first_policy(config))
+    before = learner.validate()["mean_length"] * config.task.dt
     for update in range(1, options.num_updates + 1):
         figures = learner.update()
         if update % max(options.num_updates // 5, 1) == 0:
-            print(f"update {update}: gradient norm {figures['gradient_norm']:.3g}, cost per step {figures['loss']:.2f}")
-    after = mean_seconds()
+            norm, cost = figures["training/gradient_norm"], figures["training/loss"]
+            print(f"update {update}: gradient norm {norm:.3g}, cost per step {cost:.2f}")
+    after = learner.validate()["mean_length"] * config.task.dt
     print(f"episodes of unseen vehicles last {after:.2f} s of 5 s, {before:.2f} s before training")
 
     card = {"what": "an example, hardly trained", "training": f"{options.num_updates} updates", "licence": "MIT"}

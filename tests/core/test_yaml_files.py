@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_yaml(path)
     with pytest.raises(UserError, match=rf"^cannot read {tmp_path}: Is a directory$"):
         read_yaml(tmp_path)
-    with pytest.raises(UserError, match=r"^cannot read a\x00b: "):
+    with pytest.raises(UserError, match=r"^cannot read a\\x00b: "):
         read_yaml("a\0b")
     with pytest.raises(UserError, match="File name too long"):
         read_yaml("a" * 5000)
