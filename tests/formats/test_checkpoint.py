@@ -148,6 +148,12 @@ def test_only_names_that_can_be_loaded_again_are_written(policy, tmp_path):
         save_policy(torch.nn.Linear(2, 2), tmp_path / "policy.pt", {})
 
 
+def test_a_path_that_no_file_can_have_is_a_sentence(policy, tmp_path):
+    for name in ("nul\0byte.pt", "nul\0byte/policy.pt", "a" * 5000 + ".pt"):
+        with pytest.raises(UserError, match="cannot write"):
+            save_policy(policy, tmp_path / name, {})
+
+
 def test_a_full_disk_leaves_the_old_file_as_it_was(policy, make_policy, tmp_path):
     resource = pytest.importorskip("resource")
     path = tmp_path / "policy.pt"

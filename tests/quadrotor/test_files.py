@@ -449,3 +449,11 @@ def test_any_possible_vehicle_survives_the_round_trip(mass, spread, thrust_to_we
         expected = copy.deepcopy(document)
         del expected["dynamics"]["hovering_throttle_relative"]
         assert written == expected
+
+
+@pytest.mark.parametrize("path", ["a" * 5000 + ".json", "nul\0byte.json", "~nobody-of-this-name/x500.json"])
+def test_a_path_that_no_file_can_have_is_a_sentence(path):
+    for source in (path, [path]):
+        with pytest.raises(UserError, match="cannot read the quadrotor file") as error:
+            Quadrotors.from_json(source)
+        assert len(str(error.value)) < 400

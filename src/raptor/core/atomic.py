@@ -54,8 +54,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
         UserError: the system refuses to write; names the file and the reason.
     """
     target = Path(path)
-    if "\0" in target.name:
-        raise UserError(f"cannot write {target}: a file's name cannot hold a NUL")
+    if "\0" in str(target):
+        raise UserError(f"cannot write {target}: a path cannot hold a NUL")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

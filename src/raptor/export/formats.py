@@ -17,7 +17,7 @@ FORMATS: Mapping[str, Callable[[StudentPolicy | OnnxPolicy, PathLike], float]] =
 
 
 def export_policy(policy: StudentPolicy | OnnxPolicy, path: PathLike, format: str = "onnx") -> float:
-    """Write a policy to `path` and verify what was written against the original.
+    """Write a policy to `path` and verify the file against the original.
 
     Args:
         policy: as `load_policy` gives it.
@@ -25,11 +25,11 @@ def export_policy(policy: StudentPolicy | OnnxPolicy, path: PathLike, format: st
         format: one of `FORMATS`.
 
     Returns:
-        The largest difference between the original and what was written.
+        The largest difference between the original and the file.
 
     Raises:
         UserError: an unknown format, or a policy that cannot be exported.
-        ExportError: what was written differs from the original; nothing is left of it.
+        ExportError: the file differs from the original; nothing is left of it.
     """
     if format not in FORMATS:
         matches = difflib.get_close_matches(format, FORMATS, n=1)

@@ -1,4 +1,4 @@
-"""Export to ONNX: one step of the policy, its hidden state, where it has one, going in and coming out."""
+"""Export to ONNX: one step of the policy, with the hidden state as an input and an output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raptor.core.plain import to_plain
 from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble
 from raptor.formats.onnx_policy import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
 from raptor.nn.mlp_policy import MLPPolicy
-from raptor.nn.policy import RaptorPolicy
+from raptor.nn.policy import RaptorPolicy, gru_gates
 
 if TYPE_CHECKING:
     import onnx
@@ -31,26 +31,24 @@ TOLERANCE = 1e-4
 
 
 class ExportError(UserError):
-    """What was written differs from the policy it was written from."""
+    """The written file differs from its policy."""
 
 
 class _RecurrentStep(nn.Module):
-    """The policy's step in rows of (batch, features), which exports to plain matrix products."""
+    """`policy_step` in rows of (batch, features), which exports to plain matrix products."""
 
     def __init__(self, policy: RaptorPolicy) -> None:
         super().__init__()
         self.policy = policy
 
     def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        p = self.policy.tensors()
-        x = torch.relu(nn.functional.linear(observation, p.input_weight, p.input_bias))
-        input_r, input_z, input_n = nn.functional.linear(x, p.gru_weight_ih, p.gru_bias_ih).chunk(3, dim=-1)
-        hidden_r, hidden_z, hidden_n = nn.functional.linear(hidden, p.gru_weight_hh, p.gru_bias_hh).chunk(3, dim=-1)
-        reset = torch.sigmoid(input_r + hidden_r)
-        update = torch.sigmoid(input_z + hidden_z)
-        candidate = torch.tanh(input_n + reset * hidden_n)
+        linear, p = nn.functional.linear, self.policy.tensors()
+        x = torch.relu(linear(observation, p.input_weight, p.input_bias))
+        given = linear(x, p.gru_weight_ih, p.gru_bias_ih).chunk(3, dim=-1)
+        recalled = linear(hidden, p.gru_weight_hh, p.gru_bias_hh).chunk(3, dim=-1)
+        _, update, candidate = gru_gates(given, recalled)
         following = candidate + update * (hidden - candidate)
-        return nn.functional.linear(following, p.output_weight, p.output_bias), following
+        return linear(following, p.output_weight, p.output_bias), following
 
 
 def _memoryless_step(policy: MLPPolicy) -> nn.Module:
@@ -99,15 +97,15 @@ def verify_onnx(
     tolerance: float = TOLERANCE,
     name: PathLike | None = None,
 ) -> float:
-    """Fly an ONNX file and its original side by side on normally distributed observations, each with its own memory.
+    """Run an ONNX file and its original side by side on normally distributed observations, each with its own memory.
 
     Args:
         policy: the original, in float32 on the CPU.
         path: the ONNX file.
-        num_steps: how many steps, one after the other.
-        batch_sizes: each is flown.
+        num_steps: of each rollout.
+        batch_sizes: one rollout for each.
         tolerance: bound on the error / (1 + abs(value)).
-        name: what an error calls the file.
+        name: of the file in error messages.
 
     Returns:
         The largest absolute error of an action or a hidden state.
@@ -159,7 +157,7 @@ def _convert(policy: StudentPolicy) -> onnx.ModelProto:
     model = program.model_proto
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]  # where the exporter found it, paths of this machine among it
+        del part.metadata_props[:]  # paths of this machine among them
     metadata = {INITIAL_HIDDEN_STATE: json.dumps(policy.initial_hidden_state().tolist()), CARD: json.dumps(policy.card)}
     onnx.helper.set_model_props(model, metadata)  # in place of the exporter's own
     onnx.checker.check_model(model)
@@ -168,7 +166,7 @@ def _convert(policy: StudentPolicy) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter from talking: it prints its progress, warns and logs about its own parts."""
+    """Silence the exporter, which prints its progress, warns, and logs about its own parts."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Where policies come from: names, run folders and files."""
+"""Policies by name, run folder or file."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def load_policy(source: PathLike, device: torch.device | str = "cpu") -> Student
 
 
 def policy_card(source: PathLike) -> dict[str, Any]:
-    """What is known about a policy: see `load_policy` for the sources, `CARD_FIELDS` for what a card tells.
+    """Card of a policy: see `load_policy` for the sources, `CARD_FIELDS` for the fields of a card.
 
     Raises:
         UserError: the source does not exist or cannot be used.

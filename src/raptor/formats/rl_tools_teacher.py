@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SOURCE = "rl-tools teacher"
 ACTIVATIONS = {"relu": "RELU", "tanh": "TANH", "sigmoid": "SIGMOID", "fast_tanh": "FAST_TANH", "gelu_tanh": "GELU"}
-"""What rl-tools has between its layers, by our names."""
+"""Activation functions of rl-tools by our names."""
 
 _MLP = "actor/layers/0"
 _UNKNOWN_LOG_STD = -20.0  # of a teacher whose noise is not known; rl-tools allows no less

@@ -34,7 +34,7 @@ _MADE = {"torch._utils._rebuild_parameter": torch.nn.Parameter, "torch.Size": to
 
 
 class Advice(NamedTuple):
-    """What a user can do about a file that is refused."""
+    """Advice for the user about a file that is refused."""
 
     known: str  # because it is damaged or of another kind
     convert: str  # because it holds objects that would have to be executed
@@ -147,7 +147,7 @@ def read_document(
 
 
 def _no_archive(head: bytes, name: PathLike, advice: Advice) -> str:
-    """What is wrong with a file that is no zip archive, by its first bytes."""
+    """Diagnosis of a file that is no zip archive, by its first bytes."""
     if head == _BEFORE_1_6:
         return (
             f"{name} was refused and not executed: it has torch's file format before 1.6, which can hold code; write "

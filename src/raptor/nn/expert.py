@@ -1,4 +1,4 @@
-"""One expert network with everything that its file says of it."""
+"""Expert networks of any library."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class ExpertNetwork:
         return "Teacher architecture: " + " · ".join([*parts, self.source, *self.notes])
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> ExpertNetwork:
-        """The same network on another device, in another floating-point type."""
+        """Copy to another device or floating-point type."""
 
         def moved(value: Any) -> Any:
             if isinstance(value, Tensor):

@@ -21,7 +21,7 @@ COMPONENTS = (
 
 
 def fold_normalizer(expert: ExpertNetwork) -> tuple[tuple[Layer, ...], Activations]:
-    """The same network without a normaliser and with actions in [-1, 1], in single precision on the CPU.
+    """Fold the normaliser and the bounds of the action into the layers, in single precision on the CPU.
 
     Weights are folded in double precision: (x - mean) / divisor goes into the first layer, an action between other
     bounds into the last. What the network does not see has a weight of zero. An action without bounds is clipped, as

@@ -22,7 +22,7 @@ class MLPParameters(NamedTuple):
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The same tensors, for `raptor.nn.stacked_mlp`."""
+        """The tensors as layers for `raptor.nn.stacked_mlp`."""
         return Layer(*self[:2]), Layer(*self[2:4]), Layer(*self[4:])
 
 

@@ -61,7 +61,7 @@ class TeacherPopulation:
         return len(self.layers[0].weight)
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> TeacherPopulation:
-        """Some of the teachers with their vehicles and records; an integer gives a population of one."""
+        """Select teachers with their vehicles and records; an integer gives a population of one."""
         chosen = torch.arange(len(self))
         if isinstance(index, int):
             chosen = chosen[range(len(self))[index]].reshape(1)
@@ -80,7 +80,7 @@ class TeacherPopulation:
 
     @staticmethod
     def concatenate(populations: Iterable[TeacherPopulation]) -> TeacherPopulation:
-        """One population after another, on the device of the first; without vehicles where one of them has none.
+        """Concatenate populations on the device of the first; without vehicles where one of them has none.
 
         Raises:
             UserError: there is none, or their networks are of other widths.
@@ -117,7 +117,7 @@ class TeacherPopulation:
         quadrotors: Quadrotors | None = None,
         records: Sequence[Mapping[str, Any]] = (),
     ) -> TeacherPopulation:
-        """One population of expert networks of one architecture, such as `load_expert` reads; in single precision.
+        """Stack expert networks of one architecture, such as `load_expert` reads, in single precision.
 
         A normaliser becomes part of the first layer, bounds of the action part of the last; where an expert sees the
         student's 22 numbers, the rotor speeds have no weight.
@@ -140,13 +140,13 @@ class TeacherPopulation:
         return dataclasses.replace(population, quadrotors=quadrotors, records=given)
 
     def expert(self, index: int, source: str = "teacher of this package") -> ExpertNetwork:
-        """One of the teachers by itself."""
+        """Extract one teacher as a network."""
         one = self[index]
         layers = tuple(Layer(layer.weight[0].detach(), layer.bias[0].detach()) for layer in one.layers)
         return ExpertNetwork(layers, self.activations.hidden, self.activations.output, source=source)
 
     def to(self, device: torch.device | str) -> TeacherPopulation:
-        """The same teachers, and their vehicles, on another device."""
+        """Copy teachers and vehicles to another device."""
         return dataclasses.replace(
             self,
             layers=tuple(Layer(layer.weight.to(device), layer.bias.to(device)) for layer in self.layers),
@@ -155,7 +155,7 @@ class TeacherPopulation:
 
     @property
     def device(self) -> torch.device:
-        """Of the weights."""
+        """Device of the weights."""
         return self.layers[0].weight.device
 
     @property

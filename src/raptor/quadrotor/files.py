@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raptor.core.atomic import PathLike, write_atomically
+from raptor.core.atomic import PathLike, checked_path, write_atomically
 from raptor.core.errors import UserError
 from raptor.quadrotor.documents import to_dicts
 from raptor.quadrotor.validation import validate
@@ -22,11 +22,11 @@ PORTION = 50  # files between two reports of progress
 def find(paths: PathLike | Sequence[PathLike]) -> list[Path]:
     """The files that are meant by a file, a list of files, or a folder of `*.json`."""
     if not isinstance(paths, (str, os.PathLike)):
-        files = [Path(path) for path in paths]
+        files = [checked_path(path, "the quadrotor file") for path in paths]
         if not files:
             raise UserError("no quadrotor files were given: name a JSON file, several, or a folder of them")
         return files
-    path = Path(paths)
+    path = checked_path(paths, "the quadrotor file")
     if not path.is_dir():
         return [path]
     files = sorted(path.glob("*.json"), key=_natural_order)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raptor.core.atomic import PathLike, checked_path
-from raptor.core.errors import UserError
+from raptor.core.errors import UserError, printable
 from raptor.formats.checkpoint import FORMAT, MLP, assemble
 from raptor.formats.expert_files.rsl_rl import holds_rsl_rl, read_rsl_rl
 from raptor.formats.expert_files.stable_baselines3 import POLICY, SETTINGS, read_stable_baselines3
@@ -92,20 +92,18 @@ def _of_file(file: Path, activation: str | None, bare: bool) -> tuple[ExpertNetw
     if file.suffix.lower() in (".h5", ".hdf5"):
         return read_rl_tools_teacher(file, activation), False
     with opened_archive(file, file, ADVICE) as archive:
-        names = set(archive.namelist())
-        if {SETTINGS, "parameters"} <= names:
+        members = set(archive.namelist())
+        if {SETTINGS, "parameters"} <= members:
             raise UserError(
                 f"{file} is an archive of stable-baselines 2, whose networks are of TensorFlow: train the teacher "
                 "again with stable-baselines3"
             )
-        if {SETTINGS, POLICY} <= names:
+        if {SETTINGS, POLICY} <= members:
             beside = found_beside(file) if bare else []
             if beside:
-                warnings.warn(
-                    f"{' and '.join(map(str, beside[:3]))} beside {file} is not applied: if the teacher was trained "
-                    "with it, give it as its normalizer (--teacher-normalizer)",
-                    stacklevel=3,
-                )
+                names = printable(" and ".join(map(str, beside[:3])))
+                remedy = "if the teacher was trained with it, give it as its normalizer (--teacher-normalizer)"
+                warnings.warn(f"{names} beside {file.name} is not applied: {remedy}", stacklevel=3)
             return read_stable_baselines3(archive, file, ADVICE, activation), False
         document = read_document(archive, file, advice=ADVICE)
     if document.get("format") == FORMAT:

@@ -16,7 +16,7 @@ from raptor.nn.stacked_mlp import Layer
 
 DEFAULT_ACTIVATION = "elu"
 EPSILON = 1e-2
-"""That rsl_rl adds to the standard deviation of an observation."""
+"""Added to the standard deviation of an observation by rsl_rl."""
 
 MODEL, ACTOR, STUDENT = "model_state_dict", "actor_state_dict", "student_state_dict"
 _STD = ("std", "distribution.std_param")

@@ -104,7 +104,7 @@ def _activation(keywords: Mapping[str, Any], default: str, path: PathLike) -> st
         return default
     match = re.fullmatch(r"<class '(?:[\w.]+\.)?(\w+)'>", str(found))
     if match is None:
-        what = "an activation function that only its pickle tells" if found is None else f"the {str(found)[:60]}"
+        what = "an activation function that is named in a pickle only" if found is None else f"the {str(found)[:60]}"
         raise UserError(f"{path} has {what} between its layers, which is not known here: {remedy}")
     try:
         return activation_name(match[1], path)
