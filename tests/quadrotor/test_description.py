@@ -326,8 +326,8 @@ def test_a_mistake_is_named_with_its_key_and_value(changes, message, tmp_path):
         (b"!!python/object/apply:os.system ['true']", "is not valid YAML"),
         (b"", "must hold keys with values, at least mass, got None"),
         (b"mass: 1\nmass: 2", "is not valid YAML: .*the key mass comes twice"),
-        (b"mass: &m [*m]", "is not valid YAML: .*an alias stands within what it names"),
-        (LAUGHS.encode(), "is not valid YAML: .*aliases stand for more than 100000 values"),
+        (b"mass: &m [*m]", "is not valid YAML: .*contains itself"),
+        (LAUGHS.encode(), "is not valid YAML: .*it holds more than 100000 values"),
         (b"mass: 1\ndynamics: {mass: 1}", "no description, but full parameters already: use it as it is"),
         (b"- 1", r"must hold keys with values, at least mass, got \[1\]"),
     ],
@@ -340,7 +340,7 @@ def test_a_file_that_is_no_description_is_refused(tmp_path, content, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read the description .*nowhere\.yaml"):
+    with pytest.raises(UserError, match=r"cannot read .*nowhere\.yaml"):
         from_description(tmp_path / "nowhere.yaml")
 
 
