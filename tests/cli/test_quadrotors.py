@@ -137,6 +137,7 @@ def test_describe_without_an_output_writes_nothing(
         ("mass: .nan\n", "mass must be a positive number (kg), got nan"),
         ("mass: 1\nthrust_to_weight: 0.9\n", "thrust_to_weight must be above 1"),
         ("mass: 1\nmas: 2\n", "unknown key mas"),
+        ("mass: 1\nmotor_time_constant: 0.0001\n", "motor_time_constant must be at least 0.001 s, the shortest"),
         ("mass: [\n", "is not valid YAML"),
     ],
 )

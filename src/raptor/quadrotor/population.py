@@ -13,6 +13,7 @@ from torch import Tensor
 from raptor.config import to_dict
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError
+from raptor.core.yaml_files import dump_yaml
 from raptor.quadrotor.characteristics import cannot_hover, characteristics
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import Distribution
@@ -35,8 +36,6 @@ def write_population(
     The summary notes the seed and the distribution that the vehicles were drawn with. All else is as in
     `Quadrotors.save`, and so are the paths that are returned.
     """
-    import yaml
-
     from raptor.core.plotting import to_png
     from raptor.quadrotor.plots import plot_population
 
@@ -45,11 +44,8 @@ def write_population(
     origin: dict[str, Any] = {} if seed is None else {"seed": seed}
     if distribution is not None:
         origin["distribution"] = to_dict(distribution)
-    text = yaml.safe_dump(
-        summarise(quadrotors, origin), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120
-    )
     write_atomically(target / PICTURE, to_png(plot_population(quadrotors)))
-    write_atomically(target / SUMMARY, text)
+    write_atomically(target / SUMMARY, dump_yaml(summarise(quadrotors, origin)))
     return paths
 
 

@@ -1,4 +1,4 @@
-"""Where an episode starts."""
+"""Initial states of episodes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ class InitialStates(Settings):
     max_angle: float = setting(1.0, "rad, largest angle of rotation, about a random axis", not_negative)
     max_linear_velocity: float = setting(1.0, "m/s per axis", not_negative)
     max_angular_velocity: float = setting(1.0, "rad/s per axis", not_negative)
-    rotor_speed: tuple[float, float] = setting(
-        (0.0, 0.5), "of each rotor, 0 to 1 of its range", ascending(between(0, 1))
-    )
+    rotor_speed: tuple[float, float] = setting((0.0, 0.5), "0 to 1 of the range, per rotor", ascending(between(0, 1)))
 
 
 def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
