@@ -58,7 +58,12 @@ def test_switched_off_it_is_the_function_itself():
     assert compile_pure(combine, enabled=False) is combine
 
 
-def test_without_a_compiler_it_runs_eagerly_and_says_why_once(monkeypatch):
+def test_without_a_compiler_it_runs_eagerly_and_says_why_once(monkeypatch, tmp_path):
+    def broken(*arguments):
+        raise RuntimeError("no g++")
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compilation, "build_kernel", broken)
     monkeypatch.setattr(compilation, "compiler_problem", lambda: "CppCompileError: no g++")
     compilation._warn_of_eager_fallback.cache_clear()
     with pytest.warns(UserWarning, match="no g\\+\\+"):

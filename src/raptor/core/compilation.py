@@ -1,11 +1,13 @@
 """Compile pure functions of tensors, with an eager fallback that says why.
 
-A function is traced once per structure, shape, memory layout, type and device of its arguments, and the trace is
-compiled. Nothing is guarded at each call, because a pure function depends on nothing but its arguments.
+A function is compiled once per structure, shape, memory layout, type and device of its arguments. That takes about
+twenty seconds for a step of the simulator, once on a machine: see `raptor.core.kernels`. Calls then go to the compiled
+code directly: nothing is guarded at each call, because a pure function depends on nothing but its arguments.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import warnings
@@ -14,8 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
+
+from raptor.core.kernels import build_kernel, kernel_key, load_kernel
 
 Tensors = list[Tensor]
 FlatFunction = Callable[..., Sequence[Tensor]]
@@ -41,7 +44,8 @@ def register(*, constant: tuple[str, ...] = ()) -> Callable[[type], type]:
 def compiler_problem() -> str | None:
     """Why torch's compiler does not work on this machine, or None where it does; compiles a one-line function once."""
     try:
-        _compile(lambda x: [torch.sin(x) + 1], [torch.zeros(8)])(torch.zeros(8))
+        example = [torch.zeros(8)]
+        _compile(_trace(lambda x: [torch.sin(x) + 1], example), example)(*example)
     except Exception as error:  # whatever the compiler's tool chain raises
         return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
     return None
@@ -69,20 +73,37 @@ def compile_flat(function: FlatFunction, example: Sequence[Tensor], enabled: boo
     """
     if not enabled:
         return function
+    example = [tensor.detach().requires_grad_(tensor.requires_grad and torch.is_grad_enabled()) for tensor in example]
+    key = kernel_key(function, example)
+    if key is not None:
+        if (kernel := load_kernel(key)) is not None:
+            return kernel
+        with contextlib.suppress(Exception):  # not everything can be compiled ahead of time, nor everywhere
+            return build_kernel(_trace(function, example), example, key)
     if compiler_problem() is not None:
         _warn_of_eager_fallback()
         return function
-    return _compile(function, example)
+    return _compile(_trace(function, example), example)
 
 
-def _compile(function: FlatFunction, example: Sequence[Tensor]) -> FlatFunction:
+def _trace(function: FlatFunction, example: Sequence[Tensor]) -> torch.fx.GraphModule:
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with tracing(TracingContext(FakeTensorMode())):  # else each node is described in a mode of its own, which is slow
+        graph: torch.fx.GraphModule = make_fx(function)(*example)
+    for node in graph.graph.nodes:
+        node.meta.clear()
+    return graph
+
+
+def _compile(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> FlatFunction:
     from torch._guards import TracingContext, tracing
     from torch._inductor import compile as inductor_compile
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    example = [tensor.detach().requires_grad_(tensor.requires_grad and torch.is_grad_enabled()) for tensor in example]
-    graph = make_fx(function)(*example)
     # Compiled code is stored on disk only for arguments that come with an environment of shapes.
     mode = FakeTensorMode(shape_env=ShapeEnv())
     fakes: list[Any] = [mode.from_tensor(tensor, static_shapes=True) for tensor in example]
@@ -125,8 +146,6 @@ def compile_pure(function: Callable[..., Any], enabled: bool = True) -> Callable
                 return list(outputs)
 
             graph = compile_flat(flat, tensors)
-            if not out_structure:  # running eagerly: nothing was traced
-                return function(*arguments)
             graphs[key] = graph, out_structure[0]
         graph, structure_out = graphs[key]
         return pytree.tree_unflatten(list(graph(*tensors)), structure_out)
