@@ -20,6 +20,7 @@ from raptor.core.compilation import FlatFunction, compile_flat
 from raptor.nn.stacked_mlp import Layer, Layers, forward, initial_layers, laid_out
 from raptor.rl.adam import AdamState, adam_start, adam_step
 from raptor.rl.replay import Batch
+from raptor.rl.schedule import linear_decay
 
 LOG_STD_RANGE = (-20.0, 2.0)
 TANH_ROUNDING = 1e-6
@@ -263,7 +264,7 @@ class SAC:
         state: SACState = pytree.tree_unflatten(list(leaves), self._structure)
         fields = len(Batch._fields) - 1
         batch, (progress, *noise) = Batch._make((*rest[:fields], rest[0])), rest[fields:]
-        share = 1 - (1 - self.config.final_learning_rate) * progress
+        share = linear_decay(self.config.final_learning_rate, progress)
         moved, error, critic_loss = update_critics(self.config, state, batch, noise[0], share)
         metrics: list[Tensor] = []
         if len(noise) > 1:
