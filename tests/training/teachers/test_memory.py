@@ -119,12 +119,9 @@ def test_the_plan_of_the_gradient_is_what_a_segment_keeps(num_envs: int) -> None
     asked = config(*FLIGHTS, f"apg.num_envs={num_envs}", "apg.segment_steps=20", "apg.widths=[16]")
     learner = APGTeachers(asked.apg, asked.task, sample_quadrotors(NUM, seed=0), curriculum(asked), 0, compile=False)
     noise = draw_noise(asked.task, learner.quadrotors.mass, learner.generator, asked.apg.segment_steps)
-    trail = learner.gradient._fly(learner.layers, learner.quadrotors, learner.episode, (), noise)
-    segment = trail.segment
+    segment, trail, _ = learner.gradient._fly(learner.layers, learner.quadrotors, learner.episode, (), noise)
     measured = nbytes(
-        trail.flights,
-        trail.draws,
-        trail.fixed,
+        list({tensor for inputs in trail for tensor in inputs}),
         segment.cost,
         segment.reward,
         segment.terminated,

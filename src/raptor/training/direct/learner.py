@@ -15,9 +15,10 @@ from raptor.environments.episode import Episode, Noise, begin_episode, draw_nois
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
-from raptor.rl.analytic_policy_gradient import Guide, SegmentGradient
+from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.flight import RolloutState
+from raptor.rl.guide import Guide
 from raptor.rl.schedule import warmup_cosine
 from raptor.rl.student_flights import controller_of
 from raptor.runs.learner import Rated
@@ -99,11 +100,11 @@ class GradientLearner:
         self.gradient = SegmentGradient(
             task if guidance is None else task.for_vehicles(guidance.vehicles(places)),
             config.objective,
-            config.method,
-            config.gradient_decay,
-            config.adjoint_limit,
-            compile,
-            controller_of(self.policy.tensors(), config.precision),
+            method=config.method,
+            gradient_decay=config.gradient_decay,
+            adjoint_limit=config.adjoint_limit,
+            compile=compile,
+            controller=controller_of(self.policy.tensors(), config.precision),
         )
         self.update_count = 0
         self.diverged_count = 0  # vehicles that left their bounds and were replaced

@@ -231,7 +231,15 @@ def _segment_gradient(
     task: Task, objective: Objective, method: Method, decay: float, limit: float, compile: bool
 ) -> SegmentGradient:
     """The same one for all shards of a process, so that what was compiled for one serves the next."""
-    return SegmentGradient(task, objective, method, decay, limit, compile, controller=Teachers())
+    return SegmentGradient(
+        task,
+        objective,
+        method=method,
+        gradient_decay=decay,
+        adjoint_limit=limit,
+        compile=compile,
+        controller=Teachers(),
+    )
 
 
 def _norm(gradient: Layers) -> Tensor:
