@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 
 from raptor.core.atomic import write_atomically
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid, to_png
-from raptor.rl.packing import Batch, pack
+from raptor.rl.packing import PackedBatch, pack
 
 ROOT = Path(__file__).parents[1]
 EPISODE_STEPS, SEQUENCE_LENGTH, BATCH_SIZE, SEED = 16, 16, 4, 0
@@ -31,7 +31,7 @@ WIDTH = 0.72
 """Of a row of cells, where rows are one apart."""
 
 
-def packed() -> list[Batch]:
+def packed() -> list[PackedBatch]:
     """The episodes of the picture, in a random order that is always the same."""
     generator = torch.Generator().manual_seed(SEED)
     return pack(torch.tensor(LENGTHS), EPISODE_STEPS, SEQUENCE_LENGTH, BATCH_SIZE, generator)
@@ -49,7 +49,7 @@ def number(axis: Axes, step: float, y: float, episode: int) -> None:
     axis.text(step, y, str(episode), color=colour, ha="center", va="center", fontsize=8.5, weight="bold")
 
 
-def draw_flown(axis: Axes, batches: list[Batch]) -> None:
+def draw_flown(axis: Axes, batches: list[PackedBatch]) -> None:
     """The episodes as they are stored: one row each, empty once they are over."""
     taken = set(torch.cat([batch.row.flatten() for batch in batches]).tolist())
     for episode, length in enumerate(LENGTHS):
@@ -61,7 +61,7 @@ def draw_flown(axis: Axes, batches: list[Batch]) -> None:
     axis.set_yticks(range(len(LENGTHS)), [f"episode {episode}" for episode in range(len(LENGTHS))])
 
 
-def draw_packed(axis: Axes, batches: list[Batch]) -> None:
+def draw_packed(axis: Axes, batches: list[PackedBatch]) -> None:
     """The sequences of all batches, with what their memory begins with."""
     labels: dict[float, str] = {}
     for b, batch in enumerate(batches):

@@ -17,14 +17,23 @@ from rich.console import Console
 from rich.table import Table
 
 from raptor.core.compilation import compiler_problem
-from raptor.rl.replay import Replay, ReplayConfig
+from raptor.rl.replay import Experience, Replay, ReplayConfig, ReplaySizes
+from raptor.rl.sum_tree import recompute
 
 OBSERVATION_DIM, ACTION_DIM, GAMMA, EPISODE_STEPS = 26, 4, 0.99, 500
 
 
 def full_replay(config: ReplayConfig, teachers: int, device: torch.device) -> Replay:
     """A replay of one environment per teacher, full of random transitions and, where it has them, priorities."""
-    replay = Replay(config, teachers, 1, OBSERVATION_DIM, ACTION_DIM, GAMMA, EPISODE_STEPS, device)
+    sizes = ReplaySizes.of(
+        config,
+        num_teachers=teachers,
+        num_envs=1,
+        observation_dim=OBSERVATION_DIM,
+        action_dim=ACTION_DIM,
+        episode_steps=EPISODE_STEPS,
+    )
+    replay = Replay(config, sizes, gamma=GAMMA, device=device)
     generator = torch.Generator(device).manual_seed(0)
     storage, slots = replay.storage, replay.sizes.slots
     for tensor in (storage.observation, storage.action, storage.reward):
@@ -33,9 +42,10 @@ def full_replay(config: ReplayConfig, teachers: int, device: torch.device) -> Re
     storage.following[..., EPISODE_STEPS - 1 :: EPISODE_STEPS] = slots
     storage.filled.fill_(slots - 1)
     storage.cursor.fill_(slots - 1)
-    if replay.priorities is not None:
-        replay.priorities.leaves[:, :-1] = 1e-3 + torch.rand(teachers, slots - 1, generator=generator, device=device)
-        replay.priorities.recompute()
+    if replay.priorities:
+        drawn = torch.rand(teachers, slots - 1, generator=generator, device=device)
+        replay.priorities[0][:, : slots - 1] = 1e-3 + drawn
+        recompute(replay.priorities)
     return replay
 
 
@@ -84,24 +94,25 @@ def main() -> None:
     uniform = full_replay(ReplayConfig("uniform", **size), arguments.teachers, device)
     prioritised = full_replay(ReplayConfig("prioritised", **size), arguments.teachers, device)
     td_error = torch.rand(arguments.teachers, batch_size, generator=generator, device=device)
-    index = prioritised.sample(batch_size, generator).index
+    _, index = prioritised.sample(batch_size, generator)
 
     def sample_and_update() -> None:
-        batch = prioritised.sample(batch_size, generator)
-        prioritised.update_priorities(batch.index, td_error)
+        _, drawn = prioritised.sample(batch_size, generator)
+        prioritised.update_priorities(drawn, td_error)
 
     def step(dim: int) -> torch.Tensor:
         return torch.rand(arguments.teachers, 1, dim, generator=generator, device=device)
 
     never = torch.zeros(arguments.teachers, 1, dtype=torch.bool, device=device)
-    seen = step(OBSERVATION_DIM), step(ACTION_DIM), step(1)[..., 0], never, never, step(OBSERVATION_DIM)
+    action, reward = step(ACTION_DIM), step(1)[..., 0]
+    seen = Experience(step(OBSERVATION_DIM), action, reward, never, never, step(OBSERVATION_DIM))
     calls: dict[str, Callable[[], object]] = {
         "uniform: sample": lambda: uniform.sample(batch_size, generator),
         "prioritised: sample + update": sample_and_update,
         "prioritised: sample": lambda: prioritised.sample(batch_size, generator),
         "prioritised: update": lambda: prioritised.update_priorities(index, td_error),
-        "uniform: add": lambda: uniform.add(*seen),
-        "prioritised: add": lambda: prioritised.add(*seen),
+        "uniform: add": lambda: uniform.add(seen),
+        "prioritised: add": lambda: prioritised.add(seen),
     }
     times = seconds_per_call(calls, device, arguments.repeats)
     table = Table(

@@ -71,7 +71,7 @@ def _products(widths: tuple[int, ...]) -> int:
 def agents(config: SACConfig, num: int, device: torch.device) -> Work:
     """Updates of stacked agents from a batch that stays the same."""
     generator = torch.Generator(device).manual_seed(0)
-    learner = SAC(config, num, OBSERVATION_DIM, ACTION_DIM, generator)
+    learner = SAC(config, num, OBSERVATION_DIM, ACTION_DIM, generator=generator)
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(num, config.batch_size, *shape, generator=generator, device=device)
@@ -83,7 +83,6 @@ def agents(config: SACConfig, num: int, device: torch.device) -> Work:
         next_observation=draw(OBSERVATION_DIM),
         discount=torch.full_like(draw(), config.gamma),
         weight=torch.ones_like(draw()),
-        index=torch.zeros(num, config.batch_size, dtype=torch.long, device=device),
     )
     calls = max(config.actor_interval, NUM_UPDATES // num)
 

@@ -5,13 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from raptor.environments.controllers import Student
 from raptor.environments.episode import advance, begin_episode, draw_noise, observe_as_teacher
 from raptor.nn.policy import PolicyParameters, RaptorPolicy
 from raptor.nn.stacked_mlp import Layer, forward, initial_layers
 from raptor.quadrotor import sample_quadrotors
 from raptor.quadrotor.state import component_major
-from raptor.rl.analytic_policy_gradient import SegmentGradient
+from raptor.rl.analytic_policy_gradient import SegmentGradient, StepInputs
 from raptor.rl.flight import RolloutState
 from raptor.rl.guide import TeacherGuide
 from raptor.rl.objective import Objective, step_cost
@@ -39,7 +38,8 @@ def autograd_gradient(segment_gradient: SegmentGradient, parameters, quadrotors,
     leaves = PolicyParameters(*(p.clone().requires_grad_() for p in parameters))
     moved, total = RolloutState.begin(episode, memory), 0.0
     for n in noise:
-        moved, cost, _ = segment_gradient._step(leaves, quadrotors, episode, moved, n)
+        draws = tuple(draw for draw in n if draw is not None)
+        moved, cost, _ = segment_gradient.step(StepInputs(leaves, quadrotors, episode, moved, draws))
         total = total + cost.sum()
     (total / (len(noise) * len(quadrotors))).backward()
     return [p.grad for p in leaves]
@@ -48,7 +48,7 @@ def autograd_gradient(segment_gradient: SegmentGradient, parameters, quadrotors,
 @pytest.mark.parametrize("method", ["rk4", "midpoint"])
 def test_the_adjoint_walk_gives_the_gradient_that_autograd_gives(method):
     inputs = flight()
-    segment_gradient = SegmentGradient(TASK, BOXED, method, compile=False)
+    segment_gradient = SegmentGradient(TASK, BOXED, method=method, compile=False)
     gradient, segment = segment_gradient(*inputs)
     expected = autograd_gradient(segment_gradient, *inputs)
     assert segment.cost.shape == (4, 6)
@@ -78,8 +78,9 @@ def test_a_guide_adds_the_gradient_of_the_squared_difference_from_its_actions():
     leaves = PolicyParameters(*(p.clone().requires_grad_() for p in parameters))
     moved, total = RolloutState.begin(episode, memory), 0.0
     for n in noise:
-        action, _ = Student().act(leaves, quadrotors, moved.into(episode), moved.memory)
-        moved, _, _ = segment_gradient._step(leaves, quadrotors, episode, moved, n)
+        action, _ = segment_gradient.controller.act(leaves, quadrotors, moved.into(episode), moved.memory)
+        draws = tuple(draw for draw in n if draw is not None)
+        moved, _, _ = segment_gradient.step(StepInputs(leaves, quadrotors, episode, moved, draws))
         total = total + 0.7 * ((action - wanted) ** 2).mean(-1).sum()
     expected = torch.autograd.grad(total / segment.cost.numel(), leaves)
     for with_guide, without, same, added in zip(guided, plain, unchanged, expected, strict=True):

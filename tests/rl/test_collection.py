@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from torch.utils import _pytree as pytree
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe_as_teacher
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, sample_quadrotors
-from raptor.rl.collection import Collector, Experience, grid
+from raptor.rl.collection import ExperienceCollector, grid
 from raptor.rl.curriculum import Curriculum, CurriculumConfig
+from raptor.rl.replay import Experience
 from raptor.rl.sac import sample_action
 from raptor.tasks.task import Task
 from raptor.tasks.termination import Termination
@@ -35,14 +37,24 @@ def actors() -> Layers:
     return initial_layers(NUM, (26, 8, 8), torch.Generator().manual_seed(1))
 
 
-def collector(seed: int = 0, compile: bool = False, start=begin) -> Collector:
-    return Collector(TASK, vehicles(), ENVS, start, torch.Generator().manual_seed(seed), compile, BLOCK)
+def collector(seed: int = 0, compile: bool = False, start=begin, task: Task = TASK) -> ExperienceCollector:
+    generator = torch.Generator().manual_seed(seed)
+    return ExperienceCollector(
+        task, vehicles(), ENVS, begin=start, generator=generator, compile=compile, block_steps=BLOCK
+    )
 
 
-def stream(source: Collector, num_steps: int, actor: Layers | None = None) -> Experience:
+class Stream(NamedTuple):
     """The experience of so many steps, stacked along a new first axis."""
+
+    experience: Experience
+    lost: torch.Tensor
+
+
+def stream(source: ExperienceCollector, num_steps: int, actor: Layers | None = None) -> Stream:
     steps = [source.step(actors() if actor is None else actor) for _ in range(num_steps)]
-    return Experience(*(torch.stack(column) for column in zip(*steps, strict=True)))
+    columns = zip(*(experience for experience, _ in steps), strict=True)
+    return Stream(Experience(*map(torch.stack, columns)), torch.stack([lost for _, lost in steps]))
 
 
 def by_hand(num_steps: int) -> list[list[list[tuple[torch.Tensor, ...]]]]:
@@ -83,7 +95,7 @@ def by_hand(num_steps: int) -> list[list[list[tuple[torch.Tensor, ...]]]]:
 
 def test_the_stream_is_what_flying_by_hand_gives() -> None:
     num_steps = 2 * BLOCK + 3
-    got, expected = stream(collector(), num_steps), by_hand(num_steps)
+    (got, _), expected = stream(collector(), num_steps), by_hand(num_steps)
     ends = {"terminated": 0, "truncated": 0}
     for k in range(num_steps):
         for t in range(NUM):
@@ -101,7 +113,7 @@ def test_the_stream_is_what_flying_by_hand_gives() -> None:
 
 
 def test_an_episode_goes_on_until_it_is_over_and_then_another_one_begins() -> None:
-    flown = stream(collector(), 5 * TASK.episode_steps)
+    flown, _ = stream(collector(), 5 * TASK.episode_steps)
     over = flown.terminated | flown.truncated
     assert over.any()
     assert not (flown.terminated & flown.truncated).any()
@@ -115,7 +127,7 @@ def test_an_episode_goes_on_until_it_is_over_and_then_another_one_begins() -> No
 
 
 def test_no_episode_is_begun_twice() -> None:
-    flown = stream(collector(), 4 * BLOCK)
+    flown, _ = stream(collector(), 4 * BLOCK)
     over = (flown.terminated | flown.truncated)[:-1]
     starts = flown.observation[1:][over]
     assert len(starts) == len(starts.unique(dim=0)) > 5
@@ -125,21 +137,21 @@ def test_a_teacher_that_is_not_finite_spoils_neither_its_experience_nor_that_of_
     broken = tuple(Layer(layer.weight.clone(), layer.bias.clone()) for layer in actors())
     broken[0].weight[0] = math.nan
     beside, undisturbed = stream(collector(), 12, broken), stream(collector(), 12)
-    for name, column in zip(Experience._fields, beside, strict=True):
-        assert column.isfinite().all(), name
-        assert torch.equal(column[:, 1], getattr(undisturbed, name)[:, 1]), name
+    for name, ours, theirs in zip(Experience._fields, beside.experience, undisturbed.experience, strict=True):
+        assert ours.isfinite().all(), name
+        assert torch.equal(ours[:, 1], theirs[:, 1]), name
+    assert torch.equal(beside.lost[:, 1], undisturbed.lost[:, 1])
     assert beside.lost[:, 0].all()
-    assert beside.terminated[:, 0].all()
+    assert beside.experience.terminated[:, 0].all()
     assert not undisturbed.lost.all()
 
 
 def test_a_vehicle_that_is_lost_begins_anew_even_where_nothing_terminates() -> None:
     task = dataclasses.replace(TASK, termination=dataclasses.replace(TASK.termination, enabled=False))
-    source = Collector(task, vehicles(), ENVS, begin, torch.Generator().manual_seed(0), False, BLOCK)
     broken = tuple(Layer(layer.weight.clone(), layer.bias.clone()) for layer in actors())
     broken[0].weight[0] = math.nan
-    flown = stream(source, 4, broken)
-    assert torch.equal(flown.terminated, flown.lost)
+    flown = stream(collector(task=task), 4, broken)
+    assert torch.equal(flown.experience.terminated, flown.lost)
     assert flown.lost[:, 0].all()
     assert not flown.lost[:, 1].any()
 
@@ -155,17 +167,16 @@ def test_a_resumed_collector_goes_on_bit_for_bit(before: int) -> None:
     stream(resumed, 2)
     resumed.load_state_dict(state)
     resumed.generator.set_state(noise)
-    for ours, theirs in zip(stream(resumed, BLOCK + 2), stream(straight, BLOCK + 2), strict=True):
+    for ours, theirs in zip(stream(resumed, BLOCK + 2)[0], stream(straight, BLOCK + 2)[0], strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_starts_can_come_from_a_curriculum() -> None:
     stages = Curriculum(CurriculumConfig(enabled=True), TASK, NUM)
-    easy = collector(start=stages.begin)
-    positions = [easy._carried[0], collector()._carried[0]]
-    assert positions[0].norm() < 0.5 * positions[1].norm()
+    easy, usual = (collector(start=start).step(actors())[0] for start in (stages.begin, begin))
+    assert easy.observation[..., :3].norm() < 0.5 * usual.observation[..., :3].norm()
 
 
 def test_compiled_steps_are_the_eager_ones() -> None:
-    for ours, theirs in zip(stream(collector(compile=True), 4), stream(collector(), 4), strict=True):
+    for ours, theirs in zip(stream(collector(compile=True), 4)[0], stream(collector(), 4)[0], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

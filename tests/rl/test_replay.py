@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -10,23 +10,12 @@ from scipy import stats
 
 from raptor.config import load_config
 from raptor.core.errors import UserError
-from raptor.rl.replay import Batch, Replay, ReplayConfig
+from raptor.rl.replay import Batch, Experience, Replay, ReplayConfig, ReplaySizes
 
 OBSERVATION, ACTION, GAMMA = 3, 2, 0.9
 
 
-class Step(NamedTuple):
-    """What one call of `add` takes."""
-
-    observation: torch.Tensor
-    action: torch.Tensor
-    reward: torch.Tensor
-    terminated: torch.Tensor
-    truncated: torch.Tensor
-    next_observation: torch.Tensor
-
-
-def experience(num_steps: int, teachers: int, envs: int, episode_steps: int, seed: int) -> list[Step]:
+def experience(num_steps: int, teachers: int, envs: int, episode_steps: int, seed: int) -> list[Experience]:
     """Episodes that begin at different ages, terminate at random and are truncated after `episode_steps`."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -40,13 +29,13 @@ def experience(num_steps: int, teachers: int, envs: int, episode_steps: int, see
         terminated = torch.rand((teachers, envs), generator=generator) < 0.15
         truncated = age >= episode_steps
         over, following = terminated | truncated, normal(OBSERVATION)
-        steps.append(Step(observation, normal(ACTION), normal(), terminated, truncated, following))
+        steps.append(Experience(observation, normal(ACTION), normal(), terminated, truncated, following))
         observation = torch.where(over.unsqueeze(-1), normal(OBSERVATION), following)
         age = torch.where(over, 0, age)
     return steps
 
 
-def window(steps: list[Step], start: int, t: int, e: int, n: int) -> tuple[Any, ...]:
+def window(steps: list[Experience], start: int, t: int, e: int, n: int) -> tuple[Any, ...]:
     """Observation, action, reward, next observation (None after a termination) and discount, one step at a time."""
     total, discount = 0.0, 1.0
     for step in steps[start : start + n]:
@@ -60,11 +49,25 @@ def window(steps: list[Step], start: int, t: int, e: int, n: int) -> tuple[Any, 
     return steps[start].observation[t, e], steps[start].action[t, e], total, reached, discount
 
 
-def filled(config: ReplayConfig, steps: list[Step], episode_steps: int = 6, compile: bool = False) -> Replay:
-    teachers, envs = steps[0].reward.shape
-    replay = Replay(config, teachers, envs, OBSERVATION, ACTION, GAMMA, episode_steps, compile=compile)
+def sizes(config: ReplayConfig, teachers: int, envs: int, episode_steps: int) -> ReplaySizes:
+    return ReplaySizes.of(
+        config,
+        num_teachers=teachers,
+        num_envs=envs,
+        observation_dim=OBSERVATION,
+        action_dim=ACTION,
+        episode_steps=episode_steps,
+    )
+
+
+def empty(config: ReplayConfig, teachers: int, envs: int, episode_steps: int, compile: bool = False) -> Replay:
+    return Replay(config, sizes(config, teachers, envs, episode_steps), gamma=GAMMA, compile=compile)
+
+
+def filled(config: ReplayConfig, steps: list[Experience], episode_steps: int = 6, compile: bool = False) -> Replay:
+    replay = empty(config, *steps[0].reward.shape, episode_steps, compile)
     for step in steps:
-        replay.add(*step)
+        replay.add(step)
     return replay
 
 
@@ -75,7 +78,7 @@ def places(replay: Replay, num_steps: int) -> dict[int, tuple[int, int]]:
     return {e * slots + step % slots: (e, step) for e in range(replay.sizes.environments) for step in kept}
 
 
-def assert_as_experienced(replay: Replay, steps: list[Step]) -> None:
+def assert_as_experienced(replay: Replay, steps: list[Experience]) -> None:
     teachers, valid = replay.sizes.teachers, places(replay, len(steps))
     got = replay.gather(torch.tensor(list(valid)).expand(teachers, -1))
     assert all(torch.isfinite(field).all() for field in got)
@@ -93,11 +96,9 @@ def assert_as_experienced(replay: Replay, steps: list[Step]) -> None:
 def test_every_kept_transition_is_given_back_as_it_was_experienced_after_each_step(teachers, envs, n):
     steps = experience(45, teachers, envs, episode_steps=4, seed=n)
     assert any((step.truncated & step.terminated).any() for step in steps)
-    replay = Replay(
-        ReplayConfig(capacity=11 * envs, n_step=n), teachers, envs, OBSERVATION, ACTION, GAMMA, 4, compile=False
-    )
+    replay = empty(ReplayConfig(capacity=11 * envs, n_step=n), teachers, envs, 4)
     for i, step in enumerate(steps):
-        replay.add(*step)
+        replay.add(step)
         assert len(places(replay, i + 1)) == envs * min(i + 1, 11)
         assert_as_experienced(replay, steps[: i + 1])
 
@@ -120,10 +121,10 @@ def test_no_size_of_ring_and_length_of_episode_mixes_transitions_up(envs, capaci
 def test_uniform_samples_take_every_kept_transition_of_every_teacher_equally_often(num_steps, generator):
     replay = filled(ReplayConfig(capacity=27), experience(num_steps, 2, 3, 6, seed=0))
     valid, num = list(places(replay, num_steps)), 60_000
-    batch = replay.sample(num, generator)
+    batch, drawn = replay.sample(num, generator)
     assert (batch.weight == 1).all()
-    assert not torch.equal(batch.index[0], batch.index[1])
-    for index in batch.index:
+    assert not torch.equal(drawn[0], drawn[1])
+    for index in drawn:
         counts = torch.bincount(index, minlength=max(valid) + 1)[valid]
         assert counts.sum() == num
         assert stats.chisquare(counts.numpy()).pvalue > 1e-3
@@ -132,9 +133,10 @@ def test_uniform_samples_take_every_kept_transition_of_every_teacher_equally_oft
 def test_a_sample_is_what_gather_gives_for_its_indices(generator):
     for kind in ("uniform", "prioritised"):
         replay = filled(ReplayConfig(kind, capacity=20, n_step=3), experience(30, 2, 2, 6, seed=1))
-        batch = replay.sample(16, generator)
-        for sampled, gathered in zip(batch[:5], replay.gather(batch.index), strict=True):
-            assert torch.equal(sampled, gathered)
+        batch, index = replay.sample(16, generator)
+        gathered = replay.gather(index)
+        assert all(torch.equal(a, b) for a, b in zip(batch[:5], gathered[:5], strict=True))
+        assert (gathered.weight == 1).all()
 
 
 def prioritised(num_steps: int = 40, **settings: Any) -> tuple[Replay, torch.Tensor, torch.Tensor]:
@@ -152,7 +154,7 @@ def test_prioritised_samples_take_transitions_in_proportion_to_their_priority(ge
     batch_size, rounds = 50, 400
     counts = torch.zeros(2, int(index.max()) + 1)
     for _ in range(rounds):
-        drawn = replay.sample(batch_size, generator).index
+        _, drawn = replay.sample(batch_size, generator)
         counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float32))
     share = (error.abs() + 0.01) ** 0.7
     expected = batch_size * share / share.sum(-1, keepdim=True)
@@ -167,7 +169,7 @@ def test_one_draw_falls_in_each_equal_part_of_the_total(generator):
     ends[:, index] = error.abs().double() + 1e-6
     ends = ends.cumsum(-1)
     starts, num = torch.cat([torch.zeros(2, 1), ends[:, :-1]], dim=-1), 32
-    drawn = replay.sample(num, generator).index
+    _, drawn = replay.sample(num, generator)
     low = torch.arange(num) / num * ends[:, -1:]
     high = (torch.arange(num) + 1) / num * ends[:, -1:]
     assert (ends.gather(-1, drawn) >= low - 1e-4).all()
@@ -180,41 +182,39 @@ def test_importance_weights_undo_the_priorities_with_an_exponent_that_is_anneale
     priority = torch.zeros(2, 63)
     priority[:, index] = (error.abs() + 1e-6) ** 0.7
     state = generator.get_state()
-    batch = replay.sample(16, generator, progress)
-    probability = priority.gather(-1, batch.index) / priority.sum(-1, keepdim=True)
+    batch, drawn = replay.sample(16, generator, progress)
+    probability = priority.gather(-1, drawn) / priority.sum(-1, keepdim=True)
     expected = (len(index) * probability) ** -beta
     torch.testing.assert_close(batch.weight, expected / expected.amax(-1, keepdim=True), rtol=1e-4, atol=0)
-    again = replay.sample(16, generator.set_state(state), torch.tensor(progress))
+    again, _ = replay.sample(16, generator.set_state(state), torch.tensor(progress))
     assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
 
 
 def test_new_transitions_get_the_largest_priority_their_teacher_has_seen():
     replay = filled(ReplayConfig("prioritised", capacity=60, alpha=1.0), experience(4, 2, 3, 6, seed=0))
     index = torch.zeros(2, 1, dtype=torch.int64)
-    assert replay.priorities is not None
-    assert (replay.priorities.total == 4 * 3).all()
+    assert (replay.priorities[-1].sum(-1) == 4 * 3).all()
     replay.update_priorities(index, torch.tensor([[5.0], [0.1]]))
     replay.update_priorities(index, torch.tensor([[0.5], [0.2]]))
-    replay.add(*experience(1, 2, 3, 6, seed=1)[0])
+    replay.add(experience(1, 2, 3, 6, seed=1)[0])
     new = torch.tensor([e * replay.sizes.slots + 4 for e in range(3)]).expand(2, -1)
-    torch.testing.assert_close(replay.priorities.value(new), torch.tensor([[5.0], [1.0]]).expand(2, 3))
+    torch.testing.assert_close(replay.priorities[0].gather(-1, new), torch.tensor([[5.0], [1.0]]).expand(2, 3))
 
 
 def test_an_error_that_is_not_finite_counts_as_the_largest_and_spoils_nothing(generator):
     replay, index, _ = prioritised(alpha=1.0)
-    assert replay.priorities is not None
-    largest = replay.priorities.leaves.amax(-1).clamp(min=1)
+    largest = replay.priorities[0].amax(-1).clamp(min=1)
     replay.update_priorities(index[:2].expand(2, -1), torch.tensor([[torch.nan, torch.inf]] * 2))
-    torch.testing.assert_close(replay.priorities.value(index[:2].expand(2, -1)), largest[:, None].expand(2, 2))
-    assert all(torch.isfinite(field).all() for field in replay.sample(16, generator))
+    torch.testing.assert_close(replay.priorities[0].gather(-1, index[:2].expand(2, -1)), largest[:, None].expand(2, 2))
+    assert all(torch.isfinite(field).all() for field in replay.sample(16, generator)[0])
 
 
 def test_a_transition_overwritten_before_its_priority_arrives_is_not_drawn(generator):
     replay, index, error = prioritised()
     for step in experience(3, 2, 3, 6, seed=4):
-        replay.add(*step)
+        replay.add(step)
         replay.update_priorities(index.expand(2, -1), error.abs() + 100)
-        drawn = replay.sample(200, generator).index
+        _, drawn = replay.sample(200, generator)
         assert (drawn % replay.sizes.slots != replay.storage.cursor).all()
 
 
@@ -226,9 +226,9 @@ def test_compiled_and_eager_replays_agree(kind):
     for compile in (False, True):
         replay, generator = filled(config, steps, compile=compile), torch.Generator().manual_seed(0)
         for step in steps[:20]:
-            replay.add(*step)
-            batch = replay.sample(4, generator)
-            replay.update_priorities(batch.index, batch.reward)
+            replay.add(step)
+            batch, index = replay.sample(4, generator)
+            replay.update_priorities(index, batch.reward)
         batches.append(batch)
     for eager, compiled in zip(*batches, strict=True):
         torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)
@@ -238,21 +238,22 @@ def test_compiled_and_eager_replays_agree(kind):
 @pytest.mark.parametrize("kind", ["uniform", "prioritised"])
 def test_a_resumed_replay_goes_on_exactly_as_the_one_that_was_stored(kind, num_steps):
     config, steps = ReplayConfig(kind, capacity=60, n_step=3), experience(70, 2, 3, 6, seed=6)
-    first = Replay(config, 2, 3, OBSERVATION, ACTION, GAMMA, 6, compile=False)
+    first = empty(config, 2, 3, 6)
     other = filled(config, experience(50, 2, 3, 6, seed=7))
     generator = torch.Generator().manual_seed(0)
     for step in steps[:num_steps]:
-        first.add(*step)
-        first.update_priorities(first.sample(4, generator).index, torch.randn(2, 4, generator=generator))
+        first.add(step)
+        _, index = first.sample(4, generator)
+        first.update_priorities(index, torch.randn(2, 4, generator=generator))
     other.load_state_dict(first.state_dict())
     streams = []
     for replay in (first, other):
         generator = torch.Generator().manual_seed(1)
         for step in steps[num_steps:]:
-            batch = replay.sample(8, generator)
-            replay.update_priorities(batch.index, batch.reward)
-            replay.add(*step)
-            streams.append(batch)
+            batch, index = replay.sample(8, generator)
+            replay.update_priorities(index, batch.reward)
+            replay.add(step)
+            streams.append((*batch, index))
     half = len(streams) // 2
     for a, b in zip(streams[:half], streams[half:], strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
@@ -286,9 +287,9 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing():
 @pytest.mark.parametrize("capacity", [1, 70, 5000])
 def test_the_memory_that_is_announced_is_the_memory_that_is_taken(kind, precision, capacity):
     config = ReplayConfig(kind, capacity, precision=precision)
-    replay = Replay(config, 2, 3, OBSERVATION, ACTION, GAMMA, episode_steps=50, compile=False)
-    tensors = [*replay.storage, *(replay.priorities.levels if replay.priorities else ())]
-    needed = Replay.bytes_needed(config, 2, 3, OBSERVATION, ACTION, episode_steps=50)
+    replay = empty(config, 2, 3, 50)
+    tensors = [*replay.storage, *replay.priorities]
+    needed = Replay.bytes_needed(config, sizes(config, 2, 3, 50))
     assert needed == replay.nbytes
     assert needed == sum(tensor.untyped_storage().nbytes() for tensor in tensors) + (8 if replay.priorities else 0)
 
@@ -306,7 +307,7 @@ def test_observations_in_half_precision_come_back_rounded_and_finite():
 
 def test_observations_in_another_memory_layout_are_stored_alike():
     steps = experience(12, 2, 3, 6, seed=0)
-    turned = [Step(*(x.mT.contiguous().mT for x in step)) for step in steps]
+    turned = [Experience(*(x.mT.contiguous().mT for x in step)) for step in steps]
     assert not turned[0].observation.is_contiguous()
     assert_as_experienced(filled(ReplayConfig(capacity=60), turned), steps)
 

@@ -18,7 +18,7 @@ def config(**settings) -> SACConfig:
 
 def agents(settings: SACConfig, num: int = 2, seed: int = 0, compile: bool = False) -> SAC:
     generator = torch.Generator().manual_seed(seed)
-    return SAC(settings, num, OBSERVATION_DIM, ACTION_DIM, generator, compile)
+    return SAC(settings, num, OBSERVATION_DIM, ACTION_DIM, generator=generator, compile=compile)
 
 
 def batch(num: int = 2, seed: int = 1) -> Batch:
@@ -35,7 +35,6 @@ def batch(num: int = 2, seed: int = 1) -> Batch:
         next_observation=normal(OBSERVATION_DIM),
         discount=torch.where(terminated, 0.0, 0.99),
         weight=torch.ones(num, BATCH),
-        index=torch.zeros(num, BATCH, dtype=torch.long),
     )
 
 
@@ -251,7 +250,7 @@ def test_an_agent_learns_what_a_reward_asks_for():
         action = 2 * torch.rand((1, BATCH, ACTION_DIM), generator=generator) - 1
         reward = -10 * ((action - 0.5) ** 2).sum(-1)
         zero = torch.zeros(1, BATCH)
-        sac.update(Batch(observation, action, reward, observation, zero, torch.ones(1, BATCH), zero.long()))
+        sac.update(Batch(observation, action, reward, observation, zero, torch.ones(1, BATCH)))
     mean, _ = sample_action(sac.state.actor, observation[:, :1], torch.zeros(1, 1, ACTION_DIM))
     assert (mean - 0.5).abs().max() < 0.25  # it began at about 0
 

@@ -1,7 +1,7 @@
 """Training controllers through the simulator's gradient (analytic policy gradient).
 
-The cost of a segment of flight is differentiated with respect to the weights by the adjoint method: the segment is
-flown forward, keeping only what is handed from step to step; then one vector-Jacobian product per step walks back. Each
+The mean cost of a segment of flight is differentiated by the weights with the adjoint method: the segment is flown
+forward, keeping only what is handed from step to step; then one vector-Jacobian product per step goes back. Each
 direction is one compiled graph, memory does not grow with what happens inside a step, and the adjoint of each vehicle
 is in reach, so that a vehicle whose gradient explodes is held back alone.
 """
@@ -9,8 +9,9 @@ is in reach, so that a vehicle whose gradient explodes is held back alone.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,67 +20,46 @@ from torch.utils import _pytree as pytree
 from raptor.core.compilation import FlatFunction, compile_flat
 from raptor.environments.controllers import Controller, Student
 from raptor.environments.episode import Episode, Noise, StepOutcome, advance
-from raptor.environments.rollout import Transition, rollout_step
+from raptor.environments.rollout import Transition
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import components, from_components
 from raptor.rl.flight import NUM_PHYSICAL, RolloutState, Segment, advance_segment
+from raptor.rl.guide import Guide
 from raptor.rl.objective import Objective, rounded_norm
 from raptor.tasks.task import Task
 
 Tensors = list[Tensor]
 
 
-class Guide(Protocol):
-    """Who knows what to do: its actions pull at those of the controller."""
+class StepInputs(NamedTuple):
+    """Everything that one step of flight depends on."""
 
-    weight: Tensor  # () of the mean squared difference of the actions, beside the cost of a step
-
-    def labels(self, quadrotors: Quadrotors, episodes: Sequence[Episode]) -> Sequence[Tensor]:
-        """What the guide would do in each of these episodes, (..., 4) each in component-major layout."""
-        ...
-
-
-class _Graphs(NamedTuple):
-    """One step forward and one backward, each compiled when it is first asked for."""
-
-    forward: Callable[[], FlatFunction]
-    backward: Callable[[bool], FlatFunction]  # whether there is a guide
-
-
-class _Trail(NamedTuple):
-    """A segment and what its way back needs."""
-
-    segment: Segment
-    fixed: Tensors
-    flights: list[Tensors]  # before each step
-    draws: list[Tensors]
-    backward: Callable[[bool], FlatFunction]
-
-
-def _pull_back(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
-    """The value of a function and its vector-Jacobian product."""
-    result: Any = torch.func.vjp(function, *primals)
-    return result
+    parameters: Any  # of the controller, in any nesting
+    quadrotors: Quadrotors  # (...) in component-major layout
+    episode: Episode  # (...) at the start of the segment
+    flight: RolloutState  # (...) before the step
+    noise: tuple[Tensor, ...]  # the fields of `Noise` that the task needs
 
 
 class SegmentGradient:
     """Cost and gradient of a controller over a segment of flight, for N vehicles at once.
 
     Args:
-        task: what is asked.
+        task: defines observations, dynamics and termination.
         objective: the cost.
         method: integrator of the training flights.
         gradient_decay: factor on the adjoint per step backwards; below 1 the far past counts less.
         adjoint_limit: bound on the norm of each vehicle's adjoint; vehicles beyond it are scaled down to it.
         compile: False runs eagerly.
-        controller: who flies; the recurrent policy by default.
+        controller: that is trained; the recurrent policy by default.
     """
 
     def __init__(
         self,
         task: Task,
         objective: Objective,
+        *,
         method: Method = "midpoint",
         gradient_decay: float = 1.0,
         adjoint_limit: float = 1000.0,
@@ -90,7 +70,7 @@ class SegmentGradient:
         self.gradient_decay, self.adjoint_limit = gradient_decay, adjoint_limit
         self.controller: Controller = Student() if controller is None else controller
         self._compile = compile
-        self._compiled: dict[Any, _Graphs] = {}
+        self._compiled: dict[Any, _CompiledSteps] = {}
 
     @torch.no_grad()
     def fly(
@@ -102,7 +82,7 @@ class SegmentGradient:
         noise: Sequence[Noise],
     ) -> Segment:
         """Fly one step for each entry of `noise`, without a gradient; arguments as in `__call__`."""
-        return self._fly(parameters, quadrotors, episode, memory, noise).segment
+        return self._fly(parameters, quadrotors, episode, memory, noise)[0]
 
     @torch.no_grad()
     def __call__(
@@ -119,38 +99,31 @@ class SegmentGradient:
         Args:
             parameters: the controller's weights, in any nesting.
             quadrotors: the vehicles, in component-major layout.
-            episode: where they stand.
-            memory: what the controller remembers.
-            noise: what each step consumes.
+            episode: at the start of the segment.
+            memory: of the controller.
+            noise: of each step.
             guide: whose actions are to be imitated, in the states that the controller comes to.
 
         Returns:
-            Gradient of the mean cost per vehicle and step, nested like the parameters, and what was flown. Where
-            several networks fly, each has the gradient of the mean cost of its own vehicles. What a guide adds to the
-            gradient is not among the costs of the segment.
+            Gradient of the mean cost per vehicle and step, nested like the parameters, and the segment. Where several
+            networks fly, each has the gradient of the mean cost of its own vehicles. What a guide adds to the gradient
+            is not among the costs of the segment.
         """
+        segment, trail, steps = self._fly(parameters, quadrotors, episode, memory, noise)
+        pulls: list[Tensors] = [[]] * len(trail)
+        if guide is not None:
+            episodes = [steps.inputs(tensors).flight.into(episode) for tensors in trail]
+            pulls = [[label, guide.weight] for label in guide.labels(quadrotors, episodes)]
+        backward = steps.backward if guide is None else steps.guided_backward
         weights, structure = pytree.tree_flatten(parameters)
-        segment, fixed, trail, draws, backward = self._fly(parameters, quadrotors, episode, memory, noise)
-        arrived, step_back = RolloutState.begin(segment.episode, segment.memory), backward(guide is not None)
-        adjoint = [torch.zeros_like(part) for part in arrived.differentiable]
         gradient = [torch.zeros_like(weight) for weight in weights]
-        pulls = self._pulls(guide, quadrotors, episode, trail, arrived)
-        for before, draw, pull in zip(reversed(trail), reversed(draws), reversed(pulls), strict=True):
-            outputs = step_back(*fixed, *before, *draw, *pull, *gradient, *adjoint)
+        arrived = RolloutState.begin(segment.episode, segment.memory)
+        adjoint = [torch.zeros_like(part) for part in arrived.differentiable]
+        for tensors, pull in zip(reversed(trail), reversed(pulls), strict=True):
+            outputs = backward(*tensors, *pull, *gradient, *adjoint)
             gradient, adjoint = list(outputs[: len(gradient)]), list(outputs[len(gradient) :])
         samples = segment.cost.numel() / self.controller.num_networks(parameters)
         return pytree.tree_unflatten([g / samples for g in gradient], structure), segment
-
-    @staticmethod
-    def _pulls(
-        guide: Guide | None, quadrotors: Quadrotors, episode: Episode, trail: Sequence[Tensors], like: RolloutState
-    ) -> list[Tensors]:
-        """What each step's way back is given of the guide: labels and their weight, or nothing."""
-        if guide is None:
-            return [[]] * len(trail)
-        structure = pytree.tree_structure(like)
-        episodes = [pytree.tree_unflatten(flight, structure).into(episode) for flight in trail]
-        return [[label, guide.weight] for label in guide.labels(quadrotors, episodes)]
 
     def _fly(
         self,
@@ -159,147 +132,145 @@ class SegmentGradient:
         episode: Episode,
         memory: tuple[Tensor, ...],
         noise: Sequence[Noise],
-    ) -> _Trail:
-        fixed, fixed_structure = pytree.tree_flatten((parameters, quadrotors, episode))
-        flight, flight_structure = pytree.tree_flatten(RolloutState.begin(episode, memory))
-        draws = [[tensor for tensor in n if tensor is not None] for n in noise]
-        num_weights = len(pytree.tree_leaves(parameters))
-        graphs = self._graphs(num_weights, fixed, fixed_structure, flight, flight_structure, draws[0])
-        trail, costs, rewards, terminations = [], [], [], []
-        step = graphs.forward()
-        for draw in draws:
-            trail.append(flight)
-            *flight, cost, reward, over = step(*fixed, *flight, *draw)
-            costs.append(cost)
-            rewards.append(reward)
-            terminations.append(over)
-        arrived: RolloutState = pytree.tree_unflatten(flight, flight_structure)
-        segment = Segment(
-            episode=arrived.into(episode),
-            memory=arrived.memory,
-            alive=arrived.alive,
-            cost=torch.stack(costs),
-            reward=torch.stack(rewards),
-            terminated=torch.stack(terminations),
-        )
-        return _Trail(segment, fixed, trail, draws, graphs.backward)
-
-    def _graphs(
-        self,
-        num_weights: int,
-        fixed: Tensors,
-        fixed_structure: Any,
-        flight: Tensors,
-        flight_structure: Any,
-        draw: Tensors,
-    ) -> _Graphs:
-        """Compile one step forward and one backward for these shapes, once."""
+    ) -> tuple[Segment, list[Tensors], _CompiledSteps]:
+        """The segment, the flat inputs of each of its steps, and the compiled steps that they are for."""
+        draws = [tuple(draw for draw in n if draw is not None) for n in noise]
+        begun = StepInputs(parameters, quadrotors, episode, RolloutState.begin(episode, memory), draws[0])
+        fixed, flight = pytree.tree_leaves(begun[:3]), pytree.tree_leaves(begun.flight)
         # An empty tensor may have any strides.
         key = tuple((tensor.shape, tensor.numel() and tensor.stride()) for tensor in (*fixed, *flight))
-        if key in self._compiled:
-            return self._compiled[key]
-        num_fixed, num_flight, num_draw = len(fixed), len(flight), len(draw)
+        if key not in self._compiled:
+            self._compiled[key] = _CompiledSteps(self, begun, self._compile)
+        steps, trail, log = self._compiled[key], [], []
+        for draw in draws:
+            trail.append([*fixed, *flight, *draw])
+            *flight, cost, reward, terminated = steps.forward(*trail[-1])
+            log.append((cost, reward, terminated))
+        cost, reward, terminated = (torch.stack(column) for column in zip(*log, strict=True))
+        arrived: RolloutState = pytree.tree_unflatten(flight, pytree.tree_structure(begun.flight))
+        return Segment(arrived.into(episode), arrived.memory, arrived.alive, cost, reward, terminated), trail, steps
 
-        def arguments(tensors: Sequence[Tensor]) -> tuple[Any, RolloutState, Noise, Tensors]:
-            rest = list(tensors)
-            held, rest = rest[:num_fixed], rest[num_fixed:]
-            moving, rest = rest[:num_flight], rest[num_flight:]
-            return (
-                pytree.tree_unflatten(held, fixed_structure),
-                pytree.tree_unflatten(moving, flight_structure),
-                Noise(*rest[:num_draw]),
-                rest[num_draw:],
-            )
+    def step(self, inputs: StepInputs) -> tuple[RolloutState, Tensor, StepOutcome]:
+        """One step forward: the flight after it, its cost (...), and its outcome."""
+        return self._move(inputs, *self._act(inputs))
 
-        def forward(*tensors: Tensor) -> Tensors:
-            (parameters, quadrotors, episode), before, noise, _ = arguments(tensors)
-            moved, cost, rating = self._step(parameters, quadrotors, episode, before, noise)
-            return [*pytree.tree_leaves(moved), cost, rating.reward, rating.terminated]
+    def _act(self, inputs: StepInputs) -> tuple[Tensor, tuple[Tensor, ...]]:
+        parameters, quadrotors, episode, flight, _ = inputs
+        return self.controller.act(parameters, quadrotors, flight.into(episode), flight.memory)
 
-        def backward(guided: bool, *tensors: Tensor) -> Tensors:
-            (parameters, quadrotors, episode), before, noise, rest = arguments(tensors)
-            pull, rest = (rest[:2], rest[2:]) if guided else ([], rest)
-            gradient, adjoint = rest[:num_weights], tuple(rest[num_weights:])
-            return self._step_adjoint(parameters, quadrotors, episode, before, noise, pull, gradient, adjoint)
-
-        begun: RolloutState = pytree.tree_unflatten(flight, flight_structure)
-        example = [*fixed, *flight, *draw]
-        adjoint = [*(torch.zeros_like(weight) for weight in fixed[:num_weights]), *begun.differentiable]
-        pull = [begun.previous_action, begun.alive.new_zeros(())]
-
-        def compile_backward(guided: bool) -> FlatFunction:
-            given = [*example, *(pull if guided else []), *adjoint]
-            return compile_flat(functools.partial(backward, guided), given, self._compile)
-
-        self._compiled[key] = _Graphs(
-            functools.cache(lambda: compile_flat(forward, example, self._compile)), functools.cache(compile_backward)
-        )
-        return self._compiled[key]
-
-    def _step(
-        self, parameters: Any, quadrotors: Quadrotors, episode: Episode, flight: RolloutState, noise: Noise
+    def _move(
+        self, inputs: StepInputs, action: Tensor, memory: tuple[Tensor, ...]
     ) -> tuple[RolloutState, Tensor, StepOutcome]:
+        _, quadrotors, episode, flight, noise = inputs
         before = flight.into(episode)
-        transition = rollout_step(
-            self.controller, parameters, self.task, quadrotors, before, flight.memory, noise, self.method
-        )
-        moved, cost = advance_segment(self.objective, quadrotors, flight, before, transition)
-        return moved, cost, transition.outcome
+        after = advance(self.task, quadrotors, before, action, Noise(*noise), self.method)
+        moved, cost = advance_segment(self.objective, quadrotors, flight, before, Transition(action, memory, *after))
+        return moved, cost, after[1]
 
-    def _step_adjoint(
-        self,
-        parameters: Any,
-        quadrotors: Quadrotors,
-        episode: Episode,
-        flight: RolloutState,
-        noise: Noise,
-        pull: Sequence[Tensor],
-        gradient: Sequence[Tensor],
-        adjoint: tuple[Tensor, ...],
-    ) -> Tensors:
+    def step_adjoint(
+        self, inputs: StepInputs, adjoint: tuple[Tensor, ...], pull: Sequence[Tensor] = ()
+    ) -> tuple[Any, Tensors]:
+        """One step backward.
+
+        Args:
+            inputs: of the step.
+            adjoint: derivative of all that follows by `differentiable` of the flight after the step.
+            pull: label (..., 4) of a guide and its weight (), or nothing.
+
+        Returns:
+            Gradient by the parameters, and the derivative by `differentiable` of the flight before the step.
+        """
+        flight = inputs.flight
+
         def act(parameters: Any, parts: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-            before = flight.with_differentiable(parts)
-            return self.controller.act(parameters, quadrotors, before.into(episode), before.memory)
+            return self._act(inputs._replace(parameters=parameters, flight=flight.with_differentiable(parts)))
 
         def move(
             parts: tuple[Tensor, ...], action: Tensor, memory: tuple[Tensor, ...]
         ) -> tuple[Tensor, tuple[Tensor, ...]]:
-            begun = flight.with_differentiable(parts)
-            before = begun.into(episode)
-            after = advance(self.task, quadrotors, before, action, noise, self.method)
-            moved, cost = advance_segment(self.objective, quadrotors, begun, before, Transition(action, memory, *after))
+            moved, cost, _ = self._move(inputs._replace(flight=flight.with_differentiable(parts)), action, memory)
             return cost, moved.differentiable
 
-        (action, memory), pull_act = _pull_back(act, parameters, flight.differentiable)
-        _, pull_move = _pull_back(move, flight.differentiable, action, memory)
-        held, action_adjoint, memory_adjoint = pull_move((torch.ones_like(flight.alive), adjoint))
+        (action, memory), pull_act = _vjp(act, inputs.parameters, flight.differentiable)
+        _, pull_move = _vjp(move, flight.differentiable, action, memory)
+        by_state, by_action, by_memory = pull_move((torch.ones_like(flight.alive), adjoint))
+        slopes = list(components(by_action))
         if pull:
             label, weight = pull
-            share = flight.alive * weight * (2 / NUM_ROTORS)
-            action_adjoint = from_components(
-                [
-                    back + share * (a - wanted)
-                    for back, a, wanted in zip(
-                        components(action_adjoint), components(action), components(label), strict=True
-                    )
-                ]
-            )
+            factor = flight.alive * weight * (2 / NUM_ROTORS)
+            errors = [a - wanted for a, wanted in zip(components(action), components(label), strict=True)]
+            slopes = [slope + factor * error for slope, error in zip(slopes, errors, strict=True)]
         # The weights are shared, so what one vehicle's dynamics send back must be finite before it reaches them.
-        action_adjoint = from_components([torch.where(a.isfinite(), a, 0.0) for a in components(action_adjoint)])
-        step_gradient, seen = pull_act((action_adjoint, memory_adjoint))
-        parts = [a + b for a, b in zip(held, seen, strict=True)]
+        by_action = from_components([torch.where(slope.isfinite(), slope, 0.0) for slope in slopes])
+        gradient, by_observed = pull_act((by_action, by_memory))
+        parts = [a + b for a, b in zip(by_state, by_observed, strict=True)]
+        return gradient, self._contained(parts, len(flight.memory))
+
+    def _contained(self, parts: Tensors, num_memory: int) -> Tensors:
+        """The adjoint of each vehicle, decayed, no longer than its limit, and zero where it is not finite."""
         norm = rounded_norm([c for part in parts[:NUM_PHYSICAL] for c in components(part)], 0.0)
-        scale = self.gradient_decay * (self.adjoint_limit / norm.clamp(min=self.adjoint_limit))
-        finite = torch.isfinite(norm)
-
-        def contain(part: Tensor) -> Tensor:
-            return torch.where(finite.unsqueeze(-1), part * scale.unsqueeze(-1), 0.0)
-
+        scale = self.gradient_decay * (self.adjoint_limit / norm.clamp(min=self.adjoint_limit)).unsqueeze(-1)
+        contained = [torch.where(norm.isfinite().unsqueeze(-1), part * scale, 0.0) for part in parts]
         # Each part stays in the memory layout of its own: what is remembered row by row, all else by components.
-        memory_places = range(NUM_PHYSICAL, NUM_PHYSICAL + len(flight.memory))
-        contained = [
-            contain(part) if i in memory_places else from_components(components(contain(part)))
-            for i, part in enumerate(parts)
+        memory_places = range(NUM_PHYSICAL, NUM_PHYSICAL + num_memory)
+        return [
+            part if place in memory_places else from_components(components(part))
+            for place, part in enumerate(contained)
         ]
-        leaves = pytree.tree_leaves(step_gradient)
-        return [*(g + s for g, s in zip(gradient, leaves, strict=True)), *contained]
+
+
+class _CompiledSteps:
+    """A step and its adjoint as functions of flat tensors, each compiled when it is first asked for.
+
+    Args:
+        rule: whose steps they are.
+        like: inputs of the shapes and layouts that will come.
+        compile: False runs eagerly.
+    """
+
+    def __init__(self, rule: SegmentGradient, like: StepInputs, compile: bool) -> None:
+        self._rule, self._like, self._compile = rule, like, compile
+        self._example, self._structure = pytree.tree_flatten(like)
+
+    def inputs(self, tensors: Sequence[Tensor]) -> StepInputs:
+        """Inputs from flat ones."""
+        inputs: StepInputs = pytree.tree_unflatten(list(tensors), self._structure)
+        return inputs
+
+    @functools.cached_property
+    def forward(self) -> FlatFunction:
+        """Inputs -> flight after the step, cost, reward, terminated."""
+
+        def flat(*tensors: Tensor) -> Tensors:
+            moved, cost, outcome = self._rule.step(self.inputs(tensors))
+            return [*pytree.tree_leaves(moved), cost, outcome.reward, outcome.terminated]
+
+        return compile_flat(flat, self._example, self._compile)
+
+    @functools.cached_property
+    def backward(self) -> FlatFunction:
+        """Inputs, gradient so far, adjoint after the step -> gradient and adjoint before it."""
+        return self._adjoint([])
+
+    @functools.cached_property
+    def guided_backward(self) -> FlatFunction:
+        """The same with label and weight of a guide after the inputs."""
+        return self._adjoint([self._like.flight.previous_action, self._like.flight.alive.new_zeros(())])
+
+    def _adjoint(self, pull: Tensors) -> FlatFunction:
+        weights = [torch.zeros_like(weight) for weight in pytree.tree_leaves(self._like.parameters)]
+        example = [*self._example, *pull, *weights, *self._like.flight.differentiable]
+        ends = [*itertools.accumulate(map(len, (self._example, pull, weights)))]
+
+        def flat(*tensors: Tensor) -> Tensors:
+            given, pulled, gradient, adjoint = (tensors[a:b] for a, b in itertools.pairwise([0, *ends, None]))
+            step_gradient, before = self._rule.step_adjoint(self.inputs(given), adjoint, pulled)
+            return [*(g + s for g, s in zip(gradient, pytree.tree_leaves(step_gradient), strict=True)), *before]
+
+        return compile_flat(flat, example, self._compile)
+
+
+def _vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """Value of a function and its vector-Jacobian product."""
+    result: Any = torch.func.vjp(function, *primals)
+    return result

@@ -1,13 +1,14 @@
 """A curriculum: the task in stages, from easy to hard, passed as vehicles learn to fly them.
 
-A stage says by factors how much of the task it asks for. All that it changes is drawn at the start of an episode, so
-that the step compiled for the task serves every stage.
+A stage scales the difficulty of the task by factors. All that it changes is drawn at the start of an episode, so that
+the step compiled for the task serves every stage.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -25,24 +26,23 @@ from raptor.tasks.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class Stage(Settings):
-    """What one stage asks for, as factors on the run's own task. A stage that is only named is the task itself."""
+    """Difficulty of one stage, as factors on the run's own task. A stage with a name alone is the task itself."""
 
     name: str = setting(meaning="in the log and in the metrics", limit=not_empty("character"))
     position: float = setting(1.0, "on the distance at which episodes start", not_negative)
     tilt: float = setting(1.0, "on the tilt with which they start", not_negative)
     speed: float = setting(1.0, "on the linear and angular velocities with which they start", not_negative)
-    references: float = setting(
-        1.0, "on the shares of episodes whose target moves; the rest hold the origin", between(0, 1)
-    )
+    references: float = setting(1.0, "on the rates of episodes whose target moves, not hovers", between(0, 1))
     reference_size: float = setting(1.0, "on how far, and by that how fast, targets move", positive)
     disturbances: float = setting(1.0, "on forces and torques", not_negative)
     noise: float = setting(1.0, "on the noise of the sensors", not_negative)
 
     def applied_to(self, task: Task) -> Task:
         """The task of this stage. Starts within each vehicle's own box are left to `Curriculum.begin`."""
-        starts, references, size = task.initial_states, task.references, self.reference_size
-        low, high = references.lissajous.amplitude
-        path = references.way_points
+        starts, references, path = task.initial_states, task.references, task.references.way_points
+        moving, size = self.references, self.reference_size
+        disturbances, (low, high) = task.disturbances, task.sensing.noise_scale
+        shorter, longer = (_scaled(amplitude, size) for amplitude in references.lissajous.amplitude)
         return dataclasses.replace(
             task,
             initial_states=dataclasses.replace(
@@ -54,27 +54,22 @@ class Stage(Settings):
             ),
             references=dataclasses.replace(
                 references,
-                langevin_share=self.references * references.langevin_share,
-                lissajous_share=self.references * references.lissajous_share,
-                way_points_share=self.references * references.way_points_share,
+                langevin_share=moving * references.langevin_share,
+                lissajous_share=moving * references.lissajous_share,
+                way_points_share=moving * references.way_points_share,
                 langevin=dataclasses.replace(references.langevin, sigma=size * references.langevin.sigma),
-                lissajous=dataclasses.replace(
-                    references.lissajous, amplitude=(_scaled(low, size), _scaled(high, size))
-                ),
+                lissajous=dataclasses.replace(references.lissajous, amplitude=(shorter, longer)),
                 # Faster by as much as they are longer, the legs take the time that the compiled step knows.
                 way_points=dataclasses.replace(
                     path, points=tuple(_scaled(point, size) for point in path.points), speed=size * path.speed
                 ),
             ),
             disturbances=dataclasses.replace(
-                task.disturbances,
-                force=self.disturbances * task.disturbances.force,
-                torque=self.disturbances * task.disturbances.torque,
+                disturbances,
+                force=self.disturbances * disturbances.force,
+                torque=self.disturbances * disturbances.torque,
             ),
-            sensing=dataclasses.replace(
-                task.sensing,
-                noise_scale=(self.noise * task.sensing.noise_scale[0], self.noise * task.sensing.noise_scale[1]),
-            ),
+            sensing=dataclasses.replace(task.sensing, noise_scale=(self.noise * low, self.noise * high)),
         )
 
 
@@ -102,33 +97,28 @@ class CurriculumConfig(Settings):
         0.9, "success rate at which the next stage begins", Limit("above 0 and at most 1", lambda rate: 0 < rate <= 1)
     )
     fall_back_at: float = setting(0.3, "success rate at which the stage before begins again", between(0, 1))
-    window: int = setting(
-        100, "episodes that the rate is taken over: the last ones that began and ended in the stage", at_least(1)
-    )
-    max_position_error: float = setting(
-        0.3, "m; an episode succeeds that ends this close to its target, never terminated", positive
-    )
+    window: int = setting(100, "newest episodes of the stage that the rate is taken over", at_least(1))
+    max_position_error: float = setting(0.3, "m, at the end of an episode that counts as a success", positive)
     per: Literal["vehicle", "population"] = setting("vehicle", "whether each vehicle passes by itself, or all together")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = [stage.name for stage in self.stages]
-        for name in names:
-            if names.count(name) > 1:
-                raise UserError(f"stages must have names of their own, and {names.count(name)} are named {name!r}")
+        name, count = Counter(stage.name for stage in self.stages).most_common(1)[0]
+        if count > 1:
+            raise UserError(f"stages must have names of their own, and {count} are named {name!r}")
         if self.fall_back_at >= self.advance_at:
             raise UserError(f"fall_back_at must be below advance_at, got {self.fall_back_at:g} and {self.advance_at:g}")
 
 
 class Curriculum:
-    """Where each vehicle stands in the stages, and the episodes that it gets there.
+    """The stage of each vehicle, and the episodes that it is given there.
 
     A vehicle's success rate is taken over its last `window` episodes that began and ended in its present stage. As soon
     as there are so many, it decides whether the vehicle advances or falls back, after which counting restarts.
 
     Args:
         config: stages and thresholds.
-        task: what the stages are parts of; it flies the episodes of all of them.
+        task: that the stages are parts of; its compiled step serves the episodes of all of them.
         num: vehicles.
         device: of the vehicles.
 
@@ -137,7 +127,7 @@ class Curriculum:
         episode = curriculum.begin(quadrotors, generator)
         ...  # fly
         curriculum.record(finished, curriculum.succeeded(episode, terminated))
-        fresh = curriculum.begin(quadrotors, generator)  # of which the vehicles that finished take theirs
+        fresh = curriculum.begin(quadrotors, generator)  # for the vehicles that finished
         ```
     """
 
@@ -158,12 +148,12 @@ class Curriculum:
         return self.stage.reshape(-1, *[1] * (num_dims - 1))
 
     def begin(self, quadrotors: Quadrotors, generator: torch.Generator) -> Episode:
-        """Draw an episode for each vehicle, of the stage in which it is.
+        """Draw an episode for each vehicle, of its present stage.
 
         Args:
             quadrotors: of leading shape (num,) or (num, E); for a curriculum of the population, of any shape.
-            generator: every stage draws from its present state, so that a vehicle gets what `begin_episode` would give
-                it with the task of its stage.
+            generator: every stage draws from its present state, so that a vehicle gets the episode that `begin_episode`
+                would give it with the task of its stage.
         """
         state = generator.get_state()
         drawn = []
@@ -195,10 +185,10 @@ class Curriculum:
         return (square <= self.config.max_position_error**2) & ~terminated  # not where it is not a number
 
     def record(self, finished: Tensor, success: Tensor) -> None:
-        """Count the episodes that are over, and move on or back who has earned it.
+        """Count the episodes that are over; vehicles advance or fall back accordingly.
 
         Where an episode finished, the next one is taken to begin now. Episodes that began in another stage than the
-        present one do not count: otherwise what is left of an easy stage would pass the next one.
+        present one do not count: otherwise those left of an easy stage would pass the next one.
 
         Args:
             finished: (num,) or (num, E) bool, of the same shape at each call; for the population of any shape.
@@ -217,17 +207,17 @@ class Curriculum:
         successes, judged = outcomes.sum(-1), count >= window
         advance = judged & (successes >= self._enough) & (self.stage < len(self._tasks) - 1)
         fall_back = judged & (successes <= self._too_few) & (self.stage > 0)
-        moved = advance | fall_back
+        changes = advance | fall_back
         self.stage = self.stage + advance.long() - fall_back.long()
-        self._count = count.masked_fill(moved, 0)
-        self._outcomes = outcomes.masked_fill(moved.unsqueeze(-1), False)
+        self._count = count.masked_fill(changes, 0)
+        self._outcomes = outcomes.masked_fill(changes.unsqueeze(-1), False)
         self._began_in = torch.where(finished, self._beside(finished.ndim), self._began_in)
 
     def summary(self) -> dict[str, float]:
         """Figures to log.
 
-        `stage`: the mean, counted from 0; `share/NAME`: of vehicles in each stage; `success_rate`: over all windows,
-        full or not, and left out while all are empty.
+        `stage`: the mean, counted from 0; `share/NAME`: fraction of vehicles in each stage; `success_rate`: over all
+        windows, full or not, and left out while all are empty.
         """
         num_stages, counted = len(self._tasks), self._count.clamp(max=self.config.window).sum()
         in_stage = (self.stage.unsqueeze(-1) == torch.arange(num_stages, device=self.stage.device)).sum(0)

@@ -1,9 +1,10 @@
-"""Teachers that guide a student who is trained through the simulator's gradient."""
+"""Guides: teachers whose actions a student imitates while it is trained through the simulator's gradient."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +17,18 @@ from raptor.nn.stacked_mlp import Layer, Layers, act
 from raptor.quadrotor.parameters import Quadrotors
 
 
+class Guide(Protocol):
+    """Gives the actions that a controller is pulled towards."""
+
+    weight: Tensor  # () of the mean squared difference of the actions, beside the cost of a step
+
+    def labels(self, quadrotors: Quadrotors, episodes: Sequence[Episode]) -> Sequence[Tensor]:
+        """Actions in each of these episodes, (..., 4) each in component-major layout."""
+        ...
+
+
 class TeacherGuide:
-    """T teachers, each of which says what it would do with the vehicles that are its own.
+    """T teachers, each for the vehicles that are its own.
 
     Args:
         layers: of the teachers.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-class Batch(NamedTuple):
+class PackedBatch(NamedTuple):
     """Where B packed sequences of L steps come from."""
 
     row: Tensor  # (L, B) int64, episode * S + step, for episodes (E, S, ...) with their first two axes flattened
@@ -28,7 +28,7 @@ def pack(
     sequence_length: int,
     batch_size: int,
     generator: torch.Generator | None,
-) -> list[Batch]:
+) -> list[PackedBatch]:
     """Shuffle episodes and cut them into batches of sequences.
 
     A batch is filled sequence by sequence, each with consecutive steps; what an episode has left when a sequence is
@@ -63,4 +63,4 @@ def pack(
     shape = num_batches, batch_size, sequence_length
     rows = row.new_empty(num_batches, sequence_length, batch_size)
     torch.add(row.view(shape).mT, torch.arange(num_packed, device=row.device).view(shape).mT, out=rows)
-    return [Batch(*batch) for batch in zip(rows, reset.view(shape).mT.contiguous(), strict=True)]
+    return [PackedBatch(*batch) for batch in zip(rows, reset.view(shape).mT.contiguous(), strict=True)]

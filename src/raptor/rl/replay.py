@@ -1,4 +1,4 @@
-"""Experience replay of a population: what was experienced, kept in rings, drawn uniformly or by priority."""
+"""Experience replay of a population, drawn uniformly or by priority."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from raptor.rl.replay_storage import (
     PRIORITIES,
     TERMINATED,
     Batch,
+    Experience,
     ReplayConfig,
+    ReplaySizes,
     Storage,
-    Transitions,
     draw_prioritised,
     draw_uniform,
     importance_weights,
-    layout_of,
     read,
-    sizes_of,
     write,
     write_places,
 )
-from raptor.rl.sum_tree import SumTree, level_sizes, set_leaves
+from raptor.rl.sum_tree import empty_levels, level_sizes, recompute, set_leaves
 
-__all__ = ["Batch", "Replay", "ReplayConfig", "Transitions"]
+__all__ = ["Batch", "Experience", "Replay", "ReplayConfig", "ReplaySizes"]
+
+NUM_STORED = len(Storage._fields)
 
 
 class Replay:
@@ -38,60 +39,40 @@ class Replay:
     written in place, so that they can be part of a captured graph. Before the first `add` samples are zeros.
 
     Args:
-        config: what is kept and how it is drawn.
-        num_teachers: T.
-        num_envs: E.
-        observation_dim: O.
-        action_dim: A.
+        config: capacity and sampling.
+        sizes: extents of everything stored.
         gamma: discount per step.
-        episode_steps: steps after which an episode is truncated. Where a column is truncated earlier than that more
-            than once (besides its first truncation) within its slots, final observations are lost to later ones.
-        device: where everything lives.
+        device: of all tensors.
         compile: False runs eagerly.
     """
 
     def __init__(
         self,
         config: ReplayConfig,
-        num_teachers: int,
-        num_envs: int,
-        observation_dim: int,
-        action_dim: int,
+        sizes: ReplaySizes,
+        *,
         gamma: float,
-        episode_steps: int,
         device: torch.device | str = "cpu",
         compile: bool = True,
     ) -> None:
-        self.config, self.gamma, self.device = config, gamma, torch.device(device)
-        self.sizes = sizes_of(config, num_teachers, num_envs, observation_dim, action_dim, episode_steps)
-        layout = layout_of(config, self.sizes)
-        self.storage = Storage(
-            **{name: torch.zeros(shape, dtype=dtype, device=device) for name, (shape, dtype) in layout.items()}
-        )
-        self.priorities: SumTree | None = None
-        self._largest = torch.ones(num_teachers if config.kind == "prioritised" else 0, device=device)
+        self.config, self.sizes, self.gamma, self.device = config, sizes, gamma, torch.device(device)
+        stored = (torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in Storage.layout(config, sizes))
+        self.storage = Storage(*stored)
+        self.priorities: tuple[Tensor, ...] = ()  # levels of a sum tree; none where drawn uniformly
         if config.kind == "prioritised":
-            self.priorities = SumTree(num_teachers, num_envs * self.sizes.slots, device)
-        self._levels = () if self.priorities is None else self.priorities.levels
-        self._state = (*self.storage, self._largest, *self._levels)
+            self.priorities = empty_levels(sizes.teachers, sizes.environments * sizes.slots, device)
+        self._largest = torch.ones(sizes.teachers if self.priorities else 0, device=device)
+        self._state = (*self.storage, self._largest, *self.priorities)
         self._compile = compile
         self._compiled: dict[Any, FlatFunction] = {}
 
     @staticmethod
-    def bytes_needed(
-        config: ReplayConfig,
-        num_teachers: int,
-        num_envs: int,
-        observation_dim: int,
-        action_dim: int,
-        episode_steps: int,
-    ) -> int:
-        """What `nbytes` of such a replay would be, without allocating anything."""
-        sizes = sizes_of(config, num_teachers, num_envs, observation_dim, action_dim, episode_steps)
-        layout = layout_of(config, sizes).values()
+    def bytes_needed(config: ReplayConfig, sizes: ReplaySizes) -> int:
+        """`nbytes` of such a replay, without allocating anything."""
+        layout = Storage.layout(config, sizes)
         needed = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in layout)
         if config.kind == "prioritised":
-            needed += 4 * num_teachers * (1 + sum(level_sizes(num_envs * sizes.slots)))
+            needed += 4 * sizes.teachers * (1 + sum(level_sizes(sizes.environments * sizes.slots)))
         return needed
 
     @property
@@ -100,94 +81,75 @@ class Replay:
         return sum(tensor.nbytes for tensor in self._state)
 
     @torch.no_grad()
-    def add(
-        self,
-        observation: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        terminated: Tensor,
-        truncated: Tensor,
-        next_observation: Tensor,
-    ) -> None:
-        """Store one transition of every environment of every teacher.
-
-        Args:
-            observation: (T, E, O) what the action was chosen from.
-            action: (T, E, A).
-            reward: (T, E).
-            terminated: (T, E) bool; the value of what follows is zero.
-            truncated: (T, E) bool; the episode was cut off and the next call's observation is of another one.
-            next_observation: (T, E, O) what the step led to, before any reset.
-        """
-        self._run("add", self._add, observation, action, reward, terminated, truncated, next_observation)
+    def add(self, experience: Experience) -> None:
+        """Store one transition of every environment of every teacher."""
+        self._run("add", self._add, *experience)
 
     @torch.no_grad()
-    def sample(self, batch_size: int, generator: torch.Generator, progress: float | Tensor = 0.0) -> Batch:
+    def sample(
+        self, batch_size: int, generator: torch.Generator, progress: float | Tensor = 0.0
+    ) -> tuple[Batch, Tensor]:
         """Draw transitions of each teacher, with replacement.
 
         Args:
             batch_size: B.
             generator: source of randomness, on the replay's device.
-            progress: share of the training that is done, in [0, 1]; anneals the importance weights.
+            progress: fraction of the training that is done, in [0, 1]; anneals the importance weights.
+
+        Returns:
+            The transitions, and their places (T, B) int64 in the replay of the teacher, for `update_priorities`.
         """
         shape = self.sizes.teachers, batch_size
         # Float32 has too few numbers in [0, 1) to be fair to a million transitions.
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=self.device)
-        if self.priorities is None:
-            return Batch(*self._run("sample", self._sample_uniform, uniform))
-        if not isinstance(progress, Tensor):
-            progress = torch.full((), progress, device=self.device)
-        return Batch(*self._run("sample", self._sample_prioritised, uniform, progress))
+        if not self.priorities:
+            *batch, index = self._run("sample", self._sample_uniform, uniform)
+        else:
+            if not isinstance(progress, Tensor):
+                progress = torch.full((), progress, device=self.device)
+            *batch, index = self._run("sample", self._sample_prioritised, uniform, progress)
+        return Batch(*batch), index
 
     @torch.no_grad()
-    def gather(self, index: Tensor) -> Transitions:
-        """The transitions at `index` (T, B) int64, as in `Batch.index`."""
-        return Transitions(*self._run("gather", self._gather, index))
+    def gather(self, index: Tensor) -> Batch:
+        """Transitions at `index` (T, B) int64, places as `sample` gives them, with a weight of 1."""
+        return Batch(*self._run("gather", self._gather, index))
 
     @torch.no_grad()
     def update_priorities(self, index: Tensor, td_error: Tensor) -> None:
         """Set the priorities of drawn transitions to (|td_error| + epsilon)^alpha; nothing where drawn uniformly.
 
         Args:
-            index: (T, B) as in the batch. What has been overwritten since then by `add` is not drawn because of it.
+            index: (T, B) places as `sample` gives them. A place that `add` has overwritten since then gains nothing.
             td_error: (T, B). One that is not finite counts as the largest so far.
         """
-        if self.priorities is not None:
+        if self.priorities:
             self._run("update", self._update, index, td_error)
 
     def _run(self, name: str, function: Callable[..., Sequence[Tensor]], *arguments: Tensor) -> Sequence[Tensor]:
         tensors = [argument.contiguous() for argument in arguments]
         key = (name, *((tensor.shape, tensor.dtype) for tensor in tensors))
         if key not in self._compiled:
-            # Tracing runs the function once. Writing the same into the same slot again does no harm, as long as
-            # cursor and counts do not move in between.
-            num = len(Storage._fields)
-            counters = [tensor.clone() for tensor in self._state[num - 3 : num]]
-            example = [*tensors, *self._state[: num - 3], *counters, *self._state[num:]]
+            # Tracing runs the function once. Writing the same into the same slot again does no harm, as long as the
+            # counters, last in the storage, do not move in between.
+            first = NUM_STORED - 3
+            counters = [tensor.clone() for tensor in self._state[first:NUM_STORED]]
+            example = [*tensors, *self._state[:first], *counters, *self._state[NUM_STORED:]]
             self._compiled[key] = compile_flat(function, example, self._compile)
         return self._compiled[key](*tensors, *self._state)
 
     @staticmethod
     def _parts(state: Sequence[Tensor]) -> tuple[Storage, Tensor, Sequence[Tensor]]:
-        num = len(Storage._fields)
-        return Storage(*state[:num]), state[num], state[num + 1 :]
+        return Storage(*state[:NUM_STORED]), state[NUM_STORED], state[NUM_STORED + 1 :]
 
-    def _add(
-        self,
-        observation: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        terminated: Tensor,
-        truncated: Tensor,
-        next_observation: Tensor,
-        *state: Tensor,
-    ) -> list[Tensor]:
-        storage, largest, levels = self._parts(state)
+    def _add(self, *tensors: Tensor) -> list[Tensor]:
+        num = len(Experience._fields)
+        experience, (storage, largest, levels) = Experience(*tensors[:num]), self._parts(tensors[num:])
         if levels:
             index = torch.cat(write_places(storage)).expand(self.sizes.teachers, -1)
-            value = largest.unsqueeze(-1).expand_as(reward)
+            value = largest.unsqueeze(-1).expand_as(experience.reward)
             set_leaves(levels, index, torch.cat([value, torch.zeros_like(value)], dim=-1))
-        write(storage, observation, action, reward, terminated, truncated, next_observation)
+        write(storage, experience)
         return []
 
     def _gather(self, index: Tensor, *state: Tensor) -> list[Tensor]:
@@ -197,15 +159,14 @@ class Replay:
     def _sample_uniform(self, uniform: Tensor, *state: Tensor) -> list[Tensor]:
         storage, _, _ = self._parts(state)
         index = draw_uniform(storage, uniform)
-        found = read(storage, index, self.config.n_step, self.gamma)
-        return [*found, torch.ones_like(found.reward), index]
+        return [*read(storage, index, self.config.n_step, self.gamma), index]
 
     def _sample_prioritised(self, uniform: Tensor, progress: Tensor, *state: Tensor) -> list[Tensor]:
         storage, _, levels = self._parts(state)
         index = draw_prioritised(levels, uniform)
         first, last = self.config.beta
         weight = importance_weights(levels[0].gather(-1, index), first + (last - first) * progress.clamp(0, 1))
-        return [*read(storage, index, self.config.n_step, self.gamma), weight, index]
+        return [*read(storage, index, self.config.n_step, self.gamma)._replace(weight=weight), index]
 
     def _update(self, index: Tensor, td_error: Tensor, *state: Tensor) -> list[Tensor]:
         _, largest, levels = self._parts(state)
@@ -228,37 +189,29 @@ class Replay:
             UserError: the state is of a replay of another kind or size, or damaged; nothing is changed.
         """
         targets = self._targets(state)
-        for tensor in (*self.storage, *self._levels):
+        for tensor in (*self.storage, *self.priorities):
             tensor.zero_()
         for name, target in targets.items():
             target.copy_(state[name])
-        if self.priorities is not None:
-            self.priorities.recompute()
+        recompute(self.priorities)
 
     def _counters(self) -> dict[str, Tensor]:
         return {name: getattr(self.storage, name) for name in ("truncations", "cursor", "filled")}
 
     def _filled(self, filled: int, truncations: int) -> dict[str, Tensor]:
         """Views of what is in use after so many transitions and, at most, truncations per column."""
-        places = self.storage.action.shape[1]
+        observation, places = self.storage.observation, self.storage.action.shape[1]
+        rows = {"observation": observation[:, :places]}
+        rows |= {name: getattr(self.storage, name) for name in ("action", "reward", "following")}
+        if self.priorities:
+            rows["priority"] = self.priorities[0][:, :places]
 
         def columns(tensor: Tensor, num: int) -> Tensor:
             return tensor.unflatten(1, (self.sizes.environments, -1))[:, :, :num]
 
-        rows = {
-            "observation": self.storage.observation[:, :places],
-            "action": self.storage.action,
-            "reward": self.storage.reward,
-            "following": self.storage.following,
-        }
-        if self.priorities is not None:
-            rows["priority"] = self.priorities.leaves
         views = {name: columns(tensor, filled + 1) for name, tensor in rows.items()}  # the upcoming slot included
-        finals = self.storage.observation[:, places:]
-        views["final_observation"] = columns(finals, min(truncations, self.sizes.finals))
-        if self.priorities is not None:
-            views["largest_priority"] = self._largest
-        return views
+        views["final_observation"] = columns(observation[:, places:], min(truncations, self.sizes.finals))
+        return views | ({"largest_priority": self._largest} if self.priorities else {})
 
     def _targets(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Where each stored tensor belongs; raises a `UserError` where one does not fit."""

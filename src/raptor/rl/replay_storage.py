@@ -1,4 +1,4 @@
-"""What a replay is made of: rings of transitions, and the pure functions that write, read and draw.
+"""Storage of a replay: rings of transitions, and the pure functions that write, read and draw.
 
 Every environment of every teacher fills a column of its own, one slot per step, so that a transition and the one that
 follows it are neighbours. Each observation is therefore stored once.
@@ -25,15 +25,11 @@ TERMINATED = -1
 
 @dataclasses.dataclass(frozen=True)
 class ReplayConfig(Settings):
-    """What is kept and how it is drawn."""
+    """Capacity and sampling of a replay."""
 
-    kind: Literal["uniform", "prioritised"] = setting(
-        "uniform", "every transition as likely, or by the error of the critics"
-    )
-    capacity: int = setting(1_000_000, "transitions per teacher, over all its environments", between(1, 1000000000.0))
-    n_step: int = setting(
-        1, "rewards that are summed before the value of the observation reached is taken", at_least(1)
-    )
+    kind: Literal["uniform", "prioritised"] = setting("uniform", "sampling: uniform, or by the error of the critics")
+    capacity: int = setting(1_000_000, "transitions per teacher, over all its environments", between(1, 1e9))
+    n_step: int = setting(1, "rewards summed before the value of the observation that they led to", at_least(1))
     alpha: float = setting(0.6, "prioritised: 0 draws uniformly, 1 in proportion to the error", between(0, 1))
     beta: tuple[float, float] = setting(
         (0.4, 1.0), "prioritised: exponent of the importance weights, first and last", ascending(between(0, 1))
@@ -42,7 +38,18 @@ class ReplayConfig(Settings):
     precision: Literal["float32", "float16"] = setting("float32", "of the stored observations")
 
 
-class Transitions(NamedTuple):
+class Experience(NamedTuple):
+    """One step of every environment of every teacher."""
+
+    observation: Tensor  # (T, E, O) that the action was chosen from
+    action: Tensor  # (T, E, A)
+    reward: Tensor  # (T, E)
+    terminated: Tensor  # (T, E) bool; the value of what follows is zero
+    truncated: Tensor  # (T, E) bool; the episode was cut off, and the next step is of another one
+    next_observation: Tensor  # (T, E, O) after the step, before any new episode
+
+
+class Batch(NamedTuple):
     """B transitions of each of T teachers."""
 
     observation: Tensor  # (T, B, O)
@@ -50,18 +57,37 @@ class Transitions(NamedTuple):
     reward: Tensor  # (T, B) discounted sum over the window of at most n steps
     next_observation: Tensor  # (T, B, O) where the window ended; of no meaning where `discount` is 0
     discount: Tensor  # (T, B) factor on the value of `next_observation`: gamma^steps, or 0 after a termination
-
-
-class Batch(NamedTuple):
-    """B transitions of each of T teachers, as drawn."""
-
-    observation: Tensor  # (T, B, O)
-    action: Tensor  # (T, B, A)
-    reward: Tensor  # (T, B) discounted sum over the window of at most n steps
-    next_observation: Tensor  # (T, B, O) where the window ended; of no meaning where `discount` is 0
-    discount: Tensor  # (T, B) factor on the value of `next_observation`: gamma^steps, or 0 after a termination
     weight: Tensor  # (T, B) importance weights, at most 1
-    index: Tensor  # type: ignore[assignment]  # (T, B) int64 place in the replay of the teacher, for `update_priorities`
+
+
+class ReplaySizes(NamedTuple):
+    """Extents of the tensors."""
+
+    teachers: int
+    environments: int
+    slots: int
+    finals: int  # rows for final observations per column
+    observation: int
+    action: int
+
+    @classmethod
+    def of(
+        cls,
+        config: ReplayConfig,
+        *,
+        num_teachers: int,
+        num_envs: int,
+        observation_dim: int,
+        action_dim: int,
+        episode_steps: int,
+    ) -> ReplaySizes:
+        """Extents for T teachers in E environments each, with observations (O,) and actions (A,).
+
+        Episodes are truncated after `episode_steps`. Where a column is truncated earlier more than once (besides its
+        first truncation) within its slots, final observations are lost to later ones.
+        """
+        slots = -(-config.capacity // num_envs) + 1
+        return cls(num_teachers, num_envs, slots, slots // episode_steps + 2, observation_dim, action_dim)
 
 
 class Storage(NamedTuple):
@@ -79,67 +105,46 @@ class Storage(NamedTuple):
     cursor: Tensor  # () int64
     filled: Tensor  # () int64; transitions per column, at most S - 1
 
+    @property
+    def num_envs(self) -> int:
+        """E."""
+        return self.truncations.shape[1]
 
-class Sizes(NamedTuple):
-    """Extents of the tensors."""
+    @property
+    def num_slots(self) -> int:
+        """S."""
+        return self.action.shape[1] // self.num_envs
 
-    teachers: int
-    environments: int
-    slots: int
-    finals: int  # rows for final observations per column
-    observation: int
-    action: int
-
-
-def sizes_of(
-    config: ReplayConfig, num_teachers: int, num_envs: int, observation_dim: int, action_dim: int, episode_steps: int
-) -> Sizes:
-    """The extents that such a replay has."""
-    slots = -(-config.capacity // num_envs) + 1
-    return Sizes(num_teachers, num_envs, slots, slots // episode_steps + 2, observation_dim, action_dim)
-
-
-def layout_of(config: ReplayConfig, sizes: Sizes) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and type of each tensor of the storage."""
-    teachers, places = sizes.teachers, sizes.environments * sizes.slots
-    return {
-        "observation": (
-            (teachers, places + sizes.environments * sizes.finals, sizes.observation),
-            torch.float16 if config.precision == "float16" else torch.float32,
-        ),
-        "action": ((teachers, places, sizes.action), torch.float32),
-        "reward": ((teachers, places), torch.float32),
-        "following": ((teachers, places), torch.int32),
-        "truncations": ((teachers, sizes.environments), torch.int64),
-        "cursor": ((), torch.int64),
-        "filled": ((), torch.int64),
-    }
-
-
-def slots_of(storage: Storage) -> int:
-    """S."""
-    return storage.action.shape[1] // storage.truncations.shape[1]
+    @staticmethod
+    def layout(config: ReplayConfig, sizes: ReplaySizes) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and type of each tensor."""
+        teachers, places = sizes.teachers, sizes.environments * sizes.slots
+        return [
+            (
+                (teachers, places + sizes.environments * sizes.finals, sizes.observation),
+                torch.float16 if config.precision == "float16" else torch.float32,
+            ),
+            ((teachers, places, sizes.action), torch.float32),
+            ((teachers, places), torch.float32),
+            ((teachers, places), torch.int32),
+            ((teachers, sizes.environments), torch.int64),
+            ((), torch.int64),
+            ((), torch.int64),
+        ]
 
 
 def write_places(storage: Storage) -> tuple[Tensor, Tensor]:
     """Place (E,) at the cursor of each column, and the one after it, which is to hold the upcoming observation."""
-    slots = slots_of(storage)
-    first = slots * torch.arange(storage.truncations.shape[1], device=storage.cursor.device)
+    slots = storage.num_slots
+    first = slots * torch.arange(storage.num_envs, device=storage.cursor.device)
     return first + storage.cursor, first + (storage.cursor + 1) % slots
 
 
-def write(
-    storage: Storage,
-    observation: Tensor,
-    action: Tensor,
-    reward: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    next_observation: Tensor,
-) -> None:
-    """Fill the slot at the cursor of every column, in place, and move on; shapes as in `Replay.add`."""
-    places, envs = storage.action.shape[1], storage.truncations.shape[1]
-    finals = storage.observation.shape[1] // envs - slots_of(storage)
+def write(storage: Storage, experience: Experience) -> None:
+    """Fill the slot at the cursor of every column, in place, and move on."""
+    observation, action, reward, terminated, truncated, next_observation = experience
+    places, envs, slots = storage.action.shape[1], storage.num_envs, storage.num_slots
+    finals = storage.observation.shape[1] // envs - slots
     here, upcoming = write_places(storage)
     cut = truncated & ~terminated
     final = places + finals * torch.arange(envs, device=here.device) + storage.truncations % finals
@@ -156,12 +161,12 @@ def write(
     storage.reward.index_put_((teacher, here), reward)
     storage.following.index_put_((teacher, here), torch.where(terminated, TERMINATED, row).to(torch.int32))
     storage.truncations.add_(cut.to(torch.int64))
-    storage.filled.copy_((storage.filled + 1).clamp(max=slots_of(storage) - 1))
-    storage.cursor.copy_((storage.cursor + 1) % slots_of(storage))
+    storage.filled.copy_((storage.filled + 1).clamp(max=slots - 1))
+    storage.cursor.copy_((storage.cursor + 1) % slots)
 
 
-def read(storage: Storage, index: Tensor, n_step: int, gamma: float) -> Transitions:
-    """The transitions at `index` (T, B), each the start of a window of at most `n_step` steps.
+def read(storage: Storage, index: Tensor, n_step: int, gamma: float) -> Batch:
+    """Transitions at `index` (T, B), with a weight of 1, each the start of a window of at most `n_step` steps.
 
     A window ends, inclusively, with a termination, a truncation or the newest transition of the column.
     """
@@ -171,23 +176,24 @@ def read(storage: Storage, index: Tensor, n_step: int, gamma: float) -> Transiti
     row = storage.following[teacher, index].long()
     discount = torch.full_like(reward, gamma)
     for step in range(1, n_step):
-        going = (row >= 0) & (row < places) & (row % slots_of(storage) != storage.cursor)
+        going = (row >= 0) & (row < places) & (row % storage.num_slots != storage.cursor)
         at = torch.where(going, row, index)
         reward = torch.where(going, reward + gamma**step * storage.reward[teacher, at], reward)
         row = torch.where(going, storage.following[teacher, at].long(), row)
         discount = torch.where(going, gamma ** (step + 1), discount)
-    return Transitions(
+    return Batch(
         observation=storage.observation[teacher, index].float(),
         action=storage.action[teacher, index],
         reward=reward,
         next_observation=storage.observation[teacher, row.clamp(min=0)].float(),
         discount=torch.where(row == TERMINATED, 0.0, discount),
+        weight=torch.ones_like(reward),
     )
 
 
 def draw_uniform(storage: Storage, uniform: Tensor) -> Tensor:
     """Places (T, B) of transitions, each as likely as any other, from numbers in [0, 1) (T, B), float64."""
-    slots, envs = slots_of(storage), storage.truncations.shape[1]
+    slots, envs = storage.num_slots, storage.num_envs
     column = (uniform * envs).long().clamp(max=envs - 1)
     oldest_first = ((uniform * envs - column) * storage.filled).long()
     slot = storage.cursor - storage.filled + torch.minimum(oldest_first, storage.filled - 1).clamp(min=0)

@@ -7,8 +7,9 @@ published teachers, departs from it, the settings say so, and the preset `paper`
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from raptor.core.compilation import FlatFunction, compile_flat
 from raptor.nn.stacked_mlp import Layer, Layers, forward, initial_layers, laid_out
 from raptor.rl.adam import AdamState, adam_start, adam_step
 from raptor.rl.replay import Batch
+from raptor.rl.schedule import linear_decay
 
 LOG_STD_RANGE = (-20.0, 2.0)
 TANH_ROUNDING = 1e-6
@@ -36,16 +38,18 @@ class SACConfig(Settings):
     critic_learning_rate: float = setting(3e-4, "of Adam", positive)
     temperature_learning_rate: float = setting(1e-4, "of Adam, on the logarithm of the temperature", not_negative)
     final_learning_rate: float = setting(
-        1.0, "share of the learning rates that is left at the end; they fall linearly to it", between(0, 1)
+        1.0, "fraction of the learning rates that is left at the end; they fall linearly to it", between(0, 1)
     )
-    polyak: float = setting(0.005, "share of the critics that goes into their targets at each update", between(0, 1))
+    polyak: float = setting(0.005, "fraction of the critics that goes into their targets at each update", between(0, 1))
     actor_interval: int = setting(2, "updates of the critics per update of the actor and the temperature", at_least(1))
     reward_scale: float = setting(1.0, "factor on the rewards that the critics learn from", positive)
     initial_temperature: float = setting(0.5, "weight of the entropy at the start", positive)
     target_entropy: float = setting(-2.0, "nats, that the temperature steers to")
     actor_widths: tuple[int, ...] = setting((64, 64), "of the hidden layers", each(at_least(1)))
     critic_widths: tuple[int, ...] = setting((256, 256), "of the hidden layers", each(at_least(1)))
-    entropy_bonus: Literal["undiscounted", "discounted"] = setting("undiscounted", "see `critic_target`")
+    entropy_bonus: Literal["undiscounted", "discounted"] = setting(
+        "undiscounted", "as in rl-tools, or as published; see `critic_target`"
+    )
     adam_epsilon: float = setting(1e-7, "added to the root of the variance", not_negative)
     adam_variance_floor: float = setting(1e-7, "lower bound on the variance, as in rl-tools", not_negative)
     precision: Literal["float32", "tf32", "bfloat16"] = setting("float32", "of matrix products; all else is float32")
@@ -64,7 +68,7 @@ class SACState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What an update saw, one number per agent."""
+    """Figures of an update, one per agent."""
 
     critic_loss: Tensor  # (T,)
     actor_loss: Tensor  # (T,)
@@ -113,13 +117,13 @@ def sample_action(
 
 
 def values(critics: Layers, observation: Tensor, action: Tensor, precision: str = "float32") -> Tensor:
-    """What both critics of each agent make of (T, B, O) and (T, B, A): (2, T, B)."""
+    """Values (2, T, B) by both critics of each agent of observations (T, B, O) and actions (T, B, A)."""
     both = torch.cat([observation, action], dim=-1).repeat(2, 1, 1)
     return forward(critics, both, precision).squeeze(-1).unflatten(0, (2, -1))
 
 
 def critic_target(config: SACConfig, state: SACState, batch: Batch, noise: Tensor) -> Tensor:
-    """What the critics learn to predict, (T, B).
+    """Regression target of the critics, (T, B).
 
     The entropy of the next action counts in full and on terminal steps too where `entropy_bonus` is `undiscounted`, as
     in rl-tools; it is part of the value of the next observation where it is `discounted`, as in Haarnoja et al.
@@ -134,9 +138,9 @@ def critic_target(config: SACConfig, state: SACState, batch: Batch, noise: Tenso
 
 
 def update_critics(
-    config: SACConfig, state: SACState, batch: Batch, noise: Tensor, share: Tensor | float = 1.0
+    config: SACConfig, state: SACState, batch: Batch, noise: Tensor, decay: Tensor | float = 1.0
 ) -> tuple[SACState, Tensor, Tensor]:
-    """One step of the critics and of their targets, with this share of the learning rate.
+    """One step of the critics and of their targets; `decay` is a factor on the learning rate.
 
     Returns:
         The state after it, the error (T, B) of the critics, averaged over both, and their loss (T,).
@@ -149,25 +153,18 @@ def update_critics(
         return per_agent.sum(), (error.abs().mean(0), per_agent)
 
     gradient, (error, per_agent) = torch.func.grad(loss, has_aux=True)(state.critics)
-    critics, adam = adam_step(
-        state.critics,
-        gradient,
-        state.critic_adam,
-        config.critic_learning_rate * share,
-        epsilon=config.adam_epsilon,
-        variance_floor=config.adam_variance_floor,
-    )
+    critics, adam = _adam(config)(state.critics, gradient, state.critic_adam, config.critic_learning_rate * decay)
     targets = tuple(
-        type(old)(*(t + config.polyak * (w - t) for t, w in zip(old, new, strict=True)))
+        Layer(*(t + config.polyak * (w - t) for t, w in zip(old, new, strict=True)))
         for old, new in zip(state.targets, critics, strict=True)
     )
     return state._replace(critics=critics, targets=targets, critic_adam=adam), error, per_agent
 
 
 def update_actor(
-    config: SACConfig, state: SACState, batch: Batch, noise: Tensor, share: Tensor | float = 1.0
+    config: SACConfig, state: SACState, batch: Batch, noise: Tensor, decay: Tensor | float = 1.0
 ) -> tuple[SACState, Tensor, Tensor, Tensor]:
-    """One step of the actor, then of the temperature, with this share of the learning rates.
+    """One step of the actor, then of the temperature; `decay` is a factor on the learning rates.
 
     Returns:
         The state after it, and per agent (T,): the actor's loss, the entropy, and the mean value.
@@ -181,26 +178,21 @@ def update_actor(
         return per_agent.sum(), (per_agent, -log_density.mean(-1), lower.mean(-1))
 
     gradient, (per_agent, entropy, value) = torch.func.grad(loss, has_aux=True)(state.actor)
-    actor, actor_adam = adam_step(
-        state.actor,
-        gradient,
-        state.actor_adam,
-        config.actor_learning_rate * share,
-        epsilon=config.adam_epsilon,
-        variance_floor=config.adam_variance_floor,
-    )
-    log_temperature, temperature_adam = adam_step(
+    actor, actor_adam = _adam(config)(state.actor, gradient, state.actor_adam, config.actor_learning_rate * decay)
+    log_temperature, temperature_adam = _adam(config)(
         state.log_temperature,
         temperature * (entropy - config.target_entropy),
         state.temperature_adam,
-        config.temperature_learning_rate * share,
-        epsilon=config.adam_epsilon,
-        variance_floor=config.adam_variance_floor,
+        config.temperature_learning_rate * decay,
     )
     moved = state._replace(
         actor=actor, actor_adam=actor_adam, log_temperature=log_temperature, temperature_adam=temperature_adam
     )
     return moved, per_agent, entropy, value
+
+
+def _adam(config: SACConfig) -> Callable[..., tuple[Any, AdamState]]:
+    return functools.partial(adam_step, epsilon=config.adam_epsilon, variance_floor=config.adam_variance_floor)
 
 
 class SAC:
@@ -221,6 +213,7 @@ class SAC:
         num: int,
         observation_dim: int,
         action_dim: int,
+        *,
         generator: torch.Generator,
         compile: bool = True,
     ) -> None:
@@ -232,7 +225,7 @@ class SAC:
         self._compile = compile
         self._compiled: dict[bool, FlatFunction] = {}
         self.update_count = 0
-        self._begun = torch.zeros((), device=generator.device)
+        self._zero = torch.zeros((), device=generator.device)
 
     @torch.no_grad()
     def update(self, batch: Batch, progress: Tensor | None = None) -> tuple[Tensor, Metrics | None]:
@@ -240,14 +233,14 @@ class SAC:
 
         Args:
             batch: what to learn from.
-            progress: share of the training that is done, a scalar in [0, 1]; 0 by default.
+            progress: fraction of the training that is done, a scalar in [0, 1]; 0 by default.
 
         Returns:
-            The error of the critics (T, B), for priorities; and what the update saw, where the actor took part.
+            The error of the critics (T, B), for priorities; and metrics, where the actor took part.
         """
         with_actor = self.update_count % self.config.actor_interval == 0
-        done = self._begun if progress is None else progress
-        tensors = [*batch[:-1], done, self._noise(), *([self._noise()] if with_actor else [])]
+        done = self._zero if progress is None else progress
+        tensors = [*batch, done, self._noise(), *([self._noise()] if with_actor else [])]
         if with_actor not in self._compiled:
             example = [*(leaf.clone() for leaf in self._leaves), *tensors]
             self._compiled[with_actor] = compile_flat(self._step, example, self._compile)
@@ -261,13 +254,13 @@ class SAC:
     def _step(self, *tensors: Tensor) -> list[Tensor]:
         leaves, rest = tensors[: len(self._leaves)], tensors[len(self._leaves) :]
         state: SACState = pytree.tree_unflatten(list(leaves), self._structure)
-        fields = len(Batch._fields) - 1
-        batch, (progress, *noise) = Batch._make((*rest[:fields], rest[0])), rest[fields:]
-        share = 1 - (1 - self.config.final_learning_rate) * progress
-        moved, error, critic_loss = update_critics(self.config, state, batch, noise[0], share)
+        num = len(Batch._fields)
+        batch, (progress, *noise) = Batch(*rest[:num]), rest[num:]
+        decay = linear_decay(self.config.final_learning_rate, progress)
+        moved, error, critic_loss = update_critics(self.config, state, batch, noise[0], decay)
         metrics: list[Tensor] = []
         if len(noise) > 1:
-            moved, actor_loss, entropy, value = update_actor(self.config, moved, batch, noise[1], share)
+            moved, actor_loss, entropy, value = update_actor(self.config, moved, batch, noise[1], decay)
             metrics = [critic_loss, actor_loss, entropy, moved.log_temperature.exp(), value]
         for old, new in zip(leaves, pytree.tree_leaves(moved), strict=True):
             if new is not old:

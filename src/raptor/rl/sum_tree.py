@@ -1,6 +1,11 @@
-"""Sum trees: draw leaves in proportion to their values, in many trees at once.
+"""Sum trees: draw leaves in proportion to their values, in T trees at once.
 
-A node holds the sum of its 16 children, which lie in one cache line of 64 bytes, so a million leaves are five levels.
+A tree is its levels, each (T, nodes), leaves first. A node holds the sum of its 16 children, which lie in one cache
+line of 64 bytes, so a million leaves are five levels.
+
+Sums are float32 and are recomputed from the children at every change, so that errors do not build up: a node is off by
+at most 15 roundings per level, 5e-6 of its value in a tree of a million leaves. Rounding moves the probability of a
+leaf at the end of its group, by that part of the group's sum; a leaf of zero is never found.
 """
 
 from __future__ import annotations
@@ -22,32 +27,18 @@ def level_sizes(num_leaves: int) -> list[int]:
     return sizes
 
 
-def _padded(num: int) -> int:
-    return -(-num // FAN_OUT) * FAN_OUT
-
-
-def _sum(children: Sequence[Tensor]) -> Tensor:
-    """Always in this order, so that a node depends on its children's values alone, to the last bit."""
-    total = children[0]
-    for child in children[1:]:
-        total = total + child
-    return total
-
-
-def _groups(level: Tensor) -> Tensor:
-    """(T, nodes) as groups of siblings (T, groups, FAN_OUT)."""
-    return level.unflatten(-1, (-1, FAN_OUT))
-
-
-def _trees(like: Tensor) -> Tensor:
-    """The tree that each entry of `like` (T, B) belongs to, (T, B)."""
-    return torch.arange(like.shape[0], device=like.device).unsqueeze(-1).expand_as(like)
+def empty_levels(num_trees: int, num_leaves: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
+    """Trees whose leaves are all zero."""
+    return tuple(torch.zeros(num_trees, size, device=device) for size in level_sizes(num_leaves))
 
 
 def set_leaves(levels: Sequence[Tensor], index: Tensor, value: Tensor) -> None:
-    """Write leaves in place and recompute every node above them from its children.
+    """Write leaves in place and recompute every node above them; setting twice is the same as setting once.
 
-    Setting twice is the same as setting once, and of equal indices any one wins. Shapes as in `SumTree.set`.
+    Args:
+        levels: of the trees.
+        index: (T, B) int64; of equal ones any one wins.
+        value: (T, B) zero, or from 1e-30 to 1e30.
     """
     tree, node = _trees(index), index
     levels[0].index_put_((tree, index), value)
@@ -60,8 +51,24 @@ def set_leaves(levels: Sequence[Tensor], index: Tensor, value: Tensor) -> None:
             parents.index_put_((tree, node), _sum(_groups(children)[tree, node].unbind(-1)))
 
 
+def recompute(levels: Sequence[Tensor]) -> None:
+    """Recompute every node from the leaves; each becomes what setting the leaves one by one would have made it."""
+    for children, parents in itertools.pairwise(levels):
+        parents[:, : children.shape[-1] // FAN_OUT].copy_(_sum(_groups(children).unbind(-1)))
+
+
 def find_leaves(levels: Sequence[Tensor], mass: Tensor) -> Tensor:
-    """The leaves at which the cumulative sums pass `mass`; arguments and guarantees as in `SumTree.find`."""
+    """Find the leaf that each mass falls on when the leaves are laid end to end.
+
+    Args:
+        levels: of the trees.
+        mass: (T, B) from 0 to the total of the tree; rounding may carry it a little beyond. In float64 the first 16
+            children are distinguished in float64, which leaves each of a million equal leaves about 256 float32
+            numbers.
+
+    Returns:
+        Indices (T, B) int64 of leaves that are not zero; 0 where all are.
+    """
     tree, rest = _trees(mass), mass
     node = torch.zeros_like(mass, dtype=torch.int64)
     for depth, level in enumerate(reversed(levels)):
@@ -70,9 +77,7 @@ def find_leaves(levels: Sequence[Tensor], mass: Tensor) -> Tensor:
         else:
             rest = rest.to(level.dtype)
             children = _groups(level)[tree, node].unbind(-1)
-        sums = [children[0]]
-        for child in children[1:]:
-            sums.append(sums[-1] + child)
+        sums = list(itertools.accumulate(children))
         # Kept below the last sum: the first sum beyond `rest` is then that of a child that adds something, whatever was
         # rounded above, and the first child's where all are zero.
         number = torch.finfo(rest.dtype)
@@ -86,66 +91,21 @@ def find_leaves(levels: Sequence[Tensor], mass: Tensor) -> Tensor:
     return node
 
 
-class SumTree:
-    """T trees of the same size; all leaves start at zero.
+def _padded(num: int) -> int:
+    return -(-num // FAN_OUT) * FAN_OUT
 
-    Sums are float32 and are recomputed from the children at every change, so that errors do not build up: a node is
-    off by at most 15 roundings per level, 5e-6 of its value in a tree of a million leaves. What rounding moves is the
-    share of a leaf at the end of its group, by that part of the group's sum; a leaf of zero is never found.
 
-    Args:
-        num_trees: T.
-        num_leaves: of each tree.
-        device: where the trees live.
-    """
+def _sum(children: Sequence[Tensor]) -> Tensor:
+    """Always in this order, so that a node depends on its children's values alone, to the last bit."""
+    *_, total = itertools.accumulate(children)
+    return total
 
-    def __init__(self, num_trees: int, num_leaves: int, device: torch.device | str = "cpu") -> None:
-        self.num_leaves = num_leaves
-        self.levels = tuple(torch.zeros(num_trees, size, device=device) for size in level_sizes(num_leaves))
-        """Of shape (T, nodes), leaves first. Written in place, never replaced."""
 
-    @property
-    def total(self) -> Tensor:
-        """Sum of all leaves of each tree, (T,)."""
-        return self.levels[-1].sum(-1)
+def _groups(level: Tensor) -> Tensor:
+    """(T, nodes) as groups of siblings (T, groups, FAN_OUT)."""
+    return level.unflatten(-1, (-1, FAN_OUT))
 
-    @property
-    def leaves(self) -> Tensor:
-        """All leaves, (T, num_leaves)."""
-        return self.levels[0][:, : self.num_leaves]
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of all levels, in bytes."""
-        return sum(level.nbytes for level in self.levels)
-
-    def value(self, index: Tensor) -> Tensor:
-        """Values of the leaves `index` (T, B), (T, B)."""
-        return self.levels[0].gather(-1, index)
-
-    def set(self, index: Tensor, value: Tensor) -> None:
-        """Set leaves.
-
-        Args:
-            index: (T, B) int64; of equal ones any one wins.
-            value: (T, B) zero, or from 1e-30 to 1e30.
-        """
-        set_leaves(self.levels, index, value)
-
-    def find(self, mass: Tensor) -> Tensor:
-        """Find the leaf that each mass falls on when the leaves are laid end to end.
-
-        Args:
-            mass: (T, B) from 0 to the total of the tree; rounding may carry it a little beyond. In float64 the first
-                16 children are told apart in float64, which leaves each of a million equal leaves about 256 float32
-                numbers.
-
-        Returns:
-            Indices (T, B) int64 of leaves that are not zero; 0 where all are.
-        """
-        return find_leaves(self.levels, mass)
-
-    def recompute(self) -> None:
-        """Recompute every node from the leaves; each becomes what setting the leaves one by one would have made it."""
-        for children, parents in itertools.pairwise(self.levels):
-            parents[:, : children.shape[-1] // FAN_OUT].copy_(_sum(_groups(children).unbind(-1)))
+def _trees(like: Tensor) -> Tensor:
+    """The tree that each entry of `like` (T, B) belongs to, (T, B)."""
+    return torch.arange(like.shape[0], device=like.device).unsqueeze(-1).expand_as(like)

@@ -25,6 +25,7 @@ from raptor.core.errors import UserError
 from raptor.formats import load_policy, read_checkpoint, save_teachers
 from raptor.nn import MLPPolicy, RaptorPolicy
 from raptor.nn.teachers import TeacherPopulation
+from raptor.rl.imitation import Imitation
 from raptor.runs.folder import RunFolder
 from raptor.runs.manifest import read_manifest
 from raptor.runs.metrics import read_curve
@@ -36,7 +37,6 @@ from raptor.training.direct.job import first_policy, make_learner
 from raptor.training.direct.learner import GradientLearner
 from raptor.training.distillation import job as post_training
 from raptor.training.distillation import selection
-from raptor.training.distillation.imitation import Imitation
 from raptor.training.distillation.job import PostTrainConfig, load_post_train_config, post_train
 from raptor.training.distillation.plan import make_plan
 from raptor.training.validation import Validation
@@ -533,9 +533,9 @@ def test_the_preset_of_the_paper_is_the_original() -> None:
     assert (paper.target_visible, paper.steady_state_position_correction, paper.method) == (False, True, "rk4")
     assert (paper.epsilon, paper.variance_floor, paper.gradient_norm) == (1e-7, 1e-7, None)
     first = Imitation(dataclasses.replace(paper, compile=False), RaptorPolicy())
-    assert [first._learning_rate(share) for share in (0.0, 0.5)] == [1e-4, 1e-4]
+    assert [first.learning_rate(share) for share in (0.0, 0.5)] == [1e-4, 1e-4]
     first.epoch_count, first.batch_count = 999, 10**6
-    assert first._learning_rate(1.0) == 1e-4
+    assert first.learning_rate(1.0) == 1e-4
 
 
 @pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])

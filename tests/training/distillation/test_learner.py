@@ -18,8 +18,8 @@ from raptor.nn.policy import RaptorPolicy
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.demonstrations import DemonstrationFlights
+from raptor.rl.imitation import weights_of
 from raptor.rl.packing import pack
-from raptor.training.distillation.imitation import weights_of
 from raptor.training.distillation.learner import Distiller, first_student
 from raptor.training.distillation.sources import SimulatorSource
 from raptor.training.validation import TRAINING_SEEDS
@@ -302,7 +302,7 @@ def test_a_learner_goes_on_from_a_saved_state_as_if_nothing_had_happened(after: 
 
 def test_the_learning_rate_warms_up_over_batches_and_falls_over_epochs() -> None:
     one = distiller("warm_up_batches=6", "num_epochs=4")
-    assert one.imitation._learning_rate(0.0) == pytest.approx(1e-2 / 6)
+    assert one.imitation.learning_rate(0.0) == pytest.approx(1e-2 / 6)
     rates = []
     for _ in range(4):
         values = one.update()

@@ -21,7 +21,7 @@ from raptor.training.teachers import memory
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
 from raptor.training.teachers.memory import BASE_BYTES, GIB, bytes_per_teacher, plan
-from raptor.training.teachers.sac import NUM_ACTIONS, SACTeachers
+from raptor.training.teachers.sac import SACTeachers, replay_sizes
 
 NUM = 3
 FLIGHTS = ("num_validation=1", "num_evaluation=2", "compile=false")
@@ -68,9 +68,9 @@ def test_every_teacher_is_in_a_shard_and_all_shards_at_a_time_fit(
 
 def replay_of(asked: PreTrainConfig) -> Iterator[int]:
     sac = asked.sac
-    arguments = (sac.num_envs, 26, NUM_ACTIONS)
-    yield Replay.bytes_needed(sac.replay, 1, *arguments, asked.task.episode_steps)
-    yield Replay(sac.replay, 1, *arguments, sac.gamma, asked.task.episode_steps, compile=False).nbytes
+    sizes = replay_sizes(sac, 1, asked.task)
+    yield Replay.bytes_needed(sac.replay, sizes)
+    yield Replay(sac.replay, sizes, gamma=sac.gamma, compile=False).nbytes
 
 
 @pytest.mark.parametrize("kind", ["uniform", "prioritised"])
@@ -119,12 +119,9 @@ def test_the_plan_of_the_gradient_is_what_a_segment_keeps(num_envs: int) -> None
     asked = config(*FLIGHTS, f"apg.num_envs={num_envs}", "apg.segment_steps=20", "apg.widths=[16]")
     learner = APGTeachers(asked.apg, asked.task, sample_quadrotors(NUM, seed=0), curriculum(asked), 0, compile=False)
     noise = draw_noise(asked.task, learner.quadrotors.mass, learner.generator, asked.apg.segment_steps)
-    trail = learner.gradient._fly(learner.layers, learner.quadrotors, learner.episode, (), noise)
-    segment = trail.segment
+    segment, trail, _ = learner.gradient._fly(learner.layers, learner.quadrotors, learner.episode, (), noise)
     measured = nbytes(
-        trail.flights,
-        trail.draws,
-        trail.fixed,
+        list({tensor for inputs in trail for tensor in inputs}),
         segment.cost,
         segment.reward,
         segment.terminated,

@@ -85,7 +85,7 @@ def test_the_critics_learn_what_is_experienced() -> None:
     )
 
     def error() -> torch.Tensor:
-        batch = teachers.replay.sample(200, torch.Generator().manual_seed(1))
+        batch, _ = teachers.replay.sample(200, torch.Generator().manual_seed(1))
         inputs = torch.cat([batch.observation, batch.action], -1).repeat(2, 1, 1)
         guess = forward(teachers.agents.state.critics, inputs).squeeze(-1).unflatten(0, (2, NUM))
         return (guess - batch.reward).square().mean((0, 2)) / batch.reward.var(1)
@@ -158,7 +158,7 @@ def test_what_the_replay_holds_is_what_was_flown() -> None:
     teachers.round()
     index = torch.arange(5).expand(NUM, -1)  # of the first environment
     stored = teachers.replay.gather(index)
-    for number, one in enumerate(experienced):
+    for number, (one, _) in enumerate(experienced):
         assert torch.equal(stored.observation[:, number], one.observation[:, 0])
         assert torch.equal(stored.action[:, number], one.action[:, 0])
         assert torch.equal(stored.reward[:, number], one.reward[:, 0])

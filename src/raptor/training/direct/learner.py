@@ -16,9 +16,11 @@ from raptor.environments.episode import Episode, Noise, begin_episode, draw_nois
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
-from raptor.rl.analytic_policy_gradient import Guide, SegmentGradient
+from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.flight import RolloutState
+from raptor.rl.guide import Guide
+from raptor.rl.schedule import warmup_cosine
 from raptor.runs.learner import Rated
 from raptor.training.direct.config import GradientConfig
 from raptor.training.validation import TRAINING_SEEDS, Validation
@@ -98,11 +100,11 @@ class GradientLearner:
         self.gradient = SegmentGradient(
             task if guidance is None else task.for_vehicles(guidance.vehicles(places)),
             config.objective,
-            config.method,
-            config.gradient_decay,
-            config.adjoint_limit,
-            compile,
-            Student(config.precision),
+            method=config.method,
+            gradient_decay=config.gradient_decay,
+            adjoint_limit=config.adjoint_limit,
+            compile=compile,
+            controller=Student(config.precision),
         )
         self.update_count = 0
         self.diverged_count = 0  # vehicles that left their bounds and were replaced
@@ -160,10 +162,9 @@ class GradientLearner:
     def _learning_rate(self) -> float:
         config = self.config
         progress = self.update_count / max(config.num_updates, 1)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-        warm_up = min(1.0, (self.update_count + 1) / max(config.warm_up_updates, 1))
-        share = config.final_learning_rate + (1 - config.final_learning_rate) * cosine
-        return config.learning_rate * warm_up * share
+        return warmup_cosine(
+            config.learning_rate, config.final_learning_rate, progress, self.update_count, config.warm_up_updates
+        )
 
     def update(self) -> dict[str, float] | None:
         """Fly one segment and take one step of the optimiser; figures where that completes a step of the training."""

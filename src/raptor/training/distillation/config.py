@@ -10,6 +10,7 @@ from raptor.config.settings import Settings, at_least, between, not_negative, op
 from raptor.core.errors import UserError
 from raptor.nn.stacked_mlp import Precision
 from raptor.quadrotor.dynamics import Method
+from raptor.rl.imitation import ImitationConfig
 from raptor.tasks.task import Task
 from raptor.training.direct.config import GradientConfig
 
@@ -43,7 +44,7 @@ class FineTuneConfig(GradientConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class PostTrainConfig(Settings):
+class PostTrainConfig(ImitationConfig):
     """Settings of `raptor post-train`.
 
     In fine-tuning, `target_visible` and `task.clip_previous_action` are those of imitation, whatever `fine_tune.task`
@@ -54,13 +55,10 @@ class PostTrainConfig(Settings):
 
     seed: int = setting(0, "of the weights, the flights and the order of training", between(0, 999_999))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
-    compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")
     num_epochs: int = setting(
-        150, "of imitation: flights of all active teachers' vehicles, then training on them; 0: none", at_least(0)
+        150, "of imitation: flights of all active teachers' vehicles, then training on them; 0: none"
     )
     num_episodes: int = setting(3, "of each active teacher and epoch", at_least(1))
-    batch_size: int = setting(192, "sequences between two steps of the optimiser", at_least(1))
-    sequence_length: int = setting(160, "steps of a sequence, through which the gradient flows", at_least(1))
     accumulation: int = setting(
         1,
         "parts of a process's share of a batch, computed one after another to take less memory",
@@ -68,18 +66,9 @@ class PostTrainConfig(Settings):
         free=True,
     )
     precision: Precision = setting("float32", "of the student's products in training; all else is float32")
-    learning_rate: float = setting(1e-2, "of Adam, at its highest", positive)
-    final_learning_rate: float = setting(
-        0.02, "share of the learning rate that is left at the end of the cosine; 1: constant", between(0, 1)
-    )
-    warm_up_batches: int = setting(20, "batches over which the learning rate rises", not_negative)
-    gradient_norm: float | None = setting(1.0, "bound on the norm of the gradient; null: none", optional(positive))
-    epsilon: float = setting(1e-8, "of Adam", positive)
-    variance_floor: float = setting(0.0, "lower bound on Adam's second moment", not_negative)
     epoch_teacher_forcing: int = setting(
         3, "epochs at the beginning in which the teachers fly; then the student does", at_least(0)
     )
-    shuffle: bool = setting(True, "whether episodes are packed into sequences in random order")
     on_policy: bool = setting(False, "whether an epoch trains on its own flights only, instead of on all that are kept")
     num_data_epochs: int = setting(8, "whose flights are kept with on_policy=false, the newest ones", at_least(1))
     teacher_deterministic: bool = setting(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from raptor.config.settings import Settings, at_least, between, not_negative, optional, positive, setting
+from raptor.config.settings import at_least, between, optional, positive, setting
+from raptor.rl.imitation import ImitationConfig
 from raptor.training.distillation.config import StudentConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class EnvDistillConfig(Settings):
+class EnvDistillConfig(ImitationConfig):
     """Settings of `raptor distill` and `raptor distill-isaac`, the most important ones of which are flags too."""
 
     JOB: ClassVar[str] = "distill"
@@ -28,23 +29,14 @@ class EnvDistillConfig(Settings):
     )
     seed: int = setting(0, "of the weights, the flights and the order of training", between(0, 2**31 - 1))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
-    compile: bool = setting(True, "false runs uncompiled: at once, but slower")
     num_epochs: int = setting(60, "flights of all environments, then training on them", at_least(1))
     num_episodes: int = setting(64, "of an epoch, rounded up to whole episodes of each environment", at_least(1))
-    batch_size: int = setting(32, "sequences between two steps of the optimiser", at_least(1))
-    sequence_length: int = setting(64, "steps of a sequence, through which the gradient flows", at_least(1))
-    learning_rate: float = setting(1e-2, "of Adam, at its highest", positive)
-    final_learning_rate: float = setting(
-        0.05, "share of the learning rate that is left at the end of the cosine; 1: constant", between(0, 1)
-    )
-    warm_up_batches: int = setting(20, "batches over which the learning rate rises", not_negative)
-    gradient_norm: float | None = setting(1.0, "bound on the norm of the gradient; null: none", optional(positive))
-    epsilon: float = setting(1e-8, "of Adam", positive)
-    variance_floor: float = setting(0.0, "lower bound on Adam's second moment", not_negative)
+    batch_size: int = setting(32)
+    sequence_length: int = setting(64)
+    final_learning_rate: float = setting(0.05)
     epoch_teacher_forcing: int = setting(
         5, "epochs at the beginning in which the teacher flies; then the student does", at_least(0)
     )
-    shuffle: bool = setting(True, "whether episodes are packed into sequences in random order")
     on_policy: bool = setting(False, "whether an epoch trains on its own flights only, instead of on all that are kept")
     num_data_epochs: int = setting(10, "whose flights are kept with on_policy=false, the newest ones", at_least(1))
     teacher_deterministic: bool = setting(

@@ -18,11 +18,11 @@ from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
 from raptor.rl.demonstrations import Demonstrations
+from raptor.rl.imitation import Imitation, weights_of
 from raptor.rl.observation_scale import ObservationScale
 from raptor.runs.learner import Rated
 from raptor.training.distillation.config import PostTrainConfig, StudentConfig
 from raptor.training.distillation.env_config import EnvDistillConfig
-from raptor.training.distillation.imitation import Imitation, weights_of
 from raptor.training.distillation.sources import Source
 
 
@@ -85,7 +85,7 @@ class Distiller:
         trained = self.imitation.epoch(self.data, self.source.order(epoch))
         self.env_steps += found["num_steps"]
         self.rated = None if forced or self._rated_by != "data_collection" else Rated(found, before)
-        return {**{f"data_collection/{name}": value for name, value in found.items()}, **trained.metrics()}
+        return {**{f"data_collection/{name}": value for name, value in found.items()}, **trained}
 
     def validate(self) -> Mapping[str, float]:
         """Figures of the student, in episodes that it never learns from."""

@@ -16,11 +16,11 @@ from raptor.environments.vec_env import CheckedVecEnv
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.demonstrations import DemonstrationFlights, Demonstrations
+from raptor.rl.imitation import weights_of
 from raptor.rl.vec_demonstrations import VecDemonstrations, VecStudent, rollout_vec_env
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.env_config import EnvDistillConfig
 from raptor.training.distillation.env_teacher import EnvTeacher
-from raptor.training.distillation.imitation import weights_of
 from raptor.training.validation import TRAINING_SEEDS
 
 WEIGHTS, FLIGHTS, ORDER, EVALUATION = range(4)

@@ -23,6 +23,7 @@ from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.objective import Objective
+from raptor.rl.schedule import warm_up, warmup_cosine
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.training.teachers.hover import hover_bias
@@ -147,12 +148,12 @@ class APGTeachers:
         """A warm-up and a slow decline while learning together, and a warm-up and a cosine to the end alone."""
         config = self.config
         together = min(config.shared_updates, config.num_updates)
-        done = self._updates if self._shares else self._updates - together
-        warm_up = min(1.0, (done + 1) / max(config.warm_up_updates, 1))
         if self._shares:
-            return config.shared_learning_rate * warm_up * (1 - SHARED_DECLINE * done / together)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(done / max(config.num_updates - together, 1), 1.0)))
-        return config.learning_rate * warm_up * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)
+            rising = warm_up(self._updates, config.warm_up_updates)
+            return config.shared_learning_rate * rising * (1 - SHARED_DECLINE * self._updates / together)
+        done = self._updates - together
+        progress = done / max(config.num_updates - together, 1)
+        return warmup_cosine(config.learning_rate, config.final_learning_rate, progress, done, config.warm_up_updates)
 
     @torch.no_grad()
     def round(self) -> dict[str, Tensor]:
@@ -230,7 +231,15 @@ def _segment_gradient(
     task: Task, objective: Objective, method: Method, decay: float, limit: float, compile: bool
 ) -> SegmentGradient:
     """The same one for all shards of a process, so that what was compiled for one serves the next."""
-    return SegmentGradient(task, objective, method, decay, limit, compile, controller=Teachers())
+    return SegmentGradient(
+        task,
+        objective,
+        method=method,
+        gradient_decay=decay,
+        adjoint_limit=limit,
+        compile=compile,
+        controller=Teachers(),
+    )
 
 
 def _norm(gradient: Layers) -> Tensor:

@@ -13,7 +13,7 @@ from raptor.core.errors import UserError
 from raptor.rl.replay import Replay
 from raptor.tasks.observation import NUM_SENSED, TEACHER_DIM
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.sac import NUM_ACTIONS
+from raptor.training.teachers.sac import NUM_ACTIONS, replay_sizes
 
 GIB = 2**30
 SHARE_OF_FREE = 0.7
@@ -107,7 +107,7 @@ def bytes_per_teacher(config: PreTrainConfig) -> int:
         flights = apg.num_envs * (apg.segment_steps * trail + 3 * (VEHICLE_NUMBERS + EPISODE_NUMBERS + history))
         return 4 * (flights + tests + 12 * _num_weights((TEACHER_DIM, *apg.widths, 4)))
     sac = config.sac
-    replay = Replay.bytes_needed(sac.replay, 1, sac.num_envs, TEACHER_DIM, NUM_ACTIONS, config.task.episode_steps)
+    replay = Replay.bytes_needed(sac.replay, replay_sizes(sac, 1, config.task))
     critics = 2 * _num_weights((TEACHER_DIM + NUM_ACTIONS, *sac.critic_widths, 1))
     weights = 5 * critics + 4 * _num_weights((TEACHER_DIM, *sac.actor_widths, 2 * NUM_ACTIONS))
     activations = 8 * 2 * sac.batch_size * (sum(sac.critic_widths) + TEACHER_DIM + NUM_ACTIONS)

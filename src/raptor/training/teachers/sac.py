@@ -15,9 +15,9 @@ from raptor.core.capture import CapturedGraph
 from raptor.environments.episode import Episode
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.rl.collection import BLOCK_STEPS, Collector
+from raptor.rl.collection import BLOCK_STEPS, ExperienceCollector
 from raptor.rl.curriculum import Curriculum
-from raptor.rl.replay import Replay, ReplayConfig
+from raptor.rl.replay import Replay, ReplayConfig, ReplaySizes
 from raptor.rl.sac import SAC, Metrics, SACConfig
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
@@ -80,24 +80,21 @@ class SACTeachers:
         self.generator = torch.Generator(device).manual_seed(seed)
         if config.precision == "tf32":
             torch.backends.cuda.matmul.allow_tf32 = True
-        self.agents = SAC(config, num, TEACHER_DIM, NUM_ACTIONS, self.generator, compile)
+        self.agents = SAC(config, num, TEACHER_DIM, NUM_ACTIONS, generator=self.generator, compile=compile)
         if config.start_at_hover:
             self._start_at_hover(quadrotors)
         self.block_steps = math.gcd(BLOCK_STEPS, STEPS_PER_ROUND)
-        self.collector = Collector(
-            task, quadrotors, config.num_envs, self._begin, self.generator, compile, self.block_steps
-        )
-        self.replay = Replay(
-            config.replay,
-            num,
+        self.collector = ExperienceCollector(
+            task,
+            quadrotors,
             config.num_envs,
-            TEACHER_DIM,
-            NUM_ACTIONS,
-            config.gamma,
-            task.episode_steps,
-            device,
-            compile,
+            begin=self._begin,
+            generator=self.generator,
+            compile=compile,
+            block_steps=self.block_steps,
         )
+        sizes = replay_sizes(config, num, task)
+        self.replay = Replay(config.replay, sizes, gamma=config.gamma, device=device, compile=compile)
         self.step_count = 0  # of every environment
         self.diverged = torch.zeros(num, dtype=torch.long, device=device)
         self.skipped = torch.zeros(num, dtype=torch.long, device=device)
@@ -174,9 +171,9 @@ class SACTeachers:
 
     def _step(self) -> tuple[Tensor, Tensor]:
         """Act once in every environment; which episodes ended (T, E), and which of them well."""
-        experience = self.collector.step(self.agents.state.actor)
-        self.replay.add(*experience[:-1])
-        self.diverged += experience.lost.sum(1)
+        experience, lost = self.collector.step(self.agents.state.actor)
+        self.replay.add(experience)
+        self.diverged += lost.sum(1)
         if not self.curriculum.config.enabled:
             return experience.truncated, experience.truncated
         error = torch.linalg.vector_norm(experience.next_observation[..., :3], dim=-1)
@@ -184,9 +181,9 @@ class SACTeachers:
         return experience.terminated | experience.truncated, success
 
     def _update(self) -> Metrics | None:
-        batch = self.replay.sample(self.config.batch_size, self.generator, self._progress)
+        batch, index = self.replay.sample(self.config.batch_size, self.generator, self._progress)
         error, metrics = self.agents.update(batch, self._progress)
-        self.replay.update_priorities(batch.index, error)
+        self.replay.update_priorities(index, error)
         self.skipped += ~error.isfinite().all(1)
         return metrics
 
@@ -211,3 +208,15 @@ class SACTeachers:
         self.step_count, diverged, skipped = state["counts"]
         self.diverged.copy_(diverged)
         self.skipped.copy_(skipped)
+
+
+def replay_sizes(config: SACTeachersConfig, num_teachers: int, task: Task) -> ReplaySizes:
+    """Extents of the replay of so many teachers."""
+    return ReplaySizes.of(
+        config.replay,
+        num_teachers=num_teachers,
+        num_envs=config.num_envs,
+        observation_dim=TEACHER_DIM,
+        action_dim=NUM_ACTIONS,
+        episode_steps=task.episode_steps,
+    )

@@ -1,0 +1,190 @@
+"""Imitation: regression of a student onto recorded demonstrations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from raptor.config.settings import Settings, at_least, between, not_negative, optional, positive, setting
+from raptor.core.distributed import Parts
+from raptor.environments.controllers import StudentParameters
+from raptor.formats.checkpoint import StudentPolicy
+from raptor.nn.policy import PolicyParameters
+from raptor.rl.adam import adam_start, adam_step
+from raptor.rl.demonstrations import Demonstrations
+from raptor.rl.observation_scale import ObservationScale
+from raptor.rl.packing import PackedBatch, pack
+from raptor.rl.schedule import warmup_cosine
+from raptor.rl.sequence_gradient import SequenceGradient, TransitionGradient
+
+
+@dataclasses.dataclass(frozen=True)
+class ImitationConfig(Settings):
+    """Settings of the regression."""
+
+    compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")
+    num_epochs: int = setting(150, "passes over the data; the learning rate falls to its end over as many", at_least(0))
+    batch_size: int = setting(192, "sequences between two steps of the optimiser", at_least(1))
+    sequence_length: int = setting(160, "steps of a sequence, through which the gradient flows", at_least(1))
+    shuffle: bool = setting(True, "whether episodes are packed into sequences in random order")
+    learning_rate: float = setting(1e-2, "of Adam, at its highest", positive)
+    final_learning_rate: float = setting(
+        0.02, "share of the learning rate that is left at the end of the cosine; 1: constant", between(0, 1)
+    )
+    warm_up_batches: int = setting(20, "batches over which the learning rate rises", not_negative)
+    gradient_norm: float | None = setting(1.0, "bound on the norm of the gradient; null: none", optional(positive))
+    epsilon: float = setting(1e-8, "of Adam", positive)
+    variance_floor: float = setting(0.0, "lower bound on Adam's second moment", not_negative)
+
+
+class Imitation:
+    """A student and the state of its regression.
+
+    Args:
+        config: the settings.
+        policy: the student, recurrent or not; improved in place, at the end of each epoch.
+        parts: how a batch is cut, among processes and in turn.
+        precision: of the matrix products.
+    """
+
+    def __init__(
+        self,
+        config: ImitationConfig,
+        policy: StudentPolicy,
+        parts: Parts | None = None,
+        precision: str = "float32",
+    ) -> None:
+        self.config, self.policy, self.parts = config, policy, parts or Parts()
+        self.weights: StudentParameters = pytree.tree_map(torch.clone, weights_of(policy))  # for scaled observations
+        self.adam = adam_start(self.weights)
+        self.scale = ObservationScale.none(policy.observation_dim, self.weights.input_weight)
+        self.epoch_count, self.batch_count, self.skipped_count = 0, 0, 0
+        self._sequences = SequenceGradient(config.compile, precision)
+        self._transitions = TransitionGradient(config.compile, precision)
+
+    def rescale(self, scale: ObservationScale) -> None:
+        """Take the student's weights for those of observations of that scale."""
+        self.scale = scale
+        self._update_policy()
+
+    def epoch(self, data: Demonstrations, generator: torch.Generator) -> dict[str, float]:
+        """One pass over the demonstrations, in an order that the generator draws; returns figures by name."""
+        batches = self.batches(data, generator)
+        skipped = torch.zeros((), dtype=torch.long, device=data.length.device)
+        losses = []
+        for number, batch in enumerate(batches):
+            gradient, loss = self._differentiate(data, batch)
+            skipped += ~self._optimizer_step(gradient, number / len(batches))
+            losses.append(loss)
+        self.skipped_count += int(skipped)
+        self.epoch_count += 1
+        self._update_policy()
+        return {
+            "training/loss": float(torch.stack(losses).mean()),  # mean squared error
+            "training/num_batches": float(len(losses)),
+            "training/num_skipped": float(self.skipped_count),  # batches so far whose gradient was not finite
+            "training/learning_rate": self.learning_rate(0.0),
+        }
+
+    def batches(self, data: Demonstrations, generator: torch.Generator) -> list[PackedBatch]:
+        """Batches of one epoch: sequences for a recurrent student, else as many single steps.
+
+        Episodes too short for one batch are repeated as often as it takes.
+        """
+        config, length = self.config, data.length
+        num, steps = data.observation.shape[:2]
+        size = config.batch_size * config.sequence_length
+        if isinstance(self.weights, PolicyParameters):
+            repeated = length.repeat(math.ceil((size + 1) / max(int(length.sum()), 1)))
+            order = generator if config.shuffle else None
+            packed = pack(repeated, steps, config.sequence_length, config.batch_size, order)
+            return [batch._replace(row=batch.row % (num * steps)) for batch in packed]
+        recorded = torch.arange(steps, device=length.device) < length.unsqueeze(-1)
+        rows = recorded.flatten().nonzero().squeeze(-1)
+        rows = rows.repeat(math.ceil(size / len(rows)))
+        if config.shuffle:
+            rows = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]
+        no_reset = recorded.new_zeros(0)
+        return [PackedBatch(row, no_reset) for row in rows[: len(rows) // size * size].split(size)]
+
+    def _differentiate(self, data: Demonstrations, batch: PackedBatch) -> tuple[StudentParameters, Tensor]:
+        """Gradient of the mean squared error of a batch by the weights for scaled observations, and that error."""
+        size, weights = batch.row.shape[-1], self.scale.fold(self.weights)
+        stored = data.observation.flatten(0, 1), data.label.flatten(0, 1)
+
+        def part(own: slice) -> list[Tensor]:
+            row, reset = (tensor[..., own] for tensor in batch)
+            observation, label = (rows.index_select(0, row.flatten()).unflatten(0, row.shape) for rows in stored)
+            gradient: StudentParameters
+            if isinstance(weights, PolicyParameters):
+                gradient, loss = self._sequences(weights, observation, label, reset)
+            else:
+                gradient, loss = self._transitions(weights, observation, label)
+            return [*gradient, loss]
+
+        *gradient, loss = self.parts.mean([part(own) for own in self.parts.own(size)], size)
+        return self.scale.pull_back(type(weights)(*gradient)), loss
+
+    def _optimizer_step(self, gradient: StudentParameters, progress: float) -> Tensor:
+        """One step of Adam where the gradient is finite; () whether it is, left on the device."""
+        config, rate = self.config, self.learning_rate(progress)
+        self.batch_count += 1
+        norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt()
+        finite = norm.isfinite()
+        if config.gradient_norm is not None:
+            scale = (config.gradient_norm / norm).clamp(max=1)
+            gradient = type(gradient)(*(g * scale for g in gradient))
+        before = self.weights, self.adam
+        after = adam_step(
+            self.weights, gradient, self.adam, rate, epsilon=config.epsilon, variance_floor=config.variance_floor
+        )
+        self.weights, self.adam = pytree.tree_map(lambda new, old: torch.where(finite, new, old), after, before)
+        return finite
+
+    def learning_rate(self, progress: float) -> float:
+        """After `progress` of the present epoch: a warm-up over batches, a cosine over epochs."""
+        config = self.config
+        return warmup_cosine(
+            config.learning_rate,
+            config.final_learning_rate,
+            (self.epoch_count + progress) / max(config.num_epochs, 1),
+            self.batch_count,
+            config.warm_up_batches,
+        )
+
+    def _update_policy(self) -> None:
+        """Give the policy the weights for observations as they are."""
+        with torch.no_grad():
+            for weight, new in zip(self.policy.tensors(), self.scale.fold(self.weights), strict=True):
+                weight.copy_(new)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on, besides the data."""
+        return {
+            "weights": [*self.weights],
+            "adam": [*pytree.tree_leaves(self.adam)],
+            "scale": [*self.scale],
+            "counts": [self.epoch_count, self.batch_count, self.skipped_count],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that `state_dict` gave."""
+        like = self.weights[0].device
+        self.weights = type(self.weights)(*(weight.to(like) for weight in state["weights"]))
+        leaves = [leaf.to(like) for leaf in state["adam"]]
+        self.adam = pytree.tree_unflatten(leaves, pytree.tree_structure(self.adam))
+        self.scale = ObservationScale(*(tensor.to(like) for tensor in state["scale"]))
+        self.epoch_count, self.batch_count, self.skipped_count = state["counts"]
+        self._update_policy()
+
+
+def weights_of(policy: StudentPolicy) -> StudentParameters:
+    """The trainable tensors, without their gradients."""
+    weights = policy.tensors()
+    return type(weights)(*(tensor.detach() for tensor in weights))
