@@ -13,7 +13,7 @@ from raptor.environments.rollout import rollout
 from raptor.formats import load_policy
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, load_platform
-from raptor.rl.collection import Collector
+from raptor.rl.collection import ExperienceCollector
 from raptor.rl.demonstrations import DemonstrationFlights
 from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks import InitialStates, References, Task
@@ -65,7 +65,7 @@ def lost_in_collection(task: Task) -> torch.Tensor:
     *hidden, last = hovering_teachers()
     certain = torch.full_like(last.bias, -10.0)  # logarithm of the standard deviation
     actor = (*hidden, Layer(torch.cat([last.weight, last.weight], -2), torch.cat([last.bias, certain], -1)))
-    collector = Collector(
+    collector = ExperienceCollector(
         task, vehicles(), 2, lambda quadrotors, source: begin_episode(task, quadrotors, source), generator(), False
     )
     return torch.stack([collector.step(actor).terminated for _ in range(STEPS - 1)]).any(0)
