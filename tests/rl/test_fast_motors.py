@@ -11,7 +11,7 @@ from raptor.environments.episode import begin_episode
 from raptor.formats import load_policy
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, load_platform
-from raptor.rl.collection import Collector
+from raptor.rl.collection import ExperienceCollector
 from raptor.rl.demonstrations import DemonstrationFlights
 from raptor.rl.student_flights import StudentTest
 from raptor.rl.teacher_flights import TeacherTest
@@ -61,10 +61,15 @@ def lost_in_collection(task: Task) -> torch.Tensor:
     *hidden, last = hovering_teachers()
     certain = torch.full_like(last.bias, -10.0)  # logarithm of the standard deviation
     actor = (*hidden, Layer(torch.cat([last.weight, last.weight], -2), torch.cat([last.bias, certain], -1)))
-    collector = Collector(
-        task, vehicles(), 2, lambda quadrotors, source: begin_episode(task, quadrotors, source), generator(), False
+    collector = ExperienceCollector(
+        task,
+        vehicles(),
+        2,
+        begin=lambda quadrotors, source: begin_episode(task, quadrotors, source),
+        generator=generator(),
+        compile=False,
     )
-    return torch.stack([collector.step(actor).terminated for _ in range(STEPS - 1)]).any(0)
+    return torch.stack([collector.step(actor)[0].terminated for _ in range(STEPS - 1)]).any(0)
 
 
 @pytest.mark.parametrize("lost", [lost_by_student, lost_by_teachers, lost_in_demonstrations, lost_in_collection])

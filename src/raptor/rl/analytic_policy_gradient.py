@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.compilation import FlatFunction, compile_flat
+from raptor.core.compilation import FlatFunction, Tensors, compile_flat
 from raptor.environments.episode import Episode, Noise, StepOutcome
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
@@ -26,8 +26,6 @@ from raptor.rl.flight import NUM_PHYSICAL, Controller, RolloutState, Segment, St
 from raptor.rl.guide import Guide
 from raptor.rl.objective import Objective, rounded_norm
 from raptor.tasks.task import Task
-
-Tensors = list[Tensor]
 
 
 class StepInputs(NamedTuple):
