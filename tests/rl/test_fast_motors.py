@@ -68,7 +68,7 @@ def lost_in_collection(task: Task) -> torch.Tensor:
     collector = ExperienceCollector(
         task, vehicles(), 2, lambda quadrotors, source: begin_episode(task, quadrotors, source), generator(), False
     )
-    return torch.stack([collector.step(actor).terminated for _ in range(STEPS - 1)]).any(0)
+    return torch.stack([collector.step(actor)[0].terminated for _ in range(STEPS - 1)]).any(0)
 
 
 @pytest.mark.parametrize("lost", [lost_by_student, lost_by_teachers, lost_in_demonstrations, lost_in_collection])

@@ -8,10 +8,10 @@ import torch
 from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import PolicyParameters, RaptorPolicy, policy_step
 from raptor.rl import sequence_gradient, sequence_kernel
-from raptor.rl.sequence_gradient import BLOCK_STEPS, SequenceGradient, TransitionGradient
+from raptor.rl.sequence_gradient import SequenceGradient, TransitionGradient
 from raptor.rl.sequence_kernel import NUM_SEQUENCES
 
-BATCH = 5
+BATCH, BLOCK_STEPS = 5, 20
 Sequences = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -88,13 +88,11 @@ def test_the_kernel_in_single_precision_is_as_close_as_that_allows(generator: to
         torch.testing.assert_close(ours.double(), part, rtol=1e-4, atol=1e-6)
 
 
-def test_compiled_blocks_are_eager_ones(monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
-    monkeypatch.setattr(sequence_gradient, "BLOCK_STEPS", 2)
-    policy, (observation, label, reset) = student(), drawn(4, generator, batch=18)
-    given = PolicyParameters(*(weight.detach() for weight in policy.tensors())), observation, label, (~reset).double()
-    with torch.no_grad():
-        (ours, error), (eager, mean) = (SequenceGradient(compile)._by_blocks(*given) for compile in (True, False))
-    torch.testing.assert_close((tuple(ours), error), (tuple(eager), mean), rtol=1e-12, atol=1e-12)
+def test_compiled_blocks_are_eager_ones(generator: torch.Generator) -> None:
+    policy, sequences = student(), drawn(4, generator, batch=18)
+    ours, eager = (SequenceGradient(compile, kernel=False, block_steps=2) for compile in (True, False))
+    compiled, expected = (gradient(policy.tensors(), *sequences) for gradient in (ours, eager))
+    torch.testing.assert_close(compiled, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_reset_inside_a_sequence_cuts_what_came_before_it_out_of_the_gradient(generator: torch.Generator) -> None:
@@ -138,10 +136,10 @@ def test_the_gradient_over_transitions_is_that_of_autograd(compile: bool, genera
 def test_where_the_kernel_cannot_be_built_torch_does_the_work(
     generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(weights: PolicyParameters) -> None:
+    def fail(*widths: object) -> None:
         raise RuntimeError("no such tool chain")
 
-    monkeypatch.setattr(sequence_gradient, "SequenceKernel", fail)
+    monkeypatch.setattr(sequence_kernel, "build_kernels", fail)
     monkeypatch.setattr(sequence_gradient, "compile_flat", lambda function, example, enabled: function)
     policy, sequences = student(), drawn(3, generator)
     gradient = SequenceGradient()

@@ -29,8 +29,6 @@ from raptor.rl.guide import Guide
 from raptor.rl.objective import Objective, rounded_norm
 from raptor.tasks.task import Task
 
-Tensors = list[Tensor]
-
 
 class StepInputs(NamedTuple):
     """Everything that one step of flight depends on."""

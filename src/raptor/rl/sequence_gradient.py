@@ -1,9 +1,9 @@
-"""How far a student is from its teachers' actions, and the gradient of that, written out by hand.
+"""Mean squared error of a student over recorded episodes, and its gradient, written out by hand.
 
 Whatever of a recurrent network does not wait for the step before is a matrix product over many steps at once, as in
-cuDNN: the input layer, what the gates get from it, the output layer, and the gradient of all weights. What does wait is
-a loop over the steps. Steps go by blocks, of which nothing is kept for the way back but the hidden state. On a CPU the
-loop is a kernel of its own, see `raptor.rl.sequence_kernel`; the operations of torch here say what it computes.
+cuDNN: the input layer, its part of the gates, the output layer, and the gradient of all weights. The rest is a loop
+over the steps. Steps go by blocks, of which only the hidden state is kept for the backward pass. On a CPU a kernel does
+the work, see `raptor.rl.sequence_kernel`; the operations of torch here are its definition.
 
 All that is per sequence has the sequences as its last axis in memory.
 """
@@ -13,32 +13,118 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from raptor.core.compilation import FlatFunction, compile_flat, compile_pure, compiler_problem
+from raptor.core.compilation import FlatFunction, Tensors, compile_flat, compile_pure, compiler_problem
 from raptor.nn.mlp_policy import MLPParameters, mlp_step
-from raptor.nn.policy import PolicyParameters
+from raptor.nn.policy import PolicyParameters, gru_gates
 from raptor.nn.stacked_mlp import product
 from raptor.rl.sequence_kernel import SequenceKernel
 
-BLOCK_STEPS = 20
-"""Steps whose loop is unrolled into one compiled graph."""
 
+class SequenceGradient:
+    """Mean squared error of a recurrent student over packed sequences, and its gradient through all their steps.
 
-def _given(p: PolicyParameters, observation: Tensor, shape: torch.Size, precision: str) -> tuple[Tensor, list[Tensor]]:
-    """What K steps of B sequences get from the observations: features (H, K B), and (H, K, B) for gates r, z and n."""
-    features = torch.relu(product(p.input_weight, observation.flatten(0, 1).mT, precision) + p.input_bias.unsqueeze(-1))
-    given = product(p.gru_weight_ih, features, precision).unflatten(-1, shape).chunk(3)
-    return features, [g + b.view(-1, 1, 1) for g, b in zip(given, p.gru_bias_ih.chunk(3), strict=True)]
+    The hidden state is zero before the first step and wherever an episode begins, and is not trained.
 
+    Args:
+        compile: False runs eagerly.
+        precision: of the matrix products; the kernel has `float32` only.
+        kernel: False leaves the kernel out, which else does the work where there is a compiler for a CPU.
+        block_steps: steps whose loop is unrolled into one compiled graph, without the kernel.
+    """
 
-def _gates(given: Sequence[Tensor], recalled: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Gates r, z and n, given what they get from the observation and what they get from the hidden state."""
-    reset, update = (torch.sigmoid(g + h) for g, h in zip(given[:2], recalled[:2], strict=True))
-    return reset, update, torch.tanh(given[2] + reset * recalled[2])
+    def __init__(
+        self, compile: bool = True, precision: str = "float32", *, kernel: bool = True, block_steps: int = 20
+    ) -> None:
+        self._compile, self._precision, self._block_steps = compile, precision, block_steps
+        self._has_kernel = kernel and compile and precision == "float32"
+        self._kernels: dict[Any, SequenceKernel | None] = {}
+        self._compiled: dict[Any, tuple[FlatFunction, FlatFunction]] = {}
+
+    @torch.no_grad()
+    def __call__(
+        self, parameters: PolicyParameters, observation: Tensor, label: Tensor, reset: Tensor
+    ) -> tuple[PolicyParameters, Tensor]:
+        """Differentiate.
+
+        Args:
+            parameters: the student's weights.
+            observation: (L, B, D).
+            label: (L, B, A), the actions to learn.
+            reset: (L, B) bool, True where an episode begins.
+
+        Returns:
+            Gradient of the mean squared error over all L B A numbers, and that error, a scalar tensor.
+        """
+        weights = PolicyParameters(*(weight.detach().contiguous() for weight in parameters))
+        given = weights, observation, label, (~reset).to(observation.dtype)
+        kernel = self._kernel(weights) if self._has_kernel and observation.device.type == "cpu" else None
+        half, error = self._by_blocks(*given) if kernel is None else kernel(*given)
+        return PolicyParameters(*(part * (2 / label.numel()) for part in half)), error / label.numel()
+
+    def _kernel(self, weights: PolicyParameters) -> SequenceKernel | None:
+        """The kernel for these widths; None, after a warning, where it cannot be built."""
+        key = tuple((weight.shape, weight.dtype) for weight in weights)
+        if key not in self._kernels:
+            try:
+                self._kernels[key] = None if compiler_problem() else SequenceKernel(weights)
+            except Exception as error:  # whatever the compiler's tool chain raises
+                problem = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+                warnings.warn(f"sequences are trained at half the speed, without a kernel: {problem}", stacklevel=3)
+                self._kernels[key] = None
+        return self._kernels[key]
+
+    def _by_blocks(
+        self, weights: PolicyParameters, observation: Tensor, label: Tensor, keep: Tensor
+    ) -> tuple[PolicyParameters, Tensor]:
+        """Half the gradient of the sum of the squared errors, and the sum."""
+        hidden = observation.new_zeros(weights.gru_weight_hh.shape[1], observation.shape[1])
+        given = observation.contiguous(), label.contiguous(), keep.contiguous()
+        blocks = list(zip(*(tensor.split(self._block_steps) for tensor in given), strict=True))
+        passes = {len(block[0]): self._passes(weights, block, hidden) for block in (blocks[0], blocks[-1])}
+        trail = []
+        for observed, labels, kept in blocks:
+            forward, backward = passes[len(kept)]
+            following, after = forward(*weights, observed, kept, hidden)
+            trail.append((backward, (observed, labels, kept, hidden, following)))
+            hidden = after
+        sums = [torch.zeros_like(weight) for weight in weights] + [hidden.new_zeros(())]
+        adjoint = torch.zeros_like(hidden)
+        for backward, block in reversed(trail):
+            *sums, adjoint = backward(*weights, *sums, *block, adjoint)
+        *half, error = sums
+        return PolicyParameters(*half), error
+
+    def _passes(
+        self, weights: PolicyParameters, block: Sequence[Tensor], hidden: Tensor
+    ) -> tuple[FlatFunction, FlatFunction]:
+        """A block of steps forward and backward, compiled once for these shapes."""
+        key = (*(tensor.shape for tensor in (*block, hidden)), hidden.dtype, hidden.device)
+        if key in self._compiled:
+            return self._compiled[key]
+        num, precision = len(weights), self._precision
+
+        def forward(*tensors: Tensor) -> Tensors:
+            return [*_forward(PolicyParameters(*tensors[:num]), *tensors[num:], precision=precision)]
+
+        def backward(*tensors: Tensor) -> Tensors:
+            p, sums, rest = PolicyParameters(*tensors[:num]), tensors[num : 2 * num + 1], tensors[2 * num + 1 :]
+            gradient, error, adjoint = _backward(p, *rest, precision=precision)
+            return [*(before + part for before, part in zip(sums, (*gradient, error), strict=True)), adjoint]
+
+        observed, labels, keep = block
+        inputs = [*weights, observed, keep, hidden]
+        following, after = forward(*inputs)
+        adjoint_inputs = [*weights, *weights, keep.sum(), observed, labels, keep, hidden, following, after]
+        self._compiled[key] = (
+            compile_flat(forward, inputs, self._compile),
+            compile_flat(backward, adjoint_inputs, self._compile),
+        )
+        return self._compiled[key]
 
 
 def _forward(
@@ -54,19 +140,10 @@ def _forward(
     for t in range(len(keep)):
         hidden = keep[t] * hidden
         recalled = product(p.gru_weight_hh, hidden, precision) + p.gru_bias_hh.unsqueeze(-1)
-        _, update, candidate = _gates([g[:, t] for g in given], recalled.chunk(3))
+        _, update, candidate = gru_gates([g[:, t] for g in given], recalled.chunk(3))
         hidden = candidate + update * (hidden - candidate)
         following.append(hidden)
     return torch.stack(following, 1), hidden
-
-
-def _slopes(adjoint: Tensor, gates: Sequence[Tensor], recalled: Tensor, entering: Tensor) -> tuple[Tensor, ...]:
-    """Derivatives by what n, r and z sum up, and by the hidden state's part of n, given that by the hidden state."""
-    reset, update, candidate = gates
-    slope_n = adjoint * (1 - update) * (1 - candidate * candidate)
-    slope_r = slope_n * recalled * reset * (1 - reset)
-    slope_z = adjoint * (entering - candidate) * update * (1 - update)
-    return slope_n, slope_r, slope_z, slope_n * reset
 
 
 def _backward(
@@ -104,7 +181,7 @@ def _backward(
     features, given = _given(p, observation, shape, precision)
     entering = keep * torch.cat([hidden.unsqueeze(1), following[:, :-1]], 1)
     recalled = (times(p.gru_weight_hh, entering.flatten(1)) + p.gru_bias_hh.unsqueeze(-1)).unflatten(-1, shape).chunk(3)
-    gates = _gates(given, recalled)
+    gates = gru_gates(given, recalled)
     adjoints = []
     for t in reversed(range(len(keep))):
         adjoint = adjoint + passed[:, t]
@@ -128,108 +205,20 @@ def _backward(
     return gradient, error.square().sum(), adjoint
 
 
-class _Graphs(NamedTuple):
-    """A block of steps forward and backward."""
+def _given(p: PolicyParameters, observation: Tensor, shape: torch.Size, precision: str) -> tuple[Tensor, Tensors]:
+    """Parts of K steps of B sequences that observations give: features (H, K B), and (H, K, B) of gates r, z, n."""
+    features = torch.relu(product(p.input_weight, observation.flatten(0, 1).mT, precision) + p.input_bias.unsqueeze(-1))
+    given = product(p.gru_weight_ih, features, precision).unflatten(-1, shape).chunk(3)
+    return features, [g + b.view(-1, 1, 1) for g, b in zip(given, p.gru_bias_ih.chunk(3), strict=True)]
 
-    forward: FlatFunction
-    backward: FlatFunction
 
-
-class SequenceGradient:
-    """Mean squared error of a recurrent student over packed sequences, and its gradient through all their steps.
-
-    The hidden state is zero before the first step and wherever an episode begins, and is not trained. On a CPU a kernel
-    of its own does the work, on one thread and at any batch size alike; elsewhere, and without a compiler, torch does.
-
-    Args:
-        compile: False runs eagerly.
-        precision: of the matrix products; the kernel knows `float32` only.
-    """
-
-    def __init__(self, compile: bool = True, precision: str = "float32") -> None:
-        self._compile, self._precision = compile, precision
-        self._kernels: dict[Any, SequenceKernel | None] = {}
-        self._compiled: dict[Any, _Graphs] = {}
-
-    @torch.no_grad()
-    def __call__(
-        self, parameters: PolicyParameters, observation: Tensor, label: Tensor, reset: Tensor
-    ) -> tuple[PolicyParameters, Tensor]:
-        """Differentiate.
-
-        Args:
-            parameters: the student's weights.
-            observation: (L, B, D).
-            label: (L, B, A), what it should do.
-            reset: (L, B) bool, True where an episode begins.
-
-        Returns:
-            Gradient of the mean squared error over all L B A numbers, and that error, a scalar tensor.
-        """
-        weights = PolicyParameters(*(weight.detach().contiguous() for weight in parameters))
-        given = weights, observation, label, (~reset).to(observation.dtype)
-        has_kernel = self._compile and observation.device.type == "cpu" and self._precision == "float32"
-        kernel = self._kernel(weights) if has_kernel else None
-        half, error = self._by_blocks(*given) if kernel is None else kernel(*given)
-        return PolicyParameters(*(part * (2 / label.numel()) for part in half)), error / label.numel()
-
-    def _kernel(self, weights: PolicyParameters) -> SequenceKernel | None:
-        """The kernel for these widths; None, after a warning, where it cannot be built."""
-        key = tuple((weight.shape, weight.dtype) for weight in weights)
-        if key not in self._kernels:
-            try:
-                self._kernels[key] = None if compiler_problem() else SequenceKernel(weights)
-            except Exception as error:  # whatever the compiler's tool chain raises
-                problem = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
-                warnings.warn(f"sequences are trained at half the speed, without a kernel: {problem}", stacklevel=3)
-                self._kernels[key] = None
-        return self._kernels[key]
-
-    def _by_blocks(
-        self, weights: PolicyParameters, observation: Tensor, label: Tensor, keep: Tensor
-    ) -> tuple[PolicyParameters, Tensor]:
-        """Half the gradient of the sum of the squared errors, and the sum."""
-        hidden = observation.new_zeros(weights.gru_weight_hh.shape[1], observation.shape[1])
-        given = observation.contiguous(), label.contiguous(), keep.contiguous()
-        blocks = list(zip(*(tensor.split(BLOCK_STEPS) for tensor in given), strict=True))
-        graphs = {len(block[0]): self._graphs(weights, block, hidden) for block in (blocks[0], blocks[-1])}
-        trail = []
-        for observed, labels, kept in blocks:
-            following, after = graphs[len(kept)].forward(*weights, observed, kept, hidden)
-            trail.append((observed, labels, kept, hidden, following))
-            hidden = after
-        sums = [torch.zeros_like(weight) for weight in weights] + [hidden.new_zeros(())]
-        adjoint = torch.zeros_like(hidden)
-        while trail:
-            block = trail.pop()
-            *sums, adjoint = graphs[len(block[0])].backward(*weights, *sums, *block, adjoint)
-        *half, error = sums
-        return PolicyParameters(*half), error
-
-    def _graphs(self, weights: Sequence[Tensor], block: Sequence[Tensor], hidden: Tensor) -> _Graphs:
-        """Compile a block of steps forward and backward for these shapes, once."""
-        key = (*(tensor.shape for tensor in (*block, hidden)), hidden.dtype, hidden.device)
-        if key in self._compiled:
-            return self._compiled[key]
-        num, precision = len(weights), self._precision
-
-        def forward(*tensors: Tensor) -> list[Tensor]:
-            return list(_forward(PolicyParameters(*tensors[:num]), *tensors[num:], precision=precision))
-
-        def backward(*tensors: Tensor) -> list[Tensor]:
-            p, sums, rest = PolicyParameters(*tensors[:num]), tensors[num : 2 * num + 1], tensors[2 * num + 1 :]
-            gradient, error, adjoint = _backward(p, *rest, precision=precision)
-            return [*(before + part for before, part in zip(sums, (*gradient, error), strict=True)), adjoint]
-
-        observed, labels, keep = block
-        example = [*weights, observed, keep, hidden]
-        following, after = forward(*example)
-        sums = [*weights, keep.sum()]
-        self._compiled[key] = _Graphs(
-            compile_flat(forward, example, self._compile),
-            compile_flat(backward, [*weights, *sums, observed, labels, keep, hidden, following, after], self._compile),
-        )
-        return self._compiled[key]
+def _slopes(adjoint: Tensor, gates: Sequence[Tensor], recalled: Tensor, entering: Tensor) -> tuple[Tensor, ...]:
+    """Derivatives by the sums in n, r and z, and by the hidden state's part of n, given that by the hidden state."""
+    reset, update, candidate = gates
+    slope_n = adjoint * (1 - update) * (1 - candidate * candidate)
+    slope_r = slope_n * recalled * reset * (1 - reset)
+    slope_z = adjoint * (entering - candidate) * update * (1 - update)
+    return slope_n, slope_r, slope_z, slope_n * reset
 
 
 class TransitionGradient:
@@ -241,7 +230,9 @@ class TransitionGradient:
     """
 
     def __init__(self, compile: bool = True, precision: str = "float32") -> None:
-        error = functools.partial(_squared_error, precision=precision)
+        def error(parameters: MLPParameters, observation: Tensor, label: Tensor) -> Tensor:
+            return (mlp_step(parameters, observation, precision) - label).square().mean()
+
         self._compiled = compile_pure(torch.func.grad_and_value(error), compile)
 
     @torch.no_grad()
@@ -253,14 +244,10 @@ class TransitionGradient:
         Args:
             parameters: the student's weights, as of `MLPParameters`.
             observation: (M, D).
-            label: (M, A), what it should do.
+            label: (M, A), the actions to learn.
 
         Returns:
             Gradient of the mean squared error over all M A numbers, and that error, a scalar tensor.
         """
         gradient, error = self._compiled(MLPParameters(*parameters), observation, label)
         return gradient, error
-
-
-def _squared_error(parameters: MLPParameters, observation: Tensor, label: Tensor, precision: str) -> Tensor:
-    return (mlp_step(parameters, observation, precision) - label).square().mean()

@@ -1,8 +1,8 @@
-"""The gradient over packed sequences on a CPU, by a kernel of its own (`sequence_kernel.cpp`).
+"""Gradient over packed sequences on a CPU, by a kernel in C++ (`sequence_kernel.cpp`).
 
 A step of so small a network takes less time than the calls that would launch it. So the recurrence is one call for all
-steps, built with the tool chain of torch's compiler, and the gradient by the weights is what it is anyway: matrix
-products over many steps. Few sequences are taken at a time, so that what the way back needs stays in the cache.
+steps, and the gradient by the weights is left to matrix products over many steps. Few sequences are taken at a time, so
+that what the backward pass needs stays in the cache.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ NUM_SEQUENCES = 32
 BLOCK_STEPS = 80
 """Steps whose part of the gradient is one matrix product."""
 
-
-class _Kernels(NamedTuple):
-    forward: Callable[..., None]
-    backward: Callable[..., None]
+Kernel = Callable[..., None]
 
 
 @functools.cache
-def _kernels(dtype: torch.dtype, hidden_dim: int, observation_dim: int, action_dim: int) -> _Kernels:
-    """Compile for these widths; torch keeps what it compiled on disk."""
+def build_kernels(dtype: torch.dtype, hidden_dim: int, observation_dim: int, action_dim: int) -> tuple[Kernel, Kernel]:
+    """Compile the forward and the backward kernel for these widths.
+
+    This is the only place that knows how torch's compiler builds C++ code, a private interface of torch; the result is
+    kept on disk by torch.
+    """
     from torch._inductor.codecache import CppPythonBindingsCodeCache
 
     number = {torch.float32: "float", torch.float64: "double"}[dtype]
@@ -44,39 +45,39 @@ constexpr int64_t S = {NUM_SEQUENCES}, H = {hidden_dim}, D = {observation_dim}, 
 {Path(__file__).with_suffix(".cpp").read_text(encoding="utf-8")}
 """
 
-    def load(name: str, num_read: int, num_written: int) -> Callable[..., None]:
+    def load(name: str, num_read: int, num_written: int) -> Kernel:
         types = [f"const {number}*"] * num_read + [f"{number}*"] * num_written + ["const int64_t"] * 2
-        kernel: Callable[..., None] = CppPythonBindingsCodeCache.load_pybinding(
+        kernel: Kernel = CppPythonBindingsCodeCache.load_pybinding(
             types, source.replace(f"void sequence_{name}(", 'extern "C" void kernel(')
         )
         return kernel
 
-    return _Kernels(load("forward", 12, 4), load("backward", 7, 3))
+    return load("forward", 12, 4), load("backward", 7, 3)
 
 
 class _Block(NamedTuple):
-    """Of a block of steps, what the kernel reads on the way back, and the factors of the matrix products after it."""
+    """Buffers of a block of steps: written forward and read backward, and factors of the matrix products."""
 
     trail: tuple[Tensor, Tensor, Tensor]  # states, gates, error
     features: Tensor  # (N, H) of the input layer
     entering: Tensor  # (N, H) hidden state before each step
     following: Tensor  # (N, H) hidden state after each step
     error: Tensor  # (A, N)
-    by_input: Tensor  # (3 H, N) derivatives by what n, r and z get from the features
-    by_hidden: Tensor  # (3 H, N) derivatives by what r, z and n get from the hidden state
+    by_input: Tensor  # (3 H, N) derivatives by the features' part of n, r and z
+    by_hidden: Tensor  # (3 H, N) derivatives by the hidden state's part of r, z and n
     by_features: Tensor  # (H, N) derivatives by the features before their ReLU
 
 
-class _Room(NamedTuple):
-    """Where the kernels write, for sequences of one length; shapes as the kernels say."""
+class _Buffers(NamedTuple):
+    """Outputs of the kernels for sequences of one length; shapes as in the kernels."""
 
     trail: tuple[Tensor, Tensor, Tensor]  # states, gates, error
     slopes: Tensor
     blocks: list[_Block]
 
     @classmethod
-    def of(cls, steps: int, hidden_dim: int, action_dim: int, like: Tensor) -> _Room:
-        """Room for so many steps."""
+    def of(cls, steps: int, hidden_dim: int, action_dim: int, like: Tensor) -> _Buffers:
+        """Buffers for that many steps."""
         num_blocks, num = -(-steps // BLOCK_STEPS), BLOCK_STEPS * NUM_SEQUENCES
         states = like.new_empty(num_blocks, 3, hidden_dim, num)
         gates = like.new_empty(steps, 4, hidden_dim, NUM_SEQUENCES)
@@ -86,18 +87,8 @@ class _Room(NamedTuple):
             num = len(trail[1]) * NUM_SEQUENCES  # the last block may be shorter
             features, entering, following = trail[0][..., :num].mT
             by_input, by_hidden = (slopes[i : i + 3, :, :num].view(-1, num) for i in (0, 1))
-            blocks.append(
-                _Block(
-                    trail=trail,
-                    features=features,
-                    entering=entering,
-                    following=following,
-                    error=trail[2][:, :num],
-                    by_input=by_input,
-                    by_hidden=by_hidden,
-                    by_features=slopes[4, :, :num],
-                )
-            )
+            factors = features, entering, following, trail[2][:, :num], by_input, by_hidden, slopes[4, :, :num]
+            blocks.append(_Block(trail, *factors))
         return cls((states, gates, error), slopes, blocks)
 
 
@@ -105,14 +96,14 @@ class SequenceKernel:
     """See `raptor.rl.sequence_gradient.SequenceGradient`, which calls this on a CPU.
 
     Args:
-        parameters: weights like those that will come.
+        parameters: weights of the widths and the type that will come.
     """
 
     def __init__(self, parameters: PolicyParameters) -> None:
         weight = parameters.gru_weight_hh
         self.widths = weight.shape[1], parameters.input_weight.shape[1], len(parameters.output_weight)
-        self._kernels = _kernels(weight.dtype, *self.widths)
-        self._room: _Room | None = None
+        self._forward, self._backward = build_kernels(weight.dtype, *self.widths)
+        self._buffers: _Buffers | None = None
 
     def __call__(
         self, parameters: PolicyParameters, observation: Tensor, label: Tensor, keep: Tensor
@@ -134,9 +125,9 @@ class SequenceKernel:
         if missing:
             observation, label = (pad(tensor, (0, 0, 0, missing)) for tensor in (observation, label))
             keep, counted = pad(keep, (0, missing)), pad(counted, (0, missing))
-        if self._room is None or len(self._room.trail[1]) != len(keep):
-            self._room = _Room.of(len(keep), H, A, keep)
-        room = self._room
+        if self._buffers is None or len(self._buffers.trail[1]) != len(keep):
+            self._buffers = _Buffers.of(len(keep), H, A, keep)
+        trail, slopes, blocks = self._buffers
         sums = PolicyParameters(*(torch.zeros_like(weight) for weight in parameters))
         by_input, squares = torch.zeros_like(sums.gru_weight_ih), keep.new_zeros(1)  # gates in the order n, r, z
         totals = keep.new_zeros(5 * H + A)
@@ -144,10 +135,10 @@ class SequenceKernel:
         given = (tensor.split(NUM_SEQUENCES, 1) for tensor in (observation, label, keep))
         for *few, counts in zip(*given, counted.split(NUM_SEQUENCES), strict=True):
             rows, labels, kept = (tensor.contiguous() for tensor in few)
-            self._kernels.forward(*parameters, rows, labels, kept, counts, *room.trail, squares, len(kept), BLOCK_STEPS)
+            self._forward(*parameters, rows, labels, kept, counts, *trail, squares, len(kept), BLOCK_STEPS)
             seen, adjoint = rows.flatten(0, 1).split(BLOCK_STEPS * NUM_SEQUENCES), kept.new_zeros(H, NUM_SEQUENCES)
-            for block, x, k in reversed(list(zip(room.blocks, seen, kept.split(BLOCK_STEPS), strict=True))):
-                self._kernels.backward(*weights, k, *block.trail, adjoint, room.slopes, totals, len(k), BLOCK_STEPS)
+            for block, x, k in reversed(list(zip(blocks, seen, kept.split(BLOCK_STEPS), strict=True))):
+                self._backward(*weights, k, *block.trail, adjoint, slopes, totals, len(k), BLOCK_STEPS)
                 sums.input_weight.addmm_(block.by_features, x)
                 by_input.addmm_(block.by_input, block.features)
                 sums.gru_weight_hh.addmm_(block.by_hidden, block.entering)
