@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from raptor.cli.progress import evaluation_progress, wide_console
-from raptor.evaluation import SUITES, Evaluation, Policy, evaluate, plots, scenes
+from raptor.evaluation import SUITES, Evaluation, Policy, evaluate, plots, recordings
 from raptor.evaluation.table import HEADINGS, better, cell, rows
 from raptor.formats import load_policy
 
@@ -31,7 +31,7 @@ def markdown(evaluation: Evaluation) -> str:
     names = list(evaluation.policies)
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for suite in ("unseen", "platforms", "figure-eight", "robustness"):
-        for row in rows(evaluation, suite, details=suite == "robustness"):
+        for row in rows(evaluation.policies, suite, details=suite == "robustness"):
             if row.metric not in ("return", "terminated") and suite != "figure-eight":
                 continue
             if suite == "figure-eight" and (row.metric != "position_rmse" or "s " not in row.label):
@@ -48,9 +48,9 @@ def markdown(evaluation: Evaluation) -> str:
 
 def draw(policies: dict[str, Policy], path: Path) -> None:
     """Save the flights of each policy on figure eights."""
-    recordings = {name: scenes.record_figure_eights(policy, INTERVALS) for name, policy in policies.items()}
+    flown = {name: recordings.record_figure_eights(policy, INTERVALS) for name, policy in policies.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(plots.to_png(plots.figure_eights(recordings)))
+    path.write_bytes(plots.to_png(plots.figure_eights(flown)))
 
 
 def main() -> None:

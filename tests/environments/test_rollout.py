@@ -100,8 +100,8 @@ def test_vehicles_do_not_touch_each_other(generator):
 def test_it_is_that_of_a_slow_loop_over_vehicles_and_steps(network):
     parameters, quadrotors, recorder = student(network).tensors(), sample_quadrotors(NUM, seed=8), Recorder(DT)
     memory = initial_memory(parameters, NUM)
-    options = {"memory": memory, "watch": recorder, "block_steps": BLOCK, "compile": False}
-    episodes, _ = rollout(Student(), parameters, SHORT, quadrotors, seeded(), **options)
+    options = {"watch": recorder, "block_steps": BLOCK, "compile": False}
+    episodes, _ = rollout(Student(), parameters, memory, SHORT, quadrotors, seeded(), **options)
     generator = seeded()
     start = begin_episode(SHORT, quadrotors, generator)
     noise = [step for num in (5, 5, 4) for step in draw_noise(SHORT, quadrotors.mass, generator, num)]
@@ -156,8 +156,8 @@ def test_the_same_seed_flies_the_same_and_another_does_not():
 
 def test_a_rollout_that_is_interrupted_leaves_nothing_behind():
     policy, quadrotors = student(RaptorPolicy), sample_quadrotors(4, seed=1)
-    options = {"memory": (policy.initial_hidden_state(4).detach(),), "block_steps": BLOCK, "compile": False}
-    arguments = Student(), policy.tensors(), SHORT, quadrotors
+    options = {"block_steps": BLOCK, "compile": False}
+    arguments = *controller_of(policy, 4), SHORT, quadrotors
 
     def interrupt(snapshot):
         if snapshot.step == 7:
@@ -184,9 +184,8 @@ class Actions(NamedTuple):
 
 def test_noise_on_the_actions_reaches_the_motors_and_is_not_part_of_the_action():
     quadrotors, like = platform("mrs").repeat_interleave(2), torch.zeros(2, 4)
-    controller, parameters, memory = controller_of(constant(0.1), 2)
-    options = {"memory": memory, "collectors": [Actions(like, like)], "action_noise": 0.2, "compile": False}
-    _, (last,) = rollout(controller, parameters, SHORT, quadrotors, seeded(), **options)
+    options = {"collectors": [Actions(like, like)], "action_noise": 0.2, "compile": False}
+    _, (last,) = rollout(*controller_of(constant(0.1), 2), SHORT, quadrotors, seeded(), **options)
     assert (last.chosen == 0.1).all()
     deviation = last.applied - last.chosen
     assert 0.05 < deviation.abs().mean() < 0.5

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
 from raptor.evaluation.metrics import HIGHER_IS_BETTER
-from raptor.evaluation.results import Evaluation
-from raptor.evaluation.statistics import Estimate
+from raptor.evaluation.statistics import Estimate, Estimates
 
 HEADINGS = {
     "paper": "paper: sampled, target hidden",
@@ -20,8 +19,8 @@ HEADINGS = {
     "figure-eight": "figure-eight: s per figure",
     "robustness": "robustness: unseen, impaired",
 }
-TELLING = {"platforms": ("return",), "figure-eight": ("position_rmse",), "robustness": ("return", "terminated")}
-"""Metrics that the parts of a suite are told by."""
+PART_METRICS = {"platforms": ("return",), "figure-eight": ("position_rmse",), "robustness": ("return", "terminated")}
+"""Metrics that are shown of the parts of a suite."""
 
 NAMES = {
     "return": "return",
@@ -33,27 +32,27 @@ NAMES = {
 
 
 class Row(NamedTuple):
-    """One figure of a suite, for each policy in turn; None where a policy was not put to it."""
+    """One figure of a suite, for each policy in turn; None where a policy was not evaluated on it."""
 
     label: str
     metric: str
     estimates: tuple[Estimate | None, ...]
 
 
-def rows(evaluation: Evaluation, suite: str, details: bool = True) -> Iterator[Row]:
-    """What of a suite is worth a row: its metrics as a whole, and the telling ones of each part.
+def rows(policies: Estimates, suite: str, details: bool = True) -> Iterator[Row]:
+    """Rows of a suite: its metrics as a whole, and some of each part.
 
     Args:
-        evaluation: where the figures are.
-        suite: one that at least one policy was put to.
+        policies: the figures.
+        suite: one that at least one policy was evaluated on.
         details: False leaves the parts out, but for the speeds of the figure eights.
     """
-    columns = [results.get(suite, {}) for results in evaluation.policies.values()]
+    columns = [suites.get(suite, {}) for suites in policies.values()]
     for key in dict.fromkeys(key for column in columns for key in column):
         *part, metric = key.split("/")
-        if not part or (metric in TELLING.get(suite, ()) and (details or (suite, len(part)) == ("figure-eight", 1))):
-            label = " ".join([*part, NAMES[metric]])
-            yield Row(label, metric, tuple(column.get(key) for column in columns))
+        shown = details or (suite, len(part)) == ("figure-eight", 1)
+        if not part or (shown and metric in PART_METRICS.get(suite, ())):
+            yield Row(" ".join([*part, NAMES[metric]]), metric, tuple(column.get(key) for column in columns))
 
 
 def better(estimate: Estimate | None, than: Estimate | None, metric: str) -> bool:
@@ -72,25 +71,21 @@ def cell(estimate: Estimate | None, metric: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def rich_table(evaluation: Evaluation, details: bool = True) -> Table:
+def rich_table(policies: Estimates, settings: Mapping[str, Any], details: bool = True) -> Table:
     """A column for each policy, a group of rows for each suite; what beats the first policy is green."""
-    names = list(evaluation.policies)
-    caption = f"value [{100 * evaluation.settings.get('confidence', 0.95):g} % interval over vehicles]"
+    names = list(policies)
+    caption = f"value [{100 * settings.get('confidence', 0.95):g} % interval over vehicles]"
     if len(names) > 1:
         caption += f"; green: better than {names[0]} beyond both intervals"
     table = Table(caption=caption, caption_justify="left", header_style="bold", pad_edge=False)
     table.add_column("suite and metric")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    for suite in dict.fromkeys(suite for results in evaluation.policies.values() for suite in results):
+    for suite in dict.fromkeys(suite for suites in policies.values() for suite in suites):
         table.add_section()
         table.add_row(Text(HEADINGS.get(suite, suite), style="bold"))
-        for row in rows(evaluation, suite, details):
-            texts = [
-                Text(
-                    cell(estimate, row.metric), style="green" if better(estimate, row.estimates[0], row.metric) else ""
-                )
-                for estimate in row.estimates
-            ]
-            table.add_row(f"  {row.label}", *texts)
+        for label, metric, estimates in rows(policies, suite, details):
+            styles = ["green" if better(estimate, estimates[0], metric) else "" for estimate in estimates]
+            texts = [Text(cell(e, metric), style=style) for e, style in zip(estimates, styles, strict=True)]
+            table.add_row(f"  {label}", *texts)
     return table

@@ -73,14 +73,11 @@ class Validation:
         pad_to: int | None,
         watch: Callable[[Snapshot], None] | None = None,
     ) -> Episodes:
-        controller, parameters, memory = controller_of(policy, len(vehicles))
         episodes, _ = rollout(
-            controller,
-            parameters,
+            *controller_of(policy, len(vehicles)),
             task,
             vehicles,
             generator,
-            memory=memory,
             watch=watch,
             pad_to=pad_to,
             compile=self._compile,
