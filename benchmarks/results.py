@@ -65,9 +65,9 @@ def insert(page: Path, table: str) -> None:
 
 def draw(policies: dict[str, Policy], path: Path) -> None:
     """Save the flights of each policy on figure eights."""
-    recorded = {name: recordings.record_figure_eights(policy, INTERVALS) for name, policy in policies.items()}
+    flown = {name: recordings.record_figure_eights(policy, INTERVALS) for name, policy in policies.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(plots.to_png(plots.figure_eights(recorded)))
+    path.write_bytes(plots.to_png(plots.figure_eights(flown)))
 
 
 def main() -> None:

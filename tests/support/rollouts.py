@@ -11,15 +11,12 @@ from raptor.environments.rollout import rollout
 
 def fly(policy, task, quadrotors, generator, num_steps=None, *, first_counted_step=0, **options):
     """The episodes, the position errors and the recording of a rollout; eager by default."""
-    controller, parameters, memory = controller_of(policy, len(quadrotors))
     recorder = Recorder(task.dt, len(quadrotors))
     episodes, (errors,) = rollout(
-        controller,
-        parameters,
+        *controller_of(policy, len(quadrotors)),
         task,
         quadrotors,
         generator,
-        memory=memory,
         num_steps=num_steps,
         collectors=[PositionErrors.begin(quadrotors.mass, first_counted_step)],
         watch=recorder,

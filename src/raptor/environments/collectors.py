@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from raptor.environments.episode import Episode, StepOutcome
 from raptor.quadrotor.parameters import Quadrotors
@@ -154,12 +155,31 @@ class Recording:
 
 
 class Snapshot(NamedTuple):
-    """Where a rollout stands after some steps."""
+    """Where a rollout stands after some steps; put together only where it is looked at."""
 
     step: int  # steps so far
-    episode: Episode
-    tally: EpisodeTally
-    collectors: tuple[Any, ...]
+    leaves: list[Tensor]  # of all that is carried, the collectors being the last
+    structure: pytree.TreeSpec
+    structure_of_collectors: pytree.TreeSpec
+
+    @property
+    def episode(self) -> Episode:
+        """Where the vehicles are."""
+        episode: Episode = pytree.tree_unflatten(self.leaves, self.structure).episode
+        return episode
+
+    @property
+    def tally(self) -> EpisodeTally:
+        """Where the episodes stand."""
+        tally: EpisodeTally = pytree.tree_unflatten(self.leaves, self.structure).tally
+        return tally
+
+    @property
+    def collectors(self) -> tuple[Any, ...]:
+        """As they are now."""
+        first = len(self.leaves) - self.structure_of_collectors.num_leaves
+        collectors: tuple[Any, ...] = pytree.tree_unflatten(self.leaves[first:], self.structure_of_collectors)
+        return collectors
 
 
 class Recorder:

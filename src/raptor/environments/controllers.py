@@ -119,7 +119,7 @@ def initial_memory(parameters: StudentParameters, num: int) -> Memory:
 
 
 def controller_of(policy: Policy, num: int) -> tuple[Controller, Any, Memory]:
-    """The controller of a policy, its parameters, and its memory at the start of `num` episodes."""
+    """The controller of a policy, its parameters, and its memory at the start of `num` episodes: all for `rollout`."""
     hidden = policy.initial_hidden_state(num).detach()
     if not isinstance(policy, (RaptorPolicy, MLPPolicy)):
         return CalledPolicy(policy), (), (hidden,)

@@ -72,11 +72,11 @@ def rollout_step(
 def rollout(
     controller: Controller,
     parameters: Any,
+    memory: Memory,
     task: Task,
     quadrotors: Quadrotors,
     generator: torch.Generator,
     *,
-    memory: Memory = (),
     start: Episode | None = None,
     num_steps: int | None = None,
     collectors: Sequence[Collector] = (),
@@ -99,10 +99,10 @@ def rollout(
     Args:
         controller: acts; one that is a `CalledPolicy` is called outside of the compiled step.
         parameters: of the controller, nested tensors.
+        memory: what the controller remembers at the start, (N, H) each.
         task: what is asked.
         quadrotors: of leading shape (N,), or whatever the controller takes.
         generator: of everything random, on the device of the vehicles.
-        memory: what the controller remembers at the start, (N, H) each.
         start: where the episodes begin; drawn by default.
         num_steps: length of the rollout; the task's by default.
         collectors: as they begin.
@@ -141,27 +141,27 @@ def rollout(
     if called:
         first_carried = first_carried._replace(parameters=start.previous_action, memory=())
     carried, structure = pytree.tree_flatten(first_carried)
+    collector_structure = pytree.tree_structure(begun)
     kinds = tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in carried)
     step = _compiled(inside, task, method, structure, kinds, compile)
 
-    def standing(done: int) -> Snapshot:
-        now: _Carried = pytree.tree_unflatten(carried, structure)
-        return Snapshot(done, now.episode, now.tally, now.collectors)
+    def snapshot(done: int) -> Snapshot:
+        return Snapshot(done, carried, structure, collector_structure)
 
     if watch is not None:
-        watch(standing(0))
+        watch(snapshot(0))
     numbers = torch.arange(num_steps, dtype=like.dtype, device=like.device).unbind()
     for first in range(0, num_steps, block_steps):
-        if stop is not None and stop(standing(first)):
+        if stop is not None and stop(snapshot(first)):
             break
         block = _draws(task, like, generator, min(block_steps, num_steps - first), action_noise)
-        for done, drawn in enumerate(block, start=first):
+        for done, drawn in enumerate(cut(block, shares[world.rank]), start=first):
             if called:
-                carried[0], memory = controller.act(parameters, vehicles, standing(done).episode, memory)
-            carried, _ = step(carried, [numbers[done], *cut(drawn, shares[world.rank])])
+                carried[0], memory = controller.act(parameters, vehicles, snapshot(done).episode, memory)
+            carried, _ = step(carried, [numbers[done], *drawn])
             if watch is not None:
-                watch(standing(done + 1))
-    end = standing(num_steps)
+                watch(snapshot(done + 1))
+    end = snapshot(num_steps)
     tally, collected = _whole((end.tally, end.collectors), len(like), num, shares, world)
     return tally.episodes, collected
 

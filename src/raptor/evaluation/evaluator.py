@@ -154,14 +154,11 @@ def _measure(
     tables = []
     for first in range(0, len(quadrotors), pad_to):
         vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))
-        controller, parameters, memory = controller_of(policy, len(vehicles))
         episodes, (errors,) = rollout(
-            controller,
-            parameters,
+            *controller_of(policy, len(vehicles)),
             condition.task,
             vehicles,
             generator,
-            memory=memory,
             start=begun,
             num_steps=condition.num_steps,
             collectors=[PositionErrors.begin(vehicles.mass, condition.first_counted_step)],

@@ -1,11 +1,10 @@
-"""Figures: what was flown and what it amounts to."""
+"""Figures of recordings and of results."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -26,7 +25,7 @@ SHOWN = ("crazyflie", "x500_real", "race", "soft")
 """Platforms whose figure eights are drawn: from 30 g to 2 kg, slow and nervous ones."""
 
 RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, 30.0
-"""m and degrees; recovered is who stays within both for the last half second."""
+"""m and degrees; recovered means within both for the last half second."""
 
 
 def _legend(figure: Figure, names: Sequence[str], extra: Sequence[Line2D] = ()) -> None:
@@ -49,8 +48,8 @@ def figure_eights(recordings: Mapping[str, Mapping[float, Recording]], shown: Se
         figure, axes = grid(len(intervals), len(shown), size, sharex=True, sharey=True)
         for row, interval in zip(axes, intervals, strict=True):
             for axis, name in zip(row, shown, strict=True):
-                flights = [by_interval[interval] for by_interval in recordings.values()]
-                _figure_eight(axis, flights, PLATFORMS.index(name))
+                flown = [by_interval[interval] for by_interval in recordings.values()]
+                _figure_eight(axis, flown, PLATFORMS.index(name))
                 axis.set_aspect("equal")
             row[0].set_ylabel(f"{interval:g} s per figure\nx (m)")
         for axis, name in zip(axes[0], shown, strict=True):
@@ -61,22 +60,19 @@ def figure_eights(recordings: Mapping[str, Mapping[float, Recording]], shown: Se
     return figure
 
 
-def _figure_eight(axis: Axes, flights: Sequence[Recording], place: int) -> None:
-    """Draw the target, what each policy made of it, and the RMSE of each."""
-    settled = slice(round(RAMP / flights[0].dt), None)
-    target = flights[0].target[settled, place].cpu()
+def _figure_eight(axis: Axes, recordings: Sequence[Recording], place: int) -> None:
+    """Draw the target, the path of each policy, and the RMSE of each."""
+    settled = slice(round(RAMP / recordings[0].dt), None)
+    target = recordings[0].target[settled, place].cpu()
     axis.plot(target[:, 1], target[:, 0], color=FAINT, lw=5, alpha=0.5)
-    for index, (flight, colour) in enumerate(zip(flights, cycle(COLOURS), strict=False)):
-        flown = flight.position[settled, place].cpu()
+    for index, (recording, colour) in enumerate(zip(recordings, cycle(COLOURS), strict=False)):
+        flown = recording.position[settled, place].cpu()
         axis.plot(flown[:, 1], flown[:, 0], color=colour, lw=1.6)
-        rmse = flight.tracking_error[settled, place].square().mean().sqrt().item()
+        rmse = recording.tracking_error[settled, place].square().mean().sqrt().item()
         text = f"{100 * rmse:.1f} cm" if rmse < 1 else "lost"
-        corner: dict[str, Any] = {
-            "x": 0.02 + 0.96 * (index % 2),
-            "y": 0.03 + 0.86 * (index // 2),
-            "ha": ("left", "right")[index % 2],
-        }
-        axis.text(s=text, transform=axis.transAxes, color=colour, fontsize=8.5, weight="bold", **corner)
+        x, y = 0.02 + 0.96 * (index % 2), 0.03 + 0.86 * (index // 2)
+        label = axis.text(x, y, text, transform=axis.transAxes, color=colour, fontsize=8.5, weight="bold")
+        label.set_horizontalalignment("right" if index % 2 else "left")
     axis.set_xlim(-1.45, 1.45)
     axis.set_ylim(-0.95, 0.95)
 
@@ -86,35 +82,34 @@ def recovery(recordings: Mapping[str, Recording]) -> Figure:
     with matplotlib.rc_context(STYLE):
         size = max(4.2 * len(recordings), 6.0), 5.2
         figure, axes = grid(2, len(recordings), size, sharex=True, sharey="row")
-        for (name, flight), colour, column in zip(recordings.items(), cycle(COLOURS), axes.T, strict=False):
-            num = flight.position.shape[1]
-            column[0].set_title(f"{name}: {num_recovered(flight)} of {num} recover", weight="bold")
-            for axis, values in ((column[0], flight.tilt.rad2deg()), (column[1], flight.tracking_error)):
-                axis.plot(flight.time, values.cpu(), color=colour, lw=0.8, alpha=0.3)
-                axis.plot(flight.time, values.median(dim=1).values.cpu(), color=INK, lw=2)
+        for (name, recording), colour, column in zip(recordings.items(), cycle(COLOURS), axes.T, strict=False):
+            num = recording.position.shape[1]
+            column[0].set_title(f"{name}: {num_recovered(recording)} of {num} recover", weight="bold")
+            for axis, values in ((column[0], recording.tilt.rad2deg()), (column[1], recording.tracking_error)):
+                axis.plot(recording.time, values.cpu(), color=colour, lw=0.8, alpha=0.3)
+                axis.plot(recording.time, values.median(dim=1).values.cpu(), color=INK, lw=2)
             column[1].set_xlabel("time (s)")
         axes[0, 0].set_ylabel("tilt (°)")
         axes[0, 0].set_ylim(0, 180)
         axes[0, 0].set_yticks(range(0, 181, 45))
         axes[1, 0].set_ylabel("distance from target (m)")
         axes[1, 0].set_ylim(0, 3)
-        handles = [
-            Line2D([], [], color=FAINT, lw=0.8, label="each start"),
-            Line2D([], [], color=INK, lw=2, label="median"),
-        ]
+        lines = (FAINT, 0.8, "each start"), (INK, 2, "median")
+        handles = [Line2D([], [], color=colour, lw=width, label=label) for colour, width, label in lines]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure
 
 
-def num_recovered(flight: Recording) -> int:
+def num_recovered(recording: Recording) -> int:
     """How many stay near the target and near level throughout the last half second."""
-    last = slice(-round(0.5 / flight.dt), None)
-    near = (flight.tracking_error[last] < RECOVERED_DISTANCE) & (flight.tilt[last] < math.radians(RECOVERED_TILT))
-    return int(near.all(dim=0).sum())
+    last = slice(-round(0.5 / recording.dt), None)
+    near = recording.tracking_error[last] < RECOVERED_DISTANCE
+    level = recording.tilt[last] < math.radians(RECOVERED_TILT)
+    return int((near & level).all(dim=0).sum())
 
 
 def platform_bars(evaluation: Evaluation) -> Figure:
-    """Bars with intervals for each platform and policy: return, and position error on each figure eight flown."""
+    """Bars with intervals for each platform and policy: return, and position error on each figure eight."""
     panels = [("platforms", "{}/return", "return (at most 750)", 1)]
     for interval in evaluation.settings.get("figure_eight_intervals_s", ()):
         title = f"RMSE (cm), {interval:g} s figure eight"
@@ -153,7 +148,7 @@ def learning_curve(
 
     Args:
         curve: points (update, value) by quantity.
-        levels: by quantity, named values to draw as horizontal lines for comparison.
+        levels: named values by quantity, drawn as horizontal lines for comparison.
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(1, len(curve), (4.2 * len(curve) + 0.6, 3.2))
@@ -163,16 +158,9 @@ def learning_curve(
             for label, level in (levels or {}).get(name, {}).items():
                 axis.axhline(level, color=COLOURS[0], lw=1.4, ls="--")
                 below = level > np.mean(axis.get_ylim())
-                axis.annotate(
-                    label,
-                    (1, level),
-                    xytext=(-3, -4 if below else 3),
-                    xycoords=axis.get_yaxis_transform(),
-                    textcoords="offset points",
-                    ha="right",
-                    va="top" if below else "bottom",
-                    color=COLOURS[0],
-                )
+                va, shift = ("top", -4) if below else ("bottom", 3)
+                place = {"xytext": (-3, shift), "textcoords": "offset points", "ha": "right", "va": va}
+                axis.annotate(label, (1, level), xycoords=axis.get_yaxis_transform(), color=COLOURS[0], **place)
             axis.set_title(name.replace("/", " ").replace("_", " "))
             axis.set_xlabel("update")
     return figure

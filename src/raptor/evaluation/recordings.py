@@ -62,19 +62,17 @@ def record_figure_eights(
 def record_recovery(
     policy: Policy,
     num: int = 50,
-    tilt: float = math.pi / 2,
     seed: int = 0,
     device: torch.device | str = "cpu",
     pad_to: int | None = None,
     compile: bool = True,
 ) -> Recording:
-    """Drop sampled quadrotors at the origin, at rest and tilted, with their rotors at the speed that would carry them.
+    """Drop sampled quadrotors at the origin, at rest and tilted by 90°, with rotors at the speed that would carry them.
 
     Args:
-        policy: that is to recover.
+        policy: to be recorded.
         num: quadrotors.
-        tilt: rad, about a horizontal axis that is different for each of them.
-        seed: of quadrotors and axes.
+        seed: of the quadrotors, and of the horizontal axis that each is tilted about.
         device: of the simulation.
         pad_to: see `raptor.environments.rollout`.
         compile: False runs eagerly.
@@ -85,7 +83,7 @@ def record_recovery(
     condition = dataclasses.replace(condition, starts=starts)
     start, generator = condition.begin()
     azimuth = 2 * math.pi * torch.rand(num, generator=generator, device=condition.quadrotors.device)
-    start = _tilted(condition, start, azimuth, tilt)
+    start = _tilted(condition, start, azimuth)
     return _record(policy, condition.task, condition.quadrotors, start, generator, condition.num_steps, pad_to, compile)
 
 
@@ -99,15 +97,12 @@ def _record(
     pad_to: int | None,
     compile: bool,
 ) -> Recording:
-    controller, parameters, memory = controller_of(policy, len(quadrotors))
     recorder = Recorder(task.dt, len(quadrotors))
     rollout(
-        controller,
-        parameters,
+        *controller_of(policy, len(quadrotors)),
         task,
         quadrotors,
         generator,
-        memory=memory,
         start=start,
         num_steps=num_steps,
         collectors=[PositionErrors.begin(quadrotors.mass, 0)],  # as in an evaluation, whose compiled step this is
@@ -118,15 +113,15 @@ def _record(
     return recorder.recording
 
 
-def _tilted(condition: Condition, start: Episode, azimuth: Tensor, tilt: float) -> Episode:
-    """The same start, but turned by `tilt` about a horizontal axis at `azimuth` (N,), and with rotors as in hover."""
+def _tilted(condition: Condition, start: Episode, azimuth: Tensor) -> Episode:
+    """The same start, but turned by 90° about a horizontal axis at `azimuth` (N,), and with rotors as in hover."""
     quadrotors = condition.quadrotors
     axis = torch.stack([azimuth.cos(), azimuth.sin(), torch.zeros_like(azimuth)], dim=-1)
     low, high = quadrotors.action_limit.unbind(-1)
     hover = quadrotors.hover_throttle
     state = dataclasses.replace(
         start.state,
-        orientation=component_major(from_axis_angle(axis, torch.full_like(azimuth, tilt))),
+        orientation=component_major(from_axis_angle(axis, torch.full_like(azimuth, math.pi / 2))),
         rotor_speed=component_major((low + (high - low) * hover).unsqueeze(-1).expand(-1, 4)),
     )
     held = component_major((2 * hover - 1).unsqueeze(-1).expand(-1, 4))

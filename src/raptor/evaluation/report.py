@@ -1,4 +1,4 @@
-"""Everything about a policy on one page that needs nothing but itself."""
+"""Everything about a policy on one page that needs no other file."""
 
 from __future__ import annotations
 
@@ -28,12 +28,25 @@ COMPARED = {
     "evaluation/mean_return": "return",
     "evaluation/share_terminated": "terminated",
 }
-"""What training tells of quadrotors that it does not fly, and the metric of an evaluation that it goes with."""
+"""Curves of quadrotors that training does not fly, and the metric of an evaluation that each goes with."""
 
 CURVES = (*COMPARED, "training/loss")
 """Quantities of the learning curve that are drawn, if they are there; else all of them."""
 
 PIXELS_PER_INCH = 78
+
+EIGHTS = (
+    "Four of the nine named quadrotors from above, on one figure at full speed, with its RMSE. The policy knows of the "
+    "vehicle only what it sees of its motion."
+)
+RECOVERY = (
+    "50 quadrotors that no training has seen, let go at rest and tilted by 90°. Recovered means within "
+    f"{plots.RECOVERED_DISTANCE:g} m of the target and {plots.RECOVERED_TILT:g}° of level for the last half second."
+)
+BARS = "Nine quadrotors that exist. Whiskers are 95 % intervals over starts."
+
+Curve = Mapping[str, Sequence[tuple[float, float]]]
+"""Points (update, value) by quantity."""
 
 
 class Picture(NamedTuple):
@@ -44,31 +57,37 @@ class Picture(NamedTuple):
     source: str  # data URI
     width: int  # pixels, so that letters are of one size in all figures
 
+    @classmethod
+    def of(cls, heading: str, text: str, figure: Figure) -> Picture:
+        """A figure with its heading and caption."""
+        source = "data:image/png;base64," + base64.b64encode(plots.to_png(figure)).decode("ascii")
+        return cls(heading, text, source, round(PIXELS_PER_INCH * figure.get_figwidth()))
+
 
 def write_report(
     path: str | os.PathLike[str],
     *,
     title: str,
     settings: Mapping[str, Any],
-    curve: Mapping[str, Sequence[tuple[float, float]]],
+    curve: Curve,
     evaluation: Evaluation,
     policies: Mapping[str, Policy],
     seed: int,
     progress: Progress | None = None,
     compile: bool = True,
 ) -> Path:
-    """Write one self-contained HTML file: settings, learning curve, table, and pictures of flights flown for it.
+    """Write one self-contained HTML file: settings, learning curve, table, and figures of rollouts made for it.
 
     Args:
         path: the file; it is replaced at once or not at all.
         title: of the page.
         settings: of the training, nested as one likes; may be empty.
-        curve: of the training, points (update, value) by quantity; may be empty.
-        evaluation: the figures; the first policy is the one that others are held against.
-        policies: those to fly for the pictures, by the names that they have in the evaluation.
-        seed: of the flights in the pictures.
-        progress: told how far it is, in flights.
-        compile: False flies eagerly.
+        curve: of the training; may be empty.
+        evaluation: the figures; the first policy is the one that others are compared with.
+        policies: those to record, by the names that they have in the evaluation.
+        seed: of the recordings.
+        progress: called with how far it is, in recordings.
+        compile: False runs eagerly.
 
     Raises:
         UserError: the file cannot be written.
@@ -81,8 +100,9 @@ def write_report(
     html = environment.from_string(template.read_text(encoding="utf-8")).render(
         title=title,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        names=list(evaluation.policies),
-        suites=_suites(evaluation),
+        policies=evaluation.policies,
+        suites=dict.fromkeys(suite for suites in evaluation.policies.values() for suite in suites),
+        table={"headings": HEADINGS, "rows": rows, "cell": cell, "better": better},
         pictures=pictures,
         training=dict(_flat(settings)),
         measuring=dict(_flat(evaluation.settings)),
@@ -93,93 +113,56 @@ def write_report(
 
 
 def _pictures(
-    curve: Mapping[str, Sequence[tuple[float, float]]],
+    curve: Curve,
     evaluation: Evaluation,
     policies: Mapping[str, Policy],
     seed: int,
     progress: Progress | None,
     compile: bool,
 ) -> Iterator[Picture]:
-    pad_to = evaluation.settings.get("vehicles_at_once")
-    device = evaluation.settings.get("device", "cpu")
-    intervals = evaluation.settings.get("figure_eight_intervals_s", FIGURE_EIGHT_INTERVALS)
-    total, done = 2 * len(policies), 0
+    settings = evaluation.settings
+    pad_to, device = settings.get("vehicles_at_once"), settings.get("device", "cpu")
+    intervals = settings.get("figure_eight_intervals_s", FIGURE_EIGHT_INTERVALS)
+    done = 0
 
-    def tell(what: str) -> None:
+    def report(what: str) -> None:
         nonlocal done
         if progress is not None:
-            progress(f"pictures: {what}", done, total)
+            progress(f"pictures: {what}", done, 2 * len(policies))
         done += 1
 
     chosen = {name: curve[name] for name in CURVES if curve.get(name)} or {n: c for n, c in curve.items() if c}
     if chosen:
-        yield _learning_curve(chosen, _levels(evaluation))
+        yield _learning_curve(chosen, evaluation)
     if policies:
-        eights = {}
+        eights, falls = {}, {}
         for name, policy in policies.items():
-            tell(f"{name}, figure eights")
+            report(f"{name}, figure eights")
             eights[name] = record_figure_eights(policy, intervals, seed, device, pad_to, compile)
-        text = (
-            "Four of the nine named quadrotors from above, on one figure at full speed, with its RMSE. Nothing tells "
-            "the policy which vehicle it flies but what it sees of its motion."
-        )
-        yield _picture("Figure eights", text, plots.figure_eights(eights))
-        falls = {}
+        yield Picture.of("Figure eights", EIGHTS, plots.figure_eights(eights))
         for name, policy in policies.items():
-            tell(f"{name}, recovery")
+            report(f"{name}, recovery")
             falls[name] = record_recovery(policy, seed=seed, device=device, pad_to=pad_to, compile=compile)
-        text = (
-            "50 quadrotors that no training has seen, let go at rest and tilted by 90°. Recovered is who stays "
-            f"within {plots.RECOVERED_DISTANCE:g} m of the target and {plots.RECOVERED_TILT:g}° of level for the last "
-            "half second."
-        )
-        yield _picture("Recovery from tilted starts", text, plots.recovery(falls))
+        yield Picture.of("Recovery from tilted starts", RECOVERY, plots.recovery(falls))
     if any({"platforms", "figure-eight"} & set(suites) for suites in evaluation.policies.values()):
-        text = "Nine quadrotors that exist. Whiskers are 95 % intervals over starts."
-        yield _picture("Platform by platform", text, plots.platform_bars(evaluation))
-    tell("done")
+        yield Picture.of("Platform by platform", BARS, plots.platform_bars(evaluation))
+    report("done")
 
 
-def _learning_curve(
-    curve: Mapping[str, Sequence[tuple[float, float]]], levels: Mapping[str, Mapping[str, float]]
-) -> Picture:
-    figure, told = plots.learning_curve(curve, levels), []
+def _learning_curve(curve: Curve, evaluation: Evaluation) -> Picture:
+    """The curves, beside what the first policy reaches on unseen vehicles."""
+    first, suites = next(iter(evaluation.policies.items()))
+    unseen = suites.get("unseen", {})
+    levels = {name: {first: unseen[metric].value} for name, metric in COMPARED.items() if metric in unseen}
+    figure, text = plots.learning_curve(curve, levels), []
     if any(name in COMPARED for name in curve):
-        told.append("Return and share terminated are those of quadrotors that training does not fly.")
+        text.append("Return and termination rate are those of quadrotors that training does not fly.")
     if any(name in levels for name in curve):
-        told.append("Dashed: the level of the policy to beat.")
-    if any(name.startswith("evaluation/") for name in curve):  # a distillation, which counts otherwise
+        text.append("Dashed: the level of the policy to beat.")
+    if any(name.startswith("evaluation/") for name in curve):  # a distillation, which counts epochs
         for axis in figure.axes:
             axis.set_xlabel("epoch")
-    return _picture("Learning curve", " ".join(told), figure)
-
-
-def _picture(heading: str, text: str, figure: Figure) -> Picture:
-    source = "data:image/png;base64," + base64.b64encode(plots.to_png(figure)).decode("ascii")
-    return Picture(heading, text, source, round(PIXELS_PER_INCH * figure.get_figwidth()))
-
-
-def _levels(evaluation: Evaluation) -> dict[str, dict[str, float]]:
-    """What the first policy reaches on unseen vehicles, to be drawn beside the learning curve."""
-    name, suites = next(iter(evaluation.policies.items()))
-    unseen = suites.get("unseen", {})
-    return {curve: {name: unseen[metric].value} for curve, metric in COMPARED.items() if metric in unseen}
-
-
-def _suites(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The table as text: by suite a heading, and rows of a label and (text, whether better than the first policy)."""
-
-    def texts(suite: str, details: bool) -> list[tuple[str, list[tuple[str, bool]]]]:
-        return [
-            (row.label, [(cell(e, row.metric), better(e, row.estimates[0], row.metric)) for e in row.estimates])
-            for row in rows(evaluation.policies, suite, details)
-        ]
-
-    names = dict.fromkeys(suite for suites in evaluation.policies.values() for suite in suites)
-    return [
-        {"heading": HEADINGS.get(suite, suite), "rows": texts(suite, False), "details": texts(suite, True)}
-        for suite in names
-    ]
+    return Picture.of("Learning curve", " ".join(text), figure)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

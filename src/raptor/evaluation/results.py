@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raptor.core.atomic import replacing
 from raptor.core.errors import UserError
-from raptor.evaluation.statistics import Estimate
+from raptor.evaluation.statistics import Estimate, Estimates
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,21 +25,12 @@ class Evaluation:
     condition, a platform, or both: `noise/return`, `x500_real/return`, `10s/x500_real/position_rmse`.
     """
 
-    policies: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
+    policies: Estimates
     settings: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and dicts; None where there is no number, as with the RMSE of nobody who survived."""
-        return {
-            "policies": {
-                name: {
-                    suite: {metric: estimate.to_dict() for metric, estimate in metrics.items()}
-                    for suite, metrics in suites.items()
-                }
-                for name, suites in self.policies.items()
-            },
-            "settings": dict(self.settings),
-        }
+        """Plain numbers, lists and dicts; None where there is no number, as with the RMSE where no vehicle survived."""
+        return {"policies": _each(self.policies, Estimate.to_dict), "settings": dict(self.settings)}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_dict` as JSON; a file that was there is replaced at once or not at all.
@@ -61,14 +52,7 @@ class Evaluation:
         """
         try:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
-            policies = {
-                name: {
-                    suite: {metric: Estimate.from_dict(numbers) for metric, numbers in metrics.items()}
-                    for suite, metrics in suites.items()
-                }
-                for name, suites in document["policies"].items()
-            }
-            return cls(policies, dict(document["settings"]))
+            return cls(_each(document["policies"], Estimate.from_dict), dict(document["settings"]))
         except OSError as error:
             raise UserError(f"cannot read the evaluation {path}: {error.strerror or error}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -83,3 +67,13 @@ class Evaluation:
         from raptor.evaluation.table import rich_table
 
         return rich_table(self.policies, self.settings, details)
+
+
+def _each(policies: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+    return {
+        name: {
+            suite: {metric: convert(estimate) for metric, estimate in metrics.items()}
+            for suite, metrics in suites.items()
+        }
+        for name, suites in policies.items()
+    }

@@ -33,6 +33,10 @@ class Estimate(NamedTuple):
         return cls(*(math.nan if (number := numbers[name]) is None else float(number) for name in cls._fields))
 
 
+Estimates = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
+"""By policy, suite and metric."""
+
+
 class Means(NamedTuple):
     """Means of M columns in each of S groups, and the same of R resamples."""
 

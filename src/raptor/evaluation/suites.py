@@ -41,13 +41,13 @@ VISIBLE = Task(
     references=References(langevin_share=0.5, lissajous_share=0.5),
     sensing=dataclasses.replace(NOISE, observation_delay=(0, 3), action_delay=(0, 2)),
 )
-"""The task of every suite that shows the target. What differs between them (who follows what, noise, delays) is data of
-the episode, so that one compiled step serves them all."""
+"""The task of every suite that shows the target. What differs between them (references, noise, delays) is data of the
+episode, so that one compiled step serves them all."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """A population and what is asked of it; the same for every policy."""
+    """A population and its task; the same for every policy."""
 
     name: str  # empty where a suite has only one
     task: Task  # what is flown; its draws are those of `starts`
@@ -56,7 +56,7 @@ class Condition:
     seed: int
     num_steps: int = VISIBLE.episode_steps
     first_counted_step: int = VISIBLE.episode_steps // 2  # position errors count from here on
-    survivors_only: bool = True  # whether position errors of terminated flights are left out
+    survivors_only: bool = True  # whether position errors of terminated episodes are left out
     episodes: int = 1  # consecutive rows that are episodes of one vehicle, and are averaged
     groups: tuple[str, ...] = ()  # names of groups, all of the same size and one after another; none: a single group
 
@@ -66,7 +66,7 @@ class Condition:
         return self.task, self.num_steps, self.first_counted_step
 
     def begin(self) -> tuple[Episode, torch.Generator]:
-        """Draw the starts; the generator goes on to draw the noise of the flights."""
+        """Draw the starts; the generator goes on to draw the noise of the rollouts."""
         generator = torch.Generator(self.quadrotors.device).manual_seed(TEST_SEEDS + self.seed)
         start = begin_episode(self.starts, self.quadrotors, generator)
         num_sensed = self.task.sensing.observation_delay[1] + 1
@@ -120,7 +120,7 @@ def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device
             on each figure eight, but at least one.
         episodes: of each sampled vehicle; factor on the starts of each platform.
         seed: from 0 to 999 999; the same seed gives the same vehicles, starts and references.
-        device: where to fly.
+        device: of the simulation.
 
     Raises:
         UserError: there is no such suite, or a number is out of range.
@@ -182,7 +182,7 @@ def figure_eight(interval: float, starts: int, seed: int, device: torch.device) 
         interval: s for each figure.
         starts: of each platform.
         seed: of the starts.
-        device: where to fly.
+        device: of the simulation.
     """
     quadrotors = load_platforms().to(device).repeat_interleave(starts)
     box = torch.full_like(quadrotors.position_threshold, FIGURE_EIGHT_BOX)

@@ -10,10 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raptor.evaluation.metrics import HIGHER_IS_BETTER
-from raptor.evaluation.statistics import Estimate
-
-Figures = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
-"""By policy, suite and metric."""
+from raptor.evaluation.statistics import Estimate, Estimates
 
 HEADINGS = {
     "paper": "paper: sampled, target hidden",
@@ -22,8 +19,8 @@ HEADINGS = {
     "figure-eight": "figure-eight: s per figure",
     "robustness": "robustness: unseen, impaired",
 }
-TELLING = {"platforms": ("return",), "figure-eight": ("position_rmse",), "robustness": ("return", "terminated")}
-"""Metrics that the parts of a suite are reported by."""
+PART_METRICS = {"platforms": ("return",), "figure-eight": ("position_rmse",), "robustness": ("return", "terminated")}
+"""Metrics that are shown of the parts of a suite."""
 
 NAMES = {
     "return": "return",
@@ -42,20 +39,20 @@ class Row(NamedTuple):
     estimates: tuple[Estimate | None, ...]
 
 
-def rows(figures: Figures, suite: str, details: bool = True) -> Iterator[Row]:
-    """What of a suite is worth a row: its metrics as a whole, and the telling ones of each part.
+def rows(policies: Estimates, suite: str, details: bool = True) -> Iterator[Row]:
+    """Rows of a suite: its metrics as a whole, and some of each part.
 
     Args:
-        figures: of an `Evaluation`, by policy.
-        suite: one that at least one policy was put to.
+        policies: the figures.
+        suite: one that at least one policy was evaluated on.
         details: False leaves the parts out, but for the speeds of the figure eights.
     """
-    columns = [results.get(suite, {}) for results in figures.values()]
+    columns = [suites.get(suite, {}) for suites in policies.values()]
     for key in dict.fromkeys(key for column in columns for key in column):
         *part, metric = key.split("/")
-        if not part or (metric in TELLING.get(suite, ()) and (details or (suite, len(part)) == ("figure-eight", 1))):
-            label = " ".join([*part, NAMES[metric]])
-            yield Row(label, metric, tuple(column.get(key) for column in columns))
+        shown = details or (suite, len(part)) == ("figure-eight", 1)
+        if not part or (shown and metric in PART_METRICS.get(suite, ())):
+            yield Row(" ".join([*part, NAMES[metric]]), metric, tuple(column.get(key) for column in columns))
 
 
 def better(estimate: Estimate | None, than: Estimate | None, metric: str) -> bool:
@@ -74,9 +71,9 @@ def cell(estimate: Estimate | None, metric: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def rich_table(figures: Figures, settings: Mapping[str, Any], details: bool = True) -> Table:
+def rich_table(policies: Estimates, settings: Mapping[str, Any], details: bool = True) -> Table:
     """A column for each policy, a group of rows for each suite; what beats the first policy is green."""
-    names = list(figures)
+    names = list(policies)
     caption = f"value [{100 * settings.get('confidence', 0.95):g} % interval over vehicles]"
     if len(names) > 1:
         caption += f"; green: better than {names[0]} beyond both intervals"
@@ -84,15 +81,11 @@ def rich_table(figures: Figures, settings: Mapping[str, Any], details: bool = Tr
     table.add_column("suite and metric")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    for suite in dict.fromkeys(suite for results in figures.values() for suite in results):
+    for suite in dict.fromkeys(suite for suites in policies.values() for suite in suites):
         table.add_section()
         table.add_row(Text(HEADINGS.get(suite, suite), style="bold"))
-        for row in rows(figures, suite, details):
-            texts = [
-                Text(
-                    cell(estimate, row.metric), style="green" if better(estimate, row.estimates[0], row.metric) else ""
-                )
-                for estimate in row.estimates
-            ]
-            table.add_row(f"  {row.label}", *texts)
+        for label, metric, estimates in rows(policies, suite, details):
+            styles = ["green" if better(estimate, estimates[0], metric) else "" for estimate in estimates]
+            texts = [Text(cell(e, metric), style=style) for e, style in zip(estimates, styles, strict=True)]
+            table.add_row(f"  {label}", *texts)
     return table

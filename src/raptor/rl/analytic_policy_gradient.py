@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.compilation import FlatFunction, compile_flat
+from raptor.core.compilation import FlatFunction, Tensors, compile_flat
 from raptor.environments.controllers import Controller, Student
 from raptor.environments.episode import Episode, Noise, StepOutcome, advance
 from raptor.environments.rollout import Transition

@@ -145,10 +145,10 @@ class DemonstrationFlights:
         episodes, _ = rollout(
             actor,
             pytree.tree_map(torch.Tensor.contiguous, self.layers if student is None else student),
+            () if student is None else initial_memory(student, len(like)),
             self.task,
             self._quadrotors,
             generator,
-            memory=() if student is None else initial_memory(student, len(like)),
             collectors=[_Rows(self._offset, like.new_zeros(len(like), STUDENT_DIM), answer)],
             watch=write,
             stop=over,

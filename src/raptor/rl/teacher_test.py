@@ -80,6 +80,7 @@ class TeacherTest:
         episodes, (positions,) = rollout(
             Teachers(self.activations),
             laid_out(layers),
+            (),
             self.task,
             self._quadrotors,
             generator,

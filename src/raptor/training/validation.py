@@ -90,14 +90,11 @@ class Validation:
     def _fly(
         self, policy: StudentPolicy, vehicles: Quadrotors, generator: torch.Generator, world: World, **options: Any
     ) -> Episodes:
-        controller, parameters, memory = controller_of(policy, len(vehicles))
         episodes, _ = rollout(
-            controller,
-            parameters,
+            *controller_of(policy, len(vehicles)),
             self.task,
             vehicles,
             generator,
-            memory=memory,
             compile=self.compile,
             world=world,
             **options,
