@@ -71,18 +71,6 @@ class SegmentGradient:
         self._compiled: dict[Any, _CompiledSteps] = {}
 
     @torch.no_grad()
-    def fly(
-        self,
-        parameters: Any,
-        quadrotors: Quadrotors,
-        episode: Episode,
-        memory: tuple[Tensor, ...],
-        noise: Sequence[Noise],
-    ) -> Segment:
-        """Fly one step for each entry of `noise`, without a gradient; arguments as in `__call__`."""
-        return self._fly(parameters, quadrotors, episode, memory, noise)[0]
-
-    @torch.no_grad()
     def __call__(
         self,
         parameters: Any,
@@ -107,7 +95,10 @@ class SegmentGradient:
             networks fly, each has the gradient of the mean cost of its own vehicles. What a guide adds to the gradient
             is not among the costs of the segment.
         """
-        segment, trail, steps = self._fly(parameters, quadrotors, episode, memory, noise)
+        draws = [tuple(draw for draw in n if draw is not None) for n in noise]
+        start = StepInputs(parameters, quadrotors, episode, RolloutState.begin(episode, memory), draws[0])
+        segment, trail = self.fly(start, draws)
+        steps = self._steps(start)
         pulls: list[Tensors] = [[]] * len(trail)
         if guide is not None:
             episodes = [steps.inputs(tensors).flight.into(episode) for tensors in trail]
@@ -123,30 +114,26 @@ class SegmentGradient:
         samples = segment.cost.numel() / self.controller.num_networks(parameters)
         return pytree.tree_unflatten([g / samples for g in gradient], structure), segment
 
-    def _fly(
-        self,
-        parameters: Any,
-        quadrotors: Quadrotors,
-        episode: Episode,
-        memory: tuple[Tensor, ...],
-        noise: Sequence[Noise],
-    ) -> tuple[Segment, list[Tensors], _CompiledSteps]:
-        """The segment, the flat inputs of each of its steps, and the compiled steps that they are for."""
-        draws = [tuple(draw for draw in n if draw is not None) for n in noise]
-        begun = StepInputs(parameters, quadrotors, episode, RolloutState.begin(episode, memory), draws[0])
-        fixed, flight = pytree.tree_leaves(begun[:3]), pytree.tree_leaves(begun.flight)
-        # An empty tensor may have any strides.
-        key = tuple((tensor.shape, tensor.numel() and tensor.stride()) for tensor in (*fixed, *flight))
-        if key not in self._compiled:
-            self._compiled[key] = _CompiledSteps(self, begun, self._compile)
-        steps, trail, log = self._compiled[key], [], []
+    @torch.no_grad()
+    def fly(self, start: StepInputs, draws: Sequence[tuple[Tensor, ...]]) -> tuple[Segment, list[Tensors]]:
+        """Fly one step for each entry of `draws`, the noise; also returns the flat inputs of each step."""
+        steps, trail, log = self._steps(start), [], []
+        fixed, flight = pytree.tree_leaves(start[:3]), pytree.tree_leaves(start.flight)
         for draw in draws:
             trail.append([*fixed, *flight, *draw])
             *flight, cost, reward, terminated = steps.forward(*trail[-1])
             log.append((cost, reward, terminated))
         cost, reward, terminated = (torch.stack(column) for column in zip(*log, strict=True))
-        arrived: RolloutState = pytree.tree_unflatten(flight, pytree.tree_structure(begun.flight))
-        return Segment(arrived.into(episode), arrived.memory, arrived.alive, cost, reward, terminated), trail, steps
+        arrived: RolloutState = pytree.tree_unflatten(flight, pytree.tree_structure(start.flight))
+        episode = arrived.into(start.episode)
+        return Segment(episode, arrived.memory, arrived.alive, cost, reward, terminated), trail
+
+    def _steps(self, start: StepInputs) -> _CompiledSteps:
+        # An empty tensor may have any strides.
+        key = tuple((tensor.shape, tensor.numel() and tensor.stride()) for tensor in pytree.tree_leaves(start[:4]))
+        if key not in self._compiled:
+            self._compiled[key] = _CompiledSteps(self, start, self._compile)
+        return self._compiled[key]
 
     def step(self, inputs: StepInputs) -> tuple[RolloutState, Tensor, StepOutcome]:
         """One step forward: the flight after it, its cost (...), and its outcome."""

@@ -68,17 +68,12 @@ class Replay:
 
     @staticmethod
     def bytes_needed(config: ReplayConfig, sizes: ReplaySizes) -> int:
-        """`nbytes` of such a replay, without allocating anything."""
+        """Memory of everything that such a replay stores, in bytes."""
         layout = Storage.layout(config, sizes)
         needed = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in layout)
         if config.kind == "prioritised":
             needed += 4 * sizes.teachers * (1 + sum(level_sizes(sizes.environments * sizes.slots)))
         return needed
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of everything stored, in bytes."""
-        return sum(tensor.nbytes for tensor in self._state)
 
     @torch.no_grad()
     def add(self, experience: Experience) -> None:
@@ -109,11 +104,6 @@ class Replay:
                 progress = torch.full((), progress, device=self.device)
             *batch, index = self._run("sample", self._sample_prioritised, uniform, progress)
         return Batch(*batch), index
-
-    @torch.no_grad()
-    def gather(self, index: Tensor) -> Batch:
-        """Transitions at `index` (T, B) int64, places as `sample` gives them, with a weight of 1."""
-        return Batch(*self._run("gather", self._gather, index))
 
     @torch.no_grad()
     def update_priorities(self, index: Tensor, td_error: Tensor) -> None:
@@ -151,10 +141,6 @@ class Replay:
             set_leaves(levels, index, torch.cat([value, torch.zeros_like(value)], dim=-1))
         write(storage, experience)
         return []
-
-    def _gather(self, index: Tensor, *state: Tensor) -> list[Tensor]:
-        storage, _, _ = self._parts(state)
-        return list(read(storage, index, self.config.n_step, self.gamma))
 
     def _sample_uniform(self, uniform: Tensor, *state: Tensor) -> list[Tensor]:
         storage, _, _ = self._parts(state)

@@ -13,6 +13,8 @@ from torch.utils import _pytree as pytree
 from raptor.environments.episode import draw_noise
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
+from raptor.rl.analytic_policy_gradient import StepInputs
+from raptor.rl.flight import RolloutState
 from raptor.rl.guide import TeacherGuide
 from raptor.training.direct.learner import GradientLearner
 from raptor.training.distillation.guidance import guidance_of, shared_evenly
@@ -103,7 +105,9 @@ def test_the_plan_of_the_memory_is_what_a_segment_keeps(segment_steps: int) -> N
     settings = (f"segment_steps={segment_steps}", "batch_size=60", "task.episode_steps=80")
     one = tuner(*settings)
     noise = draw_noise(one.config.task, one.quadrotors.mass, one.generator, segment_steps)
-    _, trail, _ = one.gradient._fly(one.policy.tensors(), one.quadrotors, one.episode, one.memory, noise)
+    draws = [tuple(draw for draw in step if draw is not None) for step in noise]
+    flight = RolloutState.begin(one.episode, one.memory)
+    _, trail = one.gradient.fly(StepInputs(one.policy.tensors(), one.quadrotors, one.episode, flight, draws[0]), draws)
     measured = nbytes(list({tensor for inputs in trail for tensor in inputs}))
     assert 0.3 < measured / segment_bytes(tuner(*settings[::2], "batch_size=6"), 60) < 1.0
 

@@ -15,7 +15,9 @@ from raptor.config import load_config
 from raptor.core.errors import UserError
 from raptor.environments.episode import draw_noise
 from raptor.quadrotor import sample_quadrotors
+from raptor.rl.analytic_policy_gradient import StepInputs
 from raptor.rl.curriculum import Curriculum
+from raptor.rl.flight import RolloutState
 from raptor.rl.replay import Replay
 from raptor.training.teachers import memory
 from raptor.training.teachers.config import PreTrainConfig
@@ -70,7 +72,8 @@ def replay_of(asked: PreTrainConfig) -> Iterator[int]:
     sac = asked.sac
     sizes = replay_sizes(sac, 1, asked.task)
     yield Replay.bytes_needed(sac.replay, sizes)
-    yield Replay(sac.replay, sizes, gamma=sac.gamma, compile=False).nbytes
+    replay = Replay(sac.replay, sizes, gamma=sac.gamma, compile=False)
+    yield nbytes([*replay.storage, *replay.priorities]) + 4 * (sac.replay.kind == "prioritised")
 
 
 @pytest.mark.parametrize("kind", ["uniform", "prioritised"])
@@ -119,7 +122,10 @@ def test_the_plan_of_the_gradient_is_what_a_segment_keeps(num_envs: int) -> None
     asked = config(*FLIGHTS, f"apg.num_envs={num_envs}", "apg.segment_steps=20", "apg.widths=[16]")
     learner = APGTeachers(asked.apg, asked.task, sample_quadrotors(NUM, seed=0), curriculum(asked), 0, compile=False)
     noise = draw_noise(asked.task, learner.quadrotors.mass, learner.generator, asked.apg.segment_steps)
-    segment, trail, _ = learner.gradient._fly(learner.layers, learner.quadrotors, learner.episode, (), noise)
+    draws = [tuple(draw for draw in step if draw is not None) for step in noise]
+    flight = RolloutState.begin(learner.episode, ())
+    start = StepInputs(learner.layers, learner.quadrotors, learner.episode, flight, draws[0])
+    segment, trail = learner.gradient.fly(start, draws)
     measured = nbytes(
         list({tensor for inputs in trail for tensor in inputs}),
         segment.cost,

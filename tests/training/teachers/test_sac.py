@@ -14,6 +14,7 @@ from raptor.config import from_dict
 from raptor.nn.stacked_mlp import forward
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.curriculum import Curriculum, CurriculumConfig, Stage
+from raptor.rl.replay_storage import read
 from raptor.tasks.task import Task
 from raptor.tasks.termination import Termination
 from raptor.training.teachers import sac as sac_teachers
@@ -157,7 +158,7 @@ def test_what_the_replay_holds_is_what_was_flown() -> None:
     teachers.collector.step = noted
     teachers.round()
     index = torch.arange(5).expand(NUM, -1)  # of the first environment
-    stored = teachers.replay.gather(index)
+    stored = read(teachers.replay.storage, index, n_step=1, gamma=teachers.config.gamma)
     for number, (one, _) in enumerate(experienced):
         assert torch.equal(stored.observation[:, number], one.observation[:, 0])
         assert torch.equal(stored.action[:, number], one.action[:, 0])
