@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 
 class AdamState(NamedTuple):
-    """Moments of the gradient, nested like the parameters, and what is left of their start at zero."""
+    """Moments of the gradient, nested like the parameters, and how much of their start at zero remains."""
 
     mean: Any
     square: Any
@@ -19,11 +19,9 @@ class AdamState(NamedTuple):
 
 def adam_start(parameters: Any) -> AdamState:
     """The state before the first step."""
-    leaves, structure = pytree.tree_flatten(parameters)
-    zeros = [torch.zeros_like(leaf) for leaf in leaves]
-    remains = torch.ones(2, device=leaves[0].device, dtype=leaves[0].dtype)
-    squares = [zero.clone() for zero in zeros]
-    return AdamState(pytree.tree_unflatten(zeros, structure), pytree.tree_unflatten(squares, structure), remains)
+    like = pytree.tree_leaves(parameters)[0]
+    mean, square = (pytree.tree_map(torch.zeros_like, parameters) for _ in range(2))
+    return AdamState(mean, square, torch.ones(2, device=like.device, dtype=like.dtype))
 
 
 def adam_step(
@@ -31,6 +29,7 @@ def adam_step(
     gradient: Any,
     state: AdamState,
     learning_rate: Tensor | float,
+    *,
     betas: tuple[float, float] = (0.9, 0.999),
     epsilon: float = 1e-8,
     variance_floor: float = 0.0,
@@ -51,24 +50,22 @@ def adam_step(
 
     Source: D. Kingma, J. Ba, Adam (2015); the floor is that of rl-tools, which bounds the step of rarely used weights.
     """
-    weights, structure = pytree.tree_flatten(parameters)
     # Products, not powers: compilers move neither out of the loop over the weights, and a power takes longer than Adam.
     remains = torch.stack([left * beta for left, beta in zip(state.remains.unbind(), betas, strict=True)])
     scales = (1 / (1 - remains)).unbind()
-    moved, means, squares = [], [], []
-    for weight, slope, mean, square in zip(
-        weights, pytree.tree_leaves(gradient), *map(pytree.tree_leaves, (state.mean, state.square)), strict=True
-    ):
+    rates = learning_rate if isinstance(learning_rate, Tensor) and learning_rate.ndim else None
+
+    def step(weight: Tensor, slope: Tensor, mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean = betas[0] * mean + (1 - betas[0]) * slope
         square = betas[1] * square + (1 - betas[1]) * slope * slope
         variance = square * scales[1]
         if variance_floor:
             variance = variance.clamp(min=variance_floor)
-        rate = learning_rate
-        if isinstance(rate, Tensor) and rate.ndim:
-            rate = rate.view(-1, *[1] * (weight.ndim - 1))
-        moved.append(weight - rate * (mean * scales[0]) / (variance.sqrt() + epsilon))
-        means.append(mean)
-        squares.append(square)
-    unflatten = pytree.tree_unflatten
-    return unflatten(moved, structure), AdamState(unflatten(means, structure), unflatten(squares, structure), remains)
+        rate = learning_rate if rates is None else rates.view(-1, *[1] * (weight.ndim - 1))
+        return weight - rate * (mean * scales[0]) / (variance.sqrt() + epsilon), mean, square
+
+    weights, structure = pytree.tree_flatten(parameters)
+    others = map(pytree.tree_leaves, (gradient, state.mean, state.square))
+    columns = zip(*map(step, weights, *others), strict=True)
+    moved, mean, square = (pytree.tree_unflatten(list(column), structure) for column in columns)
+    return moved, AdamState(mean, square, remains)

@@ -69,7 +69,7 @@ class Imitation:
         self._transitions = TransitionGradient(config.compile, precision)
 
     def rescale(self, scale: ObservationScale) -> None:
-        """Take the student's weights for those of observations of that scale."""
+        """Interpret the student's weights as those for observations of that scale."""
         self.scale = scale
         self._update_policy()
 
@@ -159,7 +159,7 @@ class Imitation:
         )
 
     def _update_policy(self) -> None:
-        """Give the policy the weights for observations as they are."""
+        """Give the policy the weights for raw observations."""
         with torch.no_grad():
             for weight, new in zip(self.policy.tensors(), self.scale.fold(self.weights), strict=True):
                 weight.copy_(new)

@@ -1,4 +1,4 @@
-"""The smooth cost that gradients flow through, in place of the task's reward."""
+"""Smooth cost for gradients through the simulator, in place of the task's reward."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from raptor.quadrotor.state import components
 
 @dataclasses.dataclass(frozen=True)
 class Objective(Settings):
-    """Weights of the smooth cost that stands in for the task's reward.
+    """Weights of the smooth cost.
 
-    The reward's norms have no gradient at the target and its termination has none anywhere; here norms are rounded off
-    and the velocity limit becomes a slope before it.
+    The reward's norms have no gradient at the target and its termination has none anywhere; here norms are rounded off,
+    and limits become slopes before them.
     """
 
     position: float = setting(1.0, "per m of tracking error", not_negative)
@@ -30,16 +30,14 @@ class Objective(Settings):
     saturation: float = setting(1.0, "on the squared excess of the action over [-1, 1]", not_negative)
     speed: float = setting(10.0, "on the squared excess of each velocity axis over `speed_limit`", not_negative)
     speed_limit: float = setting(1.6, "m/s", not_negative)
-    box: float = setting(
-        10.0, "on the squared excess of each axis over `box_limit`, in units of the vehicle's box", not_negative
-    )
-    box_limit: float = setting(0.8, "share of the vehicle's position threshold", not_negative)
+    box: float = setting(10.0, "on the squared excess of each axis over `box_limit`, in boxes", not_negative)
+    box_limit: float = setting(0.8, "fraction of the vehicle's box, its position threshold", not_negative)
     velocity: float = setting(0.0, "per m/s of velocity error", not_negative)
     cap: float = setting(20.0, "upper bound on the cost of a step", positive)
 
 
 def rounded_norm(parts: Sequence[Tensor], rounding: float) -> Tensor:
-    """Euclidean norm of a vector in component form, smooth at the origin: sqrt(|x|^2 + rounding^2)."""
+    """Euclidean norm of a vector in components, smooth at the origin: sqrt(|x|^2 + rounding^2)."""
     square = sum((part * part for part in parts[1:]), parts[0] * parts[0])
     return torch.sqrt(square + rounding**2)
 
@@ -62,8 +60,8 @@ def step_cost(
     if objective.speed:
         cost = cost + objective.speed * sum(torch.relu(v.abs() - objective.speed_limit) ** 2 for v in velocity)
     if objective.box:
-        shares = [x.abs() / quadrotors.position_threshold for x in components(state.position)]
-        cost = cost + objective.box * sum(torch.relu(share - objective.box_limit) ** 2 for share in shares)
+        boxes = [x.abs() / quadrotors.position_threshold for x in components(state.position)]
+        cost = cost + objective.box * sum(torch.relu(x - objective.box_limit) ** 2 for x in boxes)
     if objective.velocity:
         error = [v - r for v, r in zip(velocity, components(target.velocity), strict=True)]
         cost = cost + objective.velocity * rounded_norm(error, objective.position_rounding)

@@ -1,7 +1,7 @@
-"""Observations of any scale, without anything in front of the policy: the scale is part of its first layer.
+"""Normalised observations without a layer in front of the policy: the scale is folded into its first layer.
 
-A layer that sees x' = (x - m) / d with weights W' and biases b' is one that sees x with W = W' / d and b = b' - W m. So
-it is W' and b' that are trained, and W and b that fly and are saved.
+A layer on x' = (x - m) / d with weights W' and biases b' is one on x with W = W' / d and b = b' - W m. So W' and b' are
+trained, and W and b are flown and saved.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from torch import Tensor
 from raptor.environments.controllers import StudentParameters
 
 LEAST_DEVIATION = 0.1
-"""Numbers that hardly vary are not magnified further, because they vary a hundred times as much when a pilot fails."""
+"""Numbers that hardly vary are not magnified further: they vary a hundred times as much when a policy fails."""
 
 
 class ObservationScale(NamedTuple):
-    """Mean and standard deviation of the numbers that are observed."""
+    """Mean and standard deviation of observations."""
 
     mean: Tensor  # (D,)
     deviation: Tensor  # (D,)
 
     @classmethod
     def none(cls, observation_dim: int, like: Tensor) -> ObservationScale:
-        """Nothing is scaled."""
+        """Scale that changes nothing."""
         return cls(like.new_zeros(observation_dim), like.new_ones(observation_dim))
 
     @classmethod
     def of(cls, observation: Tensor, length: Tensor) -> ObservationScale:
-        """That of recorded episodes (E, S, D), of `length` (E,) steps each."""
+        """Scale of recorded episodes (E, S, D), of `length` (E,) steps each."""
         counted = torch.arange(observation.shape[1], device=length.device) < length.unsqueeze(-1)
         rows = observation[counted].double()
         deviation = rows.std(0, correction=0).clamp(min=LEAST_DEVIATION)
         return cls(rows.mean(0).to(observation), deviation.to(observation))
 
     def fold(self, parameters: StudentParameters) -> StudentParameters:
-        """The weights for observations as they are, from those for scaled ones."""
+        """Weights for raw observations, from those for scaled ones."""
         weight = parameters.input_weight / self.deviation
         return parameters._replace(input_weight=weight, input_bias=parameters.input_bias - weight @ self.mean)
 
     def pull_back(self, gradient: StudentParameters) -> StudentParameters:
-        """The gradient by the weights for scaled observations, from that by those for observations as they are."""
+        """Gradient by the weights for scaled observations, from that by the weights for raw ones."""
         by_weight = gradient.input_weight - gradient.input_bias.unsqueeze(-1) * self.mean
         return gradient._replace(input_weight=by_weight / self.deviation)

@@ -1,10 +1,10 @@
-"""Packing: episodes of any length laid end to end into sequences of equal length, so that no step is padding.
+"""Packing: episodes of any length, end to end in sequences of equal length, so that no step is padding.
 
        episode 2            episode 0        episode 3
     |================|===========================|========
     |---- sequence 0 ----|---- sequence 1 ----|---- sequence 2 ----|
 
-A recurrent student forgets where an episode begins inside a sequence, and where a sequence begins inside an episode.
+The hidden state is reset where an episode begins inside a sequence, and where a sequence begins inside an episode.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class PackedBatch(NamedTuple):
-    """Where B packed sequences of L steps come from."""
+    """Rows of B packed sequences of L steps."""
 
     row: Tensor  # (L, B) int64, episode * S + step, for episodes (E, S, ...) with their first two axes flattened
     reset: Tensor  # (L, B) bool, True where an episode begins inside a sequence; row 0 begins afresh without it
@@ -31,13 +31,12 @@ def pack(
 ) -> list[PackedBatch]:
     """Shuffle episodes and cut them into batches of sequences.
 
-    A batch is filled sequence by sequence, each with consecutive steps; what an episode has left when a sequence is
-    full begins the next. The last batch is dropped unless an episode is left over once it is full, so it is dropped
-    also where the last episode fills it exactly.
+    A batch is filled sequence by sequence, each with consecutive steps; the rest of an episode begins the next
+    sequence. The last batch is dropped unless an episode is left over once it is full.
 
     Args:
         length: (E,) int64, steps of each episode, at most S.
-        episode_steps: S, the rows that an episode is stored in.
+        episode_steps: S, rows per stored episode.
         sequence_length: L.
         batch_size: B.
         generator: of the order of the episodes, on the device of `length`; None keeps them in order.
@@ -45,7 +44,7 @@ def pack(
     Returns:
         The batches, in order; none where the episodes do not fill one.
 
-    Source: RAPTOR's post-training, which fills its batches so.
+    Source: RAPTOR's post-training.
     """
     order = torch.arange(len(length), device=length.device)
     if generator is not None:
