@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,43 +39,39 @@ class Stage(Settings):
 
     def applied_to(self, task: Task) -> Task:
         """The task of this stage. Starts within each vehicle's own box are left to `Curriculum.begin`."""
-        starts, references, path = task.initial_states, task.references, task.references.way_points
-        moving, size = self.references, self.reference_size
-        disturbances, (low, high) = task.disturbances, task.sensing.noise_scale
-        shorter, longer = (_scaled(amplitude, size) for amplitude in references.lissajous.amplitude)
+        starts = _scaled(task.initial_states, self.position, "max_position")
+        starts = _scaled(starts, self.tilt, "max_angle")
+        starts = _scaled(starts, self.speed, "max_linear_velocity", "max_angular_velocity")
+        size, moving = self.reference_size, ("langevin_share", "lissajous_share", "way_points_share")
+        references = _scaled(task.references, self.references, *moving)
+        references = dataclasses.replace(
+            references,
+            langevin=_scaled(references.langevin, size, "sigma"),
+            lissajous=_scaled(references.lissajous, size, "amplitude"),
+            # Faster by as much as they are longer, the legs take the time that the compiled step knows.
+            way_points=_scaled(references.way_points, size, "points", "speed"),
+        )
         return dataclasses.replace(
             task,
-            initial_states=dataclasses.replace(
-                starts,
-                max_position=None if starts.max_position is None else self.position * starts.max_position,
-                max_angle=self.tilt * starts.max_angle,
-                max_linear_velocity=self.speed * starts.max_linear_velocity,
-                max_angular_velocity=self.speed * starts.max_angular_velocity,
-            ),
-            references=dataclasses.replace(
-                references,
-                langevin_share=moving * references.langevin_share,
-                lissajous_share=moving * references.lissajous_share,
-                way_points_share=moving * references.way_points_share,
-                langevin=dataclasses.replace(references.langevin, sigma=size * references.langevin.sigma),
-                lissajous=dataclasses.replace(references.lissajous, amplitude=(shorter, longer)),
-                # Faster by as much as they are longer, the legs take the time that the compiled step knows.
-                way_points=dataclasses.replace(
-                    path, points=tuple(_scaled(point, size) for point in path.points), speed=size * path.speed
-                ),
-            ),
-            disturbances=dataclasses.replace(
-                disturbances,
-                force=self.disturbances * disturbances.force,
-                torque=self.disturbances * disturbances.torque,
-            ),
-            sensing=dataclasses.replace(task.sensing, noise_scale=(self.noise * low, self.noise * high)),
+            initial_states=starts,
+            references=references,
+            disturbances=_scaled(task.disturbances, self.disturbances, "force", "torque"),
+            sensing=_scaled(task.sensing, self.noise, "noise_scale"),
         )
 
 
-def _scaled(point: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
-    x, y, z = point
-    return factor * x, factor * y, factor * z
+SomeSettings = TypeVar("SomeSettings", bound=Settings)
+
+
+def _scaled(settings: SomeSettings, factor: float, *names: str) -> SomeSettings:
+    """With these fields multiplied by a factor: numbers, nested tuples of numbers, or None, which stays."""
+
+    def times(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(times, value))
+        return None if value is None else factor * value
+
+    return dataclasses.replace(settings, **{name: times(getattr(settings, name)) for name in names})
 
 
 STAGES = (
