@@ -241,9 +241,9 @@ def test_the_summary_tells_the_stages_and_the_success_rate() -> None:
     record(one, [1, 1, 0, 1])
     summary = one.summary()
     assert summary["stage"] == 0.75
-    assert summary["share/hover"] == 0.25
-    assert summary["share/recovery"] == 0.75
-    assert summary["share/disturbed-tracking"] == 0.0
+    assert summary["fraction/hover"] == 0.25
+    assert summary["fraction/recovery"] == 0.75
+    assert summary["fraction/disturbed-tracking"] == 0.0
     assert summary["success_rate"] == pytest.approx(3 / 7)  # four failures, and one success of each that began anew
 
 

@@ -212,15 +212,15 @@ class Curriculum:
     def summary(self) -> dict[str, float]:
         """Figures to log.
 
-        `stage`: the mean, counted from 0; `share/NAME`: fraction of vehicles in each stage; `success_rate`: over all
+        `stage`: the mean, counted from 0; `fraction/NAME`: fraction of vehicles in each stage; `success_rate`: over all
         windows, full or not, and left out while all are empty.
         """
         num_stages, counted = len(self._tasks), self._count.clamp(max=self.config.window).sum()
         in_stage = (self.stage.unsqueeze(-1) == torch.arange(num_stages, device=self.stage.device)).sum(0)
         *numbers, successes, episodes = torch.cat([in_stage, self._outcomes.sum()[None], counted[None]]).tolist()
-        shares = {f"share/{s.name}": n / sum(numbers) for s, n in zip(self.config.stages, numbers, strict=True)}
+        fractions = {f"fraction/{s.name}": n / sum(numbers) for s, n in zip(self.config.stages, numbers, strict=True)}
         mean = sum(i * n for i, n in enumerate(numbers)) / sum(numbers)
-        return {"stage": mean, **shares, **({"success_rate": successes / episodes} if episodes else {})}
+        return {"stage": mean, **fractions, **({"success_rate": successes / episodes} if episodes else {})}
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that the next call depends on."""

@@ -35,7 +35,7 @@ class ImitationConfig(Settings):
     shuffle: bool = setting(True, "whether episodes are packed into sequences in random order")
     learning_rate: float = setting(1e-2, "of Adam, at its highest", positive)
     final_learning_rate: float = setting(
-        0.02, "share of the learning rate that is left at the end of the cosine; 1: constant", between(0, 1)
+        0.02, "fraction of the learning rate that is left at the end of the cosine; 1: constant", between(0, 1)
     )
     warm_up_batches: int = setting(20, "batches over which the learning rate rises", not_negative)
     gradient_norm: float | None = setting(1.0, "bound on the norm of the gradient; null: none", optional(positive))

@@ -348,7 +348,7 @@ def test_the_curriculum_of_the_documentation_trains(tmp_path: Path, tiny_overrid
     assert config.curriculum.stages[-1].applied_to(config.task) == config.task
     train_direct(tmp_path / "run", config)
     curve = read_curve(tmp_path / "run")
-    assert {"curriculum/stage", "curriculum/share/hover", "curriculum/success_rate"} <= set(curve)
+    assert {"curriculum/stage", "curriculum/fraction/hover", "curriculum/success_rate"} <= set(curve)
 
 
 def test_without_a_curriculum_none_is_logged(straight: Path) -> None:

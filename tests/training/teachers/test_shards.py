@@ -240,4 +240,4 @@ def test_reports_hold_rounds_and_validations_as_json_knows_them(tmp_path: Path) 
     assert [report["round"] for report in reports if not report["validation"]] == [0, 1, 2, 3, 4]
     points = [report["validation"] for report in reports if report["validation"]]
     assert [point["round"] for point in points] == [2, 4]
-    assert points[0]["curriculum/share/hover"] == 1.0
+    assert points[0]["curriculum/fraction/hover"] == 1.0
