@@ -19,7 +19,7 @@ from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, sample_quadrotors
-from raptor.rl.demonstrations import DemonstrationFlights, Demonstrations
+from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
 from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks.observation import Sensing
 from raptor.tasks.task import Task
@@ -55,10 +55,10 @@ def student(kind: str) -> StudentParameters | None:
 
 def source(
     task: Task = TASK, offset: Tensor = OFFSET, quadrotors: Quadrotors | None = None, **more
-) -> DemonstrationFlights:
+) -> SimulatedDemonstrations:
     """In several blocks, of several labellings each."""
     compile = more.pop("compile", False)
-    made = DemonstrationFlights(task, quadrotors or vehicles(), networks(), EPISODES, offset, compile, **more)
+    made = SimulatedDemonstrations(task, quadrotors or vehicles(), networks(), EPISODES, offset, compile, **more)
     made.block_steps, made.labelled_rows = 5, 2 * EPISODES * 5
     return made
 

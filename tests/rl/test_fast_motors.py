@@ -14,7 +14,7 @@ from raptor.formats import load_policy
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, load_platform
 from raptor.rl.collection import ExperienceCollector
-from raptor.rl.demonstrations import DemonstrationFlights
+from raptor.rl.demonstrations import SimulatedDemonstrations
 from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks import InitialStates, References, Task
 
@@ -57,7 +57,7 @@ def lost_by_teachers(task: Task) -> torch.Tensor:
 
 
 def lost_in_demonstrations(task: Task) -> torch.Tensor:
-    flights = DemonstrationFlights(task, vehicles(), hovering_teachers(), 2, torch.zeros(NUM, 3), compile=False)
+    flights = SimulatedDemonstrations(task, vehicles(), hovering_teachers(), 2, torch.zeros(NUM, 3), compile=False)
     return flights.collect(None, generator(), flights.empty()).terminated
 
 

@@ -169,14 +169,8 @@ class Snapshot(NamedTuple):
         return episode
 
     @property
-    def tally(self) -> EpisodeTally:
-        """Where the episodes stand."""
-        tally: EpisodeTally = pytree.tree_unflatten(self.leaves, self.structure).tally
-        return tally
-
-    @property
     def collectors(self) -> tuple[Any, ...]:
-        """As they are now."""
+        """As they are now, after the `EpisodeTally`."""
         first = len(self.leaves) - self.structure_of_collectors.num_leaves
         collectors: tuple[Any, ...] = pytree.tree_unflatten(self.leaves[first:], self.structure_of_collectors)
         return collectors
@@ -197,7 +191,8 @@ class Recorder:
     def __call__(self, snapshot: Snapshot) -> None:
         """Keep where the vehicles are."""
         state, target = snapshot.episode.state, snapshot.episode.reference.position
-        shown = (state.position, state.orientation, state.linear_velocity, target, snapshot.tally.flying > 0)
+        flying = snapshot.collectors[0].flying > 0
+        shown = (state.position, state.orientation, state.linear_velocity, target, flying)
         self._log.append([tensor[self._vehicles].clone() for tensor in shown])
 
     @property

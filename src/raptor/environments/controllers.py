@@ -23,6 +23,44 @@ Memory = tuple[Tensor, ...]
 """What a controller remembers, (N, H) each."""
 
 
+class Controller(Protocol):
+    """A pure function of parameters, of what the vehicles are in, and of what it remembers."""
+
+    def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
+        """Action (..., 4), component by component in memory, and what to remember."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A policy of this package, one for all vehicles; its parameters are `StudentParameters`."""
+
+    precision: str = "float32"  # of the matrix products
+
+    def act(
+        self, parameters: StudentParameters, quadrotors: Quadrotors, episode: Episode, memory: Memory
+    ) -> tuple[Tensor, Memory]:
+        """See `Controller`."""
+        return student_step(parameters, observe(episode), memory, self.precision)
+
+
+@dataclasses.dataclass(frozen=True)
+class Teachers:
+    """T stacked networks, whose layers are the parameters; each acts for B vehicles, (T, B) or side by side (T B,)."""
+
+    activations: Activations = RELU_TANH
+
+    def act(
+        self, parameters: Layers, quadrotors: Quadrotors, episode: Episode, memory: Memory
+    ) -> tuple[Tensor, Memory]:
+        """See `Controller`; the action lies in [-1, 1], and nothing is remembered."""
+        observation = observe_as_teacher(quadrotors, episode)
+        if observation.ndim > 2:
+            return from_components(components(act(parameters, observation, self.activations))), ()
+        own = observation.contiguous().view(len(parameters[0].weight), -1, observation.shape[-1])
+        return component_major(act(parameters, own, self.activations).flatten(0, 1)), ()
+
+
 class Policy(Protocol):
     """What can be evaluated: anything recurrent that maps observations (N, 22) to actions (N, 4)."""
 
@@ -35,70 +73,16 @@ class Policy(Protocol):
         ...
 
 
-class Controller(Protocol):
-    """A pure function of parameters, of what the vehicles are in, and of what it remembers."""
-
-    def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
-        """Action (..., 4) in component-major layout, and the memory of the step."""
-        ...
-
-    def num_networks(self, parameters: Any) -> int:
-        """How many networks share the vehicles; each has a gradient of its own."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Student:
-    """A policy of this package, one for all vehicles; recurrent or not, as its `StudentParameters` say."""
-
-    precision: str = "float32"  # of the matrix products
-
-    def act(
-        self, parameters: StudentParameters, quadrotors: Quadrotors, episode: Episode, memory: Memory
-    ) -> tuple[Tensor, Memory]:
-        """See `Controller`."""
-        return student_step(parameters, observe(episode), memory, self.precision)
-
-    def num_networks(self, parameters: StudentParameters) -> int:
-        """One."""
-        return 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Teachers:
-    """T stacked networks; parameters are their layers, and each controls B vehicles: (T, B), or (T B,) side by side."""
-
-    activations: Activations = RELU_TANH
-
-    def act(
-        self, parameters: Layers, quadrotors: Quadrotors, episode: Episode, memory: Memory
-    ) -> tuple[Tensor, Memory]:
-        """See `Controller`; the action lies in [-1, 1], and nothing is remembered."""
-        observation = observe_as_teacher(quadrotors, episode)
-        if observation.ndim > 2:
-            return from_components(components(act(parameters, observation, self.activations))), ()
-        own = observation.contiguous().view(self.num_networks(parameters), -1, observation.shape[-1])
-        return component_major(act(parameters, own, self.activations).flatten(0, 1)), ()
-
-    def num_networks(self, parameters: Layers) -> int:
-        """T."""
-        return len(parameters[0].weight)
-
-
 @dataclasses.dataclass(frozen=True)
 class CalledPolicy:
-    """Any other policy, called at each step, outside of what is compiled."""
+    """Any other policy, without parameters: it is called at each step, outside of what is compiled."""
 
     policy: Policy
 
     def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
-        """See `Controller`; the parameters are the policy's own affair."""
+        """See `Controller`."""
         action, hidden = self.policy(observe(episode), memory[0])
         return component_major(action.to(episode.noise_scale.device)), (hidden,)
-
-    def num_networks(self, parameters: Any) -> int:
-        """One."""
-        return 1
 
 
 def student_step(
@@ -119,7 +103,7 @@ def initial_memory(parameters: StudentParameters, num: int) -> Memory:
 
 
 def controller_of(policy: Policy, num: int) -> tuple[Controller, Any, Memory]:
-    """The controller of a policy, its parameters, and its memory at the start of `num` episodes: all for `rollout`."""
+    """What `rollout` begins with: the controller of a policy, its parameters, and its memory for `num` vehicles."""
     hidden = policy.initial_hidden_state(num).detach()
     if not isinstance(policy, (RaptorPolicy, MLPPolicy)):
         return CalledPolicy(policy), (), (hidden,)

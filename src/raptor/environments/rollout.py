@@ -50,18 +50,9 @@ def rollout_step(
     method: Method = "rk4",
     deviation: Tensor | None = None,
 ) -> Transition:
-    """Observe, act, move and rate, once: pure and differentiable.
+    """Act, move and rate, once: pure and differentiable.
 
-    Args:
-        controller: acts.
-        parameters: of the controller, nested tensors.
-        task: what is asked.
-        quadrotors: vehicles of leading shape (...).
-        episode: where they stand.
-        memory: of the controller.
-        noise: what the step consumes.
-        method: integrator.
-        deviation: (..., 4), added to the action on its way to the motors.
+    Arguments are those of `rollout`, and `deviation` (..., 4), which is added to the action on its way to the motors.
     """
     action, memory = controller.act(parameters, quadrotors, episode, memory)
     applied = action if deviation is None else deviation + action
@@ -92,29 +83,29 @@ def rollout(
 ) -> tuple[Episodes, tuple[Any, ...]]:
     """Fly one episode with each vehicle.
 
-    The step is compiled once for each task, method, controller and kind of collectors, and for each shape; weights and
-    vehicles are its arguments. Vehicles whose episode is over fly on, without adding to return and length. Whatever
-    `watch` or `stop` raise ends the rollout and leaves nothing behind but draws of the generator.
+    The step is compiled once for each task, method, controller, kind of collectors and shape; weights and vehicles are
+    its arguments. Vehicles whose episode is over fly on, without adding to return and length. What `watch` or `stop`
+    raises ends the rollout, and leaves nothing behind but draws of the generator.
 
     Args:
-        controller: acts; one that is a `CalledPolicy` is called outside of the compiled step.
+        controller: acts; see `controller_of` for the first three.
         parameters: of the controller, nested tensors.
         memory: what the controller remembers at the start, (N, H) each.
-        task: what is asked.
-        quadrotors: of leading shape (N,), or whatever the controller takes.
+        task: gives observation, reward and termination.
+        quadrotors: N vehicles; of leading shape (T, B) where the controller says so.
         generator: of everything random, on the device of the vehicles.
         start: where the episodes begin; drawn by default.
         num_steps: length of the rollout; the task's by default.
         collectors: as they begin.
         watch: called at the start and after each step.
-        stop: asked before each block whether to end here.
+        stop: asked before each block of steps whether to end.
         method: integrator.
         action_noise: standard deviation of what is added to the actions on their way to the motors.
-        pad_to: fly so many vehicles, at least N, by repeating them, and return the first N. Compiled code is made for
-            one number of vehicles, which this keeps the same from call to call; uncompiled, it does nothing.
+        pad_to: compiled, fly so many vehicles, at least N, by repeating them: code is compiled for one number of
+            vehicles, which this keeps the same from call to call.
         compile: False runs eagerly.
         world: the processes that share the vehicles; each is given everything that comes of them.
-        together: so many vehicles in a row fly in the same process.
+        together: so many vehicles in a row stay in one process.
         block_steps: steps whose noise is drawn at once.
 
     Returns:
@@ -124,7 +115,7 @@ def rollout(
     num_steps = task.episode_steps if num_steps is None else num_steps
     start = begin_episode(task, quadrotors, generator) if start is None else start
     num, axes = len(quadrotors), quadrotors.mass.ndim
-    flown: tuple[Any, ...] = (quadrotors, start, tuple(collectors))
+    flown: tuple[Any, ...] = (quadrotors, start, (EpisodeTally.begin(quadrotors.mass), *collectors))
     if compile and pad_to is not None and pad_to != num:
         places = torch.arange(pad_to, device=quadrotors.device) % num
         flown, memory = pytree.tree_map(lambda tensor: tensor[places], (flown, memory))
@@ -136,17 +127,14 @@ def rollout(
     parameters, memory = pytree.tree_map(lambda tensor: tensor.detach().to(like.device), (parameters, memory))
     called = isinstance(controller, CalledPolicy)
     inside: Any = _GivenAction() if called else controller
-    tally = EpisodeTally.begin(vehicles.mass)
-    first_carried = _Carried(parameters, vehicles, start, memory, tally, begun)
-    if called:
-        first_carried = first_carried._replace(parameters=start.previous_action, memory=())
-    carried, structure = pytree.tree_flatten(first_carried)
-    collector_structure = pytree.tree_structure(begun)
+    held: Any = (start.previous_action, ()) if called else (parameters, memory)
+    carried, structure = pytree.tree_flatten(_Carried(held[0], vehicles, start, held[1], begun))
+    structures = structure, pytree.tree_structure(begun)
     kinds = tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in carried)
     step = _compiled(inside, task, method, structure, kinds, compile)
 
     def snapshot(done: int) -> Snapshot:
-        return Snapshot(done, carried, structure, collector_structure)
+        return Snapshot(done, carried, *structures)
 
     if watch is not None:
         watch(snapshot(0))
@@ -161,9 +149,8 @@ def rollout(
             carried, _ = step(carried, [numbers[done], *drawn])
             if watch is not None:
                 watch(snapshot(done + 1))
-    end = snapshot(num_steps)
-    tally, collected = _whole((end.tally, end.collectors), len(like), num, shares, world)
-    return tally.episodes, collected
+    tally, *collected = _whole(snapshot(num_steps).collectors, len(like), num, shares, world)
+    return tally.episodes, tuple(collected)
 
 
 class _Carried(NamedTuple):
@@ -173,8 +160,7 @@ class _Carried(NamedTuple):
     quadrotors: Quadrotors
     episode: Episode
     memory: Memory
-    tally: EpisodeTally
-    collectors: tuple[Any, ...]
+    collectors: tuple[Any, ...]  # the tally of the episodes is the first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +169,6 @@ class _GivenAction:
 
     def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
         return parameters, memory
-
-    def num_networks(self, parameters: Any) -> int:
-        return 1
 
 
 @functools.lru_cache(maxsize=64)
@@ -196,14 +179,14 @@ def _compiled(
     num_noise = 1 + task.sensing.noisy
 
     def step(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
-        parameters, quadrotors, episode, memory, tally, collectors = pytree.tree_unflatten(carried, structure)
+        parameters, quadrotors, episode, memory, collectors = pytree.tree_unflatten(carried, structure)
         number, noise, deviations = given[0], Noise(*given[1 : 1 + num_noise]), given[1 + num_noise :]
         action, memory, after, outcome = rollout_step(
             controller, parameters, task, quadrotors, episode, memory, noise, method, *deviations
         )
-        moment = Moment(number, quadrotors, episode, action, after, outcome, tally.flying)
+        moment = Moment(number, quadrotors, episode, action, after, outcome, collectors[0].flying)
         collectors = tuple(collector.add(moment) for collector in collectors)
-        moved = pytree.tree_leaves(_Carried(parameters, quadrotors, after, memory, tally.add(moment), collectors))
+        moved = pytree.tree_leaves(_Carried(parameters, quadrotors, after, memory, collectors))
         return [_laid_out(new, old) for new, old in zip(moved, carried, strict=True)], []
 
     return CompiledStep(step, compile)

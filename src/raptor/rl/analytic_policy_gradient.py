@@ -111,7 +111,7 @@ class SegmentGradient:
         for tensors, pull in zip(reversed(trail), reversed(pulls), strict=True):
             outputs = backward(*tensors, *pull, *gradient, *adjoint)
             gradient, adjoint = list(outputs[: len(gradient)]), list(outputs[len(gradient) :])
-        samples = segment.cost.numel() / self.controller.num_networks(parameters)
+        samples = (segment.cost[:, 0] if segment.cost.ndim > 2 else segment.cost).numel()  # of each network
         return pytree.tree_unflatten([g / samples for g in gradient], structure), segment
 
     @torch.no_grad()

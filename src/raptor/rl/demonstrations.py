@@ -50,7 +50,7 @@ class Demonstrations(NamedTuple):
         )
 
 
-class DemonstrationFlights:
+class SimulatedDemonstrations:
     """T vehicles in our simulator, B episodes of each, labelled by each vehicle's own teacher.
 
     The demonstrations of a teacher stand next to each other: E = T B, the vehicle's number first.
@@ -125,7 +125,7 @@ class DemonstrationFlights:
             nonlocal done
             if snapshot.step == 0:
                 return
-            (rows,), step, done = snapshot.collectors, done, snapshot.step
+            (tally, rows), step, done = snapshot.collectors, done, snapshot.step
             own.observation[:, step] = rows.observation
             if student is None:
                 own.label[:, step] = rows.answer
@@ -133,11 +133,10 @@ class DemonstrationFlights:
             first = step - step % self.block_steps
             seen[:, step - first] = rows.answer
             if done in (first + self.block_steps, self.task.episode_steps):
-                length = snapshot.tally.lengths - first
-                self._label(seen[:, : done - first], length, own.label[:, first:done])
+                self._label(seen[:, : done - first], tally.lengths - first, own.label[:, first:done])
 
         def over(snapshot: Snapshot) -> bool:
-            return not self.world.any_rank(bool(snapshot.tally.flying.any()))
+            return not self.world.any_rank(bool(snapshot.collectors[0].flying.any()))
 
         like = self._quadrotors.mass
         actor: Controller = Teachers(self.activations) if student is None else Student()

@@ -17,7 +17,7 @@ from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
-from raptor.rl.demonstrations import DemonstrationFlights
+from raptor.rl.demonstrations import SimulatedDemonstrations
 from raptor.rl.imitation import weights_of
 from raptor.rl.packing import pack
 from raptor.training.distillation.learner import Distiller, first_student
@@ -50,7 +50,7 @@ def flown_by(who: StudentParameters | None, one: Distiller, state: Tensor) -> tu
     config, teachers = one.config, one.source.teachers
     offset = torch.zeros(len(teachers), 3)
     who_flies = (config.flown_task, teachers.quadrotors, teachers.layers, config.num_episodes)
-    flights = DemonstrationFlights(*who_flies, offset, compile=False, method=config.method)
+    flights = SimulatedDemonstrations(*who_flies, offset, compile=False, method=config.method)
     generator = torch.Generator()
     generator.set_state(state)
     data = flights.empty()

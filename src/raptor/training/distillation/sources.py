@@ -15,7 +15,7 @@ from raptor.environments.controllers import StudentParameters
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
-from raptor.rl.demonstrations import DemonstrationFlights, Demonstrations
+from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
 from raptor.rl.imitation import weights_of
 from raptor.rl.vec_demonstrations import VecDemonstrations, VecStudent, rollout_vec_env
 from raptor.training.distillation.config import PostTrainConfig
@@ -76,7 +76,7 @@ class SimulatorSource:
         self.student_returns = torch.full((len(teachers),), -math.inf, device=self.device)
         self.num_active = config.num_active(len(teachers))
         self.num_episodes = self.num_active * config.num_episodes
-        self._flights: DemonstrationFlights | None = None
+        self._flights: SimulatedDemonstrations | None = None
 
     def room(self, num_collections: int) -> Demonstrations:
         """See `Source`."""
@@ -113,10 +113,10 @@ class SimulatorSource:
         """See `Source`; goes on where the rollouts ended."""
         return self.generator
 
-    def _flights_of(self, teachers: TeacherPopulation) -> DemonstrationFlights:
+    def _flights_of(self, teachers: TeacherPopulation) -> SimulatedDemonstrations:
         config, offset = self.config, teachers.position_offset
         assert teachers.quadrotors is not None
-        return DemonstrationFlights(
+        return SimulatedDemonstrations(
             config.flown_task,
             teachers.quadrotors,
             teachers.layers,
