@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of `_PUBLIC`, whic
     from raptor.formats import load_policy as load_policy
     from raptor.formats import load_teachers as load_teachers
     from raptor.formats import save_policy as save_policy
+    from raptor.formats import save_teachers as save_teachers
     from raptor.lab.pipeline import run_pipeline as run_pipeline
     from raptor.nn import RaptorPolicy as RaptorPolicy
     from raptor.nn import TeacherPopulation as TeacherPopulation
@@ -44,7 +45,7 @@ else:
         "environments": "QuadrotorEnv",
         "evaluation": "evaluate",
         "export": "export_onnx",
-        "formats": "load_expert load_policy load_teachers save_policy",
+        "formats": "load_expert load_policy load_teachers save_policy save_teachers",
         "lab.pipeline": "run_pipeline",
         "nn": "RaptorPolicy TeacherPopulation",
         "quadrotor": "PLATFORMS Quadrotors from_description load_platform load_platforms sample_quadrotors",

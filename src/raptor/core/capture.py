@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from raptor.core.errors import first_line
+
 WARM_UP_CALLS = 3
 
 
@@ -51,9 +53,9 @@ class CapturedGraph:
             self._record()
         except RuntimeError as error:
             self._enabled = False
-            reason = (str(error).splitlines() or ["no message"])[0]
             warnings.warn(
-                f"the training loop is launched step by step, because it cannot be recorded: {reason}", stacklevel=2
+                f"the training loop is launched step by step, because it cannot be recorded: {first_line(error)}",
+                stacklevel=2,
             )
             torch.cuda.synchronize()
             self._function()

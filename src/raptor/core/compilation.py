@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from raptor.core.errors import first_line
 from raptor.core.kernels import build_kernel, kernel_key, load_kernel
 
 Tensors = list[Tensor]
@@ -47,7 +48,7 @@ def compiler_problem() -> str | None:
         example = [torch.zeros(8)]
         _compile(_trace(lambda x: [torch.sin(x) + 1], example), example)(*example)
     except Exception as error:  # whatever the compiler's tool chain raises
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+        return f"{type(error).__name__}: {first_line(error)}"
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from raptor.core.errors import UserError
+from raptor.core.errors import UserError, first_line
 
 
 def find_device(name: torch.device | str) -> torch.device:
@@ -28,7 +28,7 @@ def find_device(name: torch.device | str) -> torch.device:
     try:
         torch.empty(1, device=device)
     except Exception as error:  # whatever the device's library raises
-        why = str(error).splitlines()[0] if device.type != "cuda" or torch.cuda.is_available() else "no GPU is usable"
+        why = first_line(error) if device.type != "cuda" or torch.cuda.is_available() else "no GPU is usable"
         raise UserError(f"device {str(name)!r} is not there ({why}): use {available}") from error
     return device
 

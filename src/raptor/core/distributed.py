@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.errors import LostProcessError, UserError
+from raptor.core.errors import LostProcessError, UserError, first_line
 from raptor.core.torchrun import started_together
 
 T = TypeVar("T")
@@ -234,7 +234,7 @@ def process_group(device: str) -> Iterator[World]:
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
-        why = f"the processes of this job do not find each other ({(str(error).splitlines() or ['no message'])[0]})"
+        why = f"the processes of this job do not find each other ({first_line(error)})"
         raise UserError(f"{why}: start them with torchrun") from error
     try:
         yield World(dist.get_rank(), dist.get_world_size())
