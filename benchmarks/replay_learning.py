@@ -31,7 +31,7 @@ from raptor.rl.curriculum import Curriculum, CurriculumConfig, Stage
 from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks import Task
 from raptor.training.teachers.sac import SACTeachers, SACTeachersConfig
-from raptor.training.teachers.shards import EVALUATION, VALIDATION_SEED
+from raptor.training.teachers.shard import VALIDATION_SEED
 
 ROOT = Path(__file__).parents[1]
 METHODS: dict[str, dict[str, Any]] = {
@@ -57,11 +57,12 @@ def learn(method: dict[str, Any], num_steps: int, num_seeds: int, num_points: in
     config = dataclasses.replace(base, replay=dataclasses.replace(base.replay, capacity=num_steps, **method))
     curriculum = Curriculum(CurriculumConfig(stages=(Stage("task"),)), Task(), len(quadrotors))
     teachers = SACTeachers(config, Task(), quadrotors, curriculum, seed=1)
-    test = TeacherTest(EVALUATION, quadrotors, 32, VALIDATION_SEED)
-    every = max(1, teachers.num_rounds // num_points)
+    test = TeacherTest(Task(), quadrotors, 32, VALIDATION_SEED)
+    every = max(1, config.num_blocks // num_points)
     steps, returns, start = [], [], time.perf_counter()
-    for number in track(range(1, teachers.num_rounds + 1), label, console=Console(stderr=True)):
-        teachers.round()
+    for number in track(range(1, config.num_blocks + 1), label, console=Console(stderr=True)):
+        while teachers.step_count < number:
+            teachers.update()
         if number % every == 0:
             flights = test(teachers.teachers())
             steps.append(teachers.env_steps)

@@ -31,10 +31,13 @@ from raptor.rl.replay import Batch, ReplayConfig
 from raptor.rl.sac import SAC, SACConfig
 from raptor.tasks import Task
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.sac import STEPS_PER_ROUND, SACTeachers
+from raptor.training.teachers.sac import SACTeachers
 
 NUM_UPDATES = 100
 """Updates between two looks at the clock."""
+
+NUM_BLOCKS = 10
+"""Blocks of the whole loop between two looks at the clock."""
 
 NUM_SEEN = 1000
 """Transitions in the replay of stable-baselines3."""
@@ -144,7 +147,13 @@ def loop(replay: ReplayConfig, device: torch.device) -> Work:
     curriculum = Curriculum(PreTrainConfig().curriculum_in_use(), task, len(quadrotors), device)
     learner = SACTeachers(config, task, quadrotors, curriculum, seed=0)
     learner.replay = full_replay(replay, len(quadrotors), device)
-    return Work(learner.round, STEPS_PER_ROUND, update_flops(config))
+
+    def blocks() -> None:
+        end = learner.step_count + NUM_BLOCKS
+        while learner.step_count < end:
+            learner.update()
+
+    return Work(blocks, NUM_BLOCKS * config.block_steps, update_flops(config))
 
 
 def critic_product(config: SACConfig, device: torch.device) -> Work:

@@ -25,7 +25,7 @@ from rich.table import Table
 from raptor import TeacherPopulation, load_teachers
 from raptor.core.atomic import write_atomically
 from raptor.core.plotting import COLOURS, INK, STYLE, grid, to_png
-from raptor.training.teachers.pictures import teachers_picture
+from raptor.training.teachers.plots import plot_teachers
 
 ROOT = Path(__file__).parents[1]
 QUANTILES = (0.0, 0.01, 0.1, 0.5, 0.9, 1.0)
@@ -37,7 +37,7 @@ def summarise(run: Path, teachers: TeacherPopulation) -> dict[str, Any]:
     """The figures of a population."""
     document = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     returns = torch.tensor([record["return"] for record in teachers.records], dtype=torch.float64)
-    terminated = [record["share_terminated"] for record in teachers.records]
+    terminated = [record["termination_rate"] for record in teachers.records]
     offsets = torch.tensor([record["position_offset"] for record in teachers.records], dtype=torch.float64)
     attempts = [record["attempts"] for record in teachers.records]
     seconds = document["training_s"]
@@ -154,7 +154,7 @@ def main() -> None:
     summary["beside"] = dict(beside)
     text = json.dumps(summary, indent=1)
     write_atomically(ROOT / "docs" / "experiments" / "teachers.json", f"{text}\n")
-    write_atomically(images / "teachers.png", to_png(teachers_picture(teachers)))
+    write_atomically(images / "teachers.png", to_png(plot_teachers(teachers)))
     if beside:
         write_atomically(images / "teachers_curves.png", to_png(picture(beside)))
 

@@ -21,12 +21,13 @@ from raptor import sample_quadrotors
 from raptor.config import load_config
 from raptor.core.errors import UserError
 from raptor.rl.curriculum import Curriculum
+from raptor.training.memory import FRACTION_OF_FREE
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
 from raptor.training.teachers.job import pre_train
-from raptor.training.teachers.memory import SHARE_OF_FREE, Plan, plan
+from raptor.training.teachers.learner import Algorithm
+from raptor.training.teachers.plan import Plan, make_plan
 from raptor.training.teachers.sac import SACTeachers
-from raptor.training.teachers.shards import Learner
 
 CAPACITY_STEP = 50_000
 """Capacities of the replay are tried in such steps."""
@@ -35,6 +36,11 @@ WARM_UP_ROUNDS = 2
 """Rounds in which things are compiled, before any is timed."""
 
 SEED = 0
+
+
+def plan_of(config: PreTrainConfig, num_teachers: int) -> Plan:
+    """How so many teachers are cut into shards."""
+    return make_plan(config, [f"{i:04d}" for i in range(num_teachers)], 1)
 
 
 def with_capacity(config: PreTrainConfig, capacity: int, precision: str) -> PreTrainConfig:
@@ -48,7 +54,7 @@ def largest_capacity(config: PreTrainConfig, num_teachers: int, precision: str) 
     for capacity in range(config.sac.replay.capacity, 0, -CAPACITY_STEP):
         smaller = with_capacity(config, capacity, precision)
         try:
-            cut = plan(smaller, num_teachers, 1)
+            cut = plan_of(smaller, num_teachers)
         except UserError:  # not even one teacher fits
             continue
         if cut.num_shards == 1:
@@ -62,7 +68,7 @@ def print_plans(config: PreTrainConfig, num_teachers: int, console: Console) -> 
     chosen = None
     for algorithm in ("apg", "sac"):
         asked = dataclasses.replace(config, algorithm=algorithm)
-        console.print(f"{algorithm}, as it is: {plan(asked, num_teachers, 1).describe()}", soft_wrap=True)
+        console.print(f"{algorithm}, as it is: {plan_of(asked, num_teachers).describe()}", soft_wrap=True)
     for precision in ("float32", "float16"):
         found = largest_capacity(sac, num_teachers, precision)
         setting = f"sac.replay.precision={precision}"
@@ -76,7 +82,7 @@ def print_plans(config: PreTrainConfig, num_teachers: int, console: Console) -> 
     return chosen or sac
 
 
-def learner_of(config: PreTrainConfig, num_teachers: int) -> Learner:
+def learner_of(config: PreTrainConfig, num_teachers: int) -> Algorithm:
     """Teachers of the first vehicles, before anything was learnt."""
     quadrotors = sample_quadrotors(num_teachers, seed=SEED, device=config.device).component_major()
     curriculum = Curriculum(config.curriculum_in_use(), config.task, num_teachers, quadrotors.device)
@@ -92,13 +98,14 @@ def learner_of(config: PreTrainConfig, num_teachers: int) -> Learner:
     return learner
 
 
-def seconds_per_round(learner: Learner, rounds: int, device: torch.device) -> tuple[float, float]:
+def seconds_per_round(learner: Algorithm, rounds: int, device: torch.device) -> tuple[float, float]:
     """Mean time of a round after those that compile, and what those took together."""
 
     def seconds(num: int) -> float:
         start = time.perf_counter()
-        for _ in range(num):
-            learner.round()
+        end = learner.step_count + num
+        while learner.step_count < end:
+            learner.update()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
@@ -110,16 +117,17 @@ def seconds_per_round(learner: Learner, rounds: int, device: torch.device) -> tu
 def measure(config: PreTrainConfig, num_teachers: int, rounds: int, console: Console) -> None:
     """Time a few rounds of one shard, and project the whole training."""
     device = torch.device(config.device)
-    cut = plan(config, num_teachers, 1)
+    cut = plan_of(config, num_teachers)
     learner = learner_of(config, cut.shard_size)
     each, first = seconds_per_round(learner, rounds, device)
-    steps_per_round = learner.env_steps / learner.round_count
+    steps_per_round = learner.env_steps / learner.step_count
     rate = cut.shard_size * steps_per_round / each
-    total = cut.num_shards * learner.num_rounds * each
+    num_steps = config.apg.num_updates if config.algorithm == "apg" else config.sac.num_blocks
+    total = cut.num_shards * num_steps * each
     console.print(
         f"{config.algorithm}: {rate:,.0f} env-steps/s of {cut.shard_size} teachers together, {1e3 * each:,.0f} ms a "
         f"round of {steps_per_round:,.0f} steps each ({first:.1f} s the first {WARM_UP_ROUNDS}, compiling included); "
-        f"projected to {learner.num_rounds * steps_per_round / 1e6:.3g} M steps each: {total / 60:,.1f} minutes "
+        f"projected to {num_steps * steps_per_round / 1e6:.3g} M steps each: {total / 60:,.1f} minutes "
         f"for {num_teachers} teachers in {cut.num_shards} shard(s)",
         soft_wrap=True,
     )
@@ -137,7 +145,7 @@ def run_fully(config: PreTrainConfig, num_teachers: int, console: Console) -> No
         summary = pre_train(folder, config=config, generate=num_teachers)
     console.print(
         f"apg, really run: {summary.num_solved} of {summary.num_teachers} teachers solved, mean return "
-        f"{summary.mean_return:.1f}, worst {summary.worst_return:.1f}, {summary.share_terminated:.2%} terminated, "
+        f"{summary.mean_return:.1f}, worst {summary.worst_return:.1f}, {summary.termination_rate:.2%} terminated, "
         f"{summary.env_steps / 1e6:,.0f} M env-steps in {summary.wall_clock_s / 60:.1f} minutes, validations, test and "
         "further attempts included",
         soft_wrap=True,
@@ -157,13 +165,13 @@ def main() -> None:
     there = torch.device(device).type == "cpu" or torch.cuda.is_available()
     memory = arguments.memory_gib if there else arguments.memory_gib or 139.0
     config = dataclasses.replace(
-        PreTrainConfig(device=device, memory_gib=None if memory is None else SHARE_OF_FREE * memory),
+        PreTrainConfig(device=device, memory_gib=None if memory is None else FRACTION_OF_FREE * memory),
         sac=load_config(PreTrainConfig, "paper").sac,
     )
     if not there:
         console.print(
             f"CUDA is not available here, so nothing is measured; this is the plan for a GPU of {memory:g} GiB, "
-            f"of which {SHARE_OF_FREE:.0%} are taken.",
+            f"of which {FRACTION_OF_FREE:.0%} are taken.",
             soft_wrap=True,
         )
     sac = print_plans(config, num, console)

@@ -11,11 +11,9 @@ from typer.testing import CliRunner
 
 import raptor as package
 from raptor.cli import app
-from raptor.config import load_config
+from raptor.config import from_dict
 from raptor.quadrotor import sample_quadrotors
-from raptor.tasks.task import Task
-from raptor.training.teachers import sac as sac_teachers
-from raptor.training.teachers import shards
+from raptor.runs.manifest import read_settings
 from raptor.training.teachers.config import PreTrainConfig
 
 Run = Callable[..., str]
@@ -23,6 +21,7 @@ TINY = (
     "compile=false",
     "num_validation=2",
     "num_evaluation=2",
+    "validation_steps=4",
     "max_attempts=1",
     "task.episode_steps=8",
     "apg.num_updates=2",
@@ -30,18 +29,13 @@ TINY = (
     "apg.segment_steps=2",
     "apg.widths=[6]",
     "sac.num_steps=10",
+    "sac.block_steps=5",
     "sac.start_steps=5",
     "sac.batch_size=4",
     "sac.actor_widths=[6]",
     "sac.critic_widths=[6]",
     "sac.replay.capacity=20",
 )
-
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "EVALUATION", Task(episode_steps=4))
-    monkeypatch.setattr(sac_teachers, "STEPS_PER_ROUND", 5)
 
 
 def test_a_folder_of_quadrotors_becomes_a_folder_of_teachers_and_resuming_trains_nothing(
@@ -58,7 +52,7 @@ def test_a_folder_of_quadrotors_becomes_a_folder_of_teachers_and_resuming_trains
     teachers = package.load_teachers(run)
     assert len(teachers) == 2
     assert teachers.solved.all()
-    assert load_config(PreTrainConfig, run / "config.yaml").seed == 4
+    assert from_dict(PreTrainConfig, read_settings(run)).seed == 4
     files = {path: path.stat().st_mtime_ns for path in (run / "shards").rglob("*.*")}
     again = raptor("pre-train", "--output", run, "--resume")
     assert files == {path: path.stat().st_mtime_ns for path in (run / "shards").rglob("*.*")}
@@ -108,6 +102,9 @@ def test_what_will_be_used_is_told_first_and_compiling_only_where_something_is(t
         ),
         (["-g", "2", "--device", "cuda:99"], "device 'cuda:99' is not there"),
         (["-g", "2", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
+        (["-g", "2", "--shard", "2"], "--shard must be I/N, such as 3/20 for the third of twenty parts, got '2'"),
+        (["-g", "2", "--shard", "3/2"], "a part must be one of 1/2 to 2/2, got 3/2"),
+        (["-g", "2", "--shard", "1/2", "--overwrite"], "--shard and --overwrite exclude each other"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence_before_anything_is_written(
@@ -137,6 +134,16 @@ def test_a_run_is_not_begun_twice_nor_resumed_with_other_settings(raptor: Run, r
     assert "trains 1 teachers, got 2 quadrotors" in sentence
 
 
+def test_the_parts_of_a_job_array_are_put_together_by_resume(raptor: Run, tmp_path: Path) -> None:
+    command = ("pre-train", "-g", 3, "-o", tmp_path, "--shard")
+    text = raptor(*command, "1/2", *TINY)
+    assert "part 1/2 is trained; 1 shards of other parts are not trained yet\n" in text
+    assert f"once all parts are: raptor pre-train --output {tmp_path} --resume\n" in text
+    assert "part 2/2 is trained\n" in raptor(*command, "2/2", *TINY)
+    assert "of 3 teachers solved: mean return" in raptor("pre-train", "-o", tmp_path, "--resume")
+    assert len(package.load_teachers(tmp_path)) == 3
+
+
 def test_the_help_teaches() -> None:
     result = CliRunner().invoke(app, ["pre-train", "--help"], env={"COLUMNS": "160", "TERM": "dumb"})
     assert result.exit_code == 0
@@ -147,6 +154,7 @@ def test_the_help_teaches() -> None:
         "--resume",
         "--generate",
         "--num-teachers",
+        "--shard",
         "raptor.load_teachers",
     ):
         assert text in result.stdout, text

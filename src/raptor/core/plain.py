@@ -9,9 +9,6 @@ import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError, printable
 
@@ -46,7 +43,7 @@ def to_plain(
             if other is not None:
                 return reprlib.repr(value)
             raise UserError(f"{path[:60]} is nested in itself or too deeply, or has over {LARGEST} entries{where}")
-        if isinstance(value, (np.generic, np.ndarray, Tensor)) and not strict:
+        if hasattr(value, "tolist") and not strict:  # arrays and tensors, whose libraries need not be loaded here
             value = value.tolist()
         if isinstance(value, str):
             if any("\ud800" <= letter <= "\udfff" for letter in value):

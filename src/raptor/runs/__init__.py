@@ -1,8 +1,9 @@
-"""Runs: a folder with settings, metrics and checkpoints, and the engines that carry out their parts."""
+"""Runs: a folder with settings, metrics and checkpoints, the trainer, and the engines that run parts of a job.
 
-from raptor.runs.checkpoints import Checkpoints, RunWarning
-from raptor.runs.folder import RunFolder
+Importing this loads no torch, so that the processes of an engine begin at once.
+"""
+
 from raptor.runs.metrics import read_curve
 from raptor.runs.progress import Progress
 
-__all__ = ["Checkpoints", "Progress", "RunFolder", "RunWarning", "read_curve"]
+__all__ = ["Progress", "read_curve"]

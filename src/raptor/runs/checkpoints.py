@@ -59,6 +59,8 @@ class Checkpoints:
         try:
             self.store.write(name, buffer.getvalue())
         except UserError as error:
+            if not self.names():
+                raise
             raise UserError(f"{error}; earlier checkpoints are intact: mend this, then go on with --resume") from error
         for old in list(self.names().values())[: -self.keep]:
             self.store.remove(old)

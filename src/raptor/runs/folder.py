@@ -221,12 +221,16 @@ class RunFolder:
         self._closing.close()
 
 
+class BusyError(UserError):
+    """Another process is at work in a folder."""
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes that do the same out of a folder.
+def locked(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Keep other processes that do the same out of a folder; those that share it let each other in.
 
     Raises:
-        UserError: one is at work there.
+        BusyError: one is at work there.
     """
     try:
         import fcntl
@@ -236,9 +240,9 @@ def locked(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process is at work in {folder}: wait for it, or choose another folder") from None
+            raise BusyError(f"another process is at work in {folder}: wait for it, or choose another folder") from None
         yield
     finally:
         os.close(descriptor)

@@ -83,7 +83,7 @@ class Trainer:
         self._flown_before = 0.0  # steps of flight in the phases that are over
         self._is_updating = False
         self._snapshot: dict[str, Any] | None = None  # the state before a step that may be given up
-        self._saved: tuple[int, float] | None = None
+        self._saved: tuple[int, float, int] | None = None
         self._saved_at = time.perf_counter()
 
     @property
@@ -186,9 +186,9 @@ class Trainer:
         interval = phase.checkpoint_interval or 1
         return self._mark()[1] == 0 and (step % interval == 0 or self._ends_phase())
 
-    def _mark(self) -> tuple[int, float]:
-        """Whole steps, and the fraction of the next one."""
-        return self.step, getattr(self.learner, "fraction", 0.0)
+    def _mark(self) -> tuple[int, float, int]:
+        """Whole steps, the fraction of the next one, and the step that was validated last."""
+        return self.step, getattr(self.learner, "fraction", 0.0), self.validated_at
 
     def _update(self) -> bool:
         """One update; whether it completed a step."""
@@ -262,10 +262,9 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        whole, part = self._mark()
-        name = self.checkpoints.write(
-            whole + math.ceil(part), self._state()
-        )  # one within a step is replaced at its end
+        whole, part, _ = self._mark()
+        number = whole + math.ceil(part)  # one within a step is replaced at its end
+        name = self.checkpoints.write(number, self._state())
         self.run.log(f"{self.unit} {self.step}: wrote {name.rsplit('/', 1)[-1]}")
         self._saved, self._saved_at = self._mark(), time.perf_counter()
 

@@ -26,7 +26,6 @@ from raptor.tasks.task import Task
 from raptor.training import TrainDirectConfig
 from raptor.training.distillation import selection
 from raptor.training.distillation.config import PostTrainConfig
-from raptor.training.teachers import shards
 
 CHAIN = """
 seed: 7
@@ -69,6 +68,7 @@ stages:
     settings:
       num_validation: 2
       num_evaluation: 2
+      validation_steps: 4
       max_attempts: 1
       task: {episode_steps: 8}
       apg: {num_updates: 2, num_envs: 2, segment_steps: 2, widths: [6]}
@@ -90,7 +90,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(file: Path) -> PipelineSummary:
     """All stages, run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "EVALUATION", SHORT)
         patch.setattr(selection, "TEST_TASK", SHORT)
         return run_pipeline(file, file.parent / "run")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import toy_work
 
-from raptor.runs.engines.processes import ProcessEngine
+from raptor.runs.engines import EngineConfig, make_engine
 
 
 def main() -> None:
     asked: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: asked.append(number))
-    ProcessEngine(["cpu", "cpu"]).run(
+    make_engine(EngineConfig(name="processes", num_workers=2)).run(
         toy_work.count,
         {name: {"until": 5, "step": 1, "wait_at": 3} for name in "ab"},
         Path(sys.argv[1]),

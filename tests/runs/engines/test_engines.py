@@ -6,16 +6,12 @@ import multiprocessing
 import os
 import sys
 
-import numpy as np
 import pytest
 import torch
 import toy_work
 
 from raptor.core.errors import MissingExtraError, UserError
 from raptor.runs.engines import EngineConfig, LostWorkerWarning, make_engine
-from raptor.runs.engines.folders import TaskFolder
-from raptor.runs.engines.processes import ProcessEngine
-from raptor.runs.engines.ray_desk import Desk
 
 LOCAL, PROCESSES = EngineConfig(), EngineConfig(name="processes", num_workers=2)
 both = pytest.mark.parametrize("config", [LOCAL, PROCESSES], ids=lambda config: config.name)
@@ -100,12 +96,8 @@ def test_what_cannot_be_written_is_named(config, tmp_path, reports):
 
 def test_a_task_cannot_write_outside_its_folder_nor_its_own_result(tmp_path, reports):
     for name in ("../a", "/a", "", "result.json"):
-
-        def work(task, workplace, name=name):
-            workplace.write(name, b"")
-
         with pytest.raises(ValueError, match="a task cannot have a file"):
-            make_engine(LOCAL).run(work, {"a": {}}, tmp_path, reports, never)
+            make_engine(LOCAL).run(toy_work.write_outside, {"a": {"name": name}}, tmp_path, reports, never)
 
 
 def test_a_task_whose_process_was_killed_goes_on_from_its_checkpoint(tmp_path, reports, checkpoint):
@@ -125,7 +117,7 @@ def test_a_task_whose_process_was_killed_goes_on_from_its_checkpoint(tmp_path, r
 
 
 def test_a_task_that_loses_its_worker_again_and_again_ends_the_run(tmp_path, reports):
-    engine = ProcessEngine(["cpu"], retries=1)
+    engine = make_engine(EngineConfig(name="processes", num_workers=1, retries=1))
     with (
         pytest.warns(LostWorkerWarning),
         pytest.raises(UserError, match=r"^a lost its worker 2 times, .* SIGKILL.* --resume"),
@@ -133,21 +125,6 @@ def test_a_task_that_loses_its_worker_again_and_again_ends_the_run(tmp_path, rep
         engine.run(toy_work.kill_itself, {"a": {}}, tmp_path, reports, never)
     assert reports.of("a", "attempt") == [1, 1]
     assert not multiprocessing.active_children()
-
-
-def test_a_worker_that_is_taken_for_lost_but_lives_on_can_write_nothing_any_more(tmp_path):
-    desk = Desk({"a": TaskFolder(tmp_path / "a")})
-    piece = np.frombuffer(b"old", dtype=np.uint8)
-    assert desk.begin("a", 0)
-    desk.append("a", 0, "checkpoint.json", 0, piece)
-    assert desk.begin("a", 1)
-    with pytest.raises(RuntimeError, match="a has been given to another worker"):
-        desk.commit("a", 0, "checkpoint.json")
-    with pytest.raises(RuntimeError, match="a has been given to another worker"):
-        desk.append("a", 0, "checkpoint.json", 0, piece)
-    assert desk.read("a", "checkpoint.json", 0, 10) is None
-    desk.ask_to_stop()
-    assert not desk.begin("a", 2)
 
 
 def test_a_mistake_in_the_work_ends_the_run_with_its_traceback(tmp_path, reports):
@@ -194,7 +171,11 @@ def test_an_engine_that_cannot_work_is_refused_before_anything_starts(monkeypatc
 
 def test_an_engine_has_as_many_processes_as_there_are_cores_unless_told_otherwise():
     cores = len(os.sched_getaffinity(0))
-    assert make_engine(EngineConfig(name="processes")).devices == ("cpu",) * cores
-    assert make_engine(EngineConfig(name="processes", threads_per_worker=2 * cores)).devices == ("cpu",)
-    assert make_engine(EngineConfig(name="processes", num_workers=3)).devices == ("cpu",) * 3
-    assert make_engine(EngineConfig(name="processes", num_workers=1, devices=("cpu", "cpu"))).devices == ("cpu",)
+
+    def devices(**settings):
+        return make_engine(EngineConfig(name="processes", **settings)).workers.devices
+
+    assert devices() == ("cpu",) * cores
+    assert devices(threads_per_worker=2 * cores) == ("cpu",)
+    assert devices(num_workers=3) == ("cpu",) * 3
+    assert devices(num_workers=1, devices=("cpu", "cpu")) == ("cpu",)

@@ -44,7 +44,7 @@ def run(tmp_path):
     process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_processes_at_once_stops_them_where_it_is_safe(run, number, tmp_path):
     process, pids = run
     os.killpg(process.pid, number)  # as a terminal does on Ctrl-C, and a batch system before its time limit

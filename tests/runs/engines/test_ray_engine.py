@@ -60,17 +60,23 @@ def test_a_task_is_stopped_with_its_checkpoint_and_one_that_waits_for_room_never
 
 def test_a_user_error_of_a_task_ends_the_run_and_names_the_file_on_the_disk_of_the_driver(engine, tmp_path, reports):
     (tmp_path / "bad" / "checkpoint.json" / "in the way").mkdir(parents=True)
-    tasks = {"bad": {"until": 5, "step": 1}, "other": {"until": 5, "step": 1, "wait_at": 1}}
-    with pytest.raises(UserError, match=f"^cannot read {tmp_path}/bad/checkpoint.json: Is a directory$"):
-        engine.run(toy_work.count, tasks, tmp_path, reports, never)
+    tasks = {"bad": {}, "other": {}}
     with pytest.raises(UserError, match=f"^cannot write {tmp_path}/bad/checkpoint.json: Is a directory$"):
-        engine.run(toy_work.write_blindly, {"bad": {}}, tmp_path, reports, never)
+        engine.run(toy_work.write_blindly, tasks, tmp_path, reports, never)
+    refused = {"odd": {"until": 5, "step": 3, "refused_at": 3}, "waiting": {"until": 5, "step": 1, "wait_at": 1}}
+    with pytest.raises(UserError, match=r"^step must be even, got 3$"):
+        engine.run(toy_work.count, refused, tmp_path, reports, never)
+    assert reports.of("odd", "number") == [1, 2, 3]
+    assert not (tmp_path / "waiting" / "result.json").exists()
 
 
-def test_a_large_file_travels_in_pieces(engine, tmp_path, reports):
-    results = engine.run(toy_work.write_much, {"a": {"size": 70 * 2**20}}, tmp_path, reports, never)
-    assert results["a"] == {"same": True, "empty": True}
+def test_files_larger_than_ray_has_memory_for_come_and_go(engine, tmp_path, reports):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "earlier.bin").write_bytes(b"0" * STORE)
+    results = engine.run(toy_work.write_much, {"a": {"size": STORE + 2**20}}, tmp_path, reports, never)
+    assert results["a"] == {"same": True, "empty": True, "earlier": STORE}
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["empty.bin", "much.bin", "result.json"]
+    assert (tmp_path / "a" / "much.bin").stat().st_size == STORE + 2**20 + 3
 
 
 def test_tasks_go_on_from_their_checkpoints_when_a_worker_and_then_a_node_is_lost(cluster, engine, tmp_path, reports):

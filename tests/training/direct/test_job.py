@@ -21,7 +21,8 @@ from raptor.config import load_config
 from raptor.core.errors import UserError
 from raptor.formats import load_policy, read_checkpoint
 from raptor.nn import RaptorPolicy
-from raptor.runs import Progress, RunWarning, read_curve
+from raptor.runs import Progress, read_curve
+from raptor.runs.checkpoints import RunWarning
 from raptor.training import TrainDirectConfig, load_run_config, train_direct
 
 Tiny = Callable[..., TrainDirectConfig]

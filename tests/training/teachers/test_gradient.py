@@ -57,8 +57,8 @@ def test_teachers_learn_to_fly() -> None:
     teachers = learner(config, task)
     test = TeacherTest(task, vehicles(), 16, seed=99, compile=False)
     before = test(teachers.teachers())
-    while teachers.round_count < teachers.num_rounds:
-        teachers.round()
+    while teachers.step_count < teachers.config.num_updates:
+        teachers.update()
     after = test(teachers.teachers())
     assert (after.returns.mean(1) > before.returns.mean(1) + 5).all(), (before.returns.mean(1), after.returns.mean(1))
 
@@ -67,15 +67,15 @@ def test_teachers_learn_to_fly() -> None:
 def test_resumed_teachers_go_on_bit_for_bit(before: int) -> None:
     straight = learner()
     for _ in range(before):
-        straight.round()
+        straight.update()
     state = copy.deepcopy(straight.state_dict())
     resumed = learner(seed=9)
-    resumed.round()
+    resumed.update()
     resumed.load_state_dict(state)
     for _ in range(2):
-        straight.round()
-        resumed.round()
-    assert resumed.round_count == straight.round_count == before + 2
+        straight.update()
+        resumed.update()
+    assert resumed.step_count == straight.step_count == before + 2
     assert all(torch.equal(a, b) for a, b in zip(leaves(resumed), leaves(straight), strict=True))
     assert torch.equal(resumed.diverged, straight.diverged)
 
@@ -85,7 +85,7 @@ def test_while_they_learn_together_all_take_the_same_step_and_then_each_its_own(
     steps = []
     for _ in range(3):
         before = teachers.layers[0].weight.clone()
-        teachers.round()
+        teachers.update()
         steps.append(teachers.layers[0].weight - before)
     for step in steps[:2]:
         assert step.any()
@@ -96,7 +96,7 @@ def test_while_they_learn_together_all_take_the_same_step_and_then_each_its_own(
 def test_a_flight_that_blows_up_begins_anew_and_no_weight_notices() -> None:
     teachers = learner()
     teachers.episode.state.angular_velocity[0, 1] = 1e25
-    teachers.round()
+    teachers.update()
     assert teachers.diverged.tolist() == [1, 0]
     assert teachers.skipped.tolist() == [0, 0]
     assert all(tensor.isfinite().all() for tensor in leaves(teachers))
@@ -109,14 +109,14 @@ def test_episodes_are_spread_over_their_age_and_end_with_it() -> None:
     for number in range(1, 5):
         ended = teachers.age == TASK.episode_steps - SMALL.segment_steps
         previous = teachers.episode.reference.time.clone()
-        teachers.round()
+        teachers.update()
         assert torch.equal(teachers.age == 0, ended), number
         assert ((teachers.episode.reference.time > previous) == ~ended).all()
 
 
 def test_no_step_is_longer_than_the_bound_on_the_gradient_allows() -> None:
     teachers = learner(dataclasses.replace(SMALL, gradient_norm=1e-3, shared_updates=0))
-    norm = teachers.round()["gradient_norm"]
+    norm = teachers.update()["gradient_norm"]
     assert (norm > 1e-3).all()
     first_moment = pytree.tree_leaves(teachers.adam.mean)
     held = torch.stack([(g * g).flatten(1).sum(1) for g in first_moment]).sum(0).sqrt() / 0.1
@@ -128,14 +128,14 @@ def test_successes_move_a_vehicle_through_the_curriculum() -> None:
     curriculum = Curriculum(stages, TASK, NUM)
     teachers = APGTeachers(SMALL, TASK, vehicles(), curriculum, 0, compile=False)
     for _ in range(6):
-        teachers.round()
+        teachers.update()
     assert curriculum.stage.min() >= 1
 
 
 def test_steps_are_counted_for_each_teacher() -> None:
     teachers = learner()
-    teachers.round()
-    assert (teachers.env_steps, teachers.round_count) == (8, 1)
+    teachers.update()
+    assert (teachers.env_steps, teachers.step_count) == (8, 1)
 
 
 def test_vehicles_with_fast_motors_do_not_blow_up() -> None:
@@ -143,7 +143,7 @@ def test_vehicles_with_fast_motors_do_not_blow_up() -> None:
     fast = dataclasses.replace(vehicles(), rotor_time_constants_rising=taus, rotor_time_constants_falling=taus)
     stages = CurriculumConfig(stages=(Stage("task"),))
     teachers = APGTeachers(SMALL, TASK, fast, Curriculum(stages, TASK, NUM), 0, compile=False)
-    norms = torch.stack([teachers.round()["gradient_norm"] for _ in range(4)])
+    norms = torch.stack([teachers.update()["gradient_norm"] for _ in range(4)])
     assert norms.isfinite().all()
     assert norms.max() < 1e3
     assert teachers.skipped.sum() == 0

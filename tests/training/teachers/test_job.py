@@ -22,25 +22,18 @@ from short_shards import tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import raptor
-from raptor.config import from_dict, load_config, to_dict
+from raptor.config import from_dict, load_config, to_dict, to_yaml
 from raptor.core.errors import UserError
 from raptor.quadrotor import Quadrotors, sample_quadrotors
-from raptor.runs.engines import Workplace
-from raptor.training.teachers import population_run, shards
-from raptor.training.teachers import sac as sac_teachers
+from raptor.runs.folder import locked
+from raptor.runs.manifest import OLD_MARK, read_settings
+from raptor.training.teachers import session, shard
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.curves import population_curve
 from raptor.training.teachers.job import PreTrainProgress, PreTrainSummary, pre_train
-from raptor.training.teachers.shards import VALIDATION_SEED
+from raptor.training.teachers.plots import population_curve
+from raptor.training.teachers.shard import VALIDATION_SEED, evaluation
 
 BOTH = pytest.mark.parametrize("algorithm", ["apg", "sac"])
-
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "EVALUATION", short_shards.EVALUATION)
-    monkeypatch.setattr(sac_teachers, "STEPS_PER_ROUND", short_shards.STEPS_PER_ROUND)
-    monkeypatch.setattr(population_run, "train_shard", short_shards.train_shard)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +76,19 @@ def scalars(run: Path) -> EventAccumulator:
     return events
 
 
+def metrics(run: Path) -> list[Any]:
+    """What is recorded, in whatever order, without how long it took."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return sorted(sorted((k, v) for k, v in line.items() if "elapsed_s" not in k) for line in lines)
+
+
+def points(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """The same in TensorBoard."""
+    events = scalars(run)
+    tags = [tag for tag in events.Tags()["scalars"] if "elapsed_s" not in tag]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
 def refusal(output: Path, *arguments: Any, **settings: Any) -> str:
     with pytest.raises(UserError) as error:
         pre_train(output, *arguments, **settings)
@@ -95,12 +101,12 @@ def test_a_run_leaves_a_teacher_for_each_vehicle_and_what_is_known_of_it(tmp_pat
     summary = pre_train(tmp_path, config=settings, generate=3, announce=told.append)
     assert (summary.finished, summary.num_teachers, summary.num_solved, summary.unsolved) == (True, 3, 3, ())
     names = {path.name for path in tmp_path.iterdir()}
-    assert names >= {"teachers.safetensors", "teachers.json", "quadrotors", "config.yaml", "tensorboard"}
+    assert names >= {"teachers.safetensors", "teachers.json", "quadrotors", "run.yaml", "tensorboard"}
     assert names >= {"teachers.png", "curves.png", "curves.json", "summary.json"}
     for name in ("teachers.png", "curves.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "quadrotors").glob("*.json"))) == 3
-    assert load_config(PreTrainConfig, tmp_path / "config.yaml") == settings
+    assert from_dict(PreTrainConfig, read_settings(tmp_path)) == settings
     assert told[0].startswith("3 teachers in 2 shards of at most 2: ")
     teachers = raptor.load_teachers(tmp_path)
     assert len(teachers) == 3
@@ -110,7 +116,7 @@ def test_a_run_leaves_a_teacher_for_each_vehicle_and_what_is_known_of_it(tmp_pat
         assert record["quadrotor"] == f"quadrotors/000{number}.json"
         assert (tmp_path / record["quadrotor"]).is_file()
         assert record["return_low"] <= record["return"] <= record["return_high"]
-        assert 0 <= record["share_terminated"] <= 1
+        assert 0 <= record["termination_rate"] <= 1
         assert record["steps"] in (12, 24)
         assert record["solved"] is True
         assert len(record["position_offset"]) == 3
@@ -132,7 +138,7 @@ def test_a_run_leaves_a_teacher_for_each_vehicle_and_what_is_known_of_it(tmp_pat
 def test_each_teacher_flies_its_own_vehicle(whole: Callable[[str], Path]) -> None:
     """What is recorded of a teacher is reproduced by flying it again with the vehicle in the folder."""
     for teachers in (raptor.load_teachers(whole("apg"))[:2], raptor.load_teachers(whole("apg"))[2:]):  # its two shards
-        test = shards.TeacherTest(short_shards.EVALUATION, teachers.quadrotors, 2, VALIDATION_SEED, compile=False)
+        test = evaluation(tiny(), teachers.quadrotors, 2, VALIDATION_SEED)
         returns = test(teachers.layers).returns.mean(1).tolist()
         assert returns == pytest.approx([record["validation_return"] for record in teachers.records], rel=1e-3)
 
@@ -155,6 +161,8 @@ def test_a_run_that_is_killed_and_resumed_has_the_teachers_that_it_would_have_ha
     assert finished.stat().st_mtime_ns == before
     assert weights(tmp_path / "run") == weights(whole(algorithm))
     assert records(tmp_path / "run") == records(whole(algorithm))
+    assert metrics(tmp_path / "run") == metrics(whole(algorithm))
+    assert points(tmp_path / "run") == points(whole(algorithm))
 
 
 @BOTH
@@ -185,7 +193,7 @@ def test_a_finished_run_that_is_resumed_trains_nothing_and_repeats_no_metrics(tm
     assert vehicles == {path.name: path.read_bytes() for path in (tmp_path / "quadrotors").iterdir()}
 
 
-@pytest.mark.parametrize("left", [("config.yaml",), ("config.yaml", "quadrotors")])
+@pytest.mark.parametrize("left", [("run.yaml",), ("run.yaml", "quadrotors")])
 def test_a_run_that_was_killed_before_its_plan_was_written_begins_anew(
     left: tuple[str, ...], whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -195,6 +203,94 @@ def test_a_run_that_was_killed_before_its_plan_was_written_begins_anew(
     assert "there are no quadrotors to train for" in refusal(tmp_path, resume=True)
     assert pre_train(tmp_path, generate=3, resume=True).finished
     assert weights(tmp_path) == weights(whole("apg"))
+
+
+@BOTH
+def test_parts_that_are_put_together_are_the_run_that_one_process_would_have_made(
+    algorithm: str, whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = tiny(f"algorithm={algorithm}")
+    second = pre_train(tmp_path, config=config, generate=3, part=(2, 2))
+    assert (second.finished, second.stopped, second.num_missing) == (False, False, 1)
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == {"0-0001"}
+    interrupted = pre_train(tmp_path, config=config, generate=3, part=(1, 2), progress=stopped_after(2))
+    assert (interrupted.stopped, interrupted.num_missing) == (True, 1)
+    first = pre_train(tmp_path, part=(1, 2))  # goes on where it was
+    assert (first.finished, first.num_missing) == (True, 0)
+    assert not (tmp_path / "teachers.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.*")}
+    assert pre_train(tmp_path, resume=True).finished
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.*")}
+    assert weights(tmp_path) == weights(whole(algorithm))
+    assert records(tmp_path) == records(whole(algorithm))
+    assert metrics(tmp_path) == metrics(whole(algorithm))
+    assert points(tmp_path) == points(whole(algorithm))
+
+
+def test_parts_may_begin_at_the_same_time(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    commands = [[sys.executable, short_shards.__file__, str(run), "apg", f"{i}/2"] for i in (1, 2)]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for command in commands]
+    for process in processes:
+        _, complaints = process.communicate(timeout=300)
+        assert (process.returncode, complaints) == (0, b"")
+    assert pre_train(run, resume=True).finished
+    assert weights(run) == weights(whole("apg"))
+
+
+def test_weak_teachers_are_trained_again_when_parts_are_put_together_or_by_the_parts_once_more(tmp_path: Path) -> None:
+    config = tiny("max_attempts=2", "shard_size=1")
+    one, other, straight = tmp_path / "one", tmp_path / "other", tmp_path / "straight"
+    for run in (one, other):
+        for part in ((1, 2), (2, 2)):
+            pre_train(run, config=config, generate=3, part=part)
+    assert {path.name for path in (one / "shards").iterdir()} == {"0-0000", "0-0001", "0-0002", "1-0001"}
+    assert pre_train(other, part=(1, 2)).finished
+    assert len(list((other / "shards").iterdir())) == 6
+    for run in (one, other):
+        assert pre_train(run, resume=True).finished
+    pre_train(straight, config=config, generate=3)
+    assert weights(one) == weights(other) == weights(straight)
+    assert records(one) == records(other) == records(straight)
+
+
+def test_a_part_asks_for_what_it_can_have(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    assert "a part must be one of 1/3 to 3/3, got 4/3" in refusal(tmp_path, generate=3, part=(4, 3))
+    assert "a part must be one of" in refusal(tmp_path, generate=3, part=(0, 3))
+    assert "--shard and --overwrite exclude each other" in refusal(tmp_path, generate=3, part=(1, 3), overwrite=True)
+    assert not list(tmp_path.iterdir())
+    run = whole("apg")
+    assert "was begun with other settings: seed (0, now 1)" in refusal(run, config=tiny("seed=1"), part=(1, 2))
+    assert "trains for other quadrotors" in refusal(run, sample_quadrotors(3, seed=5), part=(1, 2))
+    with locked(run, shared=True):
+        assert pre_train(run, part=(1, 2)).finished
+        assert "another process is at work in" in refusal(run, resume=True)
+
+
+def test_a_run_whose_folder_is_deleted_ends_with_one_sentence(tmp_path: Path) -> None:
+    def delete(progress: PreTrainProgress) -> None:
+        if progress.done > 0:
+            shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    sentence = refusal(tmp_path / "run", config=tiny(), generate=3, progress=delete)
+    assert sentence == (
+        f"{tmp_path}/run/shards/0-0000 is not there any more: the folder was deleted while the run was going on"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_an_older_version_is_loaded_but_not_gone_on_with(
+    whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole("apg"), run)
+    (run / "run.yaml").unlink()
+    (run / "config.yaml").write_text(f"{OLD_MARK}pre-train\n{to_yaml(tiny())}")
+    assert len(raptor.load_teachers(run)) == 3
+    for how in ({"resume": True}, {"part": (1, 2)}):
+        assert f"the run in {run} was begun by an older version" in refusal(run, generate=3, **how)
+    assert pre_train(run, config=tiny(), generate=2, overwrite=True).num_teachers == 2
+    assert not (run / "config.yaml").exists()
 
 
 def test_processes_train_the_same_teachers_as_this_one(whole: Callable[[str], Path], tmp_path: Path) -> None:
@@ -217,16 +313,14 @@ def test_teachers_that_are_not_solved_are_trained_again_and_those_that_stay_so_a
     asked: list[tuple[PreTrainConfig, int, int]] = []
     validated = iter([[50.0, 400.0, 700.0], [350.0, 300.0], [200.0, 650.0]])
 
-    def work(task: dict[str, Any], workplace: Workplace) -> dict[str, Any] | None:
-        config = from_dict(PreTrainConfig, task["config"])
-        asked.append((config, task["seed"], len(task["quadrotors"])))
-        result = shards.train_shard(task, workplace)
-        assert result is not None
+    def work(task: dict[str, Any], *arguments: Any) -> Any:
+        asked.append((from_dict(PreTrainConfig, task["config"]), task["seed"], len(task["quadrotors"])))
+        result = yield from shard.train_shard(task, *arguments)
         for record, value in zip(result["records"], next(validated), strict=True):
             record["validation_return"] = value
         return result
 
-    monkeypatch.setattr(population_run, "train_shard", work)
+    monkeypatch.setattr(session, "train_shard", work)
     settings = tiny("solved_return=500", "retrain_below=600", "max_attempts=3", "retry_factor=1.5", "shard_size=3")
     summary = pre_train(tmp_path, config=settings, generate=3)
     assert [num for _, _, num in asked] == [3, 2, 2]
@@ -239,8 +333,8 @@ def test_teachers_that_are_not_solved_are_trained_again_and_those_that_stay_so_a
     assert [r["attempts"] for r in (first, second, third)] == [3, 3, 1]
     assert (summary.num_solved, summary.unsolved) == (2, ("0000",))
     teachers = raptor.load_teachers(tmp_path)
-    for teacher, (shard, place) in enumerate((("1-0000", 0), ("2-0000", 1), ("0-0000", 2))):
-        stored = torch.load(tmp_path / "shards" / shard / "weights.pt", weights_only=True)["layers"]
+    for teacher, (name, place) in enumerate((("1-0000", 0), ("2-0000", 1), ("0-0000", 2))):
+        stored = torch.load(tmp_path / "shards" / name / "weights.pt", weights_only=True)["layers"]
         assert torch.equal(teachers.layers[0].weight[teacher], stored[0][place])
 
 
@@ -258,13 +352,12 @@ def test_solved_teachers_below_the_other_threshold_are_trained_again_too_but_cou
 def test_a_teacher_that_is_lost_from_the_first_flight_on_is_reported_and_the_others_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Unlucky(shards.APGTeachers):
-        def round(self) -> dict[str, torch.Tensor]:
+    class Unlucky(shard.APGTeachers):
+        def update(self) -> dict[str, torch.Tensor]:
             self.layers[0].weight[0] = math.nan
-            return super().round()
+            return super().update()
 
-    monkeypatch.setattr(shards, "APGTeachers", Unlucky)
-    monkeypatch.setattr(population_run, "train_shard", shards.train_shard)
+    monkeypatch.setattr(shard, "APGTeachers", Unlucky)
     summary: PreTrainSummary = pre_train(tmp_path, config=tiny("shard_size=3"), generate=3)
     assert summary.skipped == 4
     assert summary.diverged > 0
@@ -275,16 +368,16 @@ def test_a_teacher_that_is_lost_from_the_first_flight_on_is_reported_and_the_oth
 
 def test_a_damaged_result_of_a_shard_is_named_with_what_to_do(whole: Callable[[str], Path], tmp_path: Path) -> None:
     shutil.copytree(whole("apg"), tmp_path / "run")
-    shard = tmp_path / "run" / "shards" / "0-0001"
-    content = (shard / "weights.pt").read_bytes()
+    path = tmp_path / "run" / "shards" / "0-0001"
+    content = (path / "weights.pt").read_bytes()
     place = len(content) // 2
     for damaged in (b"", content[:place], content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]):
-        (shard / "weights.pt").write_bytes(damaged)
+        (path / "weights.pt").write_bytes(damaged)
         sentence = refusal(tmp_path / "run", resume=True)
         assert sentence == (
-            f"{shard / 'weights.pt'} cannot be read: delete the folder {shard} to train this shard again, then --resume"
+            f"{path / 'weights.pt'} cannot be read: delete the folder {path} to train this shard again, then --resume"
         )
-    shutil.rmtree(shard)
+    shutil.rmtree(path)
     assert pre_train(tmp_path / "run", resume=True).finished
     assert weights(tmp_path / "run") == weights(whole("apg"))
 
@@ -302,12 +395,12 @@ def test_a_full_disk_is_told_and_the_run_goes_on_where_it_was(
 
         return place
 
-    for name in ("plan.json", "checkpoint_1.pt", "weights.pt", "teachers.safetensors"):
+    for name in ("plan.json", "checkpoint_000002.pt", "weights.pt", "teachers.safetensors"):
         with monkeypatch.context() as patched:
             patched.setattr(Path, "replace", full_for(name))
             sentence = refusal(tmp_path, config=tiny(), generate=3, resume=True)
         assert sentence.startswith("cannot write ")
-        assert sentence.endswith(f"{name}: No space left on device")
+        assert f"{name}: No space left on device" in sentence
         assert not list(tmp_path.rglob("*.tmp"))
     assert pre_train(tmp_path, resume=True).finished
     assert weights(tmp_path) == weights(whole("apg"))

@@ -17,7 +17,6 @@ from raptor.rl.curriculum import Curriculum, CurriculumConfig, Stage
 from raptor.rl.replay_storage import read
 from raptor.tasks.task import Task
 from raptor.tasks.termination import Termination
-from raptor.training.teachers import sac as sac_teachers
 from raptor.training.teachers.sac import SACTeachers, SACTeachersConfig
 
 NUM = 2
@@ -27,16 +26,12 @@ SMALL = {
     "num_envs": 1,
     "start_steps": 20,
     "updates_per_step": 1,
+    "block_steps": 5,
     "batch_size": 8,
     "actor_widths": [8],
     "critic_widths": [8],
     "reward_scale": 1.0,
 }
-
-
-@pytest.fixture(autouse=True)
-def short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sac_teachers, "STEPS_PER_ROUND", 5)
 
 
 def learner(seed: int = 0, capacity: int = 40, kind: str = "uniform", **settings: Any) -> SACTeachers:
@@ -46,6 +41,13 @@ def learner(seed: int = 0, capacity: int = 40, kind: str = "uniform", **settings
     return SACTeachers(config, TASK, sample_quadrotors(NUM, seed=2), curriculum, seed, compile=False)
 
 
+def block(teachers: SACTeachers) -> dict[str, torch.Tensor]:
+    """Go on to the end of a block."""
+    while (figures := teachers.update()) is None:
+        assert 0 < teachers.fraction < 1
+    return figures
+
+
 def leaves(teachers: SACTeachers) -> list[torch.Tensor]:
     return [*teachers.agents._leaves, *teachers.replay._state, *teachers.collector._carried]
 
@@ -53,21 +55,21 @@ def leaves(teachers: SACTeachers) -> list[torch.Tensor]:
 def test_nothing_is_learnt_before_the_first_steps_are_flown() -> None:
     teachers = learner(num_envs=2, updates_per_step=3)
     before = [tensor.clone() for tensor in teachers.agents._leaves]
-    assert teachers.round() == {}
-    assert (teachers.env_steps, teachers.round_count, teachers.num_rounds) == (10, 1, 6)
+    assert block(teachers) == {}
+    assert (teachers.env_steps, teachers.step_count, teachers.config.num_blocks) == (10, 1, 6)
     assert all(torch.equal(a, b) for a, b in zip(teachers.agents._leaves, before, strict=True))
-    assert teachers.round() == {}
+    assert block(teachers) == {}
     assert teachers.agents.update_count == 0
-    metrics = teachers.round()
+    metrics = block(teachers)
     assert teachers.agents.update_count == 5 * 3
     assert set(metrics) == {"critic_loss", "actor_loss", "entropy", "temperature", "value"}
     assert all(value.shape == (NUM,) for value in metrics.values())
 
 
-def test_rounds_between_validations_follow_from_the_steps_of_a_teacher() -> None:
-    assert learner(num_envs=1, validation_interval=20).validation_interval == 4
-    assert learner(num_envs=4, validation_interval=20).validation_interval == 1
-    assert learner(num_envs=4, validation_interval=1).validation_interval == 1
+def test_blocks_between_validations_follow_from_the_steps_of_a_teacher() -> None:
+    assert learner(num_envs=1, validation_interval=20).config.blocks_between_validations == 4
+    assert learner(num_envs=4, validation_interval=20).config.blocks_between_validations == 1
+    assert learner(num_envs=4, validation_interval=1).config.blocks_between_validations == 1
 
 
 def test_the_critics_learn_what_is_experienced() -> None:
@@ -91,28 +93,30 @@ def test_the_critics_learn_what_is_experienced() -> None:
         guess = forward(teachers.agents.state.critics, inputs).squeeze(-1).unflatten(0, (2, NUM))
         return (guess - batch.reward).square().mean((0, 2)) / batch.reward.var(1)
 
-    teachers.round()
-    teachers.round()
+    block(teachers)
+    block(teachers)
     before = error()
     for _ in range(16):
-        teachers.round()
+        block(teachers)
     assert (error() < 0.5 * before).all(), (before, error())
 
 
 @pytest.mark.parametrize("kind", ["uniform", "prioritised"])
-@pytest.mark.parametrize("before", [2, 7])
-def test_resumed_teachers_go_on_bit_for_bit(kind: str, before: int) -> None:
+@pytest.mark.parametrize("before", [10, 23, 37])
+def test_resumed_teachers_go_on_bit_for_bit_also_in_the_midst_of_a_block(kind: str, before: int) -> None:
     straight = learner(kind=kind)
     for _ in range(before):
-        straight.round()
+        straight.update()
     state = copy.deepcopy(straight.state_dict())
     resumed = learner(seed=9, kind=kind)
-    resumed.round()
+    block(resumed)
     resumed.load_state_dict(state)
-    for _ in range(4):
-        straight.round()
-        resumed.round()
-    assert resumed.env_steps == straight.env_steps == 5 * (before + 4)
+    for _ in range(20):
+        ours, theirs = resumed.update(), straight.update()
+        assert (ours is None) == (theirs is None)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs or ())
+    assert resumed.env_steps == straight.env_steps == (before + 20) // 5 * 5
+    assert resumed.fraction == straight.fraction
     assert all(torch.equal(a, b) for a, b in zip(leaves(resumed), leaves(straight), strict=True))
     assert torch.equal(resumed.diverged, straight.diverged)
 
@@ -122,11 +126,11 @@ def test_an_agent_that_is_not_finite_is_counted_and_the_others_learn_as_without_
     broken, whole = learner(kind=kind), learner(kind=kind)
     for teachers in (broken, whole):
         for _ in range(5):
-            teachers.round()
+            block(teachers)
     broken.agents.state.actor[0].weight[0] = math.nan
     for teachers in (broken, whole):
         for _ in range(3):
-            teachers.round()
+            block(teachers)
     assert all(tensor.isfinite().all() for tensor in broken.replay.storage)
     assert broken.skipped[0] > 0
     assert broken.diverged[0] >= 15
@@ -142,7 +146,7 @@ def test_a_curriculum_moves_on_by_the_episodes_that_end_well() -> None:
     config = from_dict(SACTeachersConfig, {**SMALL, "replay": {"capacity": 40}})
     teachers = SACTeachers(config, calm, sample_quadrotors(NUM, seed=2), curriculum, 0, compile=False)
     for _ in range(4):
-        teachers.round()
+        block(teachers)
     assert curriculum.stage.min() >= 1
 
 
@@ -156,7 +160,7 @@ def test_what_the_replay_holds_is_what_was_flown() -> None:
         return experienced[-1]
 
     teachers.collector.step = noted
-    teachers.round()
+    block(teachers)
     index = torch.arange(5).expand(NUM, -1)  # of the first environment
     stored = read(teachers.replay.storage, index, n_step=1, gamma=teachers.config.gamma)
     for number, (one, _) in enumerate(experienced):

@@ -88,8 +88,15 @@ class PreTrain(Job):
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Train them."""
-        how = (stage.source("quadrotors"), self.settings, self.generate, self.num_teachers)
-        summary = pre_train(stage.folder, *how, announce=stage.announce, **stage.training)
+        summary = pre_train(
+            stage.folder,
+            stage.source("quadrotors"),
+            self.settings,
+            generate=self.generate,
+            num_teachers=self.num_teachers,
+            announce=stage.announce,
+            **stage.training,
+        )
         solved = f"{summary.num_solved} of {summary.num_teachers} teachers solved"
         return StageOutcome(summary.finished, f"{solved}, mean return {summary.mean_return:.1f}")
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import functools
 import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Generator, Iterator
 from typing import Any
 
-from raptor.runs.engines.engine import OnReport, Work
-from raptor.runs.engines.folders import FolderWorkplace
-from raptor.runs.engines.ledger import Ledger
+import torch
+
+from raptor.core.devices import find_device
+from raptor.runs.engines.engine import Outcome, Report, Stop, Task, Work
+from raptor.runs.engines.task_queue import TaskStore
 
 
-class LocalEngine:
-    """Carries out tasks in this process, one after another.
+class LocalWorkers:
+    """This process.
 
     Args:
         device: where to compute.
@@ -25,38 +26,36 @@ class LocalEngine:
         UserError: there is no such device.
     """
 
-    def __init__(self, device: str = "cpu", threads: int | None = None) -> None:
-        from raptor.core.devices import find_device
+    capacity = num_at_once = 1
 
+    def __init__(self, device: str = "cpu", threads: int | None = None) -> None:
         find_device(device)
         self.device, self.threads = device, threads
+        self.running: dict[str, Generator[Report, None, dict[str, Any] | None]] = {}
 
-    @property
-    def num_at_once(self) -> int:
-        """One."""
-        return 1
-
-    def run(
-        self,
-        work: Work,
-        tasks: Mapping[str, dict[str, Any]],
-        folder: Path,
-        on_report: OnReport,
-        stop: Callable[[], bool],
-    ) -> dict[str, dict[str, Any]]:
-        """Carry out all tasks that are not finished yet; see `Engine`."""
-        import torch
-
-        ledger, before = Ledger(tasks, folder), torch.get_num_threads()
+    @contextlib.contextmanager
+    def opened(self, work: Work, stop: Stop) -> Iterator[None]:
+        """Compute with so many threads within the block."""
+        self._work, self._stop, before = work, stop, torch.get_num_threads()
         try:
-            if self.threads is not None:
-                torch.set_num_threads(self.threads)
-            while ledger.waiting and not stop():
-                name = ledger.waiting.popleft()
-                workplace = FolderWorkplace(ledger.folders[name], self.device, functools.partial(on_report, name), stop)
-                result = work(copy.deepcopy(tasks[name]), workplace)
-                if result is not None:
-                    ledger.finish(name, json.dumps(result))
+            torch.set_num_threads(self.threads or before)
+            yield
         finally:
             torch.set_num_threads(before)
-        return ledger.results()
+            self.running.clear()
+
+    def begin(self, name: str, task: Task, store: TaskStore) -> None:
+        """Begin a task."""
+        self.running[name] = self._work(copy.deepcopy(task), store, self.device, self._stop)
+
+    def stop(self) -> None:
+        """Do nothing: the task asks by itself."""
+
+    def messages(self) -> list[tuple[str, Report | Outcome]]:
+        """The next report of the task, or how it ended; what it raises is raised here."""
+        [(name, reports)] = self.running.items()
+        try:
+            return [(name, next(reports))]
+        except StopIteration as end:
+            self.running.clear()
+            return [(name, Outcome("stopped") if end.value is None else Outcome("finished", json.dumps(end.value)))]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 
 from raptor.runs.engines.config import EngineConfig
-from raptor.runs.engines.engine import Engine
-from raptor.runs.engines.local import LocalEngine
-from raptor.runs.engines.processes import ProcessEngine
+from raptor.runs.engines.engine import Engine, Workers
 
 
 def make_engine(config: EngineConfig, device: str = "cpu") -> Engine:
@@ -21,24 +19,23 @@ def make_engine(config: EngineConfig, device: str = "cpu") -> Engine:
         UserError: a device is not there, or the Ray cluster does not answer.
         MissingExtraError: Ray is not installed.
     """
-    threads = config.threads_per_worker
+    workers: Workers
     if config.name == "local":
-        return LocalEngine(device, threads)
-    if config.name == "processes":
-        return ProcessEngine(_places(config, device), threads or 1, config.retries)
-    from raptor.runs.engines.ray_engine import RayEngine
+        from raptor.runs.engines.local import LocalWorkers
 
-    return RayEngine(
-        address=config.address,
-        gpus_per_task=config.gpus_per_task or float(device.startswith("cuda")),
-        cpus_per_task=config.cpus_per_task,
-        threads=threads or 1,
-        retries=config.retries,
-        num_workers=config.num_workers,
-    )
+        workers = LocalWorkers(device, config.threads_per_worker)
+    elif config.name == "processes":
+        from raptor.runs.engines.processes import ProcessWorkers
+
+        workers = ProcessWorkers(_devices(config, device), config.threads_per_worker or 1)
+    else:
+        from raptor.runs.engines.ray_engine import RayWorkers
+
+        workers = RayWorkers(config, device)
+    return Engine(workers, config.retries)
 
 
-def _places(config: EngineConfig, device: str) -> tuple[str, ...]:
+def _devices(config: EngineConfig, device: str) -> tuple[str, ...]:
     """The device of each process."""
     import torch
 
@@ -48,11 +45,8 @@ def _places(config: EngineConfig, device: str) -> tuple[str, ...]:
         return config.devices[: config.num_workers]
     kind = find_device(device).type
     if kind == "cpu":
-        return (device,) * (config.num_workers or max(1, _cores() // (config.threads_per_worker or 1)))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return (device,) * (config.num_workers or max(1, cores // (config.threads_per_worker or 1)))
     if kind == "cuda" and ":" not in device:
         return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))[: config.num_workers]
     return (device,) * (config.num_workers or 1)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,97 +5,81 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any
 
-from raptor.runs.engines.engine import OnReport, Outcome, Work, carry_out, set_threads
-from raptor.runs.engines.folders import FolderWorkplace, TaskFolder
-from raptor.runs.engines.ledger import Ledger
+from raptor.runs.engines.engine import Outcome, Report, Stop, Task, Work, run_task, set_threads
+from raptor.runs.engines.task_queue import TaskStore
+from raptor.runs.stopping import stop_on_signal
 
 POLL_S = 0.1
-STOP = "stop"
+PATIENCE_S = 5.0  # with a process that has nothing more to do
 
 
-class ProcessEngine:
-    """Carries out tasks in processes of their own, which are used for several tasks in turn.
-
-    A process that dies is replaced. All end with this process, however it ends.
+class ProcessWorkers:
+    """Processes that run one task after another. One that dies is replaced; all end with this one, however it ends.
 
     Args:
         devices: one process for each.
         threads: number of threads of an operation in each process.
-        retries: how often a task whose process died is started again.
 
     Raises:
         UserError: one of the devices is not there.
     """
 
-    def __init__(self, devices: Sequence[str], threads: int = 1, retries: int = 3) -> None:
+    def __init__(self, devices: Sequence[str], threads: int = 1) -> None:
         for device in sorted({*devices} - {"cpu"}):
             from raptor.core.devices import find_device  # not above: without torch, processes begin at once
 
             find_device(device)
-        self.devices, self.threads, self.retries = tuple(devices), threads, retries
+        self.devices, self.threads = tuple(devices), threads
+        self.capacity, self.num_at_once = len(devices), max(map(self.devices.count, self.devices))
+        self._processes: dict[int, _Process] = {}  # by place in self.devices
 
     @property
-    def num_at_once(self) -> int:
-        """Processes of the device that has most of them."""
-        return max(self.devices.count(device) for device in self.devices)
+    def running(self) -> list[int]:
+        """The places where a task runs."""
+        return [place for place, process in self._processes.items() if process.task is not None]
 
-    def run(
-        self,
-        work: Work,
-        tasks: Mapping[str, dict[str, Any]],
-        folder: Path,
-        on_report: OnReport,
-        stop: Callable[[], bool],
-    ) -> dict[str, dict[str, Any]]:
-        """Carry out all tasks that are not finished yet; see `Engine`."""
-        ledger = Ledger(tasks, folder, self.retries)
-        workers: dict[int, _Worker] = {}  # by place in self.devices
-        stopping = False
+    @contextlib.contextmanager
+    def opened(self, work: Work, stop: Stop) -> Iterator[None]:
+        """Begin processes as they are needed within the block."""
+        self._work, patience_s = work, 0.0
         try:
-            while True:
-                stopping = stopping or ledger.failure is not None or stop()
-                if not stopping:
-                    self._give_out(work, ledger, workers)
-                busy = [worker for worker in workers.values() if worker.task is not None]
-                if not busy:
-                    break
-                for worker in busy:
-                    worker.ask_to_stop(stopping)
-                wait([worker.connection for worker in busy], timeout=POLL_S)
-                stopping = stopping or stop()  # a signal to all processes may stop a worker before it is asked
-                for worker in busy:
-                    worker.attend(ledger, on_report, stopping)
-            for worker in workers.values():
-                worker.dismiss()
+            yield
+            for process in self._processes.values():
+                process.send(None)
+            patience_s = PATIENCE_S
         finally:
-            for worker in workers.values():
-                worker.end()
-        return ledger.results()
+            for process in self._processes.values():
+                process.end(patience_s)
+            self._processes.clear()
 
-    def _give_out(self, work: Work, ledger: Ledger, workers: dict[int, _Worker]) -> None:
-        """Give a waiting task to each place that is free."""
-        for place, device in enumerate(self.devices):
-            if not ledger.waiting:
-                return
-            worker = workers.get(place)
-            if worker is not None and not worker.process.is_alive():
-                worker.end()
-                worker = None
-            if worker is None:
-                worker = workers[place] = _Worker(work, device, self.threads)
-            if worker.task is None:
-                worker.begin(ledger.waiting.popleft(), ledger)
+    def begin(self, name: str, task: Task, store: TaskStore) -> None:
+        """Begin a task in a process that is free."""
+        place = min({*range(len(self.devices))} - {*self.running})
+        process = self._processes.get(place)
+        if process is None or not process.process.is_alive():
+            process = self._processes[place] = _Process(self._work, self.devices[place], self.threads)
+        process.task = name
+        process.send((task, store))
+
+    def stop(self) -> None:
+        """Ask all processes to stop."""
+        for process in self._processes.values():
+            process.process.terminate()
+
+    def messages(self) -> Iterator[tuple[str, Report | Outcome]]:
+        """Wait a moment for what the processes send."""
+        busy = [self._processes[place] for place in self.running]
+        wait([process.connection for process in busy], timeout=POLL_S)
+        for process in busy:
+            yield from process.messages()
 
 
-class _Worker:
+class _Process:
     """A process, and the task that it is at."""
 
     def __init__(self, work: Work, device: str, threads: int) -> None:
@@ -103,81 +87,53 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work, device, threads), name=f"raptor {device}")
         self.task: str | None = None
-        self._asked = self._dismissed = False
         with _interrupts_held(), theirs:
             self.process.start()
 
-    def begin(self, name: str, ledger: Ledger) -> None:
-        self.task = name
-        self._tell((ledger.tasks[name], ledger.folders[name]))
+    def send(self, message: object) -> None:
+        with contextlib.suppress(OSError):  # whether it is still there is found out elsewhere
+            self.connection.send(message)
 
-    def ask_to_stop(self, stopping: bool) -> None:
-        if stopping and not self._asked:
-            self._asked = True
-            self._tell(STOP)
-
-    def attend(self, ledger: Ledger, on_report: OnReport, stopping: bool) -> None:
-        """Take what the process has sent; find out whether it is still there."""
+    def messages(self) -> Iterator[tuple[str, Report | Outcome]]:
         alive = self.process.is_alive()  # before its messages are read: what it sent before its death counts
-        name = self.task
         try:
-            while name is not None and self.connection.poll():
+            while (name := self.task) is not None and self.connection.poll():
                 message = self.connection.recv()
                 if isinstance(message, Outcome):
                     self.task = None
-                    ledger.settle(name, message, stopping)
-                    name = None
-                else:
-                    on_report(name, message)
+                yield name, message
         except (EOFError, OSError):
             alive = False
-        if not alive and name is not None:
+        if (name := self.task) is not None and not alive:
             self.process.join()
             self.task = None
-            ledger.lose(name, _cause_of_death(self.process.exitcode), stopping)
+            yield name, Outcome("lost", _cause_of_death(self.process.exitcode))
 
-    def dismiss(self) -> None:
-        """Let the process end by itself, once it has nothing to do."""
-        self._dismissed = True
-        self._tell(None)
-
-    def end(self, patience_s: float = 5.0) -> None:
+    def end(self, patience_s: float) -> None:
         """Make sure that the process is gone."""
-        if self._dismissed:
-            self.process.join(patience_s)
+        self.process.join(patience_s)
         self.process.kill()
         self.process.join()
         self.connection.close()
 
-    def _tell(self, message: object) -> None:
-        with contextlib.suppress(OSError):  # whether it is still there is found out elsewhere
-            self.connection.send(message)
-
 
 def _serve(connection: Connection, work: Work, device: str, threads: int) -> None:
-    """Carry out one task after another; the main function of a process."""
-    stop = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    """Run one task after another; the main function of a process."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     set_threads(threads)
-    orders: queue.SimpleQueue[tuple[dict[str, Any], TaskFolder] | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, orders, stop), daemon=True).start()
-    while (order := orders.get()) is not None:
-        task, folder = order
-        connection.send(carry_out(work, task, FolderWorkplace(folder, device, connection.send, stop.is_set)))
+    with stop_on_signal() as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
+        while not stop() and (order := connection.recv()) is not None:
+            task, store = order
+            for message in run_task(work, task, store, device, stop):
+                connection.send(message)
 
 
-def _listen(connection: Connection, orders: queue.SimpleQueue[Any], stop: threading.Event) -> None:
-    """Pass on what the parent says. Without a parent, end at once."""
-    while True:
-        try:
-            message = connection.recv()
-        except (EOFError, OSError):
-            os._exit(1)
-        if message == STOP:
-            stop.set()
-        else:
-            orders.put(message)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextlib.contextmanager

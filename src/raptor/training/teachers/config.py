@@ -42,6 +42,7 @@ class PreTrainConfig(Settings):
     retry_factor: float = setting(2.0, "length of each further training over that of the one before", above(0))
     num_validation: int = setting(32, "episodes of each teacher and validation; always the same ones", at_least(1))
     num_evaluation: int = setting(100, "episodes of each teacher's last test, which nothing was chosen by", at_least(2))
+    validation_steps: int = setting(500, "longest episode of validations and tests", at_least(1))
     checkpoint_interval_s: float = setting(120.0, "seconds between two checkpoints of a shard", not_negative, free=True)
     tensorboard_teachers: tuple[int, ...] = setting(
         (), "teachers whose own curves go to TensorBoard", each(not_negative)

@@ -1,11 +1,11 @@
-"""Teachers trained through the simulator's gradient: the learner, without files."""
+"""Teachers trained through the simulator's gradient."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,10 +26,10 @@ from raptor.rl.objective import Objective
 from raptor.rl.schedule import warm_up, warmup_cosine
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
-from raptor.training.teachers.hover import hover_bias
+from raptor.training.teachers.learner import beside, filled, hover_bias
 
 SHARED_DECLINE = 0.7
-"""Share of the learning rate that is gone when teachers part."""
+"""Fraction of the learning rate that is gone when teachers part."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +68,14 @@ class APGTeachers:
     """T teachers that learn through the gradient, each from B episodes of its own vehicle.
 
     In the first updates they learn what they have in common: all take the same step, along the mean of their gradients,
-    so that they differ in nothing but the throttle at which each hovers. Then each goes on alone.
+    so that they differ only in the throttle at which each hovers. Then each goes on alone.
 
     Episodes are staggered, so that each update sees all parts of one. What is not finite is left out: the adjoint of a
-    flight that blows up, and the update of a teacher whose gradient does.
+    vehicle that blows up, and the update of a teacher whose gradient does.
 
     Args:
         config: the settings.
-        task: what is asked.
+        task: the task.
         quadrotors: T vehicles.
         curriculum: draws the episodes.
         seed: of the weights and of everything else that is drawn.
@@ -92,7 +92,7 @@ class APGTeachers:
         compile: bool = True,
     ) -> None:
         self.config, self.task, self.curriculum = config, task.for_vehicles(quadrotors), curriculum
-        device = quadrotors.device
+        device, num = quadrotors.device, len(quadrotors)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.layers = laid_out(_hovering(config, quadrotors, self.generator))
         self.adam = adam_start(self.layers)
@@ -101,36 +101,20 @@ class APGTeachers:
         )
         self.quadrotors = grid(quadrotors, config.num_envs)
         self.episode = self._begin()
-        stagger = torch.arange(config.num_envs, device=device) * self._segments // config.num_envs
+        segments = math.ceil(task.episode_steps / config.segment_steps)
+        stagger = torch.arange(config.num_envs, device=device) * segments // config.num_envs
         self.age = (stagger * config.segment_steps).expand(self.quadrotors.shape).clone()
         self.lost = torch.zeros_like(self.quadrotors.mass)  # 1 where the episode met the end of RAPTOR's own
-        self._updates = 0
-        self.diverged = torch.zeros(len(quadrotors), dtype=torch.long, device=device)
-        self.skipped = torch.zeros(len(quadrotors), dtype=torch.long, device=device)
+        self.step_count = 0
+        self.diverged = torch.zeros(num, dtype=torch.long, device=device)
+        self.skipped = torch.zeros(num, dtype=torch.long, device=device)
 
-    @property
-    def _segments(self) -> int:
-        return math.ceil(self.task.episode_steps / self.config.segment_steps)
-
-    @property
-    def round_count(self) -> int:
-        """Rounds so far."""
-        return self._updates
-
-    @property
-    def num_rounds(self) -> int:
-        """Rounds until the end; a round is one update."""
-        return self.config.num_updates
-
-    @property
-    def validation_interval(self) -> int:
-        """Rounds between two validations."""
-        return self.config.validation_interval
+    fraction = 0.0  # a step is one update
 
     @property
     def env_steps(self) -> int:
         """Steps flown so far for each teacher."""
-        return self.round_count * self.config.num_envs * self.config.segment_steps
+        return self.step_count * self.config.num_envs * self.config.segment_steps
 
     def teachers(self) -> Layers:
         """The networks as they are."""
@@ -142,21 +126,21 @@ class APGTeachers:
     @property
     def _shares(self) -> bool:
         """Whether teachers still learn together."""
-        return self._updates < self.config.shared_updates
+        return self.step_count < self.config.shared_updates
 
     def _learning_rate(self) -> float:
         """A warm-up and a slow decline while learning together, and a warm-up and a cosine to the end alone."""
         config = self.config
         together = min(config.shared_updates, config.num_updates)
         if self._shares:
-            rising = warm_up(self._updates, config.warm_up_updates)
-            return config.shared_learning_rate * rising * (1 - SHARED_DECLINE * self._updates / together)
-        done = self._updates - together
+            rising = warm_up(self.step_count, config.warm_up_updates)
+            return config.shared_learning_rate * rising * (1 - SHARED_DECLINE * self.step_count / together)
+        done = self.step_count - together
         progress = done / max(config.num_updates - together, 1)
         return warmup_cosine(config.learning_rate, config.final_learning_rate, progress, done, config.warm_up_updates)
 
     @torch.no_grad()
-    def round(self) -> dict[str, Tensor]:
+    def update(self) -> dict[str, Tensor]:
         """Fly one segment and take one step; returns what happened to each teacher, (T,) each."""
         config = self.config
         noise = draw_noise(self.task, self.quadrotors.mass, self.generator, config.segment_steps)
@@ -164,21 +148,18 @@ class APGTeachers:
         norm = _norm(gradient)
         self.skipped += ~norm.isfinite()
         if self._shares:
-            gradient = pytree.tree_map(_shared(norm.isfinite()), gradient)
+            gradient = _shared(gradient, norm.isfinite())
             norm = _norm(gradient)
-        finite = norm.isfinite()
-        scale = torch.where(finite, (config.gradient_norm / norm.clamp(min=1e-12)).clamp(max=1.0), 0.0)
+        scale = torch.where(norm.isfinite(), (config.gradient_norm / norm.clamp(min=1e-12)).clamp(max=1.0), 0.0)
 
-        def hold_back(g: Tensor) -> Tensor:
-            beside = [-1, *[1] * (g.ndim - 1)]
-            return torch.where(finite.view(beside), g * scale.view(beside), 0.0)
+        def bounded(g: Tensor) -> Tensor:
+            return torch.where(beside(norm.isfinite(), g), g * beside(scale, g), 0.0)
 
-        self.layers, self.adam = adam_step(
-            self.layers, pytree.tree_map(hold_back, gradient), self.adam, self._learning_rate()
-        )
+        gradient = pytree.tree_map(bounded, gradient)
+        self.layers, self.adam = adam_step(self.layers, gradient, self.adam, self._learning_rate())
         self.episode, self.age = segment.episode, self.age + config.segment_steps
         self._replace(segment.alive, segment.terminated)
-        self._updates += 1
+        self.step_count += 1
         return {"loss": segment.cost.mean((0, 2)), "gradient_norm": norm}
 
     def _replace(self, alive: Tensor, terminated: Tensor) -> None:
@@ -188,42 +169,31 @@ class APGTeachers:
         self.lost = torch.maximum(self.lost, terminated.any(0).to(self.lost.dtype))
         over = out | (self.age >= self.task.episode_steps)
         self.curriculum.record(over, self.curriculum.succeeded(self.episode, self.lost > 0))
-
-        def restart(old: Tensor, new: Tensor) -> Tensor:
-            beside = over.view(*over.shape, *[1] * (old.ndim - 2))
-            return torch.where(beside, new, old)
-
-        fresh = self._begin()
-        self.episode = pytree.tree_map(restart, self.episode, fresh)
+        self.episode = pytree.tree_map(
+            lambda old, new: torch.where(beside(over, old), new, old), self.episode, self._begin()
+        )
         self.age = self.age.masked_fill(over, 0)
         self.lost = self.lost.masked_fill(over, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next round depends on."""
+        """Everything that the next update depends on."""
         return {
             "layers": pytree.tree_leaves(self.layers),
             "adam": pytree.tree_leaves(self.adam),
             "generator": self.generator.get_state(),
             "flight": pytree.tree_leaves((self.episode, self.age, self.lost)),
             "curriculum": self.curriculum.state_dict(),
-            "counts": [self.round_count, self.diverged, self.skipped],
+            "counts": [self.step_count, self.diverged, self.skipped],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state that `state_dict` gave."""
-
-        def filled(like: Any, leaves: list[Tensor]) -> Any:
-            old, structure = pytree.tree_flatten(like)
-            return pytree.tree_unflatten(
-                [_as(tensor, other) for tensor, other in zip(leaves, old, strict=True)], structure
-            )
-
         self.layers = filled(self.layers, state["layers"])
         self.adam = filled(self.adam, state["adam"])
         self.generator.set_state(state["generator"].cpu())
         self.episode, self.age, self.lost = filled((self.episode, self.age, self.lost), state["flight"])
         self.curriculum.load_state_dict(state["curriculum"])
-        self._updates, self.diverged, self.skipped = state["counts"]
+        self.step_count, self.diverged, self.skipped = state["counts"]
 
 
 @functools.lru_cache(maxsize=4)
@@ -247,20 +217,15 @@ def _norm(gradient: Layers) -> Tensor:
     return torch.stack([(g * g).flatten(1).sum(1) for g in pytree.tree_leaves(gradient)]).sum(0).sqrt()
 
 
-def _shared(finite: Tensor) -> Callable[[Tensor], Tensor]:
-    """Gives every teacher the mean of the gradients that are finite."""
+def _shared(gradient: Layers, finite: Tensor) -> Layers:
+    """The mean of the gradients that are finite, for every teacher."""
 
     def mean(g: Tensor) -> Tensor:
-        counted = finite.view(-1, *[1] * (g.ndim - 1))
-        total = torch.where(counted, g, 0.0).sum(0, keepdim=True) / finite.sum().clamp(min=1)
+        total = torch.where(beside(finite, g), g, 0.0).sum(0, keepdim=True) / finite.sum().clamp(min=1)
         return torch.empty_like(g).copy_(total.expand_as(g))
 
-    return mean
-
-
-def _as(stored: Tensor, like: Tensor) -> Tensor:
-    """The stored numbers on the device and in the memory layout of `like`."""
-    return torch.empty_like(like).copy_(stored)
+    shared: Layers = pytree.tree_map(mean, gradient)
+    return shared
 
 
 def _hovering(config: APGConfig, quadrotors: Quadrotors, generator: torch.Generator) -> Layers:

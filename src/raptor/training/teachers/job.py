@@ -2,59 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
-import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
-from raptor.core.atomic import write_atomically
+from raptor.core.atomic import PathLike
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.quadrotor.characteristics import cannot_hover
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import read_population
 from raptor.quadrotor.sampling import sample_quadrotors
-from raptor.runs.engines import Engine, make_engine
-from raptor.runs.folder import Layout, RunFolder, settings_of
+from raptor.runs.engines import make_engine
+from raptor.runs.folder import BusyError, Layout, RunFolder, locked, settings_of
 from raptor.runs.stopping import stop_on_signal
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.memory import Plan, plan
-from raptor.training.teachers.population_run import (
-    JOB,
-    OWN,
-    PLAN,
+from raptor.training.teachers.plan import Plan, make_plan, read_plan
+from raptor.training.teachers.session import (
+    CURVES,
     QUADROTORS,
     SHARDS,
-    PopulationRun,
     PreTrainProgress,
     PreTrainSummary,
     ProgressFunction,
+    Session,
 )
-
-LAYOUT = Layout(JOB, own=OWN)
 
 __all__ = ["PreTrainConfig", "PreTrainProgress", "PreTrainSummary", "load_pre_train_config", "pre_train"]
 
+PLAN = "plan.json"
+OWN = (SHARDS, QUADROTORS, CURVES, PLAN, "teachers.safetensors", "teachers.json", "teachers.png", "curves.png")
+LAYOUT = Layout("pre-train", best=None, own=OWN)
+
+PATIENCE_S = 20.0  # with another part that begins the run
+
 
 def pre_train(
-    output: str | os.PathLike[str],
-    quadrotors: Quadrotors | str | os.PathLike[str] | None = None,
+    output: PathLike,
+    quadrotors: Quadrotors | PathLike | None = None,
     config: PreTrainConfig | None = None,
+    *,
     generate: int | None = None,
     num_teachers: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    part: tuple[int, int] | None = None,
     progress: ProgressFunction | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> PreTrainSummary:
     """Train one teacher for each vehicle.
 
     A run that was killed at any moment and resumed gives bit for bit what it would have given without, on the same kind
-    of machine with as many threads.
+    of machine with as many threads. So does one that was trained in parts: call this for each of them, at the same time
+    or not, then once with `resume`, which gathers what they have trained, and trains what is missing.
 
     Args:
         output: the run folder, see `raptor.load_teachers`.
@@ -64,7 +68,9 @@ def pre_train(
         num_teachers: train only for the first so many.
         resume: go on with the run in `output`; start it where there is none.
         overwrite: delete what an earlier run wrote to `output`.
-        progress: called whenever a shard has something to tell.
+        part: (i, n): train only the i-th of n parts, from 1. The first one to come begins the run, and the others go on
+            with it, as does a part that was interrupted.
+        progress: called with each report of a shard.
         announce: called once with the plan, in words.
 
     Raises:
@@ -72,108 +78,111 @@ def pre_train(
             from those of the run to be resumed, a vehicle cannot be read or cannot hover, the memory does not suffice,
             the device or the cluster is not there, the disk is full.
     """
-    folder = RunFolder(output, LAYOUT)
-    going_on = folder.check(resume, overwrite)
-    stored = folder.settings(PreTrainConfig) if going_on else None
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise UserError(f"a part must be one of 1/{part[1]} to {part[1]}/{part[1]}, got {part[0]}/{part[1]}")
+    if part is not None and overwrite:
+        raise UserError("--shard and --overwrite exclude each other: several parts write to the same folder")
+    folder, resume = RunFolder(output, LAYOUT), resume or part is not None
+    stored = folder.settings(PreTrainConfig) if folder.check(resume, overwrite) else None
     config = stored or PreTrainConfig() if config is None else config
     if stored is not None:
         folder.refuse_changes(stored, config, free=("engine",))
     find_device(config.device)
-    begun = going_on and any((folder.path / name).exists() for name in (PLAN, SHARDS))
-    before = _read_plan(folder) if begun else None
-    vehicles = _population(folder, before, quadrotors, generate, num_teachers, config.seed)
-    engine = make_engine(config.engine, config.device)
-    cut = _plan(before, config, len(vehicles), engine)
-    if announce is not None:
-        announce(cut.describe())
-    try:
+    given = _given_vehicles(quadrotors, generate, num_teachers, config.seed)
+    engine, plan_file = make_engine(config.engine, config.device), folder.path / PLAN
+    at_once = engine.workers.num_at_once
+
+    def prepared() -> tuple[Quadrotors, Plan, bool]:
+        """The vehicles, how they are cut, and whether the run has begun, so that both stand in its folder."""
+        if overwrite or not folder.holds_run() or not (plan_file.exists() or (folder.path / SHARDS).exists()):
+            if given is None:
+                raise UserError("there are no quadrotors to train for: give a folder of them, or a number to generate")
+            names = given.names or tuple(f"{i:04d}" for i in range(len(given)))
+            plan = make_plan(config, names, at_once, 1 if part is None else part[1])
+            return dataclasses.replace(given, names=plan.names), plan, False
+        folder.refuse_changes(folder.settings(PreTrainConfig), config, free=("engine",))
+        plan = read_plan(plan_file, config, at_once)
+        return _own_vehicles(folder.path, plan, given, num_teachers), plan, True
+
+    def begin() -> None:
         folder.open(config, resume, overwrite)
-        if not begun:
+        if not begun and not (part is not None and plan_file.exists()):  # another part may have come first
             vehicles.save(folder.path / QUADROTORS, overwrite=True, numbered=True)
-            document = {**cut._asdict(), "names": vehicles.names}
-            write_atomically(folder.path / PLAN, f"{json.dumps(document)}\n")
-        folder.record_where(lambda line: begun)
-        with stop_on_signal() as stop:
-            return PopulationRun(folder, config, vehicles, cut, engine, progress, stop).run()
-    finally:
-        folder.close()
+            plan.write(plan_file)
+
+    vehicles, plan, begun = prepared()
+    with contextlib.ExitStack() as closing:
+        closing.callback(folder.close)
+        if part is None:
+            begin()
+            folder.record_where(lambda line: begun)
+        else:
+            if not begun:
+                _patiently(begin)
+                folder.close()
+                vehicles, plan, begun = prepared()
+            _patiently(lambda: closing.enter_context(locked(folder.path, shared=True)))
+            folder.writes = False
+        if announce is not None:
+            announce(plan.describe())
+        stop = closing.enter_context(stop_on_signal())
+        return Session(folder, config, vehicles, plan, engine, progress, stop, part).run()
 
 
 def load_pre_train_config(
-    run: str | os.PathLike[str], file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
+    run: PathLike, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
 ) -> PreTrainConfig:
     """The settings of the run in a folder; see `raptor.runs.folder.settings_of`."""
     return settings_of(PreTrainConfig, RunFolder(run, LAYOUT), file, overrides, resume)
 
 
-def _population(
-    folder: RunFolder,
-    before: _StoredPlan | None,
-    source: Quadrotors | str | os.PathLike[str] | None,
-    generate: int | None,
-    num: int | None,
-    seed: int,
-) -> Quadrotors:
-    """The vehicles to train for, each with a name; on resuming those of the run, which what is given must equal."""
+def _given_vehicles(
+    source: Quadrotors | PathLike | None, generate: int | None, num: int | None, seed: int
+) -> Quadrotors | None:
+    """The vehicles that are given, all of which can hover; None where none are."""
     if source is not None and generate is not None:
         raise UserError("quadrotors are either read or generated: give a folder, or a number to generate")
-    given = None
     if generate is not None:
         given = sample_quadrotors(generate, seed=seed)
-    elif isinstance(source, Quadrotors):
-        given = source
-    elif source is not None:
-        given = read_population(source)
-    if given is not None and num is not None:
+    elif source is None:
+        return None
+    else:
+        given = source if isinstance(source, Quadrotors) else read_population(source)
+    if num is not None:
         if not 1 <= num <= len(given):
             raise UserError(f"num_teachers must be between 1 and the {len(given)} quadrotors there are, got {num}")
         given = given[:num]
-    if given is not None and (stuck := cannot_hover(given).nonzero().flatten().tolist()):
+    if stuck := cannot_hover(given).nonzero().flatten().tolist():
         names = ", ".join(given.names[i] if given.names else str(i) for i in stuck[:10])
         raise UserError(f"{len(stuck)} quadrotors cannot hover within their limits: {names}; leave them out")
-    if before is None:
-        if given is None:
-            raise UserError("there are no quadrotors to train for: give a folder of them, or a number to generate")
-        return dataclasses.replace(given, names=given.names or tuple(f"{i:04d}" for i in range(len(given))))
-    own = read_population(folder.path / QUADROTORS)
+    return given
+
+
+def _own_vehicles(run: Path, plan: Plan, given: Quadrotors | None, num: int | None) -> Quadrotors:
+    """The vehicles of a run that goes on, which what is given must equal, whatever their names."""
+    own = read_population(run / QUADROTORS)
     wanted = num if given is None else len(given)
     if wanted not in (None, len(own)):
         raise UserError(
-            f"the run in {folder.path} trains {len(own)} teachers, got {wanted} quadrotors: resume it without them, "
+            f"the run in {run} trains {len(own)} teachers, got {wanted} quadrotors: resume it without them, "
             "or choose another output folder"
         )
-    if given is not None and not _equal(given, own):
-        raise UserError(f"the run in {folder.path} trains for other quadrotors: resume it without giving any")
-    return dataclasses.replace(own, names=before.names or own.names)
+    if given is not None:
+        pairs = [(getattr(given, field.name), getattr(own, field.name)) for field in dataclasses.fields(Quadrotors)]
+        tensors = [(a.to(b), b) for a, b in pairs if isinstance(b, torch.Tensor)]
+        if not all(torch.allclose(a, b, rtol=1e-5, atol=1e-12) for a, b in tensors):
+            raise UserError(f"the run in {run} trains for other quadrotors: resume it without giving any")
+    return dataclasses.replace(own, names=plan.names)
 
 
-def _equal(some: Quadrotors, others: Quadrotors) -> bool:
-    """Whether vehicles are the same, whatever their names."""
-    pairs = [(getattr(some, field.name), getattr(others, field.name)) for field in dataclasses.fields(Quadrotors)]
-    return all(torch.allclose(a.to(b), b, rtol=1e-5, atol=1e-12) for a, b in pairs if isinstance(b, torch.Tensor))
-
-
-class _StoredPlan(NamedTuple):
-    """What a run noted of itself when it began."""
-
-    shard_size: int
-    names: tuple[str, ...] | None  # of the vehicles
-
-
-def _read_plan(folder: RunFolder) -> _StoredPlan:
-    path = folder.path / PLAN
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return _StoredPlan(int(document["shard_size"]), tuple(document.get("names") or ()) or None)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read: start anew with --overwrite") from error
-
-
-def _plan(before: _StoredPlan | None, config: PreTrainConfig, num: int, engine: Engine) -> Plan:
-    """How the population is cut; as at the beginning where the run goes on, because rounding depends on it."""
-    cut = plan(config, num, engine.num_at_once)
-    if before is None:
-        return cut
-    if before.shard_size > cut.shard_size:
-        plan(dataclasses.replace(config, shard_size=before.shard_size), num, engine.num_at_once)  # says what is missing
-    return cut._replace(shard_size=before.shard_size)
+def _patiently(take: Callable[[], object]) -> None:
+    """Take hold of a folder in which another part may be beginning the run."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            take()
+            return
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

@@ -1,8 +1,9 @@
-"""Teachers trained by soft actor-critic: the learner, without files."""
+"""Teachers trained by soft actor-critic."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from raptor.config.settings import at_least, not_negative, setting
 from raptor.core.capture import CapturedGraph
-from raptor.environments.episode import Episode
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.collection import BLOCK_STEPS, ExperienceCollector
@@ -21,14 +21,11 @@ from raptor.rl.replay import Replay, ReplayConfig, ReplaySizes
 from raptor.rl.sac import SAC, Metrics, SACConfig
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
-from raptor.training.teachers.hover import hover_bias
+from raptor.training.teachers.learner import hover_bias
 
 NUM_ACTIONS = 4
 INITIAL_SCALE = 0.3
 """Factor on the usual initial weights of the mean actions where they start at hover."""
-
-STEPS_PER_ROUND = 10 * BLOCK_STEPS
-"""Steps of every environment between two looks at what came of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,19 +36,32 @@ class SACTeachersConfig(SACConfig):
     num_envs: int = setting(8, "environments of each teacher", at_least(1))
     start_steps: int = setting(2_000, "steps of each teacher before the first update", not_negative)
     updates_per_step: int = setting(8, "updates after a step of all environments", at_least(1))
+    block_steps: int = setting(
+        BLOCK_STEPS, "steps of all environments that are drawn, and on a GPU recorded, as one", at_least(1)
+    )
     validation_interval: int = setting(8_000, "steps of each teacher between two validations", at_least(1))
     start_at_hover: bool = setting(True, "whether the first mean action is the throttle at which the vehicle hovers")
     actor_learning_rate: float = setting(5e-4, "of Adam")
     critic_learning_rate: float = setting(1e-3, "of Adam")
     temperature_learning_rate: float = setting(1e-3, "of Adam, on the logarithm of the temperature")
     final_learning_rate: float = setting(
-        0.1, "share of the learning rates that is left at the end; they fall linearly to it"
+        0.1, "fraction of the learning rates that is left at the end; they fall linearly to it"
     )
-    polyak: float = setting(0.02, "share of the critics that goes into their targets at each update")
+    polyak: float = setting(0.02, "fraction of the critics that goes into their targets at each update")
     reward_scale: float = setting(0.1, "factor on the rewards that the critics learn from")
     initial_temperature: float = setting(0.05, "weight of the entropy at the start")
     critic_widths: tuple[int, ...] = setting((128, 128), "of the hidden layers")
     replay: ReplayConfig = ReplayConfig(capacity=200_000)
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the whole training."""
+        return math.ceil(self.num_steps / (self.num_envs * self.block_steps))
+
+    @property
+    def blocks_between_validations(self) -> int:
+        """Blocks that come next to `validation_interval`."""
+        return max(1, self.validation_interval // (self.num_envs * self.block_steps))
 
 
 class SACTeachers:
@@ -59,7 +69,7 @@ class SACTeachers:
 
     Args:
         config: the settings.
-        task: what is asked.
+        task: the task.
         quadrotors: T vehicles.
         curriculum: draws the episodes.
         seed: of the weights and of everything else that is drawn.
@@ -83,28 +93,31 @@ class SACTeachers:
         self.agents = SAC(config, num, TEACHER_DIM, NUM_ACTIONS, generator=self.generator, compile=compile)
         if config.start_at_hover:
             self._start_at_hover(quadrotors)
-        self.block_steps = math.gcd(BLOCK_STEPS, STEPS_PER_ROUND)
         self.collector = ExperienceCollector(
             task,
             quadrotors,
             config.num_envs,
-            begin=self._begin,
+            begin=curriculum.begin,
             generator=self.generator,
             compile=compile,
-            block_steps=self.block_steps,
+            block_steps=config.block_steps,
         )
         sizes = replay_sizes(config, num, task)
         self.replay = Replay(config.replay, sizes, gamma=config.gamma, device=device, compile=compile)
-        self.step_count = 0  # of every environment
+        self.step_count = 0  # blocks
         self.diverged = torch.zeros(num, dtype=torch.long, device=device)
         self.skipped = torch.zeros(num, dtype=torch.long, device=device)
-        self._progress = torch.zeros((), device=device)  # share of the training that is done
-        self._metrics: Metrics | None = None
-        self._ended: list[tuple[Tensor, Tensor]] = []  # of each step of a block: finished, success
+        self._progress = torch.zeros((), device=device)  # fraction of the training that is done
+        self._metrics: Metrics | None = None  # of the last update that changed the actors
+        self._ended: list[tuple[Tensor, Tensor]] = []  # of each step of the last `update`: finished, success
+        self._done = 0  # steps of the present block
         # A block is recorded as a whole, so all blocks must update the actor in the same places.
-        alike = self.block_steps * config.updates_per_step % config.actor_interval == 0
-        self._collect = CapturedGraph(self._collecting_block, device, (self.generator,), alike)
-        self._learn = CapturedGraph(self._learning_block, device, (self.generator,), alike)
+        alike = config.block_steps * config.updates_per_step % config.actor_interval == 0
+        self._recorded = device.type == "cuda" and alike
+        self._collect, self._learn = (
+            CapturedGraph(functools.partial(self._advance, learns), device, (self.generator,), alike)
+            for learns in (False, True)
+        )
 
     @torch.no_grad()
     def _start_at_hover(self, quadrotors: Quadrotors) -> None:
@@ -112,62 +125,50 @@ class SACTeachers:
         last.weight[:, :NUM_ACTIONS] *= INITIAL_SCALE
         last.bias[:, :NUM_ACTIONS] = hover_bias(quadrotors).unsqueeze(-1)
 
-    def _begin(self, quadrotors: Quadrotors, generator: torch.Generator) -> Episode:
-        return self.curriculum.begin(quadrotors, generator)
-
-    @property
-    def num_rounds(self) -> int:
-        """Rounds until the end; a round is `STEPS_PER_ROUND` steps of every environment."""
-        return math.ceil(self.config.num_steps / (self.config.num_envs * STEPS_PER_ROUND))
-
-    @property
-    def round_count(self) -> int:
-        """Rounds so far."""
-        return self.step_count // STEPS_PER_ROUND
-
-    @property
-    def validation_interval(self) -> int:
-        """Rounds between two validations."""
-        return max(1, self.config.validation_interval // (self.config.num_envs * STEPS_PER_ROUND))
-
     @property
     def env_steps(self) -> int:
         """Steps flown so far for each teacher."""
-        return self.step_count * self.config.num_envs
+        return self.step_count * self.config.block_steps * self.config.num_envs
 
     def teachers(self) -> Layers:
         """The deterministic part of the actors as they are."""
         return self.agents.teachers()
 
+    @property
+    def fraction(self) -> float:
+        """The part of the present block that is done."""
+        return self._done / self.config.block_steps
+
     @torch.no_grad()
-    def round(self) -> dict[str, Tensor]:
-        """Step and update; returns what the last update saw of each teacher, (T,) each."""
+    def update(self) -> dict[str, Tensor] | None:
+        """Fly and learn for a step of all environments, or for a whole block where it can be recorded.
+
+        Returns:
+            What the last update saw of each teacher, (T,) each; None in the midst of a block.
+        """
         config, agents = self.config, self.agents
-        for _ in range(STEPS_PER_ROUND // self.block_steps):
+        if self._done == 0:
             self.collector.draw()
-            self._progress.fill_(min(1.0, self.env_steps / config.num_steps))
-            if self.env_steps < config.start_steps:
-                self._collect()
-            else:
-                count = agents.update_count + self.block_steps * config.updates_per_step
-                self._learn()
-                agents.update_count = count  # what is replayed does not count
-            self.step_count += self.block_steps
-            if self.curriculum.config.enabled:
-                for finished, success in self._ended:
-                    self.curriculum.record(finished, success)
+        self._progress.fill_(min(1.0, self.env_steps / config.num_steps))
+        steps, learns = config.block_steps if self._recorded else 1, self.env_steps >= config.start_steps
+        count = agents.update_count + (steps * config.updates_per_step if learns else 0)
+        (self._learn if learns else self._collect)()
+        agents.update_count = count  # what is replayed does not count
+        if self.curriculum.config.enabled:
+            for finished, success in self._ended:
+                self.curriculum.record(finished, success)
+        self._done += steps
+        if self._done < config.block_steps:
+            return None
+        self._done, self.step_count = 0, self.step_count + 1
         return {} if self._metrics is None else self._metrics._asdict()
 
-    def _collecting_block(self) -> None:
-        self._ended = [self._step() for _ in range(self.block_steps)]
-
-    def _learning_block(self) -> None:
-        ended = []
-        for _ in range(self.block_steps):
-            ended.append(self._step())
-            for _ in range(self.config.updates_per_step):
-                self._metrics = self._update() or self._metrics
-        self._ended = ended
+    def _advance(self, learns: bool) -> None:
+        self._ended = []
+        for _ in range(self.config.block_steps if self._recorded else 1):
+            self._ended.append(self._step())
+            for _ in range(self.config.updates_per_step if learns else 0):
+                self._metrics = self._learn_once() or self._metrics
 
     def _step(self) -> tuple[Tensor, Tensor]:
         """Act once in every environment; which episodes ended (T, E), and which of them well."""
@@ -180,7 +181,7 @@ class SACTeachers:
         success = experience.truncated & (error <= self.curriculum.config.max_position_error)
         return experience.terminated | experience.truncated, success
 
-    def _update(self) -> Metrics | None:
+    def _learn_once(self) -> Metrics | None:
         batch, index = self.replay.sample(self.config.batch_size, self.generator, self._progress)
         error, metrics = self.agents.update(batch, self._progress)
         self.replay.update_priorities(index, error)
@@ -188,14 +189,15 @@ class SACTeachers:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next round depends on."""
+        """Everything that the next block depends on."""
         return {
             "agents": self.agents.state_dict(),
             "collector": self.collector.state_dict(),
             "replay": self.replay.state_dict(),
             "curriculum": self.curriculum.state_dict(),
             "generator": self.generator.get_state(),
-            "counts": [self.step_count, self.diverged.clone(), self.skipped.clone()],
+            "metrics": [] if self._metrics is None else list(self._metrics),
+            "counts": [self.step_count, self._done, self.diverged.clone(), self.skipped.clone()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -205,7 +207,8 @@ class SACTeachers:
         self.replay.load_state_dict(state["replay"])
         self.curriculum.load_state_dict(state["curriculum"])
         self.generator.set_state(state["generator"].cpu())
-        self.step_count, diverged, skipped = state["counts"]
+        self._metrics = Metrics(*state["metrics"]) if state["metrics"] else None
+        self.step_count, self._done, diverged, skipped = state["counts"]
         self.diverged.copy_(diverged)
         self.skipped.copy_(skipped)
 

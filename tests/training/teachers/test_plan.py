@@ -1,15 +1,12 @@
-"""The plan of the memory: it fits, it agrees with what is allocated, and what cannot fit is said."""
+"""The plan of a population: shards fit, it agrees with what is allocated, and what cannot fit is reported."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils import _pytree as pytree
 
 from raptor.config import load_config
 from raptor.core.errors import UserError
@@ -19,10 +16,11 @@ from raptor.rl.analytic_policy_gradient import StepInputs
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.flight import RolloutState
 from raptor.rl.replay import Replay
-from raptor.training.teachers import memory
+from raptor.training import memory
+from raptor.training.memory import BASE_BYTES, GIB, nbytes
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
-from raptor.training.teachers.memory import BASE_BYTES, GIB, bytes_per_teacher, plan
+from raptor.training.teachers.plan import Plan, bytes_per_teacher, make_plan, read_plan
 from raptor.training.teachers.sac import SACTeachers, replay_sizes
 
 NUM = 3
@@ -37,11 +35,8 @@ def curriculum(settings: PreTrainConfig) -> Curriculum:
     return Curriculum(settings.curriculum_in_use(), settings.task, NUM)
 
 
-def nbytes(*trees: Any) -> int:
-    """Of all tensors, each counted once."""
-    leaves = [leaf for leaf in pytree.tree_leaves(trees) if isinstance(leaf, torch.Tensor)]
-    storages = {leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes() for leaf in leaves}
-    return sum(storages.values())
+def plan(asked: PreTrainConfig, num: int, at_once: int, num_parts: int = 1) -> Plan:
+    return make_plan(asked, [f"{i:04d}" for i in range(num)], at_once, num_parts)
 
 
 @given(
@@ -65,7 +60,11 @@ def test_every_teacher_is_in_a_shard_and_all_shards_at_a_time_fit(
     assert cut.num_shards * cut.shard_size >= num > (cut.num_shards - 1) * cut.shard_size
     assert cut.shard_size <= (size or num)
     assert cut.at_once <= min(at_once, cut.num_shards)
-    assert cut.bytes_at_once <= gib * GIB
+    assert cut.at_once * (BASE_BYTES + cut.shard_size * cut.bytes_per_teacher) <= gib * GIB
+    shards = cut.cut(range(num), attempt=0)
+    assert [member for members in shards.values() for member in members] == list(range(num))
+    assert len(shards) == cut.num_shards
+    assert {len(members) for members in shards.values()} <= {cut.shard_size, cut.shard_size - 1}
 
 
 def replay_of(asked: PreTrainConfig) -> Iterator[int]:
@@ -90,7 +89,7 @@ def test_the_plan_counts_the_replay_to_the_byte(kind: str, precision: str) -> No
     assert bytes_per_teacher(large) - bytes_per_teacher(small) == difference > 2_000_000
 
 
-def test_the_plan_of_soft_actor_critic_is_what_its_tensors_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_of_soft_actor_critic_is_what_its_tensors_take() -> None:
     asked = config(
         "algorithm=sac",
         *FLIGHTS,
@@ -99,21 +98,14 @@ def test_the_plan_of_soft_actor_critic_is_what_its_tensors_take(monkeypatch: pyt
         "sac.start_steps=1",
         "sac.num_envs=2",
         "sac.critic_widths=[128,128]",
+        "sac.block_steps=2",
     )
-    monkeypatch.setattr("raptor.training.teachers.sac.STEPS_PER_ROUND", 2)
     learner = SACTeachers(asked.sac, asked.task, sample_quadrotors(NUM, seed=0), curriculum(asked), 0, compile=False)
-    learner.round()
+    while learner.update() is None:
+        pass
     batch = learner.replay.sample(asked.sac.batch_size, learner.generator)
-    measured = nbytes(
-        learner.agents.state,
-        learner.replay.storage,
-        learner.replay._state,
-        learner.collector._carried,
-        learner.collector._block,
-        learner.collector._fixed,
-        pytree.tree_leaves(learner.collector._for_block),
-        batch,
-    )
+    collected = learner.collector.state_dict()
+    measured = learner.replay.nbytes + nbytes((learner.agents.state, collected, learner.collector._for_block, batch))
     assert 0.3 < measured / (NUM * bytes_per_teacher(asked)) < 1.0
 
 
@@ -126,15 +118,9 @@ def test_the_plan_of_the_gradient_is_what_a_segment_keeps(num_envs: int) -> None
     flight = RolloutState.begin(learner.episode, ())
     start = StepInputs(learner.layers, learner.quadrotors, learner.episode, flight, draws[0])
     segment, trail = learner.gradient.fly(start, draws)
-    measured = nbytes(
-        list({tensor for inputs in trail for tensor in inputs}),
-        segment.cost,
-        segment.reward,
-        segment.terminated,
-        learner.adam,
-        learner.layers,
-        learner.episode,
-    )
+    inputs = list({tensor for step in trail for tensor in step})
+    kept = (inputs, segment.cost, segment.reward, segment.terminated)
+    measured = nbytes((kept, learner.adam, learner.layers, learner.episode))
     assert 0.4 < measured / (NUM * bytes_per_teacher(asked)) < 1.0
 
 
@@ -159,6 +145,27 @@ def test_what_cannot_fit_is_an_error_with_the_setting_to_change(
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         plan(config(*overrides), 1000, at_once)
+
+
+def test_a_run_in_parts_has_as_many_shards_where_no_size_is_asked_for() -> None:
+    asked = config("memory_gib=8")
+    assert plan(asked, 60, 1).num_shards == 1
+    assert plan(asked, 60, 1, num_parts=20).num_shards == 20
+    assert plan(asked, 3, 1, num_parts=20).num_shards == 3
+    assert plan(config("memory_gib=8", "shard_size=30"), 60, 1, num_parts=20).num_shards == 2
+
+
+def test_the_plan_of_a_run_that_goes_on_is_that_with_which_it_began(tmp_path) -> None:
+    for num, parts in ((60, 7), (5, 1), (17, 3), (1, 4)):
+        begun = plan(config("memory_gib=8"), num, 1, parts)
+        begun.write(tmp_path / "plan.json")
+        later = read_plan(tmp_path / "plan.json", config("memory_gib=3"), 2)
+        assert (later.names, later.cut(range(num), 1)) == (begun.names, begun.cut(range(num), 1))
+    with pytest.raises(UserError, match="do not fit into"):
+        read_plan(tmp_path / "plan.json", config("memory_gib=0.1"), 1)
+    (tmp_path / "plan.json").write_text("[]")
+    with pytest.raises(UserError, match="cannot be read: start anew with --overwrite"):
+        read_plan(tmp_path / "plan.json", config(), 1)
 
 
 def test_processes_that_have_nothing_to_do_take_no_memory_away() -> None:

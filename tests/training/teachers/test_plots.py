@@ -1,4 +1,4 @@
-"""Pictures of populations show every teacher and say how many are not solved."""
+"""Plots of populations show every teacher and say how many are not solved."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from raptor.core.plotting import to_png
 from raptor.nn import TeacherPopulation
 from raptor.nn.stacked_mlp import initial_layers
 from raptor.quadrotor import sample_quadrotors
-from raptor.training.teachers.pictures import (
+from raptor.training.teachers.plots import (
     SHOWN,
     SOLVED,
     UNSOLVED,
-    curves_picture,
-    teachers_picture,
+    plot_curves,
+    plot_teachers,
 )
 
 
@@ -32,7 +32,7 @@ def legend_of(figure) -> list[str]:
 
 def test_each_panel_shows_every_teacher_at_its_return_and_marks_the_unsolved() -> None:
     population = teachers([600.0, 300.0, 650.0, 100.0], [True, False, True, False])
-    figure = teachers_picture(population, solved_return=500.0)
+    figure = plot_teachers(population, solved_return=500.0)
     assert len(figure.axes) == len(SHOWN)
     axis = figure.axes[SHOWN.index("thrust_to_weight")]
     good, bad = axis.collections
@@ -52,18 +52,16 @@ def test_each_panel_shows_every_teacher_at_its_return_and_marks_the_unsolved() -
 
 
 def test_a_teacher_without_a_return_is_counted_but_not_averaged() -> None:
-    figure = teachers_picture(teachers([600.0, None, 500.0], [True, False, True]))
+    figure = plot_teachers(teachers([600.0, None, 500.0], [True, False, True]))
     assert figure.get_suptitle() == "3 teachers, mean return 550.0, 1 without a return"
     assert legend_of(figure) == ["2 solved", "1 not solved"]
-    assert teachers_picture(teachers([None], [False])).get_suptitle() == (
-        "1 teacher, no return known, 1 without a return"
-    )
+    assert plot_teachers(teachers([None], [False])).get_suptitle() == ("1 teacher, no return known, 1 without a return")
 
 
 def test_teachers_without_vehicles_cannot_be_drawn() -> None:
     population = TeacherPopulation(initial_layers(2, (26, 4, 4), torch.Generator().manual_seed(0)))
     with pytest.raises(UserError, match="come without their quadrotors"):
-        teachers_picture(population)
+        plot_teachers(population)
 
 
 def points(end_s: float, level: float) -> list[dict[str, float]]:
@@ -81,7 +79,7 @@ def points(end_s: float, level: float) -> list[dict[str, float]]:
 
 
 def test_algorithms_share_one_time_axis_with_mean_band_and_worst() -> None:
-    figure = curves_picture({"sac": points(3600.0 * 4, 600.0), "apg": points(3600.0, 650.0), "none": []})
+    figure = plot_curves({"sac": points(3600.0 * 4, 600.0), "apg": points(3600.0, 650.0), "none": []})
     [axis] = figure.axes
     assert axis.get_xlabel() == "training time (h)"
     worst, mean = axis.lines[2:4]
@@ -100,10 +98,10 @@ def test_algorithms_share_one_time_axis_with_mean_band_and_worst() -> None:
 
 @pytest.mark.parametrize(("end_s", "unit"), [(30.0, "s"), (600.0, "min"), (36000.0, "h")])
 def test_the_time_is_in_a_unit_that_fits(end_s: float, unit: str) -> None:
-    assert curves_picture({"a": points(end_s, 1.0)}).axes[0].get_xlabel() == f"training time ({unit})"
+    assert plot_curves({"a": points(end_s, 1.0)}).axes[0].get_xlabel() == f"training time ({unit})"
 
 
 def test_nothing_to_draw_is_an_error_that_says_why() -> None:
     for curves in ({}, {"sac": []}):
         with pytest.raises(UserError, match="no validations to draw"):
-            curves_picture(curves)
+            plot_curves(curves)

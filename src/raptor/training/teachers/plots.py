@@ -1,4 +1,4 @@
-"""Pictures of teachers: how good they became, and how they got there."""
+"""Plots of teachers: how good they became, and how they got there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -30,10 +31,12 @@ SHOWN = (
 )
 """What the return of a teacher is drawn against."""
 
+QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
+
 SOLVED, UNSOLVED = COLOURS[0], COLOURS[1]
 
 
-def teachers_picture(population: TeacherPopulation, solved_return: float | None = None) -> Figure:
+def plot_teachers(population: TeacherPopulation, solved_return: float | None = None) -> Figure:
     """The return of each teacher against what characterises its vehicle; those that are not solved stand out.
 
     Args:
@@ -61,7 +64,7 @@ def teachers_picture(population: TeacherPopulation, solved_return: float | None 
     return figure
 
 
-def curves_picture(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+def plot_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """The validation return of populations over training time: mean, band from the 10th to the 90th percentile, worst.
 
     Args:
@@ -95,6 +98,31 @@ def curves_picture(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figur
         axis.legend(handles=labels, loc="lower right")
         figure.legend(handles=styles, loc="outside upper center", ncols=3)
     return figure
+
+
+def population_curve(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The validation returns of a whole population over steps: mean, quantiles, and mean of the worst ten.
+
+    Args:
+        curves: of `curves.json`: one for each shard, with the numbers of its `teachers` and the `points`.
+
+    Returns:
+        Points that every shard has, in the order of steps; `elapsed_s` is what shards took together.
+    """
+    by_steps: dict[float, list[Mapping[str, Any]]] = {}
+    for shard in curves:
+        for point in shard["points"]:
+            by_steps.setdefault(point["env_steps"], []).append(point)
+    rows = []
+    for steps, points in sorted(by_steps.items()):
+        returns = torch.tensor([v for p in points for v in p["returns"] if v is not None], dtype=torch.float64)
+        if len(points) == len(curves) and len(returns):
+            quantiles = {name: float(returns.quantile(q)) for name, q in QUANTILES.items()}
+            worst = float(returns.sort().values[:10].mean())
+            elapsed_s = sum(point["elapsed_s"] for point in points)
+            mean = float(returns.mean())
+            rows.append({"env_steps": steps, "elapsed_s": elapsed_s, "mean": mean, **quantiles, "worst": worst})
+    return rows
 
 
 def _scatter(axis: Axes, trait: Characteristic, returns: np.ndarray, solved: np.ndarray) -> None:

@@ -1,0 +1,287 @@
+"""One session of a pre-training: shards are given to an engine, and what comes back is gathered."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raptor.config import to_dict
+from raptor.core.atomic import write_atomically
+from raptor.core.devices import host
+from raptor.core.errors import UserError
+from raptor.core.plotting import to_png
+from raptor.formats.teacher_files import save_teachers
+from raptor.formats.torch_files import load_torch
+from raptor.nn.stacked_mlp import Layer
+from raptor.nn.teachers import TeacherPopulation
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.runs.engines import Engine, Report, Stop, read_result
+from raptor.runs.folder import RunFolder
+from raptor.runs.metrics import read_metrics
+from raptor.runs.progress import Clock
+from raptor.training.teachers.config import PreTrainConfig
+from raptor.training.teachers.plan import Plan
+from raptor.training.teachers.plots import plot_curves, plot_teachers, population_curve
+from raptor.training.teachers.shard import CURVE, WEIGHTS, train_shard
+
+SHARDS, QUADROTORS, CURVES = "shards", "quadrotors", "curves.json"
+
+TEACHER_SEEDS = 10_000_000
+"""Seeds of shards begin here, apart from those of the vehicles and of validation and test."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PreTrainProgress:
+    """Where the whole population stands."""
+
+    attempt: int  # from 1
+    done: float  # teachers trained, in fractions of one
+    num_teachers: int  # that are trained in this attempt
+    elapsed_s: float
+    remaining_s: float  # NaN where unknown
+    env_steps_per_s: float  # over all shards of this session
+    mean_return: float | None  # of the last validation of every shard
+
+
+@dataclasses.dataclass(frozen=True)
+class PreTrainSummary:
+    """What came of a pre-training, or of one part of it."""
+
+    output: Path
+    finished: bool  # False where it was asked to stop, or shards of other parts are missing
+    stopped: bool  # whether it was asked to stop
+    num_missing: int  # shards of the last attempt that are not trained yet
+    num_teachers: int
+    num_solved: int
+    unsolved: tuple[str, ...]  # names of vehicles
+    mean_return: float
+    worst_return: float
+    termination_rate: float
+    wall_clock_s: float  # of this session
+    env_steps: int  # over all teachers and attempts
+    diverged: int  # episodes that were begun anew because they left their bounds
+    skipped: int  # updates of single teachers that came to nothing because they were not finite
+
+
+ProgressFunction = Callable[[PreTrainProgress], None]
+
+
+class Session:
+    """One session of a pre-training.
+
+    Args:
+        folder: of the run, open.
+        config: the settings.
+        quadrotors: the vehicles.
+        plan: how they are cut into shards, with their names.
+        engine: trains the shards.
+        progress: called with each report of a shard.
+        stop: whether somebody asked to stop.
+        part: (i, n): trains only the shards of the i-th of n parts, from 1, and writes no teachers.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: PreTrainConfig,
+        quadrotors: Quadrotors,
+        plan: Plan,
+        engine: Engine,
+        progress: ProgressFunction | None,
+        stop: Stop,
+        part: tuple[int, int] | None = None,
+    ) -> None:
+        self.folder, self.config, self.quadrotors, self.plan = folder, config, quadrotors, plan
+        self.engine, self.progress, self.stop, self.part = engine, progress, stop, part
+        self.clock, self.attempt = Clock(), 0
+        self.num_own = 0  # teachers that this session trains in this attempt
+        self.done_before = 0  # of these, those that an earlier session finished
+        self.first: dict[str, Report] = {}  # the first report of each shard in this attempt
+        self.last: dict[str, Report] = {}
+        self.returns: dict[str, float] = {}  # of the last validation of each shard
+        self.records: dict[int, dict[str, Any]] = {}  # of the best attempt at each teacher
+        self.layers: dict[int, list[torch.Tensor]] = {}
+        self.results: dict[str, dict[str, Any]] = {}  # of all shards that are finished
+        self.curves: list[dict[str, Any]] = []  # of the shards of the first attempt
+        lines = read_metrics(folder.metrics) if folder.writes else []
+        self.recorded = {(name.split("/")[0], int(line["update"])) for line in lines for name in line if "/" in name}
+
+    def run(self) -> PreTrainSummary:
+        """Train, train the weak ones again, and write what came of it."""
+        waiting = list(range(len(self.quadrotors)))
+        self.folder.log(self.plan.describe())
+        for attempt in range(self.config.max_attempts):
+            self.attempt = attempt
+            shards = self.plan.cut(waiting, attempt)
+            self._train(shards)
+            results = {name: result for name in shards if (result := read_result(self._path(name))) is not None}
+            self.results |= results
+            if missing := len(shards) - len(results):
+                return self._summarise(missing)
+            for name, members in shards.items():
+                self._gather(name, members, results[name]["records"])
+            waiting = [i for i in waiting if self._is_weak(self.records[i])]
+            num = len(self.records)
+            self.folder.log(f"attempt {attempt + 1}: {num - len(waiting)} of {num} teachers are good")
+            if not waiting:
+                break
+        if self.part is None:
+            self._write()
+        return self._summarise()
+
+    def _path(self, shard: str) -> Path:
+        return self.folder.path / SHARDS / shard
+
+    def _is_weak(self, record: Mapping[str, Any]) -> bool:
+        return not record["validation_return"] >= max(self.config.solved_return, self.config.retrain_below)
+
+    def _train(self, shards: Mapping[str, list[int]]) -> None:
+        """Train the shards, or those of this part."""
+        index, num = self.part or (1, 1)
+        own = {name: shards[name] for name in list(shards)[index - 1 :: num]}
+        self.num_own = sum(map(len, own.values()))
+        self.done_before = sum(len(members) for name, members in own.items() if read_result(self._path(name)))
+        self.first, self.last, self.returns = {}, {}, {}
+        self.clock.restart_rates()
+        config = to_dict(self._settings())
+        seed = TEACHER_SEEDS + 1_000_003 * self.config.seed + 100_003 * self.attempt
+        tasks = {
+            name: {"config": config, "quadrotors": self.quadrotors[members].to_dicts(), "seed": seed + members[0]}
+            for name, members in own.items()
+        }
+        self.engine.run(train_shard, tasks, self.folder.path / SHARDS, self._note, self.stop)
+
+    def _settings(self) -> PreTrainConfig:
+        """Those of this attempt: longer each time, and through the stages of the curriculum from the second one on."""
+        config, longer = self.config, self.config.retry_factor**self.attempt
+        if self.attempt == 0:
+            return config
+        return dataclasses.replace(
+            config,
+            apg=dataclasses.replace(config.apg, num_updates=math.ceil(longer * config.apg.num_updates)),
+            sac=dataclasses.replace(config.sac, num_steps=math.ceil(longer * config.sac.num_steps)),
+            curriculum=dataclasses.replace(config.curriculum, enabled=True),
+        )
+
+    def _note(self, name: str, report: Report) -> None:
+        """Take in what a shard reports."""
+        self.last[name] = report
+        self.first.setdefault(name, report)
+        for point in report["points"]:
+            self.returns[name] = self._record_point(name, point)
+        if self.progress is None:
+            return
+        done, steps = (sum(last[key] for last in self.last.values()) for key in ("teachers_done", "env_steps"))
+        before = {key: sum(first[key] for first in self.first.values()) for key in ("teachers_done", "env_steps")}
+        self.clock.tick(done - before["teachers_done"], steps - before["env_steps"])
+        done, rate = self.done_before + done, self.clock.rate
+        known = [value for value in self.returns.values() if math.isfinite(value)]
+        self.progress(
+            PreTrainProgress(
+                attempt=self.attempt + 1,
+                done=done,
+                num_teachers=self.num_own,
+                elapsed_s=self.clock.elapsed_s,
+                remaining_s=(self.num_own - done) / rate if rate else math.nan,
+                env_steps_per_s=self.clock.env_steps_per_s,
+                mean_return=sum(known) / len(known) if known else None,
+            )
+        )
+
+    def _record_point(self, shard: str, point: Mapping[str, Any]) -> float:
+        """Record a validation of a shard; returns the mean return."""
+        known = [value for value in point["returns"] if value is not None]
+        figures = {"return": sum(known) / len(known) if known else math.nan, "worst": min(known, default=math.nan)}
+        others = {name: value for name, value in point.items() if isinstance(value, float) and name != "elapsed_s"}
+        self._record(f"shard_{shard}", point["env_steps"], figures | others)
+        return figures["return"]
+
+    def _record(self, group: str, steps: float, figures: Mapping[str, float]) -> None:
+        """Record figures once, however often they are reported: a worker may be lost, a session killed."""
+        if (group, int(steps)) not in self.recorded:
+            self.recorded.add((group, int(steps)))
+            self.folder.record(int(steps), {f"{group}/{name}": value for name, value in figures.items()})
+
+    def _gather(self, shard: str, members: Sequence[int], found: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the teachers of a finished shard that are better than before, and its learning curve."""
+        weights, curve = self._path(shard) / WEIGHTS, self._path(shard) / CURVE
+        try:
+            layers = load_torch(weights.read_bytes(), str(weights))["layers"]
+        except (OSError, KeyError, UserError) as error:
+            advice = f"delete the folder {weights.parent} to train this shard again, then --resume"
+            raise UserError(f"{weights} cannot be read: {advice}") from error
+        for place, (member, record) in enumerate(zip(members, found, strict=True)):
+            if member not in self.records or record["validation_return"] > self.records[member]["validation_return"]:
+                self.records[member] = {
+                    "name": self.plan.names[member],
+                    "quadrotor": f"{QUADROTORS}/{member:04d}.json",
+                    **record,
+                    "solved": record["validation_return"] >= self.config.solved_return,
+                }
+                self.layers[member] = [tensor[place] for tensor in layers]
+            self.records[member]["attempts"] = self.attempt + 1
+        try:
+            points = json.loads(curve.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self.folder.log(f"warning: {curve} cannot be read, it is left out")
+            return
+        for point in points:  # which another part of the run may have trained
+            self._record_point(shard, point)
+        if self.attempt == 0:
+            self.curves.append({"teachers": members, "points": points})
+
+    def _write(self) -> None:
+        """Write the teachers, and how they learned."""
+        members, folder = sorted(self.records), self.folder.path
+        stacked = [torch.stack(column) for column in zip(*(self.layers[i] for i in members), strict=True)]
+        layers = tuple(Layer(*pair) for pair in zip(stacked[::2], stacked[1::2], strict=True))
+        teachers = TeacherPopulation(layers, self.quadrotors, tuple(self.records[i] for i in members))
+        save_teachers(teachers, folder, overwrite=True)
+        write_atomically(folder / CURVES, json.dumps(self.curves))
+        population = population_curve(self.curves)
+        for point in population:
+            figures = {name: value for name, value in point.items() if name != "env_steps"}
+            self._record("population", point["env_steps"], figures)
+        for shard in self.curves:
+            for point in shard["points"]:
+                for i, value in zip(shard["teachers"], point["returns"], strict=True):
+                    if i in self.config.tensorboard_teachers and value is not None:
+                        self._record(f"teacher_{i:04d}", point["env_steps"], {"return": value})
+        write_atomically(folder / "teachers.png", to_png(plot_teachers(teachers, self.config.solved_return)))
+        if population:
+            write_atomically(folder / "curves.png", to_png(plot_curves({self.config.algorithm: population})))
+
+    def _summarise(self, num_missing: int = 0) -> PreTrainSummary:
+        records = list(self.records.values())
+        returns, num = [record["return"] for record in records], len(records)
+        trained = [record for result in self.results.values() for record in result["records"]]
+        summary = PreTrainSummary(
+            output=self.folder.path,
+            finished=num_missing == 0,
+            stopped=num_missing > 0 and self.stop(),
+            num_missing=num_missing,
+            num_teachers=len(self.quadrotors),
+            num_solved=sum(record["solved"] for record in records),
+            unsolved=tuple(record["name"] for record in records if not record["solved"]),
+            mean_return=sum(returns) / num if num else math.nan,
+            worst_return=min(returns, default=math.nan),
+            termination_rate=sum(record["termination_rate"] for record in records) / num if num else math.nan,
+            wall_clock_s=self.clock.elapsed_s,
+            env_steps=sum(result["env_steps"] for result in self.results.values()),
+            diverged=sum(record["diverged"] for record in trained),
+            skipped=sum(record["skipped"] for record in trained),
+        )
+        if summary.finished and self.part is None:
+            document = {**dataclasses.asdict(summary), "output": str(summary.output), "host": host(self.config.device)}
+            document["training_s"] = {name: result["elapsed_s"] for name, result in self.results.items()}
+            write_atomically(self.folder.summary, f"{json.dumps(document, indent=2)}\n")
+        status = "finished" if summary.finished else "stopped"
+        self.folder.note_status(status)
+        self.folder.log(f"{status} after {summary.wall_clock_s:.1f} s of this session")
+        return summary
