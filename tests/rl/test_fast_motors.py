@@ -66,7 +66,12 @@ def lost_in_collection(task: Task) -> torch.Tensor:
     certain = torch.full_like(last.bias, -10.0)  # logarithm of the standard deviation
     actor = (*hidden, Layer(torch.cat([last.weight, last.weight], -2), torch.cat([last.bias, certain], -1)))
     collector = ExperienceCollector(
-        task, vehicles(), 2, lambda quadrotors, source: begin_episode(task, quadrotors, source), generator(), False
+        task,
+        vehicles(),
+        2,
+        begin=lambda quadrotors, source: begin_episode(task, quadrotors, source),
+        generator=generator(),
+        compile=False,
     )
     return torch.stack([collector.step(actor)[0].terminated for _ in range(STEPS - 1)]).any(0)
 
