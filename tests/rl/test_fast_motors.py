@@ -46,9 +46,8 @@ def generator() -> torch.Generator:
 
 
 def lost_by_student(task: Task) -> torch.Tensor:
-    controller, parameters, memory = controller_of(load_policy("published"), NUM)
-    source = generator()
-    episodes, _ = rollout(controller, parameters, task, vehicles(), source, memory=memory, compile=False)
+    controller = controller_of(load_policy("published"), NUM)
+    episodes, _ = rollout(*controller, task, vehicles(), generator(), compile=False)
     return episodes.terminated
 
 
@@ -66,7 +65,12 @@ def lost_in_collection(task: Task) -> torch.Tensor:
     certain = torch.full_like(last.bias, -10.0)  # logarithm of the standard deviation
     actor = (*hidden, Layer(torch.cat([last.weight, last.weight], -2), torch.cat([last.bias, certain], -1)))
     collector = ExperienceCollector(
-        task, vehicles(), 2, lambda quadrotors, source: begin_episode(task, quadrotors, source), generator(), False
+        task,
+        vehicles(),
+        2,
+        begin=lambda quadrotors, source: begin_episode(task, quadrotors, source),
+        generator=generator(),
+        compile=False,
     )
     return torch.stack([collector.step(actor)[0].terminated for _ in range(STEPS - 1)]).any(0)
 
