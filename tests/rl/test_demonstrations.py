@@ -217,13 +217,3 @@ def test_compiled_flights_are_those_of_eager_ones() -> None:
     compiled, outcome = collect(student("gru"), method="midpoint", compile=True)
     torch.testing.assert_close(tuple(compiled), tuple(plain), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(tuple(outcome), tuple(plain_outcome), rtol=1e-3, atol=1e-2)
-
-
-def test_a_collection_is_given_up_between_blocks_and_the_next_is_as_if_there_had_been_none() -> None:
-    one, asked = source(), []
-    data, again = one.empty(), one.empty()
-    assert one.collect(student("gru"), generator(), data, stop=lambda: asked.append(True) or len(asked) == 2) is None
-    assert len(asked) == 2
-    assert one.collect(student("gru"), generator(), again) is not None
-    expected, _ = collect(student("gru"))
-    assert all(torch.equal(a, b) for a, b in zip(again, expected, strict=True))

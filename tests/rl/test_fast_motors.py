@@ -46,9 +46,8 @@ def generator() -> torch.Generator:
 
 
 def lost_by_student(task: Task) -> torch.Tensor:
-    controller, parameters, memory = controller_of(load_policy("published"), NUM)
-    source = generator()
-    episodes, _ = rollout(controller, parameters, task, vehicles(), source, memory=memory, compile=False)
+    controller = controller_of(load_policy("published"), NUM)
+    episodes, _ = rollout(*controller, task, vehicles(), generator(), compile=False)
     return episodes.terminated
 
 
