@@ -17,7 +17,7 @@ from raptor.environments.controllers import Student, controller_of, initial_memo
 from raptor.environments.episode import Noise, advance, begin_episode, draw_noise
 from raptor.environments.rollout import rollout
 from raptor.nn import MLPPolicy, RaptorPolicy
-from raptor.quadrotor import from_axis_angle, platform, sample_quadrotors
+from raptor.quadrotor import from_axis_angle, load_platform, sample_quadrotors
 from raptor.tasks import InitialStates, References, Sensing, Task, Termination
 
 STILL = References(langevin_share=0.0)
@@ -47,7 +47,7 @@ def seeded(seed=SEED):
 
 @pytest.mark.parametrize("num_steps", [21, 60])
 def test_a_vehicle_whose_rotors_stand_still_falls_until_it_is_too_fast(num_steps, generator):
-    quadrotors = platform("x500_sim").repeat_interleave(2)
+    quadrotors = load_platform("x500_sim").repeat_interleave(2)
     episodes, _, _ = fly(constant(-1), at_rest(0.0), quadrotors, generator, num_steps)
     fallen = [0.5 * GRAVITY * (DT * k) ** 2 for k in range(20)]  # before each step; after 21, faster than 2 m/s
     expected = sum(1.5 - x for x in fallen) - 2 - 100  # the first action departs from 0 by 1 on each rotor
@@ -57,7 +57,7 @@ def test_a_vehicle_whose_rotors_stand_still_falls_until_it_is_too_fast(num_steps
 
 
 def test_a_vehicle_that_hovers_perfectly_gets_all_there_is(generator):
-    quadrotors = platform("x500_real")
+    quadrotors = load_platform("x500_real")
     hover = quadrotors.hover_throttle.item()
     action = 2 * hover - 1
     episodes, errors, _ = fly(constant(action), at_rest(hover), quadrotors, generator)
@@ -69,7 +69,7 @@ def test_a_vehicle_that_hovers_perfectly_gets_all_there_is(generator):
 
 
 def test_position_errors_count_from_the_given_step_on_whether_terminated_or_not(generator):
-    quadrotors = platform("x500_sim")
+    quadrotors = load_platform("x500_sim")
     _, errors, _ = fly(constant(-1), at_rest(0.0), quadrotors, generator, 40, first_counted_step=30)
     below = [0.5 * GRAVITY * (DT * k) ** 2 for k in range(31, 41)]
     assert errors.num_steps.item() == 10
@@ -78,7 +78,7 @@ def test_position_errors_count_from_the_given_step_on_whether_terminated_or_not(
 
 
 def test_a_lost_vehicle_counts_as_far_away_even_if_nothing_is_finite_any_more(generator):
-    episodes, errors, _ = fly(constant(math.nan), at_rest(0.0), platform("mrs"), generator, 10)
+    episodes, errors, _ = fly(constant(math.nan), at_rest(0.0), load_platform("mrs"), generator, 10)
     assert episodes.terminated.item()
     assert episodes.lengths.item() == 1
     assert episodes.returns.item() == -100
@@ -183,7 +183,7 @@ class Actions(NamedTuple):
 
 
 def test_noise_on_the_actions_reaches_the_motors_and_is_not_part_of_the_action():
-    quadrotors, like = platform("mrs").repeat_interleave(2), torch.zeros(2, 4)
+    quadrotors, like = load_platform("mrs").repeat_interleave(2), torch.zeros(2, 4)
     options = {"collectors": [Actions(like, like)], "action_noise": 0.2, "compile": False}
     _, (last,) = rollout(*controller_of(constant(0.1), 2), SHORT, quadrotors, seeded(), **options)
     assert (last.chosen == 0.1).all()
@@ -193,7 +193,7 @@ def test_noise_on_the_actions_reaches_the_motors_and_is_not_part_of_the_action()
 
 
 def test_a_recording_holds_the_start_and_every_step_until_and_after_the_end(generator):
-    quadrotors = platform("x500_sim").repeat_interleave(3)
+    quadrotors = load_platform("x500_sim").repeat_interleave(3)
     _, _, recording = fly(constant(-1), at_rest(0.0), quadrotors, generator, 30)
     assert recording.position.shape == (31, 3, 3)
     assert recording.time[-1].item() == pytest.approx(0.3)
@@ -205,7 +205,7 @@ def test_a_recording_holds_the_start_and_every_step_until_and_after_the_end(gene
 
 
 def test_tilt_is_the_angle_between_the_body_and_the_vertical(generator):
-    task, quadrotors = at_rest(0.0), platform("mrs")
+    task, quadrotors = at_rest(0.0), load_platform("mrs")
     start = begin_episode(task, quadrotors, generator)
     for axis, angle, tilt in (([1.0, 0, 0], 2.0, 2.0), ([0, 1.0, 0], -0.5, 0.5), ([0, 0, 1.0], 1.0, 0.0)):
         turned = from_axis_angle(torch.tensor([axis]), torch.tensor([angle]))
@@ -216,7 +216,7 @@ def test_tilt_is_the_angle_between_the_body_and_the_vertical(generator):
 
 def test_without_termination_every_episode_lasts(generator):
     task = at_rest(0.0, termination=Termination(enabled=False))
-    episodes, _, _ = fly(constant(-1), task, platform("x500_sim"), generator, 40)
+    episodes, _, _ = fly(constant(-1), task, load_platform("x500_sim"), generator, 40)
     assert episodes.lengths.item() == 40
     assert not episodes.terminated.item()
 
