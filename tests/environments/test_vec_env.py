@@ -68,7 +68,7 @@ class Broken(PointEnv):
         ("three values", r"step of the environment must return \(observations, rewards, dones, extras\), got 3"),
     ],
 )
-def test_what_breaks_the_contract_is_told_in_one_sentence(how, expected):
+def test_what_breaks_the_contract_is_refused_in_one_sentence(how, expected):
     env = Broken(None)
     checked = CheckedVecEnv(env)
     checked.begin(seed=0)

@@ -27,7 +27,7 @@ gymnasium.register("Own-v0", Own, max_episode_steps=5)
 
 
 class Blank(gymnasium.Env):
-    """Renders what it is told to."""
+    """Renders black, or raises the given problem."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))

@@ -126,13 +126,13 @@ def test_direct_and_multi_agent_tasks_are_distilled(isaac, task, kind):
     assert read_curve(run)["data_collection/mean_length"][0][1] > 1
 
 
-def test_films_are_taken_where_they_are_asked_for(isaac):
+def test_videos_are_made_where_they_are_asked_for(isaac):
     run, _ = distil("--num_envs", 4, "--video", "--video_length", 5, "--video_interval", 8, "scene.num_envs=6")
     assert "cameras" in events()
     assert environment(run)["scene"]["num_envs"] == 4
-    films = sorted((run / "videos").glob("step_*"))
-    assert [film.stem for film in films[:3]] == ["step_000000000", "step_000000008", "step_000000016"]
-    assert films[0].stat().st_size > 100
+    videos = sorted((run / "videos").glob("step_*"))
+    assert [video.stem for video in videos[:3]] == ["step_000000000", "step_000000008", "step_000000016"]
+    assert videos[0].stat().st_size > 100
     run, _ = distil("--run_name", "without")
     assert not (run / "videos").exists()
 
@@ -206,7 +206,7 @@ def test_groups_are_set_as_with_hydra(isaac, monkeypatch, words, expected):
     assert seen[0] == seen[0] | expected
 
 
-def test_a_run_goes_on_without_being_told_anything_again(isaac):
+def test_a_run_goes_on_without_being_given_anything_again(isaac):
     run, _ = distil("scene.num_envs=5")
     for path in ("final_student.pt", "summary.json"):
         (run / path).unlink()
@@ -236,7 +236,7 @@ def refusal(*arguments, task=TASKS[0], checkpoint=None):
 def test_a_task_that_isaac_lab_does_not_know_is_refused_with_those_that_come_near(isaac):
     line = refusal(task="Isaac-Quadcopter-Direkt-v0")
     assert "Isaac Lab knows no task 'Isaac-Quadcopter-Direkt-v0': did you mean Isaac-Quadcopter-Direct-v0" in line
-    assert "app closed" not in events()  # closing ends the process of a real simulator, before the error is told
+    assert "app closed" not in events()  # closing ends the process of a real simulator, before the error is reported
 
 
 def test_a_teacher_that_does_not_fit_is_refused_with_both_layouts(isaac):
@@ -261,7 +261,7 @@ def test_a_teacher_that_does_not_fit_is_refused_with_both_layouts(isaac):
     ],
     ids=str,
 )
-def test_what_is_wrong_is_told_in_one_sentence(isaac, words, expected):
+def test_what_is_wrong_is_refused_in_one_sentence(isaac, words, expected):
     assert expected in refusal(*words)
 
 

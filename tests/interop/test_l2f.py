@@ -35,14 +35,14 @@ def test_a_document_for_l2f_has_the_tasks_step_and_disturbances_and_no_noise_of_
     document = sample_quadrotors(1, seed=0).to_dicts()[0]
     document["mdp"]["action_noise"]["normalized_rpm"] = 0.3
     task = Task(dt=0.005, disturbances=Disturbances(force=2.0, torque=0.0))
-    told = document_for_l2f(document, task)
-    assert told["integration"] == {"dt": 0.005}
-    assert told["disturbances"]["random_force"]["std"] == 2 * document["disturbances"]["random_force"]["std"]
-    assert told["mdp"]["action_noise"]["normalized_rpm"] == 0
-    assert told["trajectory"]["mixture"] == [1.0, 0.0]
-    assert told["dynamics"] == document["dynamics"]
+    written = document_for_l2f(document, task)
+    assert written["integration"] == {"dt": 0.005}
+    assert written["disturbances"]["random_force"]["std"] == 2 * document["disturbances"]["random_force"]["std"]
+    assert written["mdp"]["action_noise"]["normalized_rpm"] == 0
+    assert written["trajectory"]["mixture"] == [1.0, 0.0]
+    assert written["dynamics"] == document["dynamics"]
     assert document["mdp"]["action_noise"]["normalized_rpm"] == 0.3  # the given one is untouched
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert json.loads(json.dumps(written, allow_nan=False)) == written
 
 
 def calm(num):

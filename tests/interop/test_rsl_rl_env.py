@@ -51,7 +51,7 @@ def test_each_group_is_what_student_and_teacher_see():
         assert torch.equal(env.get_observations()["teacher"], observations["teacher"])
 
 
-def test_time_outs_are_told_apart_from_vehicles_that_left_their_bounds():
+def test_time_outs_are_distinguished_from_vehicles_that_left_their_bounds():
     box = torch.tensor([1e-6, 100.0, 1e-6, 100.0])  # vehicles 0 and 2 end with every step
     vehicles = dataclasses.replace(sample_quadrotors(4, seed=0), position_threshold=box)
     env = make(quadrotor=vehicles, episode_steps=3, reward_scale=0.5, termination=Termination(linear_velocity=100.0))

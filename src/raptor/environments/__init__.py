@@ -1,4 +1,4 @@
-"""A task and N vehicles put together: batched, Gymnasium and l2f environments."""
+"""Environments: a task and N vehicles, batched or behind Gymnasium; third-party ones behind one contract."""
 
 from raptor.environments.episode import (
     Episode,
