@@ -61,6 +61,14 @@ def _warn_of_eager_fallback() -> None:
     )
 
 
+def steps_before_compiling(num_vehicles: int) -> int:
+    """How many eager steps of so many vehicles take as long as compiling one: 8000 of few, 4800 of 2048.
+
+    Measured on one core: a step takes 2.7 ms and 0.9 us for each vehicle, to compile it with all that goes before 22 s.
+    """
+    return round(8000 / (1 + num_vehicles / 3000))
+
+
 def compile_flat(function: FlatFunction, example: Sequence[Tensor], enabled: bool = True) -> FlatFunction:
     """Compile a pure function of tensors for the shapes and layouts of `example`.
 
@@ -169,15 +177,17 @@ class CompiledStep:
     Args:
         function: the step.
         compile: False runs eagerly.
+        patience: so many steps are run eagerly before one is compiled.
     """
 
-    def __init__(self, function: FlatStep, compile: bool = True) -> None:
-        self._function, self._compile = function, compile
+    def __init__(self, function: FlatStep, compile: bool = True, patience: int = 0) -> None:
+        self._function, self._compile, self._patience = function, compile, patience
         self._graphs: dict[Any, _Graph] = {}
 
     def __call__(self, carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
         """Run the step; shapes and types must be those of the first call."""
-        if not self._compile:
+        if not self._compile or self._patience > 0:
+            self._patience -= 1
             return self._function(carried, given)
         arguments = [*carried, *given]
         requiring: frozenset[int] = frozenset()

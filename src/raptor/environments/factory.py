@@ -44,7 +44,7 @@ def make_env(
     quadrotor: Source = "crazyflie",
     task: str | Task = "hover",
     *,
-    compile: bool = True,
+    compile: bool | None = None,
     simulator: str = "raptor",
     device: torch.device | str | None = None,
     auto_reset: bool = True,
@@ -57,7 +57,7 @@ def make_env(
         quadrotor: a platform's name, a JSON file or folder, a population, or "random" for a new vehicle in each
             episode. Fewer vehicles than N fly in turn: vehicle i of V flies in the environments i, i + V, ...
         task: a `Task`, or "hover", "track" or "paper".
-        compile: compile the step, which takes some seconds once.
+        compile: see `QuadrotorEnv`.
         simulator: "raptor", or "l2f" for the original one (extra `l2f`).
         device: of the simulation.
         auto_reset: see `QuadrotorEnv`.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.compilation import CompiledStep, Tensors
+from raptor.core.compilation import CompiledStep, Tensors, steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
@@ -74,7 +74,7 @@ class QuadrotorEnv:
         task: `Task()` by default.
         seed: of the one generator that everything random is drawn from.
         device: of all tensors; that of the vehicles by default.
-        compile: False runs eagerly.
+        compile: False runs eagerly; None does so until that has taken as long as compiling.
         auto_reset: begin a new episode within the step that ended one. Otherwise vehicles fly on until `reset`.
         resample: True draws a new vehicle of the published distribution for each episode; a function (number,
             generator) returns that many vehicles instead. Then `quadrotors` only give number, device and precision.
@@ -92,7 +92,7 @@ class QuadrotorEnv:
         *,
         seed: int = 0,
         device: torch.device | str | None = None,
-        compile: bool = True,
+        compile: bool | None = None,
         auto_reset: bool = True,
         resample: bool | Callable[[int, torch.Generator], Quadrotors] = False,
         method: Method = "rk4",
@@ -106,8 +106,8 @@ class QuadrotorEnv:
         self._fixed, self._vehicles = pytree.tree_flatten(self.quadrotors)
         self._leaves: Tensors = []
         self._structure = pytree.tree_structure(None)
-        self._compile = compile and simulator is None
-        self._move = CompiledStep(self._transition, self._compile)
+        self._compile = False if simulator is not None else compile
+        self._move = self._compiled_step()
 
     @property
     def num_envs(self) -> int:
@@ -229,6 +229,10 @@ class QuadrotorEnv:
         zero = torch.zeros_like(quadrotors.mass)
         return _Progress(begin_episode(self.task, quadrotors, self.generator), zero, zero.long())
 
+    def _compiled_step(self) -> CompiledStep:
+        patience = steps_before_compiling(self.num_envs) if self._compile is None else 0
+        return CompiledStep(self._transition, self._compile is not False, patience)
+
     def _begin_some(self, indices: Tensor) -> _Progress:
         fresh = self._begin(indices)
         self._leaves = pytree.tree_leaves(_replace_some(self._progress, indices, fresh))
@@ -242,7 +246,7 @@ class QuadrotorEnv:
         else:
             drawn = sample_quadrotors(num, generator=self.generator)
         if (task := self.task.for_vehicles(drawn)) != self.task:  # rotors faster than any before
-            self.task, self._move = task, CompiledStep(self._transition, self._compile)
+            self.task, self._move = task, self._compiled_step()
         drawn = drawn.to(self.quadrotors.device, self.quadrotors.dtype).component_major()
         return dataclasses.replace(drawn, names=None, documents=None)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.collectors import PositionErrors
@@ -45,7 +46,7 @@ def evaluate(
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
-    compile: bool = True,
+    compile: bool | None = None,
 ) -> Evaluation:
     """Evaluate policies on suites; each of them meets the same vehicles, starts, references and noise.
 
@@ -57,7 +58,7 @@ def evaluate(
         seed: of vehicles, starts, references and noise.
         device: of the simulation.
         progress: called with how far it is, in steps.
-        compile: False runs eagerly.
+        compile: False runs eagerly; None does where compiling would take longer.
 
     Raises:
         UserError: an unknown suite or device, a number out of range, no policy, or one of other dimensions.
@@ -68,7 +69,9 @@ def evaluate(
     largest = max(sum(len(condition.quadrotors) for condition in group) for group in planned.values())
     pad_to = min(VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"]), largest)
     batches = {suite: _batches(group, pad_to) for suite, group in planned.items()}
-    count = _Counter(progress, len(policies) * sum(_num_steps(b, pad_to) for group in batches.values() for b in group))
+    num_steps = len(policies) * sum(_num_steps(batch, pad_to) for group in batches.values() for batch in group)
+    compile = num_steps > steps_before_compiling(pad_to) if compile is None else compile
+    count = _Counter(progress, num_steps)
     results: dict[str, dict[str, dict[str, Estimate]]] = {name: {} for name in policies}
     for suite, group in batches.items():
         for name, policy in policies.items():
@@ -94,6 +97,7 @@ def evaluate(
         "figure_eight_duration_s": FIGURE_EIGHT_DURATION,
         "figure_eight_starts_per_platform": starts_per_figure(num_quadrotors, episodes),
         "vehicles_at_once": pad_to,
+        "compiled": compile,
         "confidence": CONFIDENCE,
         "bootstrap_resamples": RESAMPLES,
     }

@@ -74,7 +74,7 @@ def write_report(
     policies: Mapping[str, Policy],
     seed: int,
     progress: Progress | None = None,
-    compile: bool = True,
+    compile: bool | None = None,
 ) -> Path:
     """Write one self-contained HTML file: settings, learning curve, table, and figures of rollouts made for it.
 
@@ -87,7 +87,7 @@ def write_report(
         policies: those to record, by the names that they have in the evaluation.
         seed: of the recordings.
         progress: called with how far it is, in recordings.
-        compile: False runs eagerly.
+        compile: False runs eagerly; by default as in the evaluation.
 
     Raises:
         UserError: the file cannot be written.
@@ -118,10 +118,11 @@ def _pictures(
     policies: Mapping[str, Policy],
     seed: int,
     progress: Progress | None,
-    compile: bool,
+    compile: bool | None,
 ) -> Iterator[Picture]:
     settings = evaluation.settings
     pad_to, device = settings.get("vehicles_at_once"), settings.get("device", "cpu")
+    compile = bool(settings.get("compiled", True)) if compile is None else compile
     intervals = settings.get("figure_eight_intervals_s", FIGURE_EIGHT_INTERVALS)
     done = 0
 

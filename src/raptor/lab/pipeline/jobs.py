@@ -162,7 +162,7 @@ class Evaluate(Job):
         between(0, 999999),
     )
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
-    compile: bool = setting(True, "false runs uncompiled")
+    compile: bool = setting(True, "false runs uncompiled, which is done anyway where compiling would take longer")
 
     @property
     def product(self) -> str:
@@ -173,7 +173,7 @@ class Evaluate(Job):
         """Evaluate them."""
         policies, suite = stage.loaded(self.device), self.suites[0]
         how = (self.suites, self.num_quadrotors, self.episodes, self.seed, self.device)
-        evaluation = evaluate(policies, *how, stage.progress, self.compile)
+        evaluation = evaluate(policies, *how, stage.progress, None if self.compile else False)
         evaluation.save(stage.folder / self.product)
         returns = {name: suites[suite].get("return") for name, suites in evaluation.policies.items()}
         figures = [f"{name} {estimate.value:.1f}" for name, estimate in returns.items() if estimate is not None]
@@ -242,7 +242,7 @@ class Report(Job):
             policies=stage.loaded(evaluation.settings.get("device", "cpu")),
             seed=self.seed,
             progress=stage.progress,
-            compile=self.compile,
+            compile=None if self.compile else False,
         )
         return StageOutcome(True, str(stage.folder / self.product))
 
