@@ -32,8 +32,8 @@ def configuration_page() -> str:
         GENERATED,
         "# Configuration",
         "Settings are given as `key=value` on the command line, or in a YAML file after `--config`; the command line "
-        "counts over the file, the file over the files that its key `base` names, and those over the defaults below. "
-        "Keys of a group are joined by dots on the command line and nested in a file; `${key}` stands for the value of "
+        "overrides the file, the file those that its key `base` names, and these the defaults below. "
+        "Keys of a group are joined by dots on the command line and nested in a file; `${key}` is the value of "
         "another key. An unknown key, a wrong type or an impossible value is refused before anything starts.",
         "```yaml\n"
         "# mine.yaml\n"
@@ -46,8 +46,7 @@ def configuration_page() -> str:
         "```\n"
         "raptor train-direct -o runs/mine --config mine.yaml learning_rate=1e-2 task.references.langevin_share=0.2\n"
         "```",
-        "Every run stores its resolved settings in its `config.yaml`, `raptor post-train` in `params/config.yaml`; "
-        "`--config` takes that file again.",
+        "Every run stores its resolved settings in its `run.yaml`; `--config` takes the folder of a run, too.",
         "## Presets",
         *(text for job in ("train-direct", "pre-train", "post-train") for text in _presets(job)),
         "## raptor train-direct, raptor quickstart",
@@ -74,7 +73,7 @@ def command_line_page() -> str:
     parts = [
         GENERATED,
         "# Command line",
-        "`raptor COMMAND --help` prints what stands here. A mistake is told in one sentence on stderr, with exit "
+        "`raptor COMMAND --help` prints the same. A mistake is reported in one sentence on stderr, with exit "
         "status 2; `--debug`, anywhere in a command, shows the traceback too. Ctrl-C ends with status 130.",
         *_command("raptor", command),
     ]

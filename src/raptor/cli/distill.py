@@ -62,7 +62,7 @@ def distill(
 
     ```
     raptor distill --env InvertedPendulum-v5 --teacher ppo.zip
-    raptor distill --env HalfCheetah-v5 --teacher sac.zip --num_envs 8 --n_epochs 100 agent.student.hidden_dim=64
+    raptor distill --env HalfCheetah-v5 --teacher sac.zip --num-envs 8 --num-epochs 100 agent.student.hidden_dim=64
     raptor distill --env Ant-v5 --teacher sac.zip env.ctrl_cost_weight=0.1       # a keyword argument of Ant-v5
     raptor distill --env Ant-v5 --teacher sac.zip agent.student=mlp              # a student without memory
     raptor distill --resume logs/distillation/Ant-v5/2026-01-31_12-00-00

@@ -49,7 +49,7 @@ def distill_isaac(
 
     ```
     raptor distill-isaac --task Isaac-Quadcopter-Direct-v0 --teacher_checkpoint logs/rsl_rl/quadcopter/model_999.pt
-    raptor distill-isaac --task Isaac-Ant-v0 --teacher_checkpoint ant.pt --num_envs 2048 --n_epochs 100 --video
+    raptor distill-isaac --task Isaac-Ant-v0 --teacher_checkpoint ant.pt --num_envs 2048 --num_epochs 100 --video
     raptor distill-isaac --task Isaac-Ant-v0 --teacher_checkpoint ant.pt scene.num_envs=2048 agent.student.hidden_dim=64
     raptor distill-isaac --resume logs/distillation/Isaac-Ant-v0/2026-01-31_12-00-00
     ```

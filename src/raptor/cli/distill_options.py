@@ -57,13 +57,13 @@ Device = Annotated[
     str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1.", show_default=False)
 ]
 Video = Annotated[
-    bool | None, typer.Option("--video/--no-video", help="Film the first environment.", show_default=False)
+    bool | None, typer.Option("--video/--no-video", help="Record videos of the first environment.", show_default=False)
 ]
 VideoLength = Annotated[
-    int | None, typer.Option("--video_length", metavar="STEPS", help="Steps of a film.", show_default=False)
+    int | None, typer.Option("--video_length", metavar="STEPS", help="Steps of a video.", show_default=False)
 ]
 VideoInterval = Annotated[
-    int | None, typer.Option("--video_interval", metavar="STEPS", help="Steps from film to film.", show_default=False)
+    int | None, typer.Option("--video_interval", metavar="STEPS", help="Steps from one video to the next.", show_default=False)
 ]
 ExperimentName = Annotated[
     str | None,

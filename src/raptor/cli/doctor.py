@@ -107,7 +107,7 @@ class Extra:
 
 
 EXTRAS = (
-    Extra("l2f", ("l2f",), "the original C++ simulator as raptor/L2F-v0, to train, judge or cross-check in"),
+    Extra("l2f", ("l2f",), "the original C++ simulator as raptor/L2F-v0, to train, evaluate or cross-check in"),
     Extra("sb3", ("stable-baselines3",), "stable-baselines3's learning algorithms on the Gymnasium environments"),
     Extra("rsl", ("rsl-rl-lib",), "rsl_rl's runners on our environments, and our student in its distillation"),
     Extra("sim", ("mujoco", "imageio"), "the MuJoCo environments of Gymnasium, to distil in"),

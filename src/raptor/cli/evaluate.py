@@ -76,7 +76,7 @@ def evaluate_columns(
 
 
 def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Policy]:
-    """Load policies under short names that tell them apart."""
+    """Load policies under short, distinct names."""
     from raptor.formats import load_policy
 
     columns: dict[str, Policy] = {}

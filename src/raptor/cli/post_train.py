@@ -25,7 +25,7 @@ def post_train(
         typer.Option(
             "--teacher",
             metavar="CHECKPOINT",
-            help="One teacher from elsewhere: of rsl_rl, stable-baselines3 or rl-tools; may be given several times.",
+            help="One third-party teacher: of rsl_rl, stable-baselines3 or rl-tools; may be given several times.",
         ),
     ] = None,
     quadrotor: Annotated[
@@ -78,7 +78,7 @@ def post_train(
     raptor evaluate student                                                           # see how good it is
     ```
 
-    All settings are in docs/reference/configuration.md; those of a run in its params/config.yaml.
+    All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Live progress of a training job; a few lines where nobody watches."""
+"""Live progress of a training job; a few lines without a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINES = 10
 """How many lines a run without validations prints."""
 
 QUIET_S = 300.0
-"""Longest silence of a run that nobody watches."""
+"""Longest silence without a terminal."""
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def pre_training_progress(console: Console, compiling: bool = True) -> Iterator[
 
 @contextlib.contextmanager
 def evaluation_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show what an evaluation flies, until the block ends; nothing where nobody watches."""
+    """Show what an evaluation flies, until the block ends; nothing without a terminal."""
     if not console.is_terminal:
         yield lambda what, done, total: None
         return

@@ -21,7 +21,7 @@ def quickstart(
     suite: options.Suites = None,
     num_quadrotors: options.NumQuadrotors = 1024,
 ) -> None:
-    """Train a policy, hold it against the published one, export it, and write report.html: about five minutes.
+    """Train a policy, compare it with the published one, export it, and write report.html: about five minutes.
 
     ```
     raptor quickstart -o runs/demo

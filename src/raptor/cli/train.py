@@ -35,14 +35,14 @@ def train_direct(
     raptor train-direct -o runs/mine --resume       # after Ctrl-C or a kill
     raptor train-direct -o runs/short num_updates=500 batch_size=4096
     raptor train-direct -o runs/wide --config large --device cuda
-    raptor train-direct -o runs/again --config runs/mine/config.yaml seed=1
+    raptor train-direct -o runs/again --config runs/mine seed=1
     torchrun --nproc-per-node=4 -m raptor train-direct -o runs/four device=cuda    # four GPUs
     tensorboard --logdir runs                       # watch it
     raptor evaluate runs/mine                       # see how good it is
     ```
 
     All settings, with their meaning and defaults, are in docs/reference/configuration.md; those of a run in its
-    config.yaml. Logs of a run are in its train.log and metrics.jsonl.
+    run.yaml. Logs of a run are in its train.log and metrics.jsonl.
     """
     summary = run_training(
         output, config, overrides(settings, seed, device), resume, overwrite, "train-direct", largest_batch

@@ -63,7 +63,7 @@ def kernel_key(function: Callable[..., Sequence[Tensor]], example: Sequence[Tens
 
 
 def load_kernel(key: str) -> Callable[..., list[Tensor]] | None:
-    """Load compiled code from the cache; None where there is none, or it is damaged or somebody else's."""
+    """Load compiled code from the cache; None where there is none, or it is damaged or of another user."""
     if not _is_own(cache_folder()):
         return None
     for file in cache_folder().glob(f"{key}.*.so"):
@@ -166,7 +166,7 @@ def _digest(file: Path | str) -> str:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether nobody else can have put code there."""
+    """Whether no other user can have written code there."""
     if not folder.is_dir() or not hasattr(os, "geteuid"):
         return folder.is_dir()
     status = folder.stat()

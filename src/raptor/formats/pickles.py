@@ -99,7 +99,7 @@ def read_pickle(
             state = stack.pop()
             if isinstance(stack[-1], Record):
                 stack[-1].state = state
-            elif not isinstance(stack[-1], dict):  # an OrderedDict has attributes that nobody needs
+            elif not isinstance(stack[-1], dict):  # an OrderedDict has attributes that are not needed
                 raise ValueError(f"a {type(stack[-1]).__name__} has no state")
         elif name == "BINPERSID" and persistent is not None:
             stack.append(persistent(stack.pop()))

@@ -42,7 +42,7 @@ class Validation:
     """Flies students through one episode of each validation vehicle, in one batch.
 
     Args:
-        task: whose sensors and delays the student lives with, see `validation_task`.
+        task: with the sensors and delays of the student, see `validation_task`.
         num: vehicles.
         device: where they fly.
         compile: False runs eagerly.

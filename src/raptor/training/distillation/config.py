@@ -86,7 +86,7 @@ class PostTrainConfig(ImitationConfig):
     )
     target_visible: bool = setting(True, "whether the student sees position and velocity relative to the target")
     best_by: Literal["validation", "data_collection"] = setting(
-        "validation", "whose mean return tells the best student"
+        "validation", "whose mean return selects the best student"
     )
     validation_interval: int = setting(10, "epochs between two validations", at_least(1))
     num_validation: int = setting(1024, "validation vehicles, none of which has a teacher", at_least(2))

@@ -55,10 +55,10 @@ class EnvDistillConfig(ImitationConfig):
     )
     checkpoint_interval: int = setting(5, "epochs between two checkpoints", at_least(1), free=True)
     keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1), free=True)
-    video: bool = setting(False, "whether the first environment is filmed", free=True)
-    video_length: int = setting(200, "steps of a film", at_least(1), free=True)
+    video: bool = setting(False, "whether videos of the first environment are recorded", free=True)
+    video_length: int = setting(200, "steps of a video", at_least(1), free=True)
     video_interval: int = setting(
-        2000, "steps from the beginning of one film to that of the next", at_least(1), free=True
+        2000, "steps from the start of one video to that of the next", at_least(1), free=True
     )
     experiment_name: str | None = setting(None, "folder in logs/distillation; null: the name of the environment")
     run_name: str | None = setting(None, "end of the name of the run's folder; null: date and time alone")

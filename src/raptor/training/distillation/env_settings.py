@@ -1,4 +1,4 @@
-"""The settings of an environment from elsewhere, of whatever types they are, as a document."""
+"""The settings of a third-party environment, of any types, as a document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import yaml
 
 DEEPEST = 20
-"""Groups within groups; what is deeper is told as text."""
+"""Groups within groups; what is deeper becomes text."""
 
 
 def document_of(settings: Any) -> str:

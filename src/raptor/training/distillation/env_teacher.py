@@ -1,4 +1,4 @@
-"""A teacher in an environment from elsewhere: which observations it sees, and whether it fits."""
+"""A teacher in a third-party environment: which observations it sees, and whether it fits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEACHER_GROUPS = ("teacher", "privileged", "critic", "policy")
 """Groups of observations that a teacher may see, in the order of preference."""
 
 PROBES = 8
-"""Observations whose actions tell one teacher from another."""
+"""Observations whose actions distinguish teachers."""
 
 Expert = Callable[[Tensor], Tensor]
 """From observations (N, D) to actions (N, A): a `raptor.nn.ExpertNetwork`, or any function."""
@@ -65,7 +65,7 @@ class EnvTeacher:
         return self._checked(self.expert.sample(self._seen(observations), generator))
 
     def probe(self) -> Tensor:
-        """(PROBES, A), by which one teacher is told from another."""
+        """(PROBES, A), which distinguishes teachers."""
         observation = torch.randn(PROBES, self.observation_dim, generator=torch.Generator().manual_seed(0))
         action: Tensor = self.expert(observation.to(self.device))
         return action.detach().float().cpu()

@@ -77,12 +77,12 @@ def examine(
     report: Callable[[int], None] | None = None,
     world: World = ALONE,
 ) -> TeacherPopulation:
-    """The same teachers, each with the return, share terminated and offset of a test of its own.
+    """The same teachers, each with the return, termination rate and offset of a test of its own.
 
     Args:
         teachers: with their vehicles.
         config: of the post-training.
-        report: told how many have been tested.
+        report: called with how many have been tested.
         world: the processes that share the tests.
     """
     tested: dict[int, list[dict[str, Any]]] = {}  # by the first teacher

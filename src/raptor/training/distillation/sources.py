@@ -170,7 +170,7 @@ class EnvSource:
         return {**found.figures(), "num_steps": float(found.lengths.sum())}
 
     def evaluate(self, policy: StudentPolicy | None = None) -> dict[str, float]:
-        """Figures of a policy, or of the teacher, in episodes that nobody learns from; the same ones at each call."""
+        """Figures of a policy, or of the teacher, in episodes that are not learnt from; the same ones at each call."""
         config = self.config
         self.env.begin(draw_seed(config.seed, EVALUATION, 0))
         student = None if policy is None else VecStudent(weights_of(policy), config.student_group)

@@ -1,4 +1,4 @@
-"""Teachers from elsewhere: a file with the network, and the vehicle that it was trained on."""
+"""Third-party teachers: a file with the network, and the vehicle that it was trained on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TeacherFile:
 
 
 TeacherSource = TeacherPopulation | PathLike | TeacherFile | Sequence[PathLike | TeacherFile]
-"""Teachers: a population, a folder of `raptor pre-train`, a file from elsewhere, or several of the last two."""
+"""Teachers: a population, a folder of `raptor pre-train`, a third-party file, or several of the last two."""
 
 
 def teacher_files(
@@ -78,7 +78,7 @@ def read_source(source: PathLike | TeacherFile) -> tuple[TeacherPopulation, str]
     """The teachers of a folder, or the one of a file, with their vehicles; and their architecture, in words.
 
     Raises:
-        UserError: it cannot be read, or is of another architecture, or nothing tells which vehicle it flies.
+        UserError: it cannot be read, or is of another architecture, or its vehicle is not known.
     """
     if not isinstance(source, TeacherFile):
         teachers = load_teachers(source)
@@ -109,7 +109,7 @@ def document_of_sources(teachers: TeacherSource | None) -> list[str | dict[str, 
 
 
 def documented(source: str | dict[str, Any]) -> PathLike | TeacherFile:
-    """What `TeacherFile.document` told, or a folder."""
+    """The source that `TeacherFile.document` describes, or a folder."""
     return source if isinstance(source, str) else TeacherFile(**source)
 
 
