@@ -106,10 +106,10 @@ def raptor(
         bool, typer.Option("--debug", help="Show the traceback of an error; anywhere in a command.")
     ] = False,
 ) -> None:
-    """Train one tiny recurrent policy that flies any quadrotor, see how well it flies, and take it along.
+    """Train, evaluate and export one tiny recurrent policy that flies any quadrotor.
 
     ```
-    raptor quickstart --output runs/demo       # the whole way, in five minutes
+    raptor quickstart --output runs/demo       # all steps, in five minutes
     raptor evaluate published                  # how good the published policy is
     raptor train-direct --output runs/mine     # train one yourself
     raptor doctor                              # what this machine offers
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def _sentence(error: Exception, arguments: Sequence[str]) -> str | None:
-    """What to tell the user about an error; None where it is ours, not theirs."""
+    """The message for the user about an error; None where it is a fault of this package."""
     if isinstance(error, UserError):
         return str(error)
     if hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
@@ -182,7 +182,7 @@ def _value_of(option: Any, arguments: Sequence[str]) -> str | None:
 
 @contextlib.contextmanager
 def _first_speaks() -> Iterator[None]:
-    """Silence, where another process of the job speaks for this one."""
+    """Silence this process, where another one of the job prints."""
     if not silent():
         yield
         return
@@ -191,7 +191,7 @@ def _first_speaks() -> Iterator[None]:
 
 
 def _is_told_by_all(error: Exception) -> bool:
-    """Whether also silent processes tell of it: one is lost, perhaps the one that speaks, or memory is short here."""
+    """Whether also silent processes report it: one is lost, perhaps the one that prints, or memory is short here."""
     return silent() and (
         isinstance(error, LostProcessError) or isinstance(error.__cause__, (MemoryError, RuntimeError))
     )

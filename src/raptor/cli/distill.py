@@ -55,7 +55,7 @@ def distill(
     teacher_deterministic: flags.Deterministic = None,
     overrides: flags.Overrides = None,
 ) -> None:
-    """Teach a recurrent student what a teacher does in any Gymnasium environment.
+    """Distil a teacher into a recurrent student in any Gymnasium environment.
 
     The teacher is a file of rsl_rl, stable-baselines3, rl-tools or this package. Ctrl-C writes a checkpoint and stops;
     --resume goes on.
@@ -68,7 +68,7 @@ def distill(
     raptor distill --resume logs/distillation/Ant-v5/2026-01-31_12-00-00
     ```
 
-    All settings are in docs/reference/configuration.md; those of a run in its params/agent.yaml.
+    All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
     from raptor.interop.from_gymnasium import make_gymnasium
 

@@ -42,7 +42,7 @@ def distill_isaac(
     teacher_deterministic: flags.Deterministic = None,
     overrides: flags.Overrides = None,
 ) -> None:
-    """Teach a recurrent student what a teacher does in an Isaac Lab task: manager-based, direct or multi-agent.
+    """Distil a teacher into a recurrent student in an Isaac Lab task: manager-based, direct or multi-agent.
 
     Run it with the Python of Isaac Lab. Options that are not listed here are those of Isaac Lab's AppLauncher;
     KEY=VALUE settings go to the task's configuration, as with Hydra.

@@ -47,7 +47,7 @@ def _spelt(args: Sequence[str], declared: set[str], switches: set[str]) -> list[
 
 
 NumEnvs = Annotated[
-    int | None, typer.Option("--num_envs", metavar="N", help="Environments flown at once.", show_default=False)
+    int | None, typer.Option("--num_envs", metavar="N", help="Parallel environments.", show_default=False)
 ]
 Seed = Annotated[
     int | None,
@@ -63,7 +63,8 @@ VideoLength = Annotated[
     int | None, typer.Option("--video_length", metavar="STEPS", help="Steps of a video.", show_default=False)
 ]
 VideoInterval = Annotated[
-    int | None, typer.Option("--video_interval", metavar="STEPS", help="Steps from one video to the next.", show_default=False)
+    int | None,
+    typer.Option("--video_interval", metavar="STEPS", help="Steps from one video to the next.", show_default=False),
 ]
 ExperimentName = Annotated[
     str | None,
@@ -75,7 +76,13 @@ RunName = Annotated[
 ]
 NumEpochs = Annotated[
     int | None,
-    typer.Option("--num_epochs", "--n_epochs", metavar="N", help="Flights, then training on them.", show_default=False),
+    typer.Option(
+        "--num_epochs",
+        "--n_epochs",
+        metavar="N",
+        help="Collection in all environments, then training.",
+        show_default=False,
+    ),
 ]
 NumEpisodes = Annotated[
     int | None, typer.Option("--num_episodes", metavar="N", help="Episodes of an epoch.", show_default=False)
@@ -94,7 +101,7 @@ TeacherForcing = Annotated[
     typer.Option(
         "--epoch_teacher_forcing",
         metavar="N",
-        help="Epochs at the beginning in which the teacher flies.",
+        help="Epochs at the beginning in which the teacher acts.",
         show_default=False,
     ),
 ]
@@ -104,14 +111,14 @@ Shuffle = Annotated[
 ]
 OnPolicy = Annotated[
     bool | None,
-    typer.Option("--on_policy/--no-on_policy", help="Train on the flights of the epoch only.", show_default=False),
+    typer.Option("--on_policy/--no-on_policy", help="Train on the data of the epoch only.", show_default=False),
 ]
 TeacherActivation = Annotated[
     str | None,
     typer.Option(
         "--teacher_activation",
         metavar="NAME",
-        help="Function between the teacher's layers, where its file does not say: elu, relu, tanh, ...",
+        help="Activation function of the teacher, where its file does not contain it: elu, relu, tanh, ...",
         show_default=False,
     ),
 ]
@@ -128,7 +135,7 @@ Deterministic = Annotated[
     bool | None,
     typer.Option(
         "--teacher_deterministic/--no-teacher_deterministic",
-        help="The teacher flies without its exploration noise.",
+        help="The teacher acts without its exploration noise.",
         show_default=False,
     ),
 ]

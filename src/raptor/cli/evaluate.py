@@ -27,13 +27,13 @@ def evaluate(
     seed: Annotated[int, typer.Option("--seed", metavar="SEED", help="Of the vehicles and their episodes.")] = 0,
     device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1.")] = "cpu",
     published: Annotated[
-        bool, typer.Option("--published/--no-published", help="Put the published policy beside.")
+        bool, typer.Option("--published/--no-published", help="Evaluate the published policy too.")
     ] = True,
     compile: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Compile the simulator: half a minute, then much faster.")
     ] = True,
 ) -> None:
-    """Measure how well policies fly, beside the published one: a column each, with 95 % intervals over vehicles.
+    """Evaluate policies and the published one: a column each, with 95 % intervals over vehicles.
 
     ```
     raptor evaluate runs/mine

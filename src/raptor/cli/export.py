@@ -61,7 +61,7 @@ def _export_teacher(folder: str, index: int, output: Path | None) -> None:
 
 
 def card(policy: options.Policy) -> None:
-    """Show what a policy is, how and by which command it was trained, how good it is, and its licence.
+    """Show what a policy is, the command that trained it, its results and its licence.
 
     ```
     raptor card default

@@ -33,7 +33,7 @@ def post_train(
         typer.Option(
             "--quadrotor",
             metavar="NAME|FILE",
-            help="What that teacher was trained on: a platform or a JSON file; once for all, or once for each.",
+            help="Vehicle that this teacher was trained on: a platform or a JSON file; once for all, or once for each.",
         ),
     ] = None,
     teacher_activation: Annotated[
@@ -41,7 +41,7 @@ def post_train(
         typer.Option(
             "--teacher-activation",
             metavar="NAME",
-            help="What is between the layers of --teacher, where its file does not say: elu, relu, tanh, ...",
+            help="Activation function of --teacher, where its file does not contain it: elu, relu, tanh, ...",
         ),
     ] = None,
     teacher_normalizer: Annotated[
@@ -59,12 +59,11 @@ def post_train(
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Teach one policy what many teachers do, then train it on through the simulator's gradient.
+    """Distil one policy from many teachers, then fine-tune it through the simulator's gradient.
 
-    First the teachers fly, and the student learns from what they see and do; then the student flies, and the teacher of
-    each vehicle says what it would have done there. At last the student is trained on through the simulator, held by
-    its teachers less and less. Ctrl-C writes a checkpoint and stops; --resume goes on, also after a kill, to the result
-    that the run would have had without.
+    First the teachers act (behaviour cloning), then the student does, and the teacher of each vehicle labels the states
+    (DAgger). At last the student is fine-tuned through the simulator, with a falling weight on the teachers' actions.
+    Ctrl-C writes a checkpoint and stops; --resume goes on, also after a kill, to the same result.
 
     ```
     raptor post-train --teachers teachers --output student

@@ -22,10 +22,10 @@ def pre_train(
         typer.Option("--quadrotors", "-q", metavar="DIR", help="Folder of JSON files, one teacher for each."),
     ] = None,
     generate: Annotated[
-        int | None, typer.Option("--generate", "-g", min=1, metavar="N", help="Draw N quadrotors instead.")
+        int | None, typer.Option("--generate", "-g", min=1, metavar="N", help="Sample N quadrotors instead.")
     ] = None,
     num_teachers: Annotated[
-        int | None, typer.Option("--num-teachers", min=1, metavar="N", help="Only for the first N.")
+        int | None, typer.Option("--num-teachers", min=1, metavar="N", help="Train only for the first N.")
     ] = None,
     algorithm: Annotated[
         str | None, typer.Option("--algorithm", "-a", metavar="NAME", help="Same as algorithm=NAME: apg or sac.")
@@ -43,9 +43,8 @@ def pre_train(
     """Train one teacher for each quadrotor of a population.
 
     The population is cut into shards, each of which is trained as one program: through the simulator's gradient (apg),
-    or by soft actor-critic (sac). Teachers that are not solved, or weak, are trained again, longer; which remain is
-    said. Ctrl-C writes checkpoints and stops; --resume goes on, also after a kill, to the result that the run would
-    have had without.
+    or by soft actor-critic (sac). Teachers that are not solved, or weak, are trained again, longer. Ctrl-C writes
+    checkpoints and stops; --resume goes on, also after a kill, to the same result.
 
     A job array needs no engine: each of N jobs gets the same command with --shard I/N and the same folder, and goes on
     where it was if it is started again. When all have ended, --resume puts the parts together, and trains again what is

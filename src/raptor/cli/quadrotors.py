@@ -52,7 +52,7 @@ def sample(
     ] = "published",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the population that is there.")] = False,
 ) -> None:
-    """Draw random quadrotors and write each as a JSON file in l2f's schema, with a summary in numbers and pictures.
+    """Sample quadrotors and write each as a JSON file in l2f's schema, with a summary in numbers and pictures.
 
     The first vehicles of a larger population are those of a smaller one of the same seed.
 
@@ -106,7 +106,7 @@ def describe(
         Path | None, typer.Option("--output", "-o", metavar="FILE.json", help="Write the full parameters.")
     ] = None,
 ) -> None:
-    """Turn what you know of your own quadrotor into full parameters; each estimate for what is missing is printed.
+    """Turn the description of a quadrotor into full parameters; missing values are estimated and printed.
 
     Only the mass is required; examples/my_quadrotor.yaml shows every key.
 

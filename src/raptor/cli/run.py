@@ -36,35 +36,36 @@ def run(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder of everything; by default what the file says."),
+        typer.Option("--output", "-o", metavar="DIR", help="Folder of all stages; by default that in the file."),
     ] = None,
     seed: options.Seed = None,
     device: options.Device = None,
     only: Annotated[
-        str | None, typer.Option("--only", metavar="STAGE", help="No other stage, on what the others have left.")
+        str | None,
+        typer.Option("--only", metavar="STAGE", help="Only this stage, on the earlier results of the others."),
     ] = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="STAGE", help="Only this stage and what it needs.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do and why; do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, with reasons; run nothing.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace trainings whose settings or inputs have changed.")
     ] = False,
 ) -> None:
     """Run a chain of jobs: sample, pre-train, post-train, train-direct, evaluate, export, report.
 
-    Each stage has a folder of its name in DIR, which the other commands take. What has been done and has not changed
-    is not done again; Ctrl-C stops, and the same command goes on, also after a kill.
+    Each stage has a folder of its name in DIR, which the other commands take. Finished stages that have not changed are
+    skipped. Ctrl-C stops, and the same command goes on, also after a kill.
 
     ```
     raptor run small -o runs/small
-    raptor run full -o runs/full --dry-run                          # what there is to do, and why
+    raptor run full -o runs/full --dry-run                          # the plan, with reasons
     raptor run full -o runs/full --until teachers
     raptor run mine.yaml student.settings.num_epochs=50 --overwrite
     raptor evaluate runs/full/student                               # a stage's folder is that of any run
     ```
 
-    What a file can say is in docs/reference/pipeline.md.
+    The format of a file is in docs/reference/pipeline.md.
     """
     from rich.console import Console
 

@@ -28,7 +28,7 @@ def train_direct(
     """Train a policy through the gradient of the simulator.
 
     The run is a folder: settings, log, TensorBoard scalars and checkpoints. Ctrl-C writes a checkpoint and stops;
-    --resume goes on, also after a kill, to the result that the run would have had without.
+    --resume goes on, also after a kill, to the same result.
 
     ```
     raptor train-direct -o runs/mine

@@ -24,7 +24,7 @@ KEYS = {
     "size": "m, [length, width, height] between motor axes and from bottom to top",
     "max_thrust_per_motor": "N",
     "thrust_to_weight": "total thrust at full throttle over weight",
-    "hover_throttle": "share of full throttle at which it hovers, 0 to 1",
+    "hover_throttle": "fraction of full throttle at which it hovers, 0 to 1",
     "motor_time_constant": "s, one number or {rising: s, falling: s}",
     "propeller_torque_constant": "N m of reaction torque per N of thrust",
     "propeller_diameter": "m",

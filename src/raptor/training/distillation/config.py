@@ -27,16 +27,16 @@ class StudentConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class FineTuneConfig(GradientConfig):
-    """Settings of what follows imitation: training through the simulator's gradient."""
+    """Settings of fine-tuning through the simulator's gradient."""
 
     num_updates: int = setting(3000, "steps of the optimiser; 0: imitation only", at_least(0))
     batch_size: int = setting(
-        2048, "vehicles flown at once; rounded to a multiple of the teachers, as long as these take part"
+        2048, "parallel vehicles; rounded to a multiple of the teachers, as long as these take part"
     )
     learning_rate: float = setting(2e-2, "of Adam, at its highest")
     updates_per_epoch: int = setting(100, "updates that are validated and written as one epoch", at_least(1))
     imitation: float = setting(
-        1.0, "weight of the mean squared difference from the teachers' actions, at the beginning", not_negative
+        1.0, "initial weight of the mean squared difference from the teachers' actions", not_negative
     )
     imitation_updates: int = setting(
         300, "updates over which that weight falls to zero; 0: teachers play no part", at_least(0)
@@ -53,10 +53,10 @@ class PostTrainConfig(ImitationConfig):
 
     JOB: ClassVar[str] = "post-train"
 
-    seed: int = setting(0, "of the weights, the flights and the order of training", between(0, 999_999))
+    seed: int = setting(0, "of the weights, the episodes and the order of training", between(0, 999_999))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     num_epochs: int = setting(
-        150, "of imitation: flights of all active teachers' vehicles, then training on them; 0: none"
+        150, "of imitation: episodes of all active teachers' vehicles, then training on them; 0: none"
     )
     num_episodes: int = setting(3, "of each active teacher and epoch", at_least(1))
     accumulation: int = setting(
@@ -67,20 +67,18 @@ class PostTrainConfig(ImitationConfig):
     )
     precision: Precision = setting("float32", "of the student's products in training; all else is float32")
     epoch_teacher_forcing: int = setting(
-        3, "epochs at the beginning in which the teachers fly; then the student does", at_least(0)
+        3, "epochs at the beginning in which the teachers act; then the student does", at_least(0)
     )
-    on_policy: bool = setting(False, "whether an epoch trains on its own flights only, instead of on all that are kept")
-    num_data_epochs: int = setting(8, "whose flights are kept with on_policy=false, the newest ones", at_least(1))
-    teacher_deterministic: bool = setting(
-        True, "false: teachers fly with noise on their actions; labels never have any"
-    )
+    on_policy: bool = setting(False, "whether an epoch trains on its own data only, instead of on all that is kept")
+    num_data_epochs: int = setting(8, "whose data is kept with on_policy=false, the newest ones", at_least(1))
+    teacher_deterministic: bool = setting(True, "false: teachers act with noise; labels never have any")
     teacher_noise: float = setting(0.1, "its standard deviation", not_negative)
     num_active_teachers: int | None = setting(
-        None, "that an epoch flies: those with whom the student is worst; null: all", optional(at_least(1))
+        None, "in an epoch: those on whose vehicles the student is worst; null: all", optional(at_least(1))
     )
-    num_teacher_episodes: int = setting(32, "of each teacher's test before anything begins", at_least(2))
+    num_teacher_episodes: int = setting(32, "of each teacher's test at the beginning", at_least(2))
     solved_return: float = setting(300.0, "a teacher whose return in that test is below is weak")
-    weak_teachers: Literal["drop", "refuse"] = setting("drop", "go on without them, or not at all")
+    weak_teachers: Literal["drop", "refuse"] = setting("drop", "drop them, or refuse the run")
     steady_state_position_correction: bool = setting(
         True, "whether the student learns to rest where the teacher's target is"
     )
@@ -91,17 +89,17 @@ class PostTrainConfig(ImitationConfig):
     validation_interval: int = setting(10, "epochs between two validations", at_least(1))
     num_validation: int = setting(1024, "validation vehicles, none of which has a teacher", at_least(2))
     validation_steps: int = setting(
-        500, "longest flight of a validation; its sensors are those of task, then of fine_tune.task", at_least(1)
+        500, "longest episode of a validation; its sensors are those of task, then of fine_tune.task", at_least(1)
     )
     checkpoint_interval: int = setting(10, "epochs between two checkpoints", at_least(1), free=True)
     keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1), free=True)
     video_interval: int = setting(
-        0, "epochs between two videos of a validation flight; 0: none", at_least(0), free=True
+        0, "epochs between two videos of validation episodes; 0: none", at_least(0), free=True
     )
     memory_gib: float | None = setting(
         None, "that training may take; null: most of what is free", optional(positive), free=True
     )
-    method: Method = setting("rk4", "integrator of the flights")
+    method: Method = setting("rk4", "integrator")
     task: Task = Task(episode_steps=160)
     student: StudentConfig = StudentConfig()
     fine_tune: FineTuneConfig = FineTuneConfig()

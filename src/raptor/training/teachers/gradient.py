@@ -39,14 +39,10 @@ class APGConfig(Settings):
     num_updates: int = setting(
         600, "steps of the optimiser; the learning rate falls to its end over as many", at_least(1)
     )
-    num_envs: int = setting(16, "episodes that each teacher flies at once", at_least(1))
-    segment_steps: int = setting(
-        100, "steps of flight between two updates, and through which the gradient flows", at_least(1)
-    )
+    num_envs: int = setting(16, "parallel episodes of each teacher", at_least(1))
+    segment_steps: int = setting(100, "steps between two updates, over which the gradient is propagated", at_least(1))
     learning_rate: float = setting(1e-2, "of Adam, at its highest", positive)
-    final_learning_rate: float = setting(
-        0.01, "share of the learning rate that is left at the end of the cosine", between(0, 1)
-    )
+    final_learning_rate: float = setting(0.01, "fraction of the learning rate at the end of the cosine", between(0, 1))
     warm_up_updates: int = setting(
         30, "updates over which the learning rate rises, at the start and when teachers part", not_negative
     )
@@ -59,7 +55,7 @@ class APGConfig(Settings):
     adjoint_limit: float = setting(1000.0, "bound on the norm of each vehicle's adjoint", positive)
     widths: tuple[int, ...] = setting((64, 64), "of the hidden layers", each(at_least(1)))
     initial_scale: float = setting(0.3, "factor on the usual initial weights of the last layer", positive)
-    method: Method = setting("midpoint", "integrator of the training flights")
+    method: Method = setting("midpoint", "integrator")
     validation_interval: int = setting(50, "updates between two validations", at_least(1))
     objective: Objective = Objective(speed=30.0, speed_limit=1.5)
 
