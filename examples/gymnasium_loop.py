@@ -45,7 +45,7 @@ def fly_many(policy: raptor.RaptorPolicy | OnnxPolicy, num_envs: int, num_steps:
         ended = terminated | truncated
         finished += running[ended].tolist()
         running[ended] = 0.0
-        # A new episode means a new vehicle: the policy must forget the old one.
+        # A new episode has a new vehicle: reset the hidden state.
         hidden = torch.where(torch.from_numpy(ended)[:, None], policy.initial_hidden_state(num_envs), hidden)
     envs.close()
     print(f"{num_envs} random vehicles: {len(finished)} episodes ended, mean return {np.mean(finished):.1f}")
