@@ -23,13 +23,13 @@ class PreTrainConfig(Settings):
     algorithm: Literal["apg", "sac"] = setting("apg", "apg: the simulator's gradient; sac: soft actor-critic")
     seed: int = setting(
         0,
-        "of all weights, flights and vehicles; beyond its limit it would draw vehicles of validation",
+        "of all weights, episodes and vehicles; beyond its limit are those of validation",
         between(0, TRAINING_SEEDS - 1),
     )
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")
     shard_size: int | None = setting(
-        None, "teachers trained as one program; null: what memory and processor serve best", optional(at_least(1))
+        None, "teachers trained as one program; null: by memory and processor", optional(at_least(1))
     )
     memory_gib: float | None = setting(
         None, "that the shards may take together; null: most of what is free", optional(positive), free=True
@@ -41,7 +41,7 @@ class PreTrainConfig(Settings):
     max_attempts: int = setting(3, "how often a teacher is trained at most", at_least(1))
     retry_factor: float = setting(2.0, "length of each further training over that of the one before", above(0))
     num_validation: int = setting(32, "episodes of each teacher and validation; always the same ones", at_least(1))
-    num_evaluation: int = setting(100, "episodes of each teacher's last test, which nothing was chosen by", at_least(2))
+    num_evaluation: int = setting(100, "episodes of each teacher's last test, on which no choice is based", at_least(2))
     validation_steps: int = setting(500, "longest episode of validations and tests", at_least(1))
     checkpoint_interval_s: float = setting(120.0, "seconds between two checkpoints of a shard", not_negative, free=True)
     tensorboard_teachers: tuple[int, ...] = setting(
