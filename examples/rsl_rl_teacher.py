@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--num-envs", type=int, default=256)
     parser.add_argument("--num-steps", type=int, default=64, help="steps of each environment in an iteration")
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 64])
-    parser.add_argument("--reward-scale", type=float, default=0.05, help="PPO learns better with returns of a few units")
+    parser.add_argument("--reward-scale", type=float, default=0.05, help="PPO learns best with small returns")
     parser.add_argument("--num-episodes", type=int, default=100)
     parser.add_argument("--compile", action="store_true", help="half a minute once, then several times faster")
     parser.add_argument("--seed", type=int, default=0)

@@ -210,7 +210,7 @@ def test_the_help_teaches() -> None:
     result = CliRunner().invoke(app, ["post-train", "--help"], env={"COLUMNS": "160", "TERM": "dumb"})
     assert result.exit_code == 0
     for text in (
-        "Teach one policy what many teachers do, then train it on through the simulator's gradient.",
+        "Distil one policy from many teachers, then fine-tune it through the simulator's gradient.",
         "raptor post-train --teachers teachers --output student",
         "fine_tune.num_updates=0",
         "num_epochs=0",

@@ -23,7 +23,7 @@ class TeacherPopulation:
     """T multi-layer perceptrons of one architecture: by default ReLU between the layers, tanh at the end.
 
     A record is plain data about one teacher: `name`, `quadrotor` (name or file), `return`, `return_low`,
-    `return_high`, `share_terminated`, `steps`, `seed`, `solved`, `position_offset` (m, three numbers: where it comes
+    `return_high`, `termination_rate`, `steps`, `seed`, `solved`, `position_offset` (m, three numbers: where it comes
     to rest relative to its target) and `algorithm`; any of them may be missing.
 
     Raises:
