@@ -47,6 +47,19 @@ def budget_of_each(memory_gib: float | None, device: str, world: World) -> float
     return least / world.size if torch.device(device).type == "cpu" else least
 
 
+def refuse_too_large(what: str, used: float, budget: float, remedy: str) -> None:
+    """Raise where what is planned does not fit.
+
+    Raises:
+        UserError: says what takes how much, and the remedy.
+    """
+    if used > budget:
+        raise UserError(
+            f"{what} {used / GIB:.3g} GiB, which does not fit into {budget / GIB:.3g} GiB: {remedy}, or raise "
+            "memory_gib"
+        )
+
+
 def nbytes(tree: Any) -> int:
     """Memory of all tensors in a nesting, in bytes."""
     return sum(leaf.nbytes for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor))
@@ -78,8 +91,7 @@ def largest_batch(
 ) -> int:
     """The largest batch that fits.
 
-    On a GPU the peak of two updates of two small batches is measured and extrapolated; elsewhere the tensors of a small
-    learner are.
+    On a GPU the peak of two updates of two small batches is measured; elsewhere the tensors of a small learner are.
 
     Args:
         learner: makes one with a batch of that size, in such a world.
@@ -94,25 +106,18 @@ def largest_batch(
     """
     budget, parts = FRACTION_OF_BUDGET * budget_of_each(memory_gib, device, world), world.size * accumulation
     smallest, alone = MULTIPLE * parts, DryRunWorld(world.rank, world.size)
+    sizes = smallest, 4 * smallest
     if torch.device(device).type == "cuda":
-        sizes = smallest, 4 * smallest
         peaks = [max(world.all_gather(_peak(functools.partial(learner, size, alone), device))) for size in sizes]
-        slope = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
-
-        def used(num: int) -> float:
-            return peaks[0] + slope * (num - sizes[0]) + extra(num)
     else:
         small = learner(max(SAMPLE_VEHICLES, Parts(alone, accumulation).num), alone)
-
-        def used(num: int) -> float:
-            return BASE_BYTES + segment_bytes(small, num, parts) + extra(num)
-
-    if used(smallest) > budget:
+        peaks = [BASE_BYTES + segment_bytes(small, size, parts) for size in sizes]
+    low, high = (peak + extra(size) for peak, size in zip(peaks, sizes, strict=True))
+    if low > budget:
         raise UserError(
             f"not even a batch of {smallest} vehicles fits into memory: lower segment_steps or raise accumulation"
         )
-    per_vehicle = (used(2 * smallest) - used(smallest)) / smallest
-    num = smallest + int((budget - used(smallest)) / per_vehicle)
+    num = smallest + int((budget - low) / (high - low) * (sizes[1] - sizes[0]))
     return min(num, MOST_VEHICLES) // smallest * smallest
 
 

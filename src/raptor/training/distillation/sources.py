@@ -175,7 +175,8 @@ class EnvSource:
         self.env.begin(draw_seed(config.seed, EVALUATION, 0))
         student = None if policy is None else VecStudent(weights_of(policy), config.student_group)
         controller = student or (lambda observations, begins: self.teacher(observations))
-        return rollout_vec_env(self.env, controller, episodes_each(config.num_validation_episodes, self.env)).figures()
+        num_each = math.ceil(config.num_validation_episodes / self.env.num_envs)
+        return rollout_vec_env(self.env, controller, num_each).figures()
 
     def order(self, epoch: int) -> torch.Generator:
         """See `Source`."""
@@ -190,11 +191,6 @@ class EnvSource:
 
     def _generator(self, stream: int, number: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(draw_seed(self.config.seed, stream, number))
-
-
-def episodes_each(num_episodes: int, env: CheckedVecEnv) -> int:
-    """Whole episodes of each environment, so that there are at least so many in all."""
-    return math.ceil(num_episodes / env.num_envs)
 
 
 def draw_seed(seed: int, stream: int, number: int) -> int:
