@@ -461,7 +461,11 @@ def alone(teachers: TeacherPopulation) -> TeacherPopulation:
             "num_episodes, num_active_teachers or batch_size, or raise memory_gib",
         ),
         (("memory_gib=0.5", "on_policy=false"), few_teachers(), "num_active_teachers, num_data_epochs or batch_size"),
-        (("num_episodes=1000000000",), few_teachers(), "3000000000 episodes of 8 steps and batches of 2 sequences take"),
+        (
+            ("num_episodes=1000000000",),
+            few_teachers(),
+            "3000000000 episodes of 8 steps and batches of 2 sequences take",
+        ),
         (
             ("fine_tune.batch_size=1000000000",),
             few_teachers(),

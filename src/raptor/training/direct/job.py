@@ -18,7 +18,6 @@ from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.job import RunSummary, held, run_to_end, settle, write_summary
 from raptor.runs.policies import PolicyFiles
 from raptor.runs.progress import ProgressFunction
-from raptor.runs.stopping import StopRequest
 from raptor.runs.trainer import Phase
 from raptor.training.direct.config import TrainDirectConfig
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
@@ -74,35 +73,28 @@ def train_direct(
         folder.writes = world.is_main_process
         seeking = largest and stored is None
         if seeking:
-            config = dataclasses.replace(config, batch_size=_largest(config, world))
+            trial = first_policy(config, begins=False)
+            num = largest_batch(config, trial, config.device, world)
+            config = dataclasses.replace(config, batch_size=num)
         Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
         with memory_explained(f"batch_size {config.batch_size}"):
             learner = make_learner(config, first_policy(config, begins=stored is None), world)
             with held(folder, config, resume, overwrite, world) as stop:
                 if seeking:
                     folder.log(f"the largest batch that fits: batch_size={config.batch_size}")
-                return _train(folder, config, learner, stop, progress)
+                files = PolicyFiles(folder, learner.policy, config, lambda step: _description(config, step))
+                intervals = config.validation_interval, config.checkpoint_interval
+                phase = Phase("training", config.num_updates, lambda: learner, *intervals)
+                trainer = run_to_end(files, [phase], stop, progress, world)
+                counts = {"diverged": learner.diverged_count, "skipped": learner.skipped_count}
+                return write_summary(files, trainer, TrainDirectSummary, **counts)
 
 
-def _train(
-    folder: RunFolder,
-    config: TrainDirectConfig,
-    learner: GradientLearner,
-    stop: StopRequest,
-    progress: ProgressFunction | None,
-) -> TrainDirectSummary:
-    def describe(step: int) -> str:
-        return (
-            f"through the gradient of the simulator: update {step} of {config.num_updates}, "
-            f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
-        )
-
-    files = PolicyFiles(folder, learner.policy, config, describe)
-    intervals = config.validation_interval, config.checkpoint_interval
-    phase = Phase("training", config.num_updates, lambda: learner, *intervals)
-    trainer = run_to_end(files, [phase], stop, progress, learner.parts.world)
-    counts = {"diverged": learner.diverged_count, "skipped": learner.skipped_count}
-    return write_summary(files, trainer, TrainDirectSummary, **counts)
+def _description(config: TrainDirectConfig, step: int) -> str:
+    return (
+        f"through the gradient of the simulator: update {step} of {config.num_updates}, "
+        f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
+    )
 
 
 def load_run_config(
@@ -152,14 +144,3 @@ def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy
             f"{config.hidden_dim}: give the same"
         )
     return found
-
-
-def _largest(config: TrainDirectConfig, world: World) -> int:
-    def learner(num: int, world: World) -> GradientLearner:
-        curriculum = dataclasses.replace(config.curriculum, enabled=False)
-        sized = dataclasses.replace(
-            config, batch_size=num, curriculum=curriculum, initial_policy=None, compile=False, validation_interval=0
-        )
-        return make_learner(sized, first_policy(sized), world)
-
-    return largest_batch(learner, config.device, world, config.accumulation)

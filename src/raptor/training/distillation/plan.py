@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import torch
 
-from raptor.core.distributed import ALONE, DryRunWorld, Parts, World
+from raptor.core.distributed import ALONE, Parts, World
 from raptor.environments.episode import begin_episode
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.rl.demonstrations import BLOCK_STEPS, Demonstrations
 from raptor.tasks.observation import STUDENT_DIM, TEACHER_DIM
-from raptor.training.direct.learner import GradientLearner
 from raptor.training.distillation.config import DistillConfig, PostTrainConfig
 from raptor.training.distillation.guidance import shared_evenly
 from raptor.training.distillation.learner import first_student
@@ -73,9 +72,8 @@ def make_plan(config: PostTrainConfig, teachers: TeacherPopulation, world: World
         what = f"{kept} episodes of {steps} steps and batches of {config.batch_size} sequences take"
         refuse_too_large(what, imitation, budget, f"lower {fewer} or batch_size")
     if tuned.num_updates:
-        parts = world.size * tuned.accumulation
-        small = _small_learner(config, max(SAMPLE_VEHICLES, parts), DryRunWorld(world.rank, world.size))
-        tuning += segment_bytes(small, tuned.batch_size, parts) + _labels_bytes(config, teachers, world)
+        each = segment_bytes(config.tuning, first_student(config.student, 0), world)
+        tuning += tuned.batch_size * (each + _labels_bytes(config, teachers, world))
         what = f"fine-tuning with {tuned.batch_size} quadrotors at once through {tuned.segment_steps} steps takes"
         refuse_too_large(what, tuning, budget, "lower fine_tune.batch_size or fine_tune.segment_steps")
     return Plan(len(teachers), num, data, max(imitation, tuning), budget)
@@ -104,18 +102,9 @@ def with_largest_batch(config: PostTrainConfig, teachers: TeacherPopulation, wor
     Raises:
         UserError: not even the smallest one fits.
     """
-
-    def extra(num: int) -> float:
-        return _labels_bytes(config, teachers, world, num) + config.num_validation * _episode_bytes(config)
-
-    num = largest_batch(
-        lambda num, world: _small_learner(config, num, world),
-        config.device,
-        world,
-        config.fine_tune.accumulation,
-        config.memory_gib,
-        extra,
-    )
+    besides = _labels_bytes(config, teachers, world), config.num_validation * _episode_bytes(config)
+    policy = first_student(config.student, 0)
+    num = largest_batch(config.tuning, policy, config.device, world, config.memory_gib, besides)
     return dataclasses.replace(config, fine_tune=dataclasses.replace(config.fine_tune, batch_size=num))
 
 
@@ -142,17 +131,10 @@ def _episode_bytes(config: PostTrainConfig) -> float:
     return 2 * nbytes((vehicles, episode)) / SAMPLE_VEHICLES
 
 
-def _labels_bytes(config: PostTrainConfig, teachers: TeacherPopulation, world: World, num: int | None = None) -> float:
-    """Of what teachers see and do along a segment of `num` vehicles, those of the settings by default."""
+def _labels_bytes(config: PostTrainConfig, teachers: TeacherPopulation, world: World) -> float:
+    """Of what teachers see and do along a segment, for each vehicle."""
     tuned = config.fine_tune
     if not (config.num_epochs and tuned.is_guided):
         return 0.0
     numbers = 2 * TEACHER_DIM + 2 * max(teachers.widths) + 8
-    return 4.0 * numbers * tuned.segment_steps * (num or tuned.batch_size) / (world.size * tuned.accumulation)
-
-
-def _small_learner(config: PostTrainConfig, num: int, world: World) -> GradientLearner:
-    """One whose tensors are measured."""
-    plain = dataclasses.replace(config.fine_tune.curriculum, enabled=False)
-    tuning = dataclasses.replace(config.tuning, batch_size=num, curriculum=plain)
-    return GradientLearner(tuning, first_student(config.student, 0), 0, config.device, False, world)
+    return 4.0 * numbers * tuned.segment_steps / (world.size * tuned.accumulation)
