@@ -91,7 +91,7 @@ def test_several_folders_are_one_population_and_who_is_left_out_is_told(teachers
     assert [line.startswith("Teacher architecture: obs=26, actions=4, hidden=[6] · ") for line in lines[:2]] == [
         True
     ] * 2
-    assert lines[2].startswith("4 teachers, 8 flights an epoch: ")
+    assert lines[2].startswith("4 teachers, 8 episodes an epoch: ")
     assert lines[3] == "teacher 4 of 4"
     assert lines[4].startswith("epoch 1 of 1  loss ")
     assert "compiling" not in result.stderr

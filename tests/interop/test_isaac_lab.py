@@ -197,10 +197,10 @@ def test_settings_go_to_the_task_as_with_hydra(isaac, prefix):
 )
 def test_groups_are_set_as_with_hydra(isaac, monkeypatch, words, expected):
     from raptor.cli import distill_options
-    from raptor.training.distillation.env_settings import plain
+    from raptor.training.distillation.env_job import plain_settings
 
     seen = []
-    monkeypatch.setattr(distill_options, "distil", lambda env, *others: seen.append(plain(env.cfg)))
+    monkeypatch.setattr(distill_options, "distil", lambda env, *others: seen.append(plain_settings(env.cfg)))
     result = invoke("--task", TASKS[0], "--teacher_checkpoint", teacher(), "--device", "cpu", *words)
     assert result.exit_code == 0, result.output
     assert seen[0] == seen[0] | expected

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import short_distillation
@@ -309,12 +309,8 @@ def test_metrics_tell_how_a_gpu_is_used_as_far_as_its_libraries_say(monkeypatch:
 def test_the_largest_batch_fits_into_what_is_planned_with_and_grows_with_the_parts(tiny: Tiny) -> None:
     def largest(room_mib: float, accumulation: int = 1) -> int:
         long = tiny("segment_steps=200", "task.episode_steps=200", f"accumulation={accumulation}")
-
-        def learner(num: int, world: World) -> GradientLearner:
-            return direct(dataclasses.replace(long, batch_size=num), world)
-
         budget_gib = (BASE_BYTES + room_mib * 2**20) / memory.FRACTION_OF_BUDGET / 2**30
-        return largest_batch(learner, "cpu", ALONE, accumulation, budget_gib)
+        return largest_batch(long, first_policy(long), "cpu", memory_gib=budget_gib)
 
     one, four, more = largest(16), largest(16, 4), largest(160)
     assert 0 < one < four
@@ -326,12 +322,10 @@ def test_the_largest_batch_fits_into_what_is_planned_with_and_grows_with_the_par
 
 
 def test_a_batch_that_takes_other_memory_too_is_smaller(tiny: Tiny) -> None:
-    def learner(num: int, world: World) -> GradientLearner:
-        return direct(tiny(f"batch_size={num}"), world)
-
     gib = (BASE_BYTES + 2**24) / memory.FRACTION_OF_BUDGET / 2**30
-    alone = largest_batch(learner, "cpu", ALONE, memory_gib=gib)
-    assert largest_batch(learner, "cpu", ALONE, memory_gib=gib, extra=lambda num: 1000.0 * num) < alone
+    alone = largest_batch(tiny(), first_policy(tiny()), "cpu", memory_gib=gib)
+    for besides in ((1000.0, 0.0), (0.0, 2.0**23)):
+        assert largest_batch(tiny(), first_policy(tiny()), "cpu", memory_gib=gib, besides=besides) < alone
 
 
 def test_the_largest_batch_is_stored_and_kept_on_resuming(
@@ -373,21 +367,23 @@ def test_a_trial_holds_what_one_of_several_processes_holds(tiny: Tiny) -> None:
     assert learner.parts.own(8) == [slice(4, 8)]
 
 
-def test_on_a_gpu_two_small_batches_are_measured_and_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_two_small_batches_are_measured_and_extrapolated(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     class Learner:
         """Takes a thousand bytes, and ten for each vehicle."""
 
-        def __init__(self, num: int) -> None:
-            self.num = num
+        def __init__(self, config: TrainDirectConfig, *others: Any) -> None:
+            self.num = config.batch_size
 
         def update(self) -> None:
             peak.append(1000 + 10 * self.num)
 
     peak = [0]
+    monkeypatch.setattr(memory, "GradientLearner", Learner)
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda device: (101_000 / memory.FRACTION_OF_FREE / memory.FRACTION_OF_BUDGET, 0)
     )
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.clear())
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: max(peak))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    assert largest_batch(lambda num, world: Learner(num), "cuda", ALONE) == 10_000 // memory.MULTIPLE * memory.MULTIPLE
+    found = largest_batch(tiny(), first_policy(tiny()), "cuda")
+    assert found == 10_000 // memory.MULTIPLE * memory.MULTIPLE

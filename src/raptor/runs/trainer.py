@@ -111,6 +111,11 @@ class Trainer:
         """Whether nothing is left to do."""
         return self.step >= self.num_steps and not self._validation_is_due()
 
+    @property
+    def best_figures(self) -> dict[str, float]:
+        """Step and figures of the best policy; empty where there is none."""
+        return {} if self.best is None else self.best.summary(self.unit)
+
     def __iter__(self) -> Iterator[Progress]:
         """Go on until the last step, or until somebody asks to stop."""
         self._restore()

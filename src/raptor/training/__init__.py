@@ -1,6 +1,6 @@
 """The training jobs."""
 
-from raptor.runs.policies import RunSummary
+from raptor.runs.job import RunSummary
 from raptor.training.direct.config import TrainDirectConfig
 from raptor.training.direct.job import TrainDirectSummary, load_run_config, train_direct
 from raptor.training.distillation.env_job import EnvDistillConfig, EnvDistillSummary, distill, load_env_distill_config

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import os
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
-from raptor.core.distributed import DryRunWorld, Parts, World
+from raptor.core.distributed import ALONE, DryRunWorld, World
 from raptor.core.errors import UserError
 from raptor.environments.episode import draw_noise
+from raptor.formats.checkpoint import StudentPolicy
 from raptor.rl.flight import RolloutState
+from raptor.training.direct.config import GradientConfig
 from raptor.training.direct.learner import GradientLearner
 
 GIB = 2**30
@@ -47,80 +48,94 @@ def budget_of_each(memory_gib: float | None, device: str, world: World) -> float
     return least / world.size if torch.device(device).type == "cpu" else least
 
 
+def refuse_too_large(what: str, used: float, budget: float, remedy: str) -> None:
+    """Raise where what is planned does not fit.
+
+    Raises:
+        UserError: says what takes how much, and the remedy.
+    """
+    if used > budget:
+        raise UserError(
+            f"{what} {used / GIB:.3g} GiB, which does not fit into {budget / GIB:.3g} GiB: {remedy}, or raise "
+            "memory_gib"
+        )
+
+
 def nbytes(tree: Any) -> int:
     """Memory of all tensors in a nesting, in bytes."""
     return sum(leaf.nbytes for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor))
 
 
-def segment_bytes(learner: GradientLearner, vehicles: int, parts: int = 1) -> float:
-    """What a segment of that many vehicles takes, each step of which is kept for the backward pass.
+def segment_bytes(config: GradientConfig, policy: StudentPolicy, world: World = ALONE) -> float:
+    """What each vehicle of a batch takes in a process: each step of its segment is kept for the backward pass.
 
     Args:
-        learner: a small one with the same settings, whose tensors are measured.
-        vehicles: of the batch.
-        parts: that are computed one after another, or by other processes.
+        config: the settings; a small batch of theirs is measured.
+        policy: of the architecture that is trained.
+        world: the processes that share the batch.
     """
-    config, num = learner.config, learner.config.batch_size
-    step = nbytes(RolloutState.begin(learner.episode, learner.memory)) + 12 * num  # and cost, reward, termination
-    noise = nbytes(draw_noise(config.task, learner.quadrotors.mass, learner.generator))
-    standing = 4 * nbytes((learner.quadrotors, learner.episode))
+    parts = world.size * config.accumulation
+    num = max(SAMPLE_VEHICLES, parts)
+    small = _trial(config, policy, num, "cpu", world)
+    step = nbytes(RolloutState.begin(small.episode, small.memory)) + 12 * num  # and cost, reward, termination
+    noise = nbytes(draw_noise(config.task, small.quadrotors.mass, small.generator))
+    standing = 4 * nbytes((small.quadrotors, small.episode))
     drawn = config.segment_steps * noise if parts > 1 else 0  # for the whole batch, beside that of the part
-    return vehicles / num * (config.segment_steps * (step + noise) / parts + drawn + standing)
+    return (config.segment_steps * (step + noise) / parts + drawn + standing) / num
 
 
 def largest_batch(
-    learner: Callable[[int, World], GradientLearner],
+    config: GradientConfig,
+    policy: StudentPolicy,
     device: str,
-    world: World,
-    accumulation: int = 1,
+    world: World = ALONE,
     memory_gib: float | None = None,
-    extra: Callable[[int], float] = lambda vehicles: 0.0,
+    besides: tuple[float, float] = (0.0, 0.0),
 ) -> int:
-    """The largest batch that fits.
+    """The largest batch that fits; all processes come to the same one.
 
-    On a GPU the peak of two updates of two small batches is measured and extrapolated; elsewhere the tensors of a small
-    learner are.
+    On a GPU the peak of two updates of two small batches is measured; elsewhere the tensors of a small batch are.
 
     Args:
-        learner: makes one with a batch of that size, in such a world.
+        config: the settings, whose batch plays no part.
+        policy: of the architecture that is trained; it is used up.
         device: where it is trained.
-        world: the processes that share the batch; all of them come to the same answer.
-        accumulation: parts of each process's share.
+        world: the processes that share the batch.
         memory_gib: that may be taken; most of what is free by default.
-        extra: bytes that a batch of that size takes besides.
+        besides: bytes of each vehicle, and of all together, that come on top.
 
     Raises:
         UserError: not even the smallest batch fits.
     """
-    budget, parts = FRACTION_OF_BUDGET * budget_of_each(memory_gib, device, world), world.size * accumulation
-    smallest, alone = MULTIPLE * parts, DryRunWorld(world.rank, world.size)
+    smallest = MULTIPLE * world.size * config.accumulation
     if torch.device(device).type == "cuda":
         sizes = smallest, 4 * smallest
-        peaks = [max(world.all_gather(_peak(functools.partial(learner, size, alone), device))) for size in sizes]
-        slope = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
-
-        def used(num: int) -> float:
-            return peaks[0] + slope * (num - sizes[0]) + extra(num)
+        low, high = (max(world.all_gather(_peak(config, policy, num, device, world))) for num in sizes)
+        each = (high - low) / (sizes[1] - sizes[0])
+        fixed = low - each * smallest
     else:
-        small = learner(max(SAMPLE_VEHICLES, Parts(alone, accumulation).num), alone)
-
-        def used(num: int) -> float:
-            return BASE_BYTES + segment_bytes(small, num, parts) + extra(num)
-
-    if used(smallest) > budget:
+        each, fixed = segment_bytes(config, policy, world), BASE_BYTES
+    budget = FRACTION_OF_BUDGET * budget_of_each(memory_gib, device, world)
+    num = int((budget - fixed - besides[1]) / (each + besides[0]))
+    if num < smallest:
         raise UserError(
             f"not even a batch of {smallest} vehicles fits into memory: lower segment_steps or raise accumulation"
         )
-    per_vehicle = (used(2 * smallest) - used(smallest)) / smallest
-    num = smallest + int((budget - used(smallest)) / per_vehicle)
     return min(num, MOST_VEHICLES) // smallest * smallest
 
 
-def _peak(begin: Callable[[], GradientLearner], device: str) -> float:
-    """Most memory that two updates of a learner take on a GPU, the second with the state of the optimiser, in bytes."""
+def _trial(config: GradientConfig, policy: StudentPolicy, num: int, device: str, world: World) -> GradientLearner:
+    """A learner of this process's part of a batch, by itself."""
+    curriculum = dataclasses.replace(config.curriculum, enabled=False)
+    sized = dataclasses.replace(config, batch_size=num, curriculum=curriculum)
+    return GradientLearner(sized, policy, 0, device, False, DryRunWorld(world.rank, world.size))
+
+
+def _peak(config: GradientConfig, policy: StudentPolicy, num: int, device: str, world: World) -> float:
+    """Most memory that two updates take on a GPU, the second with the state of the optimiser, in bytes."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    learner = begin()
+    learner = _trial(config, policy, num, device, world)
     for _ in range(2):
         learner.update()
     return float(torch.cuda.max_memory_reserved(device))

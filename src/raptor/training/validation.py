@@ -1,4 +1,4 @@
-"""Validation: how well a student flies vehicles that no job trains on, in episodes that are always the same."""
+"""Validation: how good a policy is with vehicles that no job trains on, in episodes that are always the same."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NUM_RECORDED = 4
 def validation_task(task: Task) -> Task:
     """What validation draws its episodes from: RAPTOR's starts, half hover and half Langevin walk.
 
-    Sensors and delays are those of `task`: a policy that is to live with them is chosen with them.
+    Sensors and delays are those of `task`: a policy that meets them is chosen with them.
     """
     references = dataclasses.replace(
         task.references, langevin_share=0.5, lissajous_share=0.0, lissajous=Lissajous(), way_points_share=0.0
@@ -39,12 +39,12 @@ def validation_task(task: Task) -> Task:
 
 
 class Validation:
-    """Flies students through one episode of each validation vehicle, in one batch.
+    """Rolls a policy out for one episode of each validation vehicle.
 
     Args:
-        task: with the sensors and delays of the student, see `validation_task`.
+        task: whose sensors and delays the policy meets, see `validation_task`.
         num: vehicles.
-        device: where they fly.
+        device: of all tensors.
         compile: False runs eagerly.
         distribution: that the vehicles are drawn from.
         episode_steps: longest episode; that of the task by default.
@@ -80,7 +80,7 @@ class Validation:
         return Episodes(*(torch.cat(tensors) for tensors in zip(*parts, strict=True))).figures()
 
     def record(self, policy: StudentPolicy, path: Path) -> None:
-        """Write a video of the first vehicles' episodes, flown by this process alone."""
+        """Write a video of the first vehicles' episodes, by this process alone."""
         from raptor.viewer.videos import write_video
 
         recorder, generator = Recorder(self.task.dt), torch.Generator(self.vehicles.device).manual_seed(VALIDATION_SEED)

@@ -257,7 +257,7 @@ def test_videos_of_a_resumed_run_stand_beside_those_before(tmp_path):
 
 
 def test_videos_need_something_to_show(tmp_path):
-    with pytest.raises(UserError, match="renders nothing that could be filmed"):
+    with pytest.raises(UserError, match="renders nothing that could be recorded"):
         distill(PointEnv(), teacher, settings("video=true"), tmp_path)
 
 

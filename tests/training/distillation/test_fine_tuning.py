@@ -109,7 +109,7 @@ def test_the_plan_of_the_memory_is_what_a_segment_keeps(segment_steps: int) -> N
     flight = RolloutState.begin(one.episode, one.memory)
     _, trail = one.gradient.fly(StepInputs(one.policy.tensors(), one.quadrotors, one.episode, flight, draws[0]), draws)
     measured = nbytes(list({tensor for inputs in trail for tensor in inputs}))
-    assert 0.3 < measured / segment_bytes(tuner(*settings[::2], "batch_size=6"), 60) < 1.0
+    assert 0.3 < measured / (60 * segment_bytes(one.config, student())) < 1.0
 
 
 @pytest.mark.parametrize("after", [1, 4])

@@ -430,7 +430,7 @@ def test_weak_teachers_are_dropped_by_name_also_on_resuming(tmp_path: Path, teac
     summary = post_train(tmp_path, teachers, settings, announce=told.append, progress=asking_at("imitating", 2))
     assert (summary.num_teachers, summary.dropped) == (2, (weak,))
     assert told[0].startswith("Teacher architecture: obs=26, actions=4, hidden=[8] · ")
-    assert told[1].startswith("3 teachers, 6 flights an epoch: ")
+    assert told[1].startswith("3 teachers, 6 episodes an epoch: ")
     assert told[2].startswith("1 teacher does not reach ")
     assert told[2].endswith(f", left out: {weak}")
     summary = post_train(tmp_path, resume=True)
@@ -457,15 +457,19 @@ def alone(teachers: TeacherPopulation) -> TeacherPopulation:
         (
             ("memory_gib=0.5",),
             few_teachers(),
-            "6 flights of 8 steps and batches of 2 sequences take 0.6 GiB, which does not fit into 0.5 GiB: lower "
+            "6 episodes of 8 steps and batches of 2 sequences take 0.6 GiB, which does not fit into 0.5 GiB: lower "
             "num_episodes, num_active_teachers or batch_size, or raise memory_gib",
         ),
         (("memory_gib=0.5", "on_policy=false"), few_teachers(), "num_active_teachers, num_data_epochs or batch_size"),
-        (("num_episodes=1000000000",), few_teachers(), "3000000000 flights of 8 steps and batches of 2 sequences take"),
+        (
+            ("num_episodes=1000000000",),
+            few_teachers(),
+            "3000000000 episodes of 8 steps and batches of 2 sequences take",
+        ),
         (
             ("fine_tune.batch_size=1000000000",),
             few_teachers(),
-            "fine-tuning with 1000000000 quadrotors flown at once through 2 steps takes",
+            "fine-tuning with 1000000000 quadrotors at once through 2 steps takes",
         ),
         (
             (),

@@ -17,7 +17,8 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.teacher_test import TeacherTest
 from raptor.training.distillation import selection
-from raptor.training.distillation.selection import examine, fingerprint, read_teachers, select, shortened
+from raptor.training.distillation.selection import examine, select, shortened
+from raptor.training.distillation.teacher_sources import fingerprint, read_teachers
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,7 @@ from raptor.quadrotor import load_platform, load_platforms
 from raptor.runs.progress import Progress
 from raptor.training.distillation import selection
 from raptor.training.distillation.job import post_train
-from raptor.training.distillation.selection import fingerprint, read_teachers
-from raptor.training.distillation.teacher_sources import TeacherFile
+from raptor.training.distillation.teacher_sources import TeacherFile, fingerprint, read_teachers
 
 LEARNING = ("num_epochs=25", "fine_tune.num_updates=0", "final_learning_rate=0.5", "student.hidden_dim=8")
 

@@ -1,4 +1,4 @@
-"""Settings of training through the simulator's gradient, and what is flown in it."""
+"""Settings of training through the simulator's gradient, and its task."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,10 +15,10 @@ from raptor.core.errors import UserError
 from raptor.formats.policy_files import load_policy
 from raptor.nn.policy import RaptorPolicy
 from raptor.runs.folder import Layout, RunFolder, settings_of
-from raptor.runs.policies import PolicyFiles, RunSummary, policy_card, run_to_end, write_summary
+from raptor.runs.job import RunSummary, held, run_to_end, settle, write_summary
+from raptor.runs.policies import PolicyFiles
 from raptor.runs.progress import ProgressFunction
-from raptor.runs.stopping import stop_on_signal
-from raptor.runs.trainer import Phase, Trainer
+from raptor.runs.trainer import Phase
 from raptor.training.direct.config import TrainDirectConfig
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
 from raptor.training.memory import largest_batch
@@ -68,62 +67,34 @@ def train_direct(
             for all processes, one of these ended, the disk is full.
     """
     folder = RunFolder(output, LAYOUT)
-    stored = folder.settings(TrainDirectConfig) if folder.check(resume, overwrite) else None
-    config = stored or TrainDirectConfig() if config is None else config
-    config = dataclasses.replace(
-        config,
-        seed=config.seed if seed is None else seed,
-        device=config.device if device is None else device,
-    )
-    if stored is not None:
-        folder.refuse_changes(stored, config)
-    folder.checkpoints.keep = config.keep_checkpoints
+    config, stored = settle(folder, TrainDirectConfig, config, resume, overwrite, seed=seed, device=device)
     with process_group(config.device) as world:
         find_device(config.device)
         folder.writes = world.is_main_process
-        if largest and stored is None:
-            config = dataclasses.replace(config, batch_size=_largest(config, world))
+        seeking = largest and stored is None
+        if seeking:
+            trial = first_policy(config, begins=False)
+            num = largest_batch(config, trial, config.device, world)
+            config = dataclasses.replace(config, batch_size=num)
         Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
         with memory_explained(f"batch_size {config.batch_size}"):
-            policy = first_policy(config, begins=stored is None)
-            learner = make_learner(config, policy, world)
-            try:
-                with world.main_process_first():
-                    folder.open(config, resume, overwrite)
-                if largest and stored is None:
+            learner = make_learner(config, first_policy(config, begins=stored is None), world)
+            with held(folder, config, resume, overwrite, world) as stop:
+                if seeking:
                     folder.log(f"the largest batch that fits: batch_size={config.batch_size}")
-                return _train(folder, config, learner, progress if world.is_main_process else None)
-            finally:
-                folder.close()
+                files = PolicyFiles(folder, learner.policy, config, lambda step: _description(config, step))
+                intervals = config.validation_interval, config.checkpoint_interval
+                phase = Phase("training", config.num_updates, lambda: learner, *intervals)
+                trainer = run_to_end(files, [phase], stop, progress, world)
+                counts = {"diverged": learner.diverged_count, "skipped": learner.skipped_count}
+                return write_summary(files, trainer, TrainDirectSummary, **counts)
 
 
-def _train(
-    folder: RunFolder, config: TrainDirectConfig, learner: GradientLearner, progress: ProgressFunction | None
-) -> TrainDirectSummary:
-    def card(step: int, figures: Any, by: str) -> dict[str, Any]:
-        training = (
-            f"through the gradient of the simulator: update {step} of {config.num_updates}, "
-            f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
-        )
-        return policy_card(learner.policy, LAYOUT.job, config, training, figures, by)
-
-    phase = Phase(
-        "training", config.num_updates, lambda: learner, config.validation_interval, config.checkpoint_interval
+def _description(config: TrainDirectConfig, step: int) -> str:
+    return (
+        f"through the gradient of the simulator: update {step} of {config.num_updates}, "
+        f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
     )
-    with stop_on_signal() as stop:
-        trainer = Trainer(
-            [phase],
-            folder,
-            PolicyFiles(folder, learner.policy, card),
-            stop,
-            device=config.device,
-            compiles=config.compile,
-            world=learner.parts.world,
-        )
-        found = run_to_end(trainer, folder, progress)
-    summary = TrainDirectSummary(**vars(found), diverged=learner.diverged_count, skipped=learner.skipped_count)
-    write_summary(folder, summary, config.device)
-    return summary
 
 
 def load_run_config(
@@ -173,14 +144,3 @@ def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy
             f"{config.hidden_dim}: give the same"
         )
     return found
-
-
-def _largest(config: TrainDirectConfig, world: World) -> int:
-    def learner(num: int, world: World) -> GradientLearner:
-        curriculum = dataclasses.replace(config.curriculum, enabled=False)
-        sized = dataclasses.replace(
-            config, batch_size=num, curriculum=curriculum, initial_policy=None, compile=False, validation_interval=0
-        )
-        return make_learner(sized, first_policy(sized), world)
-
-    return largest_batch(learner, config.device, world, config.accumulation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -42,19 +42,11 @@ class Guidance(Protocol):
         ...
 
 
-class _End(NamedTuple):
-    """Where a segment ended; N vehicles."""
-
-    flight: RolloutState
-    alive: Tensor  # (N,) 1 where the vehicle stayed within bounds, else 0
-    terminated: Tensor  # (N,) 1 where some step would have ended the episode, else 0
-
-
 class GradientLearner:
-    """Flies a batch of ever new vehicles and improves a policy after each segment.
+    """Flies a batch of vehicles and improves a policy after each segment.
 
-    Every vehicle flies one episode and is then replaced by a newly drawn one; the episodes are staggered, so that each
-    update sees all parts of an episode. A vehicle that leaves its bounds is replaced at the end of the segment.
+    A vehicle is replaced by a newly drawn one when its episode is over, or at the end of the segment in which it leaves
+    its bounds. Episodes are staggered: each update sees all parts of an episode.
 
     Args:
         config: the settings.
@@ -146,33 +138,32 @@ class GradientLearner:
 
     def _draw(self, places: Tensor) -> tuple[Quadrotors, Episode]:
         """New vehicles for these places of the batch, and their episodes."""
-        if self.guidance is not None and self.imitation:
+        if self.guidance and self.imitation:
             quadrotors = self.guidance.vehicles(places).component_major()
         else:
             drawn = sample_quadrotors(len(places), None, self.generator, self.config.distribution, self.device)
             quadrotors = drawn.component_major()
-        if self.curriculum is not None:
-            return quadrotors, self.curriculum.begin(quadrotors, self.generator)
-        return quadrotors, begin_episode(self.config.task, quadrotors, self.generator)
+        if self.curriculum is None:
+            return quadrotors, begin_episode(self.config.task, quadrotors, self.generator)
+        return quadrotors, self.curriculum.begin(quadrotors, self.generator)
 
     def _initial_memory(self, num: int) -> tuple[Tensor, ...]:
         hidden = self.policy.initial_hidden_state(num).detach()
         return (hidden,) if hidden.shape[-1] else ()
 
-    def _learning_rate(self) -> float:
-        config = self.config
-        progress = self.update_count / max(config.num_updates, 1)
-        return warmup_cosine(
-            config.learning_rate, config.final_learning_rate, progress, self.update_count, config.warm_up_updates
-        )
-
     def update(self) -> dict[str, float] | None:
         """Fly one segment and take one step of the optimiser; figures where that completes a step of the training."""
         config, imitation = self.config, self.imitation
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
-        (*gradient, cost, reward), end = self._fly(noise)
+        (*gradient, cost, reward), (flight, alive, terminated) = self._fly(noise)
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
-        learning_rate = self._learning_rate()
+        learning_rate = warmup_cosine(
+            config.learning_rate,
+            config.final_learning_rate,
+            self.update_count / max(config.num_updates, 1),
+            self.update_count,
+            config.warm_up_updates,
+        )
         if math.isfinite(norm):
             scale = min(1.0, config.gradient_norm / max(norm, 1e-12))
             for parameter, g in zip(self.policy.tensors(), gradient, strict=True):
@@ -182,38 +173,44 @@ class GradientLearner:
             self.optimizer.step()
         else:
             self.skipped_count += 1
-        self.episode, self.memory = end.flight.into(self.episode), end.flight.memory
+        self.episode, self.memory = flight.into(self.episode), flight.memory
         self.age = self.age + config.segment_steps
-        self.terminated = self.terminated | (end.terminated > 0)
-        self._replace(end.alive)
+        self.terminated = self.terminated | (terminated > 0)
+        self._replace(alive)
         self.update_count += 1
         figures = {
             "loss": cost.item(),
             "gradient_norm": norm,
             "learning_rate": learning_rate,
             "reward": reward.item(),
-            "out_of_bounds": 1 - end.alive.mean().item(),
+            "out_of_bounds": 1 - alive.mean().item(),
             "num_skipped": float(self.skipped_count),
         }
         if self.guidance is not None:
             figures["imitation"] = imitation
+        if self.fraction:
+            return None
         staged = {} if self.curriculum is None else self.curriculum.summary()
         named = {f"{self.group}/{name}": value for name, value in figures.items()}
-        return None if self.fraction else named | {f"curriculum/{name}": value for name, value in staged.items()}
+        return named | {f"curriculum/{name}": value for name, value in staged.items()}
 
-    def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], _End]:
-        """Fly a segment part by part; the gradient, followed by the mean cost and the mean reward, and its end."""
+    def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], tuple[RolloutState, Tensor, Tensor]]:
+        """Fly a segment part by part.
+
+        Returns:
+            The gradient, followed by the mean cost and the mean reward; and the end of the segment: where it is, and
+            (N,) 1 or 0 each, whether a vehicle stayed within bounds, and whether some step would have ended its
+            episode.
+        """
         num, parameters = self.config.batch_size, self.policy.tensors()
         means, ends = [], []
         for places in self.parts.own(num):
             there = cut((self.quadrotors, self.episode, self.memory, list(noise)), places)
-            guide = None
-            if self.guidance is not None and self.imitation:
-                guide = self.guidance.guide(places, self.update_count)
+            guide = self.guidance.guide(places, self.update_count) if self.guidance and self.imitation else None
             gradient, segment = self.gradient(parameters, *there, guide)
             means.append([*gradient, segment.cost.mean(), segment.reward.clamp(min=-20).mean()])
             flight, alive = RolloutState.begin(segment.episode, segment.memory), segment.alive
-            ends.append(_End(flight, alive, segment.terminated.any(0).to(alive.dtype)))
+            ends.append((flight, alive, segment.terminated.any(0).to(alive.dtype)))
         return self.parts.mean(means, num), self.parts.gather(ends, num)
 
     def _replace(self, alive: Tensor) -> None:

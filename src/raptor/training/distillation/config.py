@@ -1,4 +1,4 @@
-"""Settings of `raptor post-train`."""
+"""Settings of distillation, and those of `raptor post-train`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,36 @@ class StudentConfig(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class DistillConfig(ImitationConfig):
+    """Settings of imitation whose demonstrations are collected epoch by epoch."""
+
+    seed: int = setting(0, "of the weights, the episodes and the order of training", between(0, 999_999))
+    device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
+    epoch_teacher_forcing: int = setting(
+        3, "epochs at the beginning in which the teachers act; then the student does", at_least(0)
+    )
+    on_policy: bool = setting(False, "whether an epoch trains on its own episodes only, not on all that are kept")
+    num_data_epochs: int = setting(8, "whose episodes are kept with on_policy=false, the newest ones", at_least(1))
+    teacher_deterministic: bool = setting(True, "false: teachers act with noise; labels never have any")
+    validation_interval: int = setting(
+        10, "epochs between two validations, the last epoch being validated too", at_least(1)
+    )
+    checkpoint_interval: int = setting(10, "epochs between two checkpoints", at_least(1), free=True)
+    keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1), free=True)
+    memory_gib: float | None = setting(
+        None, "that training may take; null: most of what is free", optional(positive), free=True
+    )
+    student: StudentConfig = StudentConfig()
+
+    @property
+    def num_slots(self) -> int:
+        """How many epochs' episodes are kept."""
+        return 1 if self.on_policy else self.num_data_epochs
+
+
+@dataclasses.dataclass(frozen=True)
 class FineTuneConfig(GradientConfig):
-    """Settings of fine-tuning through the simulator's gradient."""
+    """Settings of what follows imitation, training through the simulator's gradient."""
 
     num_updates: int = setting(3000, "steps of the optimiser; 0: imitation only", at_least(0))
     batch_size: int = setting(
@@ -42,9 +70,14 @@ class FineTuneConfig(GradientConfig):
         300, "updates over which that weight falls to zero; 0: teachers play no part", at_least(0)
     )
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether teachers take part."""
+        return bool(self.num_updates and self.imitation and self.imitation_updates)
+
 
 @dataclasses.dataclass(frozen=True)
-class PostTrainConfig(ImitationConfig):
+class PostTrainConfig(DistillConfig):
     """Settings of `raptor post-train`.
 
     In fine-tuning, `target_visible` and `task.clip_previous_action` are those of imitation, whatever `fine_tune.task`
@@ -53,8 +86,6 @@ class PostTrainConfig(ImitationConfig):
 
     JOB: ClassVar[str] = "post-train"
 
-    seed: int = setting(0, "of the weights, the episodes and the order of training", between(0, 999_999))
-    device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     num_epochs: int = setting(
         150, "of imitation: episodes of all active teachers' vehicles, then training on them; 0: none"
     )
@@ -66,15 +97,11 @@ class PostTrainConfig(ImitationConfig):
         free=True,
     )
     precision: Precision = setting("float32", "of the student's products in training; all else is float32")
-    epoch_teacher_forcing: int = setting(
-        3, "epochs at the beginning in which the teachers act; then the student does", at_least(0)
+    teacher_noise: float = setting(
+        0.1, "standard deviation of what teacher_deterministic=false adds to actions", not_negative
     )
-    on_policy: bool = setting(False, "whether an epoch trains on its own data only, instead of on all that is kept")
-    num_data_epochs: int = setting(8, "whose data is kept with on_policy=false, the newest ones", at_least(1))
-    teacher_deterministic: bool = setting(True, "false: teachers act with noise; labels never have any")
-    teacher_noise: float = setting(0.1, "its standard deviation", not_negative)
     num_active_teachers: int | None = setting(
-        None, "in an epoch: those on whose vehicles the student is worst; null: all", optional(at_least(1))
+        None, "that take part in an epoch: those with whom the student is worst; null: all", optional(at_least(1))
     )
     num_teacher_episodes: int = setting(32, "of each teacher's test at the beginning", at_least(2))
     solved_return: float = setting(300.0, "a teacher whose return in that test is below is weak")
@@ -84,24 +111,17 @@ class PostTrainConfig(ImitationConfig):
     )
     target_visible: bool = setting(True, "whether the student sees position and velocity relative to the target")
     best_by: Literal["validation", "data_collection"] = setting(
-        "validation", "whose mean return selects the best student"
+        "validation", "whose mean return decides which student is best"
     )
-    validation_interval: int = setting(10, "epochs between two validations", at_least(1))
     num_validation: int = setting(1024, "validation vehicles, none of which has a teacher", at_least(2))
     validation_steps: int = setting(
         500, "longest episode of a validation; its sensors are those of task, then of fine_tune.task", at_least(1)
     )
-    checkpoint_interval: int = setting(10, "epochs between two checkpoints", at_least(1), free=True)
-    keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1), free=True)
     video_interval: int = setting(
-        0, "epochs between two videos of validation episodes; 0: none", at_least(0), free=True
+        0, "epochs between two videos of a validation episode; 0: none", at_least(0), free=True
     )
-    memory_gib: float | None = setting(
-        None, "that training may take; null: most of what is free", optional(positive), free=True
-    )
-    method: Method = setting("rk4", "integrator")
+    method: Method = setting("rk4", "integrator of the episodes")
     task: Task = Task(episode_steps=160)
-    student: StudentConfig = StudentConfig()
     fine_tune: FineTuneConfig = FineTuneConfig()
 
     def __post_init__(self) -> None:
@@ -137,13 +157,8 @@ class PostTrainConfig(ImitationConfig):
         )
         return dataclasses.replace(self.fine_tune, task=task)
 
-    @property
-    def num_slots(self) -> int:
-        """How many epochs' episodes are kept."""
-        return 1 if self.on_policy else self.num_data_epochs
-
     def num_active(self, num_teachers: int) -> int:
-        """How many teachers an epoch flies with."""
+        """How many teachers take part in an epoch."""
         return min(self.num_active_teachers or num_teachers, num_teachers)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,18 +16,21 @@ import torch
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.devices import find_device, memory_explained
 from raptor.core.errors import UserError
+from raptor.core.plain import to_plain
+from raptor.core.yaml_files import dump_yaml
 from raptor.environments.vec_env import CheckedVecEnv, VecEnv
 from raptor.runs.folder import Layout, RunFolder, settings_of
-from raptor.runs.policies import PolicyFiles, RunSummary, policy_card, run_to_end, write_summary
+from raptor.runs.job import RunSummary, held, run_to_end, settle, write_summary
+from raptor.runs.policies import PolicyFiles
 from raptor.runs.progress import Progress, ProgressFunction
-from raptor.runs.stopping import stop_on_signal
-from raptor.runs.trainer import Phase, Trainer
+from raptor.runs.stopping import StopRequest
+from raptor.runs.trainer import Phase
 from raptor.training.distillation.env_config import EnvDistillConfig
-from raptor.training.distillation.env_settings import document_of
 from raptor.training.distillation.env_teacher import EnvTeacher, Expert
 from raptor.training.distillation.learner import Distiller, first_student
-from raptor.training.distillation.sources import WEIGHTS, EnvSource, draw_seed, episodes_each
-from raptor.training.memory import BASE_BYTES, GIB, budget_bytes
+from raptor.training.distillation.plan import imitation_bytes
+from raptor.training.distillation.sources import WEIGHTS, EnvSource, draw_seed
+from raptor.training.memory import BASE_BYTES, GIB, budget_bytes, refuse_too_large
 from raptor.viewer.env_videos import RecordedVecEnv
 
 LOGS = Path("logs") / "distillation"
@@ -80,25 +84,23 @@ def distill(
             does not fit into memory, the device is missing, the disk is full.
     """
     folder = RunFolder(log_folder(config or EnvDistillConfig()) if output is None else output, LAYOUT)
-    stored = folder.settings(EnvDistillConfig) if folder.check(resume, overwrite) else None
-    config = stored or EnvDistillConfig() if config is None else config
-    if stored is not None:
-        folder.refuse_changes(stored, config)
-    folder.checkpoints.keep = config.keep_checkpoints
-    with _recorded(env, folder, config, resume=stored is not None) as watched:
+    config, stored = settle(folder, EnvDistillConfig, config, resume, overwrite)
+    with contextlib.ExitStack() as closing:
+        watched = env
+        if config.video:
+            length, interval = config.video_length, config.video_interval
+            watched = RecordedVecEnv(env, folder.path / VIDEOS, length, interval, resume=stored is not None)
+            closing.callback(watched.finish_video)
         checked = CheckedVecEnv(watched, find_device(config.device))
         checked.watch(config.student_group)
-        teacher = EnvTeacher(expert, checked, config.teacher_group)
-        planned = _plan(config, checked)
+        source = EnvSource(config, checked, EnvTeacher(expert, checked, config.teacher_group))
+        planned = _plan(config, source)
         if announce is not None:
             announce(planned)
-        try:
-            folder.open(config, resume, overwrite)
-            write_atomically(folder.path / ENVIRONMENT, document_of(env.cfg))
-            with memory_explained(f"num_episodes {config.num_episodes} of {checked.episode_steps} steps"):
-                return _train(folder, config, checked, teacher, progress)
-        finally:
-            folder.close()
+        stop = closing.enter_context(held(folder, config, resume, overwrite))
+        write_atomically(folder.path / ENVIRONMENT, dump_yaml(plain_settings(env.cfg)))
+        with memory_explained(f"num_episodes {config.num_episodes} of {checked.episode_steps} steps"):
+            return _train(folder, config, source, stop, progress)
 
 
 def load_env_distill_config(
@@ -115,6 +117,19 @@ def log_folder(config: EnvDistillConfig) -> Path:
     return LOGS / experiment / (f"{stamp}_{config.run_name}" if config.run_name else stamp)
 
 
+def plain_settings(settings: Any) -> Any:
+    """Settings of a third-party environment as plain data; functions and classes by their names."""
+
+    def stand_in(value: Any) -> Any:
+        if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+            return f"{value.__module__}:{value.__qualname__}"
+        if type(value).__module__ != "builtins" and getattr(value, "__dict__", None):
+            return {name: inner for name, inner in vars(value).items() if name[:1] != "_"}
+        return str(value)
+
+    return to_plain(settings, other=stand_in)
+
+
 class _Files(PolicyFiles):
     """The checkpoints of a distillation, which note the teacher and its figures too."""
 
@@ -122,16 +137,9 @@ class _Files(PolicyFiles):
     teacher_figures: dict[str, float]
 
     def write(self, step: int, training: Mapping[str, Any]) -> str:
-        """See `PolicyFiles`."""
-        own = {"probe": self.teacher.probe(), "teacher": self.teacher_figures}
-        return super().write(step, {**training, **own})
+        return super().write(step, {**training, "probe": self.teacher.probe(), "teacher": self.teacher_figures})
 
     def newest_first(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """See `PolicyFiles`.
-
-        Raises:
-            UserError: the run learns from another teacher.
-        """
         for name, training in super().newest_first():
             probe = training.get("probe")
             if isinstance(probe, torch.Tensor) and not torch.allclose(probe, self.teacher.probe(), 1e-4, 1e-4):
@@ -145,23 +153,29 @@ class _Files(PolicyFiles):
 def _train(
     folder: RunFolder,
     config: EnvDistillConfig,
-    env: CheckedVecEnv,
-    teacher: EnvTeacher,
+    source: EnvSource,
+    stop: StopRequest,
     progress: ProgressFunction | None,
 ) -> EnvDistillSummary:
-    seed, widths = draw_seed(config.seed, WEIGHTS, 0), (env.widths[config.student_group], env.num_actions)
-    policy = first_student(config.student, seed, *widths).to(env.device)
-    source = EnvSource(config, env, teacher)
+    env, seed = source.env, draw_seed(config.seed, WEIGHTS, 0)
+    policy = first_student(config.student, seed, env.widths[config.student_group], env.num_actions).to(env.device)
 
-    def card(step: int, figures: Mapping[str, float], by: str) -> dict[str, Any]:
-        training = (
+    def describe(step: int) -> str:
+        return (
             f"distilled from one teacher in {config.task or 'a third-party environment'}, epoch {step} of "
-            f"{config.num_epochs}; the teacher returns {files.teacher_figures.get('mean_return', float('nan')):.5g}"
+            f"{config.num_epochs}; the teacher returns {files.teacher_figures.get('mean_return', math.nan):.5g}"
         )
-        return policy_card(policy, LAYOUT.job, config, training, figures, by)
 
-    files = _Files(folder, policy, card, final=FINAL)
-    files.teacher, files.teacher_figures = teacher, {}
+    files = _Files(folder, policy, config, describe, final=FINAL)
+    files.teacher, files.teacher_figures = source.teacher, {}
+    next(iter(files.newest_first()), None)  # whether it is the same teacher, and what it reached
+    if not env.seedable and folder.checkpoints.names():
+        folder.log("the environment cannot be set back to a seed: earlier episodes are collected anew")
+    if not files.teacher_figures:
+        if progress is not None:
+            progress(Progress("testing teachers", 0, config.num_epochs, "epoch"))
+        files.teacher_figures = source.evaluate()
+        folder.log(f"teacher {', '.join(f'{name} {v:.5g}' for name, v in files.teacher_figures.items())}")
     phase = Phase(
         "imitating",
         config.num_epochs,
@@ -169,58 +183,25 @@ def _train(
         config.validation_interval,
         config.checkpoint_interval,
     )
-    with stop_on_signal() as stop:
-        trainer = Trainer([phase], folder, files, stop, unit="epoch", device=config.device)
-        next(iter(files.newest_first()), None)  # whether it is the same teacher, and what it reached
-        if not env.seedable and folder.checkpoints.names():
-            folder.log("the environment cannot be set back to a seed: what it showed before is flown anew")
-        if not files.teacher_figures:
-            if progress is not None:
-                progress(Progress("testing teachers", 0, config.num_epochs, "epoch"))
-            files.teacher_figures = source.evaluate()
-            folder.log(f"teacher {', '.join(f'{name} {v:.5g}' for name, v in files.teacher_figures.items())}")
-        found = run_to_end(trainer, folder, progress)
-    if found.finished:
-        files.write_final(found.num_steps, found.validation)
-    summary = EnvDistillSummary(**vars(found), repeatable=env.seedable, teacher=files.teacher_figures)
-    write_summary(folder, summary, config.device)
-    return summary
+    trainer = run_to_end(files, [phase], stop, progress)
+    own = {"repeatable": env.seedable, "teacher": files.teacher_figures}
+    return write_summary(files, trainer, EnvDistillSummary, **own)
 
 
-@contextlib.contextmanager
-def _recorded(env: VecEnv, folder: RunFolder, config: EnvDistillConfig, resume: bool) -> Iterator[VecEnv]:
-    """The environment, of which videos are recorded where that is asked for."""
-    if not config.video:
-        yield env
-        return
-    recorded = RecordedVecEnv(env, folder.path / VIDEOS, config.video_length, config.video_interval, resume)
-    try:
-        yield recorded
-    finally:
-        recorded.finish_video()
-
-
-def _plan(config: EnvDistillConfig, env: CheckedVecEnv) -> str:
-    """What will be flown and kept, in words.
+def _plan(config: EnvDistillConfig, source: EnvSource) -> str:
+    """What will be collected and kept, in words.
 
     Raises:
         UserError: it does not fit into memory.
     """
-    episodes = episodes_each(config.num_episodes, env) * env.num_envs
-    steps = episodes * config.num_slots * env.episode_steps
-    width = env.widths[config.student_group] + env.num_actions
-    batch = config.batch_size * config.sequence_length * (2 * width + 12 * config.student.hidden_dim)
-    used = BASE_BYTES + 4.0 * (steps * width + batch) + 20.0 * steps
+    env, kept = source.env, source.num_episodes * config.num_slots
+    widths = env.widths[config.student_group], env.num_actions
+    used = BASE_BYTES + sum(imitation_bytes(config, kept, env.episode_steps, *widths))
     budget = budget_bytes(config.memory_gib, config.device)
-    if used > budget:
-        fewer = "num_episodes" + ("" if config.on_policy else " or num_data_epochs")
-        raise UserError(
-            f"{episodes * config.num_slots} episodes of up to {env.episode_steps} steps take {used / GIB:.3g} GiB, "
-            f"which does not fit into {budget / GIB:.3g} GiB: lower {fewer}, fly fewer environments, or raise "
-            "memory_gib"
-        )
+    remedy = f"lower num_episodes{'' if config.on_policy else ' or num_data_epochs'}, take fewer environments"
+    refuse_too_large(f"{kept} episodes of up to {env.episode_steps} steps take", used, budget, remedy)
     seed = "" if env.seedable else "; the environment takes no seed, so that no run repeats another"
     return (
-        f"{env.num_envs} environments, groups {env.layout()}, {env.num_actions} actions; {episodes} episodes an epoch, "
-        f"{used / GIB:.2g} GiB of {budget / GIB:.3g} GiB{seed}"
+        f"{env.num_envs} environments, groups {env.layout()}, {env.num_actions} actions; {source.num_episodes} "
+        f"episodes an epoch, {used / GIB:.2g} GiB of {budget / GIB:.3g} GiB{seed}"
     )

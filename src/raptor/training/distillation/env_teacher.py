@@ -16,7 +16,7 @@ TEACHER_GROUPS = ("teacher", "privileged", "critic", "policy")
 """Groups of observations that a teacher may see, in the order of preference."""
 
 PROBES = 8
-"""Observations whose actions distinguish teachers."""
+"""Observations whose actions identify a teacher."""
 
 Expert = Callable[[Tensor], Tensor]
 """From observations (N, D) to actions (N, A): a `raptor.nn.ExpertNetwork`, or any function."""
@@ -26,14 +26,14 @@ class EnvTeacher:
     """An expert that fits an environment.
 
     Args:
-        expert: who knows what to do. Where it has an `observation_dim` and an `action_dim`, these are checked; where it
-            has a `sample(observation, generator)`, it can fly with noise.
-        env: where.
+        expert: maps observations to actions. Where it has an `observation_dim` and an `action_dim`, these are checked;
+            where it has a `sample(observation, generator)`, it can act with noise.
+        env: where it acts.
         group: what it sees: the name of a group, or names joined by `+`; by default the first of `TEACHER_GROUPS` whose
             width is the expert's.
 
     Raises:
-        UserError: it does not fit; shows what it observes and does, and the groups that there are.
+        UserError: it does not fit; says what it observes and does, and which groups there are.
     """
 
     def __init__(self, expert: Expert, env: CheckedVecEnv, group: str | None = None) -> None:
@@ -51,11 +51,11 @@ class EnvTeacher:
 
     @torch.no_grad()
     def __call__(self, observations: Observations) -> Tensor:
-        """What it does, (N, A), without noise."""
+        """Actions (N, A) without noise."""
         return self._checked(self.expert(self._seen(observations)))
 
     def sample(self, observations: Observations, generator: torch.Generator) -> Tensor:
-        """What it does, (N, A), with its exploration noise.
+        """Actions (N, A) with its exploration noise.
 
         Raises:
             UserError: it has none.
@@ -65,7 +65,7 @@ class EnvTeacher:
         return self._checked(self.expert.sample(self._seen(observations), generator))
 
     def probe(self) -> Tensor:
-        """(PROBES, A), which distinguishes teachers."""
+        """Actions (PROBES, A) that identify it."""
         observation = torch.randn(PROBES, self.observation_dim, generator=torch.Generator().manual_seed(0))
         action: Tensor = self.expert(observation.to(self.device))
         return action.detach().float().cpu()

@@ -1,4 +1,4 @@
-"""Teachers that guide a student who is trained through the simulator's gradient, less and less."""
+"""Teachers that guide the training of a student through the simulator's gradient, less and less."""
 
 from __future__ import annotations
 
@@ -54,9 +54,7 @@ def guidance_of(
     config: FineTuneConfig, teachers: TeacherPopulation | None, device: torch.device | str, compile: bool
 ) -> TeacherGuidance | None:
     """The guidance that the settings ask for, if any."""
-    if teachers is None or not config.imitation or not config.imitation_updates:
-        return None
-    return TeacherGuidance(config, teachers, device, compile)
+    return TeacherGuidance(config, teachers, device, compile) if teachers is not None and config.is_guided else None
 
 
 def shared_evenly(config: FineTuneConfig, num_teachers: int) -> FineTuneConfig:
@@ -65,7 +63,7 @@ def shared_evenly(config: FineTuneConfig, num_teachers: int) -> FineTuneConfig:
     Raises:
         UserError: the other settings do not go with that batch.
     """
-    if not config.imitation or not config.imitation_updates or not config.num_updates:
+    if not config.is_guided:
         return config
     taking_part = min(num_teachers, config.batch_size)
     return dataclasses.replace(config, batch_size=taking_part * round(config.batch_size / taking_part))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,26 @@ from raptor.core.errors import UserError
 from raptor.core.plain import to_plain
 from raptor.nn.teachers import TeacherPopulation
 from raptor.runs.folder import Layout, RunFolder, settings_of
+from raptor.runs.job import RunSummary, held, run_to_end, settle, write_summary
 from raptor.runs.learner import Learner
-from raptor.runs.policies import PolicyFiles, RunSummary, policy_card, run_to_end, write_summary
+from raptor.runs.policies import PolicyFiles
 from raptor.runs.progress import Clock, Progress, ProgressFunction
-from raptor.runs.stopping import stop_on_signal
-from raptor.runs.trainer import Phase, Trainer
+from raptor.runs.stopping import StopRequest
+from raptor.runs.trainer import Phase
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.guidance import guidance_of, shared_evenly
 from raptor.training.distillation.learner import Distiller, first_student
-from raptor.training.distillation.plan import largest_fine_tuning, make_plan, with_batch
-from raptor.training.distillation.selection import examine, fingerprint, read_teachers, select, shortened
+from raptor.training.distillation.plan import check_parts, make_plan, with_largest_batch
+from raptor.training.distillation.selection import examine, select, shortened
 from raptor.training.distillation.sources import SimulatorSource
-from raptor.training.distillation.teacher_sources import TeacherSource, document_of_sources, documented
-from raptor.training.memory import MULTIPLE
+from raptor.training.distillation.teacher_sources import (
+    TeacherSource,
+    document_of_sources,
+    documented,
+    fingerprint,
+    read_teachers,
+)
 from raptor.training.validation import TRAINING_SEEDS, Validation
 
 FINAL, IMITATED, TEACHERS = "final_student.pt", "imitated_student.pt", "params/teachers.json"
@@ -86,27 +93,30 @@ def post_train(
             is missing, the disk is full.
     """
     folder, clock = RunFolder(output, LAYOUT), Clock()
-    stored = folder.settings(PostTrainConfig) if folder.check(resume, overwrite) else None
-    config = stored or PostTrainConfig() if config is None else config
-    if stored is not None:
-        folder.refuse_changes(stored, config, () if _is_fine_tuning(folder) else ("fine_tune",))
+    config, stored = settle(
+        folder,
+        PostTrainConfig,
+        config,
+        resume,
+        overwrite,
+        free=lambda: () if _is_fine_tuning(folder) else ("fine_tune",),
+    )
     if largest and not config.fine_tune.num_updates:
         raise UserError("--largest-batch seeks fine_tune.batch_size, and fine_tune.num_updates=0 needs none")
-    folder.checkpoints.keep = config.keep_checkpoints
     with process_group(config.device) as world:
+        find_device(config.device)
         folder.writes = world.is_main_process
         progress = progress if world.is_main_process else None
         say = announce if announce is not None and world.is_main_process else (lambda message: None)
-        find_device(config.device)
         noted = _read_note(folder) if stored is not None else None
         population, lines = read_teachers(_source(folder, noted, teachers))
         mark = fingerprint(population)
         if noted is not None and noted["fingerprint"] != mark:
             raise UserError(f"the run in {folder.path} learns from other teachers: resume it without giving any")
-        seeking = largest and noted is None
-        smallest = MULTIPLE * world.size * config.fine_tune.accumulation
-        plan = make_plan(with_batch(config, smallest) if seeking else config, population, world)
-        for line in [*lines, *([] if seeking else [plan.describe()])]:
+        if largest and noted is None:
+            config = with_largest_batch(config, population, world)
+            lines.append(f"the largest batch that fits: fine_tune.batch_size={config.fine_tune.batch_size}")
+        for line in (*lines, make_plan(config, population, world).describe()):
             say(line)
         if noted is None:
             population = examine(population, config, _reporter(progress, len(population)), world)
@@ -116,26 +126,17 @@ def post_train(
         if weak:
             plural = "teachers do" if len(weak) > 1 else "teacher does"
             say(f"{len(weak)} {plural} not reach {config.solved_return:g}, left out: {shortened(weak)}")
-        if seeking:
-            config = with_batch(config, largest_fine_tuning(config, strong, world))
-            say(f"the largest batch that fits: fine_tune.batch_size={config.fine_tune.batch_size}")
-        if seeking or weak:
-            plan = make_plan(config, strong, world)
-            say(plan.describe())
+            check_parts(config, len(strong), world)
         records = [to_plain(record, f"records[{i}]") for i, record in enumerate(population.records)]
-        text = json.dumps({"source": document_of_sources(teachers), "fingerprint": mark, "records": records})
-        try:
+        note = {"source": document_of_sources(teachers), "fingerprint": mark, "records": records}
+        batches = f"batch_size {config.batch_size} or fine_tune.batch_size {config.fine_tune.batch_size}"
+        with held(folder, config, resume, overwrite, world) as stop, memory_explained(batches):
             with world.main_process_first():
-                folder.open(config, resume, overwrite)
                 if stored is not None and stored.fine_tune != config.fine_tune:
                     _plan_anew(folder, config)
                 if noted is None and folder.writes:
-                    write_atomically(folder.path / TEACHERS, f"{text}\n")
-            batches = f"batch_size {config.batch_size} or fine_tune.batch_size {config.fine_tune.batch_size}"
-            with memory_explained(batches):
-                return _train(folder, config, strong, tuple(weak), clock, progress, world)
-        finally:
-            folder.close()
+                    write_atomically(folder.path / TEACHERS, f"{json.dumps(note)}\n")
+            return _train(folder, config, strong, tuple(weak), world, stop, clock, progress)
 
 
 def load_post_train_config(
@@ -150,9 +151,10 @@ def _train(
     config: PostTrainConfig,
     teachers: TeacherPopulation,
     dropped: tuple[str, ...],
+    world: World,
+    stop: StopRequest,
     clock: Clock,
     progress: ProgressFunction | None,
-    world: World,
 ) -> PostTrainSummary:
     policy = first_student(config.student, TRAINING_SEEDS + config.seed).to(config.device)
     tuning = shared_evenly(config.tuning, len(teachers)) if config.num_epochs else config.tuning
@@ -174,7 +176,6 @@ def _train(
     def fine_tuning() -> Learner:
         if not config.num_epochs:
             shrink_output_layer(policy)
-        guidance = guidance_of(tuning, teachers if config.num_epochs else None, config.device, config.compile)
         return GradientLearner(
             tuning,
             policy,
@@ -183,72 +184,51 @@ def _train(
             config.compile,
             world,
             validation=of_tuning,
-            guidance=guidance,
+            guidance=guidance_of(tuning, teachers if config.num_epochs else None, config.device, config.compile),
             group="fine_tuning",
             updates_per_step=tuning.updates_per_epoch,
         )
 
-    interval = config.checkpoint_interval
-    by = config.best_by.replace("_", " ")
-    first = Phase("imitating", config.num_epochs, imitation, config.validation_interval, interval, best_by=by)
-    revalidates = by != "validation" or of_imitation.task != of_tuning.task
-    second = Phase(
-        "fine-tuning",
-        config.num_epochs_in_all - config.num_epochs,
-        fine_tuning,
-        checkpoint_interval=interval,
-        revalidates=revalidates,
+    by, interval = config.best_by.replace("_", " "), config.checkpoint_interval
+    phases = (
+        Phase("imitating", config.num_epochs, imitation, config.validation_interval, interval, best_by=by),
+        Phase(
+            "fine-tuning",
+            config.num_epochs_in_all - config.num_epochs,
+            fine_tuning,
+            checkpoint_interval=interval,
+            revalidates=by != "validation" or of_imitation.task != of_tuning.task,
+        ),
     )
-    phases = [phase for phase in (first, second) if phase.num_steps]
 
-    def card(step: int, figures: Mapping[str, float], by: str) -> dict[str, Any]:
-        then = f", then through the simulator's gradient, {config.fine_tune.num_updates} updates"
-        training = (
+    def describe(step: int) -> str:
+        then = f", then through the simulator's gradient, {tuning.num_updates} updates" if tuning.num_updates else ""
+        return (
             f"distilled from {len(teachers)} teachers, epoch {step} of {config.num_epochs_in_all}: "
-            f"imitation in {config.num_epochs}{then if config.fine_tune.num_updates else ''}"
+            f"imitation in {config.num_epochs}{then}"
         )
-        return policy_card(policy, LAYOUT.job, config, training, figures, by)
 
     def record_video(epoch: int, last: bool) -> None:
         if folder.writes and config.video_interval and (last or epoch % config.video_interval == 0):
-            validation = of_imitation if trainer.phase is first else of_tuning
+            validation = of_imitation if epoch <= config.num_epochs else of_tuning
             validation.record(policy, folder.path / "videos" / f"epoch_{epoch:06d}.gif")
 
-    files = PolicyFiles(folder, policy, card, IMITATED, FINAL)
-    with stop_on_signal() as stop:
-        trainer = Trainer(
-            phases,
-            folder,
-            files,
-            stop,
-            unit="epoch",
-            clock=clock,
-            device=config.device,
-            compiles=config.compile,
-            world=world,
-            after_step=record_video,
-        )
-        found = run_to_end(trainer, folder, progress)
-    if found.finished:
-        files.write_final(found.num_steps, found.validation)
-    imitated = {}
-    if config.num_epochs and found.num_steps >= config.num_epochs:
-        imitated = trainer.milestones[0] if trainer.milestones else found.best
-    summary = PostTrainSummary(
-        **vars(found),
+    files = PolicyFiles(folder, policy, config, describe, IMITATED, FINAL)
+    trainer = run_to_end(files, phases, stop, progress, world, clock, record_video)
+    has_imitated = config.num_epochs and trainer.step >= config.num_epochs
+    return write_summary(
+        files,
+        trainer,
+        PostTrainSummary,
         num_teachers=len(teachers),
         dropped=dropped,
         teacher_return=sum(record["return"] for record in teachers.records) / len(teachers),
-        imitated=imitated,
+        imitated=[*trainer.milestones, trainer.best_figures][0] if has_imitated else {},
     )
-    write_summary(folder, summary, config.device)
-    return summary
 
 
 def _is_fine_tuning(folder: RunFolder) -> bool:
-    """Whether a run that goes on does so after an update of fine-tuning."""
-    import warnings
-
+    """Whether the newest checkpoint is one of fine-tuning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of damaged checkpoints come when the run goes on
         newest = next(folder.checkpoints.newest_first(), None)

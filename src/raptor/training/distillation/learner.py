@@ -55,7 +55,7 @@ class Distiller:
     ) -> None:
         self.config, self.source, self._validate, self.normalize = config, source, validate, normalize
         self.policy = policy.to(source.device)
-        self.imitation = Imitation(config, self.policy, source.parts, getattr(config, "precision", "float32"))
+        self.imitation = Imitation(config, self.policy, source.parts, config.precision)
         self.acted = self._copy()  # the student as it was in the last epoch's episodes, before it learnt from them
         self.rated: Rated | None = None
         self.notes: list[str] = []
@@ -84,17 +84,13 @@ class Distiller:
         before = {name: tensor.clone() for name, tensor in self.policy.state_dict().items()}
         trained = self.imitation.epoch(self.data, self.source.order(epoch))
         self.env_steps += found["num_steps"]
-        self.rated = None if forced or self._rated_by != "data_collection" else Rated(found, before)
+        self.rated = None if forced or self.config.best_by != "data_collection" else Rated(found, before)
         return {**{f"data_collection/{name}": value for name, value in found.items()}, **trained}
 
     def validate(self) -> Mapping[str, float]:
         """Figures of the student, in episodes that it never learns from."""
         assert self._validate is not None, "this learner was made without a validation"
         return self._validate(self.policy)
-
-    @property
-    def _rated_by(self) -> str:
-        return getattr(self.config, "best_by", "validation")
 
     def _copy(self) -> StudentParameters:
         return pytree.tree_map(torch.clone, weights_of(self.policy))

@@ -89,11 +89,9 @@ class SimulatorSource:
         A teacher whose vehicle the student has not flown yet comes first.
         """
         num, total = self.num_active, len(self.teachers)
-        if forced:
-            active = ((torch.arange(num, device=self.device) + epoch * num) % total).sort().values
-        else:
-            active = self.student_returns.argsort(stable=True)[:num].sort().values
-        return [self.generator.get_state(), active]
+        in_turn = (torch.arange(num, device=self.device) + epoch * num) % total
+        active = in_turn if forced else self.student_returns.argsort(stable=True)[:num]
+        return [self.generator.get_state(), active.sort().values]
 
     def collect(self, plan: Any, student: StudentParameters | None, out: Demonstrations) -> dict[str, float]:
         """See `Source`."""
@@ -102,12 +100,12 @@ class SimulatorSource:
             self._flights = self._flights_of(self.teachers[active])
         self.generator.set_state(state)
         found = self._flights.collect(student, self.generator, out)
-        returns = found.returns.mean(1)
+        returns = found.returns.mean(1)  # by teacher
         if student is not None:
             # A return that is not a number is the worst, but after those that were never flown.
             self.student_returns[active] = returns.nan_to_num(nan=torch.finfo(returns.dtype).min)
-        of_teachers = {"mean_return": returns.mean().item(), "std_return": returns.std(correction=0).item()}
-        return {**found.figures(), **of_teachers, "num_steps": found.lengths.sum().item()}
+        over_teachers = {"mean_return": returns.mean().item(), "std_return": returns.std(correction=0).item()}
+        return {**found.figures(), **over_teachers, "num_steps": found.lengths.sum().item()}
 
     def order(self, epoch: int) -> torch.Generator:
         """See `Source`; goes on where the rollouts ended."""
@@ -170,12 +168,13 @@ class EnvSource:
         return {**found.figures(), "num_steps": float(found.lengths.sum())}
 
     def evaluate(self, policy: StudentPolicy | None = None) -> dict[str, float]:
-        """Figures of a policy, or of the teacher, in episodes that are not learnt from; the same ones at each call."""
+        """Figures of a policy, or of the teacher, in episodes that are always the same and that nothing learns from."""
         config = self.config
         self.env.begin(draw_seed(config.seed, EVALUATION, 0))
         student = None if policy is None else VecStudent(weights_of(policy), config.student_group)
         controller = student or (lambda observations, begins: self.teacher(observations))
-        return rollout_vec_env(self.env, controller, episodes_each(config.num_validation_episodes, self.env)).figures()
+        num_each = math.ceil(config.num_validation_episodes / self.env.num_envs)
+        return rollout_vec_env(self.env, controller, num_each).figures()
 
     def order(self, epoch: int) -> torch.Generator:
         """See `Source`."""
@@ -190,11 +189,6 @@ class EnvSource:
 
     def _generator(self, stream: int, number: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(draw_seed(self.config.seed, stream, number))
-
-
-def episodes_each(num_episodes: int, env: CheckedVecEnv) -> int:
-    """Whole episodes of each environment, so that there are at least so many in all."""
-    return math.ceil(num_episodes / env.num_envs)
 
 
 def draw_seed(seed: int, stream: int, number: int) -> int:

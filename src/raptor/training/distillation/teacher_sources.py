@@ -1,19 +1,26 @@
-"""Third-party teachers: a file with the network, and the vehicle that it was trained on."""
+"""Teachers to learn from: reading them from folders and files, with the vehicles that they were trained on."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 from raptor.formats.expert_files.load import folder_of, load_expert
 from raptor.formats.teacher_files import load_teachers
+from raptor.nn.activations import RELU_TANH
+from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import PLATFORMS, Quadrotors, load_platform
+from raptor.quadrotor.parameters import NUM_ROTORS
+from raptor.tasks.observation import TEACHER_DIM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +30,7 @@ class TeacherFile:
     path: PathLike
     quadrotor: PathLike | None = None  # a platform or a JSON file; a folder of teachers knows the vehicles of its own
     activation: str | None = None  # between the layers, where the file does not say
-    normalizer: PathLike | None = (
-        None  # VecNormalize of stable-baselines3; its clip, which no layer can do, is left out
-    )
+    normalizer: PathLike | None = None  # VecNormalize of stable-baselines3; no layer can clip, so its clip is left out
 
     def document(self) -> dict[str, str | None]:
         """For JSON; paths are absolute."""
@@ -36,7 +41,8 @@ class TeacherFile:
         return document if self.normalizer is None else document | {"normalizer": _absolute(self.normalizer)}
 
 
-TeacherSource = TeacherPopulation | PathLike | TeacherFile | Sequence[PathLike | TeacherFile]
+OneSource = PathLike | TeacherFile
+TeacherSource = TeacherPopulation | OneSource | Sequence[OneSource]
 """Teachers: a population, a folder of `raptor pre-train`, a third-party file, or several of the last two."""
 
 
@@ -69,16 +75,41 @@ def teacher_files(
     return [TeacherFile(path, vehicle, activation, normalizer) for path, vehicle in zip(paths, vehicles, strict=True)]
 
 
-def several(source: PathLike | TeacherFile | Sequence[PathLike | TeacherFile]) -> list[PathLike | TeacherFile]:
-    """One or several, as a list."""
-    return [source] if isinstance(source, (str, os.PathLike, TeacherFile)) else list(source)
+def read_teachers(source: TeacherSource) -> tuple[TeacherPopulation, list[str]]:
+    """Teachers with their vehicles, from one source or from several; in single precision, like every student.
+
+    Returns:
+        The teachers, and the architecture of each source, in words.
+
+    Raises:
+        UserError: a source holds none, they come without vehicles, or observe or do other than a teacher does.
+    """
+    lines: list[str] = []
+    if isinstance(source, TeacherPopulation):
+        teachers = source
+    else:
+        found = [read_source(one) for one in _several(source)]
+        parts, lines = [teachers for teachers, _ in found], [line for _, line in found]
+        teachers = parts[0] if len(parts) == 1 else TeacherPopulation.concatenate(parts)
+    if teachers.quadrotors is None:
+        raise UserError("the teachers come without their quadrotors: a student flies the vehicle of each teacher")
+    if (teachers.observation_dim, teachers.action_dim) != (TEACHER_DIM, NUM_ROTORS):
+        raise UserError(
+            f"a teacher maps {TEACHER_DIM} numbers to {NUM_ROTORS}, these map {teachers.observation_dim} to "
+            f"{teachers.action_dim}"
+        )
+    if {teachers.dtype, teachers.quadrotors.mass.dtype} == {torch.float32}:
+        return teachers, lines
+    layers = tuple(Layer(*(tensor.float() for tensor in layer)) for layer in teachers.layers)
+    vehicles = teachers.quadrotors.to(dtype=torch.float32)
+    return dataclasses.replace(teachers, layers=layers, quadrotors=vehicles), lines
 
 
-def read_source(source: PathLike | TeacherFile) -> tuple[TeacherPopulation, str]:
+def read_source(source: OneSource) -> tuple[TeacherPopulation, str]:
     """The teachers of a folder, or the one of a file, with their vehicles; and their architecture, in words.
 
     Raises:
-        UserError: it cannot be read, or is of another architecture, or its vehicle is not known.
+        UserError: it cannot be read, or is of another architecture, or does not say which vehicle it was trained on.
     """
     if not isinstance(source, TeacherFile):
         teachers = load_teachers(source)
@@ -96,31 +127,46 @@ def read_source(source: PathLike | TeacherFile) -> tuple[TeacherPopulation, str]
             f"the vehicle of the teacher {source.path} is not known: give the one that it was trained on, "
             f"--quadrotor with one of {', '.join(PLATFORMS)}, or with a JSON file"
         )
-    vehicle = _vehicle(source.quadrotor)
-    record = {"name": Path(source.path).stem, "quadrotor": os.fspath(source.quadrotor), "algorithm": expert.source}
-    return TeacherPopulation.of([expert], vehicle, [record]), expert.description
+    name = os.fspath(source.quadrotor)
+    record = {"name": Path(source.path).stem, "quadrotor": name, "algorithm": expert.source}
+    return TeacherPopulation.of([expert], _vehicle(name), [record]), expert.description
+
+
+def fingerprint(teachers: TeacherPopulation) -> str:
+    """The same for the same weights and vehicles."""
+    assert teachers.quadrotors is not None
+    digest = hashlib.sha256()
+    vehicles = [getattr(teachers.quadrotors, field.name) for field in dataclasses.fields(teachers.quadrotors)]
+    for tensor in (*(t for layer in teachers.layers for t in layer), *vehicles):
+        if isinstance(tensor, torch.Tensor):
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    if teachers.activations != RELU_TANH:
+        digest.update(repr(teachers.activations).encode())
+    return digest.hexdigest()
 
 
 def document_of_sources(teachers: TeacherSource | None) -> list[str | dict[str, str | None]] | None:
     """The folders and files that teachers are read from, for JSON; None where they are no files."""
     if teachers is None or isinstance(teachers, TeacherPopulation):
         return None
-    return [one.document() if isinstance(one, TeacherFile) else _absolute(one) for one in several(teachers)]
+    return [one.document() if isinstance(one, TeacherFile) else _absolute(one) for one in _several(teachers)]
 
 
-def documented(source: str | dict[str, Any]) -> PathLike | TeacherFile:
-    """The source that `TeacherFile.document` describes, or a folder."""
+def documented(source: str | dict[str, Any]) -> OneSource:
+    """The source that an entry of `document_of_sources` describes."""
     return source if isinstance(source, str) else TeacherFile(**source)
 
 
-def _vehicle(name: PathLike) -> Quadrotors:
-    if os.fspath(name) in PLATFORMS:
-        return load_platform(os.fspath(name))
+def _several(source: OneSource | Sequence[OneSource]) -> list[OneSource]:
+    return [source] if isinstance(source, (str, os.PathLike, TeacherFile)) else list(source)
+
+
+def _vehicle(name: str) -> Quadrotors:
+    if name in PLATFORMS:
+        return load_platform(name)
     path = Path(name).expanduser()
     if not path.exists():
-        raise UserError(
-            f"there is no quadrotor {os.fspath(name)!r}: give one of {', '.join(PLATFORMS)}, or a JSON file"
-        )
+        raise UserError(f"there is no quadrotor {name!r}: give one of {', '.join(PLATFORMS)}, or a JSON file")
     vehicle = Quadrotors.from_json(path)
     if len(vehicle) != 1:
         raise UserError(f"{path} holds {len(vehicle)} quadrotors: a teacher flies one, give its file")
