@@ -150,7 +150,11 @@ app.command("distill-isaac", cls=FlagCommand, context_settings=OTHERS_TOO)(disti
 
 
 def main() -> None:
-    """Run the command line of this process."""
+    """Run the command line of this process, on one thread where `OMP_NUM_THREADS` does not say otherwise.
+
+    The kernels are small, and threads wait for each other after each of them: more processes use more cores well.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
     app()
 
 
