@@ -105,7 +105,8 @@ def test_the_plan_of_soft_actor_critic_is_what_its_tensors_take() -> None:
         pass
     batch = learner.replay.sample(asked.sac.batch_size, learner.generator)
     collected = learner.collector.state_dict()
-    measured = learner.replay.nbytes + nbytes((learner.agents.state, collected, learner.collector._for_block, batch))
+    stored = learner.replay.storage, learner.replay.priorities
+    measured = nbytes((stored, learner.agents.state, collected, learner.collector._for_block, batch))
     assert 0.3 < measured / (NUM * bytes_per_teacher(asked)) < 1.0
 
 
