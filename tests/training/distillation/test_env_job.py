@@ -253,11 +253,11 @@ def test_videos_of_a_resumed_run_stand_beside_those_before(tmp_path):
         for _ in range(12):
             env.step(torch.zeros(4, 1))
         env.finish_video()
-        assert sorted(int(film.stem.removeprefix("step_")) for film in tmp_path.iterdir()) == expected
+        assert sorted(int(video.stem.removeprefix("step_")) for video in tmp_path.iterdir()) == expected
 
 
 def test_videos_need_something_to_show(tmp_path):
-    with pytest.raises(UserError, match="renders nothing that could be filmed"):
+    with pytest.raises(UserError, match="renders nothing that could be recorded"):
         distill(PointEnv(), teacher, settings("video=true"), tmp_path)
 
 
