@@ -85,6 +85,15 @@ def test_a_lost_vehicle_counts_as_far_away_even_if_nothing_is_finite_any_more(ge
     assert errors.rmse.item() == pytest.approx(100 * math.sqrt(3))
 
 
+def test_a_lost_vehicle_that_nothing_terminates_has_no_return_and_the_worst_position_error(generator):
+    task = at_rest(0.0, termination=Termination(enabled=False))
+    episodes, errors, _ = fly(constant(math.nan), task, load_platform("mrs"), generator, 10)
+    assert not episodes.terminated.item()
+    assert math.isnan(episodes.returns.item())
+    assert math.isnan(episodes.figures()["mean_return"])
+    assert errors.rmse.item() == pytest.approx(100 * math.sqrt(3))
+
+
 def test_vehicles_do_not_touch_each_other(generator):
     task, policy = Task(references=STILL), student(RaptorPolicy)
     quadrotors = sample_quadrotors(6, seed=5)

@@ -64,11 +64,8 @@ def source(
 
 
 def collect(who: StudentParameters | None, *arguments, **options) -> tuple[Demonstrations, Episodes]:
-    one = source(*arguments, **options)
-    data = one.empty()
-    outcome = one.collect(who, generator(), data)
-    assert outcome is not None
-    return data, outcome
+    data = Demonstrations.empty(NUM * EPISODES, STEPS, OFFSET)
+    return data, source(*arguments, **options).collect(who, generator(), data)
 
 
 def generator() -> torch.Generator:
@@ -204,8 +201,8 @@ def test_a_vehicle_that_is_not_finite_ends_its_episode_and_leaves_the_others_alo
 @pytest.mark.parametrize("speed", [1.0, 1e-3], ids=["some last", "all end at once"])
 def test_buffers_that_held_anything_are_filled_with_the_same_data(kind: str, speed: float) -> None:
     task = dataclasses.replace(TASK, termination=Termination(linear_velocity=speed))
-    one = source(task)
-    fresh, used = one.empty(), Demonstrations(*(torch.full_like(tensor, -7) for tensor in one.empty()))
+    one, fresh = source(task), Demonstrations.empty(NUM * EPISODES, STEPS, OFFSET)
+    used = Demonstrations(*(torch.full_like(tensor, -7) for tensor in fresh))
     for room in (fresh, used):
         one.collect(student(kind), generator(), room)
     assert all(torch.equal(a, b) for a, b in zip(used, fresh, strict=True))

@@ -14,7 +14,7 @@ from raptor.formats import load_policy
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, load_platform
 from raptor.rl.collection import ExperienceCollector
-from raptor.rl.demonstrations import SimulatedDemonstrations
+from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
 from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks import InitialStates, References, Task
 
@@ -56,8 +56,9 @@ def lost_by_teachers(task: Task) -> torch.Tensor:
 
 
 def lost_in_demonstrations(task: Task) -> torch.Tensor:
-    flights = SimulatedDemonstrations(task, vehicles(), hovering_teachers(), 2, torch.zeros(NUM, 3), compile=False)
-    return flights.collect(None, generator(), flights.empty()).terminated
+    source = SimulatedDemonstrations(task, vehicles(), hovering_teachers(), 2, torch.zeros(NUM, 3), compile=False)
+    room = Demonstrations.empty(2 * NUM, task.episode_steps, torch.zeros(0))
+    return source.collect(None, generator(), room).terminated
 
 
 def lost_in_collection(task: Task) -> torch.Tensor:

@@ -96,17 +96,7 @@ class SimulatedDemonstrations:
         self._offset = component_major(position_offset.repeat_interleave(num_episodes, dim=0))
         self._seen = torch.empty(0)  # (N, block_steps, 26), what the teachers see in a block
 
-    def empty(self, num_collections: int = 1) -> Demonstrations:
-        """Room for so many collections."""
-        num = num_collections * len(self._quadrotors)
-        return Demonstrations.empty(num, self.task.episode_steps, self._quadrotors.mass)
-
-    def collect(
-        self,
-        student: StudentParameters | None,
-        generator: torch.Generator,
-        out: Demonstrations,
-    ) -> Episodes:
+    def collect(self, student: StudentParameters | None, generator: torch.Generator, out: Demonstrations) -> Episodes:
         """Fill the room of one collection; the same student and state of the generator give the same one.
 
         Args:
@@ -117,9 +107,10 @@ class SimulatedDemonstrations:
         Returns:
             What came of the episodes, (T, B).
         """
-        own = Demonstrations(*(tensor[self._shares[self.world.rank]] for tensor in out))
-        seen = self._room(len(own.length))
-        done = 0
+        own, like = Demonstrations(*(tensor[self._shares[self.world.rank]] for tensor in out)), self._quadrotors.mass
+        if self._seen.shape[:2] != (len(own.length), self.block_steps):
+            self._seen = like.new_empty(len(own.length), self.block_steps, TEACHER_DIM)
+        seen, done = self._seen, 0
 
         def write(snapshot: Snapshot) -> None:
             nonlocal done
@@ -138,7 +129,6 @@ class SimulatedDemonstrations:
         def over(snapshot: Snapshot) -> bool:
             return not self.world.any_rank(bool(snapshot.collectors[0].flying.any()))
 
-        like = self._quadrotors.mass
         actor: Controller = Teachers(self.activations) if student is None else Student()
         answer = like.new_zeros(len(like), NUM_ROTORS if student is None else TEACHER_DIM)
         episodes, _ = rollout(
@@ -152,16 +142,15 @@ class SimulatedDemonstrations:
             watch=write,
             stop=over,
             method=self.method,
-            action_noise=0.0 if student is not None else self.teacher_noise,
+            action_noise=self.teacher_noise if student is None else 0.0,
             compile=self._compile,
             world=self.world,
             together=self.num_episodes,
             block_steps=self.block_steps,
         )
-        own.observation[:, done:].zero_()
-        own.label[:, done:].zero_()
-        for tensor in out[:2]:
-            self.world.all_gather_into(tensor, self._shares)
+        for whole, tensor in zip(out[:2], own[:2], strict=True):
+            tensor[:, done:].zero_()
+            self.world.all_gather_into(whole, self._shares)
         out.length.copy_(episodes.lengths)
         return Episodes(*(tensor.unflatten(0, (-1, self.num_episodes)) for tensor in episodes))
 
@@ -176,12 +165,6 @@ class SimulatedDemonstrations:
             rows = slice(first * each, (first + size) * each)
             done = act(layers, seen[rows].reshape(-1, each * num_steps, TEACHER_DIM), self.activations)
             label[rows] = torch.where(counted[rows], done.view(-1, num_steps, NUM_ROTORS), 0.0)
-
-    def _room(self, num: int) -> Tensor:
-        """(num, block_steps, 26) for what the teachers see in a block."""
-        if self._seen.shape[:2] != (num, self.block_steps):
-            self._seen = self._quadrotors.mass.new_empty(num, self.block_steps, TEACHER_DIM)
-        return self._seen
 
 
 class _Rows(NamedTuple):

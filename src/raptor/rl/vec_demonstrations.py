@@ -16,8 +16,6 @@ from raptor.rl.demonstrations import Demonstrations
 Observations = Mapping[str, Tensor]
 Label = Callable[[Observations], Tensor]
 """From all groups of observations, (N, D) each, to the actions (N, A) of a teacher."""
-NoisyLabel = Callable[[Observations, torch.Generator], Tensor]
-"""The same with exploration noise."""
 VecController = Callable[[Observations, Tensor], Tensor]
 """From observations, and where episodes begin (N,) bool, to actions (N, A)."""
 
@@ -62,10 +60,7 @@ class Record(NamedTuple):
 
 @torch.no_grad()
 def rollout_vec_env(
-    env: CheckedVecEnv,
-    controller: VecController,
-    num_episodes: int,
-    record: Record | None = None,
+    env: CheckedVecEnv, controller: VecController, num_episodes: int, record: Record | None = None
 ) -> Episodes:
     """Run the same number of whole episodes in each environment, so that short ones do not count more.
 
@@ -100,51 +95,3 @@ def rollout_vec_env(
     if record is not None:
         record.demonstrations.length.copy_(lengths.flatten())
     return Episodes(returns, lengths, terminated)
-
-
-class VecDemonstrations:
-    """N copies of an environment, K episodes of each, labelled by one teacher.
-
-    Args:
-        env: where student and teacher act.
-        label: the teacher.
-        group: of observations, that the student sees.
-        num_episodes: of a collection, at least; each environment runs the same number.
-        noisy_label: how the teacher acts where it does; without noise by default. Labels are always without.
-    """
-
-    def __init__(
-        self, env: CheckedVecEnv, label: Label, group: str, num_episodes: int, noisy_label: NoisyLabel | None = None
-    ) -> None:
-        self.env, self.label, self.group, self.noisy_label = env, label, group, noisy_label
-        self.num_episodes = -(-num_episodes // env.num_envs)  # K
-
-    def empty(self, num_collections: int = 1) -> Demonstrations:
-        """Room for so many collections."""
-        env, like = self.env, torch.zeros(0, device=self.env.device)
-        num = num_collections * self.num_episodes * env.num_envs
-        return Demonstrations.empty(num, env.episode_steps, like, env.widths[self.group], env.num_actions)
-
-    def collect(
-        self,
-        student: StudentParameters | None,
-        generator: torch.Generator,
-        out: Demonstrations,
-    ) -> Episodes:
-        """Fill the room of one collection, episodes (N, K); the environment is begun from the generator's first seed.
-
-        A student that is given acts, or else the teacher.
-        """
-        out.length.zero_()
-        self.env.begin(generator.initial_seed())
-        return rollout_vec_env(
-            self.env, self._controller(student, generator), self.num_episodes, Record(out, self.group, self.label)
-        )
-
-    def _controller(self, student: StudentParameters | None, generator: torch.Generator) -> VecController:
-        if student is not None:
-            return VecStudent(student, self.group)
-        if self.noisy_label is None:
-            return lambda observations, begins: self.label(observations)
-        noisy = self.noisy_label
-        return lambda observations, begins: noisy(observations, generator)

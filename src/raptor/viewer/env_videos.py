@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from raptor.core.atomic import replacing
+from raptor.core.atomic import write_atomically
 from raptor.core.errors import UserError
 
 FRAME_RATE_HZ = 30
@@ -80,25 +82,15 @@ class RecordedVecEnv:
 def write_frames(path: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
     """Write frames (H, W, 3) as PATH.mp4 where `imageio-ffmpeg` is installed, as PATH.gif elsewhere."""
     if all(importlib.util.find_spec(name) is not None for name in ("imageio", "imageio_ffmpeg")):
-        return _write_mp4(path.with_suffix(".mp4"), frames)
-    target = path.with_suffix(".gif")
-    pictures = [Image.fromarray(frame) for frame in frames]
+        import imageio.v2 as imageio
+
+        with tempfile.TemporaryDirectory() as folder:
+            movie = Path(folder) / "movie.mp4"  # the encoder writes to a name
+            imageio.mimwrite(movie, list(frames), format="FFMPEG", fps=FRAME_RATE_HZ)
+            return write_atomically(path.with_suffix(".mp4"), movie.read_bytes())
+    pictures, content = [Image.fromarray(frame) for frame in frames], io.BytesIO()
     for picture in pictures:
         picture.thumbnail((MAX_GIF_WIDTH, MAX_GIF_WIDTH))
-    with replacing(target) as temporary:
-        period = round(1000 / FRAME_RATE_HZ)
-        pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=period, loop=0)
-    return target
-
-
-def _write_mp4(target: Path, frames: Sequence[NDArray[np.uint8]]) -> Path:
-    import imageio.v2 as imageio
-
-    with replacing(target) as temporary:
-        named = temporary.with_suffix(target.suffix)  # by which the encoder knows what to write
-        try:
-            imageio.mimwrite(named, list(frames), format="FFMPEG", fps=FRAME_RATE_HZ)
-            named.replace(temporary)
-        finally:
-            named.unlink(missing_ok=True)
-    return target
+    period = round(1000 / FRAME_RATE_HZ)
+    pictures[0].save(content, format="GIF", save_all=True, append_images=pictures[1:], duration=period, loop=0)
+    return write_atomically(path.with_suffix(".gif"), content.getvalue())

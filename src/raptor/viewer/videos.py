@@ -23,26 +23,17 @@ from raptor.core.plotting import COLOURS, FAINT, INK, STYLE
 from raptor.environments.collectors import Recording
 from raptor.quadrotor.rotation import rotation_matrix
 
-MAX_VEHICLES = 6
-FRAME_RATE_HZ = 25
-TRAIL_FRAMES = 40
-LAST_FRAME_S = 1.0
-PIXELS_PER_INCH = 96
-PANEL = 3.0
-"""inches, to every side."""
+MAX_VEHICLES, FRAME_RATE_HZ, TRAIL_FRAMES, LAST_FRAME_S = 6, 25, 40, 1.0
+PIXELS_PER_INCH, PANEL = 96, 3.0
+"""Each vehicle has a square panel of so many inches."""
 TRAIL, FRONT, TARGET = COLOURS[0], COLOURS[1], COLOURS[2]
 SHADES = 24
 """Steps from each colour to white, which is all that the file can show."""
 
-_AZIMUTH, _ELEVATION = math.radians(-60), math.radians(25)
-# Orthographic: world (..., 3) to picture (..., 2), right and up.
-_PROJECTION = np.array(
-    [
-        [-math.sin(_AZIMUTH), -math.sin(_ELEVATION) * math.cos(_AZIMUTH)],
-        [math.cos(_AZIMUTH), -math.sin(_ELEVATION) * math.sin(_AZIMUTH)],
-        [0.0, math.cos(_ELEVATION)],
-    ]
-)
+AZIMUTH, ELEVATION = math.radians(-60), math.radians(25)
+_RIGHT = [-math.sin(AZIMUTH), math.cos(AZIMUTH), 0.0]
+_UP = [-math.sin(ELEVATION) * math.cos(AZIMUTH), -math.sin(ELEVATION) * math.sin(AZIMUTH), math.cos(ELEVATION)]
+_PROJECTION = np.stack([_RIGHT, _UP], axis=-1)  # orthographic: world (..., 3) to picture (..., 2), right and up
 ROOM = (0.4, 2.5)
 """m; the least and the most that is shown around the mean target to every side, the same for all vehicles."""
 ARM, ROTOR, MAST = 0.2, 0.1, 0.1

@@ -253,7 +253,7 @@ def test_videos_of_a_resumed_run_stand_beside_those_before(tmp_path):
         for _ in range(12):
             env.step(torch.zeros(4, 1))
         env.finish_video()
-        assert sorted(int(film.stem.removeprefix("step_")) for film in tmp_path.iterdir()) == expected
+        assert sorted(int(video.stem.removeprefix("step_")) for video in tmp_path.iterdir()) == expected
 
 
 def test_videos_need_something_to_show(tmp_path):

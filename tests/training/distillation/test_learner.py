@@ -53,7 +53,7 @@ def flown_by(who: StudentParameters | None, one: Distiller, state: Tensor) -> tu
     flights = SimulatedDemonstrations(*who_flies, offset, compile=False, method=config.method)
     generator = torch.Generator()
     generator.set_state(state)
-    data = flights.empty()
+    data = one.source.room(1)
     outcome = flights.collect(who, generator, data)
     return data.label, outcome.returns.mean().item()
 

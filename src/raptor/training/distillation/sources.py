@@ -17,7 +17,7 @@ from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
 from raptor.rl.imitation import weights_of
-from raptor.rl.vec_demonstrations import VecDemonstrations, VecStudent, rollout_vec_env
+from raptor.rl.vec_demonstrations import Observations, Record, VecStudent, rollout_vec_env
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.env_config import EnvDistillConfig
 from raptor.training.distillation.env_teacher import EnvTeacher
@@ -149,14 +149,14 @@ class EnvSource:
     def __init__(self, config: EnvDistillConfig, env: CheckedVecEnv, teacher: EnvTeacher) -> None:
         self.config, self.env, self.teacher = config, env, teacher
         self.device, self.parts = torch.device(env.device), Parts()
-        noisy = None if config.teacher_deterministic else teacher.sample
-        self._rollouts = VecDemonstrations(env, teacher, config.student_group, config.num_episodes, noisy)
-        self.num_episodes = self._rollouts.num_episodes * env.num_envs
+        self.num_episodes = episodes_each(config.num_episodes, env) * env.num_envs
         env.watch(*dict.fromkeys((config.student_group, *teacher.groups)))
 
     def room(self, num_collections: int) -> Demonstrations:
         """See `Source`."""
-        return self._rollouts.empty(num_collections)
+        env, like = self.env, torch.zeros(0, device=self.device)
+        widths = env.widths[self.config.student_group], env.num_actions
+        return Demonstrations.empty(num_collections * self.num_episodes, env.episode_steps, like, *widths)
 
     def plan(self, epoch: int, forced: bool) -> int:
         """The epoch, from which the seed of the episodes follows."""
@@ -164,7 +164,16 @@ class EnvSource:
 
     def collect(self, plan: Any, student: StudentParameters | None, out: Demonstrations) -> dict[str, float]:
         """See `Source`."""
-        found = self._rollouts.collect(student, self._generator(FLIGHTS, plan), out)
+        generator, group = self._generator(FLIGHTS, plan), self.config.student_group
+        self.env.begin(generator.initial_seed())
+
+        def teacher_acts(observations: Observations, begins: Tensor) -> Tensor:
+            deterministic = self.config.teacher_deterministic
+            return self.teacher(observations) if deterministic else self.teacher.sample(observations, generator)
+
+        controller = teacher_acts if student is None else VecStudent(student, group)
+        each = self.num_episodes // self.env.num_envs
+        found = rollout_vec_env(self.env, controller, each, Record(out, group, self.teacher))
         return {**found.figures(), "num_steps": float(found.lengths.sum())}
 
     def evaluate(self, policy: StudentPolicy | None = None) -> dict[str, float]:
