@@ -33,7 +33,7 @@ class RunSummary:
     num_steps: int  # that were made
     wall_clock_s: float  # of all sessions, compilation included
     rate: float  # steps per second of the last session, compilation excluded
-    env_steps: float  # steps of flight
+    env_steps: float  # steps of simulation
     validation: dict[str, float]  # of the last policy; empty where there was none
     best: dict[str, float]  # step and figures of the best policy; empty where there is none
     best_by: str  # what the figures of the best policy are of
@@ -90,15 +90,15 @@ def run_to_end(
     clock: Clock | None = None,
     after_step: Callable[[int, bool], None] | None = None,
 ) -> Trainer:
-    """Train until the end, where the final policy is written, or until somebody asks to stop.
+    """Train until the end, where the final policy is written, or until a request to stop.
 
     Args:
         files: of the policy that is trained; their settings have a `device` and say whether to `compile`.
         phases: those without a step are left out.
-        stop: whether somebody asked to stop.
+        stop: the request to stop, if any.
         progress: called by the main process after each step and around what takes long.
         world: the processes that share the work.
-        clock: that has run since the session began.
+        clock: started when the session began.
         after_step: see `Trainer`.
     """
     folder, settings = files.folder, files.settings

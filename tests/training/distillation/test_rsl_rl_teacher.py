@@ -73,16 +73,16 @@ def test_its_own_ppo_trains_a_teacher_that_is_loaded_distilled_and_evaluated(tmp
     assert seconds_in_the_air(teacher) > 1.5 * before
 
     settings = EnvDistillConfig(
-        num_epochs=10,
+        num_epochs=6,
         num_episodes=32,
         batch_size=8,
         learning_rate=1e-2,
-        epoch_teacher_forcing=4,
-        validation_interval=10,
-        num_validation_episodes=32,
+        epoch_teacher_forcing=3,
+        validation_interval=6,
+        num_validation_episodes=8,
         compile=False,
     )
-    distill(make(32, episode_steps=100), teacher, settings, tmp_path / "student")
+    distill(make(32, episode_steps=60), teacher, settings, tmp_path / "student")
     losses = [loss for _, loss in read_curve(tmp_path / "student")["training/loss"]]
     assert losses[-1] < 0.3 * losses[0]
     student = raptor.load_policy(tmp_path / "student")

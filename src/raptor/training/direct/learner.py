@@ -128,7 +128,7 @@ class GradientLearner:
 
     @property
     def env_steps(self) -> float:
-        """Steps of flight so far."""
+        """Steps of simulation so far."""
         return self.update_count * self.config.batch_size * self.config.segment_steps
 
     @property
@@ -152,7 +152,7 @@ class GradientLearner:
         return (hidden,) if hidden.shape[-1] else ()
 
     def update(self) -> dict[str, float] | None:
-        """Fly one segment and take one step of the optimiser; figures where that completes a step of the training."""
+        """Run one segment and take one step of the optimiser; figures where that completes a step of the training."""
         config, imitation = self.config, self.imitation
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
         (*gradient, cost, reward), (flight, alive, terminated) = self._fly(noise)

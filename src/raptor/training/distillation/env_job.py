@@ -66,7 +66,7 @@ def distill(
     """Teach a student what one teacher does in an environment.
 
     A run that was killed at any moment and resumed gives bit for bit what it would have given without, if `reset` of
-    the environment takes a seed and repeats itself; if it does not, the episodes that are kept are flown anew.
+    the environment takes a seed and repeats itself; if it does not, the episodes that are kept are collected anew.
 
     Args:
         env: any environment that keeps the contract of `raptor.environments.VecEnv`.

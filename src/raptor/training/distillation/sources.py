@@ -76,7 +76,7 @@ class SimulatorSource:
         self.student_returns = torch.full((len(teachers),), -math.inf, device=self.device)
         self.num_active = config.num_active(len(teachers))
         self.num_episodes = self.num_active * config.num_episodes
-        self._flights: SimulatedDemonstrations | None = None
+        self._demonstrations: SimulatedDemonstrations | None = None
 
     def room(self, num_collections: int) -> Demonstrations:
         """See `Source`."""
@@ -96,10 +96,10 @@ class SimulatorSource:
     def collect(self, plan: Any, student: StudentParameters | None, out: Demonstrations) -> dict[str, float]:
         """See `Source`."""
         state, active = plan
-        if self._flights is None or len(active) < len(self.teachers):
-            self._flights = self._flights_of(self.teachers[active])
+        if self._demonstrations is None or len(active) < len(self.teachers):
+            self._demonstrations = self._demonstrations_of(self.teachers[active])
         self.generator.set_state(state)
-        found = self._flights.collect(student, self.generator, out)
+        found = self._demonstrations.collect(student, self.generator, out)
         returns = found.returns.mean(1)  # by teacher
         if student is not None:
             # A return that is not a number is the worst, but after those that were never flown.
@@ -111,7 +111,7 @@ class SimulatorSource:
         """See `Source`; goes on where the rollouts ended."""
         return self.generator
 
-    def _flights_of(self, teachers: TeacherPopulation) -> SimulatedDemonstrations:
+    def _demonstrations_of(self, teachers: TeacherPopulation) -> SimulatedDemonstrations:
         config, offset = self.config, teachers.position_offset
         assert teachers.quadrotors is not None
         return SimulatedDemonstrations(
