@@ -22,7 +22,7 @@ TRAINING_TASK = Task(
         lissajous=Lissajous(amplitude=((0.0, 0.0, 0.0), (0.6, 1.0, 0.3)), interval=(4.5, 11.0), ramp=(1.0, 3.0)),
     )
 )
-"""The task of training: RAPTOR's, with figure eights among the references."""
+"""The task that training flies: RAPTOR's, with figure eights among the references."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +32,18 @@ class GradientConfig(Settings):
     num_updates: int = setting(
         1200, "steps of the optimiser; the learning rate falls to its end over as many", at_least(1)
     )
-    batch_size: int = setting(1024, "vehicles flown at once", at_least(1))
-    segment_steps: int = setting(100, "steps between two updates, through which the gradient flows", at_least(1))
+    batch_size: int = setting(1024, "parallel vehicles", at_least(1))
+    segment_steps: int = setting(100, "steps between two updates, over which the gradient is propagated", at_least(1))
     learning_rate: float = setting(6e-2, "of Adam, at its highest", positive)
     final_learning_rate: float = setting(0.02, "fraction of the learning rate at the end of the cosine", between(0, 1))
     warm_up_updates: int = setting(20, "updates over which the learning rate rises", not_negative)
     gradient_norm: float = setting(0.5, "bound on the norm of the gradient", positive)
     gradient_decay: float = setting(1.0, "factor on each vehicle's adjoint per step backwards", between(0, 1))
     adjoint_limit: float = setting(1000.0, "bound on the norm of each vehicle's adjoint", positive)
-    method: Method = setting("midpoint", "integrator of the training episodes")
-    accumulation: int = setting(1, "parts of the batch, flown one after another to save memory", at_least(1), free=True)
+    method: Method = setting("midpoint", "integrator")
+    accumulation: int = setting(
+        1, "parts of the batch, computed one after another to save memory", at_least(1), free=True
+    )
     precision: Precision = setting("float32", "of the policy's products in training; all else is float32")
     distribution: Distribution = Distribution()
     task: Task = TRAINING_TASK

@@ -149,7 +149,7 @@ class EnvSource:
     def __init__(self, config: EnvDistillConfig, env: CheckedVecEnv, teacher: EnvTeacher) -> None:
         self.config, self.env, self.teacher = config, env, teacher
         self.device, self.parts = torch.device(env.device), Parts()
-        self.num_episodes = episodes_each(config.num_episodes, env) * env.num_envs
+        self.num_episodes = math.ceil(config.num_episodes / env.num_envs) * env.num_envs
         env.watch(*dict.fromkeys((config.student_group, *teacher.groups)))
 
     def room(self, num_collections: int) -> Demonstrations:
