@@ -50,7 +50,7 @@ def test_a_mistake_in_a_process_of_its_own_is_one_sentence_on_stderr(tmp_path: P
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("error: cannot read the description")
+    assert done.stderr.startswith("error: cannot read")
     assert done.stderr.count("\n") == 1
 
 
@@ -90,7 +90,7 @@ def test_debug_prints_the_traceback_in_a_process_of_its_own(tmp_path: Path) -> N
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0
     assert "Traceback" in done.stderr
-    assert "raptor.core.errors.UserError: cannot read the description" in done.stderr
+    assert "raptor.core.errors.UserError: cannot read" in done.stderr
 
 
 def test_warnings_are_one_line_on_stderr(tmp_path: Path) -> None:

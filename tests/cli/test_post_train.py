@@ -74,7 +74,7 @@ def test_a_folder_of_teachers_becomes_a_student_and_resuming_trains_nothing(
     assert "best imitation by validation: return " in text
     assert f"next: raptor evaluate {run}\n" in text
     assert isinstance(load_policy(run), MLPPolicy)
-    config = load_config(PostTrainConfig, run / "params" / "config.yaml")
+    config = load_config(PostTrainConfig, run)
     assert (config.seed, config.student.kind, config.num_epochs) == (4, "mlp", 2)
     before = (run / "metrics.jsonl").read_bytes()
     again = raptor("post-train", "--output", run, "--resume")
@@ -101,7 +101,7 @@ def test_several_folders_are_one_population_and_who_is_left_out_is_told(teachers
     result = CliRunner().invoke(app, ["post-train", *both, "-o", str(tmp_path / "other"), *settings, limit])
     assert result.exit_code == 0, (result.output, result.exception)
     weakest = _records(tmp_path / "run")[returns.index(min(returns))]["name"]
-    assert f"and are left out: {weakest}\n" in result.stderr
+    assert f", left out: {weakest}\n" in result.stderr
     assert "the 3 teachers return " in result.stdout
 
 

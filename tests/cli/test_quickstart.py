@@ -36,7 +36,7 @@ def finished(raptor: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 def test_it_trains_evaluates_exports_and_reports(finished: tuple[Path, str]) -> None:
     output, _ = finished
-    assert load_config(TrainDirectConfig, output / "config.yaml").seed == 7
+    assert load_config(TrainDirectConfig, output).seed == 7
     assert list(json.loads((output / "evaluation.json").read_text())["policies"]) == ["published", "demo"]
     html = (output / "report.html").read_text()
     assert "published" in html

@@ -41,7 +41,7 @@ def test_a_run_ends_with_a_policy_and_says_what_to_do_next(raptor: Run, tmp_path
     assert "best by validation: return" in text
     assert f"next: raptor evaluate {run}" in text
     assert isinstance(load_policy(run), RaptorPolicy)
-    config = load_config(TrainDirectConfig, run / "config.yaml")
+    config = load_config(TrainDirectConfig, run)
     assert (config.seed, config.device, config.num_updates, config.learning_rate) == (
         4,
         "cpu",
@@ -54,7 +54,7 @@ def test_settings_come_from_a_file_under_those_of_the_command_line(raptor: Run, 
     file = tmp_path / "mine.yaml"
     file.write_text("base: large\nlearning_rate: 1e-3\nnum_updates: 9\n")
     raptor("train-direct", "-o", tmp_path / "run", "--config", file, *TINY)
-    config = load_config(TrainDirectConfig, tmp_path / "run" / "config.yaml")
+    config = load_config(TrainDirectConfig, tmp_path / "run")
     assert (config.hidden_dim, config.learning_rate, config.num_updates) == (64, 1e-3, 2)
 
 
@@ -64,13 +64,13 @@ def test_a_run_can_be_resumed_without_repeating_its_settings_and_with(raptor: Ru
     for settings in ([], TINY):
         raptor("train-direct", "-o", tmp_path, "--resume", *settings)
         assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == kept
-        assert load_config(TrainDirectConfig, tmp_path / "config.yaml").num_updates == 2
+        assert load_config(TrainDirectConfig, tmp_path).num_updates == 2
 
 
 def test_a_run_can_be_overwritten(raptor: Run, tmp_path: Path) -> None:
     raptor("train-direct", "-o", tmp_path, *TINY)
     raptor("train-direct", "-o", tmp_path, "--overwrite", *TINY, "seed=9")
-    assert load_config(TrainDirectConfig, tmp_path / "config.yaml").seed == 9
+    assert load_config(TrainDirectConfig, tmp_path).seed == 9
 
 
 @pytest.mark.parametrize(

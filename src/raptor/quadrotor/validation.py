@@ -103,7 +103,7 @@ def validate(quadrotors: V, source: Source = None) -> V:
     _check_rotors(door)
     for field in ("random_force", "random_torque"):
         bad = (door[field] < 0) & torch.tensor([False, True])
-        door.forbid(bad, field, "has a standard deviation that must not be negative")
+        door.forbid(bad, field, "has a standard deviation (std) that must not be negative")
     door.forbid(door["position_threshold"] <= 0, "position_threshold", "must be positive")
     door.forbid(door["max_position"] < 0, "max_position", "must not be negative")
     rebuilt = _check_inertia(door)

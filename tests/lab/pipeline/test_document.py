@@ -211,7 +211,10 @@ def test_a_report_flies_what_was_evaluated_and_shows_the_training_of_the_last_of
             "student.settings.batch_size=0",
             "stages.student.settings.batch_size must be at least 1, got 0 (command line)",
         ),
-        ("student.config=papr", "stages.student.config: there is no configuration file papr: give a YAML file or one"),
+        (
+            "student.config=papr",
+            "stages.student.config: there is no configuration file papr: give a YAML file, a run, or one",
+        ),
         ("evaluation.suites=[unsen]", "stages.evaluation.suites must be one of paper, unseen, platforms, figure-eight"),
         ("evaluation.policies=[]", "stages.evaluation needs policies"),
         ("evaluation.policies=[studnet]", "neither a stage nor a file nor one of the policies published, default"),

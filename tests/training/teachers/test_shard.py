@@ -269,7 +269,7 @@ def test_reports_say_how_far_it_is_and_each_validation_once() -> None:
     assert set(done) == {0.0, 0.25, 0.5, 0.75, 1.0}
     points = [point for report in reports for point in report["points"]]
     assert [point["step"] for point in points] == [2, 4]
-    assert points[0]["curriculum/share/hover"] == 1.0
+    assert points[0]["curriculum/fraction/hover"] == 1.0
 
 
 @pytest.mark.parametrize("moment", ["an update", "a validation", "the test"])
