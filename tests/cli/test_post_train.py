@@ -101,7 +101,7 @@ def test_several_folders_are_one_population_and_who_is_left_out_is_told(teachers
     result = CliRunner().invoke(app, ["post-train", *both, "-o", str(tmp_path / "other"), *settings, limit])
     assert result.exit_code == 0, (result.output, result.exception)
     weakest = _records(tmp_path / "run")[returns.index(min(returns))]["name"]
-    assert f"and are left out: {weakest}\n" in result.stderr
+    assert f", left out: {weakest}\n" in result.stderr
     assert "the 3 teachers return " in result.stdout
 
 
