@@ -114,8 +114,8 @@ class GradientLearner:
     @property
     def step_count(self) -> int:
         """Whole steps so far."""
-        whole = self.update_count // self.updates_per_step
-        return math.ceil(self.update_count / self.updates_per_step) if self._is_complete else whole
+        steps = self.update_count / self.updates_per_step
+        return math.ceil(steps) if self._is_complete else math.floor(steps)
 
     @property
     def fraction(self) -> float:

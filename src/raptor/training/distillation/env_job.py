@@ -133,8 +133,9 @@ def plain_settings(settings: Any) -> Any:
 class _Files(PolicyFiles):
     """The checkpoints of a distillation, which note the teacher and its figures too."""
 
-    teacher: EnvTeacher
-    teacher_figures: dict[str, float]
+    def __init__(self, teacher: EnvTeacher, *others: Any, **named: Any) -> None:
+        super().__init__(*others, **named)
+        self.teacher, self.teacher_figures = teacher, dict[str, float]()
 
     def write(self, step: int, training: Mapping[str, Any]) -> str:
         return super().write(step, {**training, "probe": self.teacher.probe(), "teacher": self.teacher_figures})
@@ -166,8 +167,7 @@ def _train(
             f"{config.num_epochs}; the teacher returns {files.teacher_figures.get('mean_return', math.nan):.5g}"
         )
 
-    files = _Files(folder, policy, config, describe, final=FINAL)
-    files.teacher, files.teacher_figures = source.teacher, {}
+    files = _Files(source.teacher, folder, policy, config, describe, final=FINAL)
     next(iter(files.newest_first()), None)  # whether it is the same teacher, and what it reached
     if not env.seedable and folder.checkpoints.names():
         folder.log("the environment cannot be set back to a seed: earlier episodes are collected anew")

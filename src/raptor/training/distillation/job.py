@@ -7,7 +7,6 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.devices import find_device, memory_explained
@@ -19,7 +18,7 @@ from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.job import RunSummary, held, run_to_end, settle, write_summary
 from raptor.runs.learner import Learner
 from raptor.runs.policies import PolicyFiles
-from raptor.runs.progress import Clock, Progress, ProgressFunction
+from raptor.runs.progress import Clock, ProgressFunction
 from raptor.runs.stopping import StopRequest
 from raptor.runs.trainer import Phase
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
@@ -30,6 +29,7 @@ from raptor.training.distillation.plan import check_parts, make_plan, with_large
 from raptor.training.distillation.selection import examine, select, shortened
 from raptor.training.distillation.sources import SimulatorSource
 from raptor.training.distillation.teacher_sources import (
+    TeacherNote,
     TeacherSource,
     document_of_sources,
     documented,
@@ -108,10 +108,10 @@ def post_train(
         folder.writes = world.is_main_process
         progress = progress if world.is_main_process else None
         say = announce if announce is not None and world.is_main_process else (lambda message: None)
-        noted = _read_note(folder) if stored is not None else None
+        noted = TeacherNote.read(folder.path / TEACHERS) if stored is not None else None
         population, lines = read_teachers(_source(folder, noted, teachers))
         mark = fingerprint(population)
-        if noted is not None and noted["fingerprint"] != mark:
+        if noted is not None and noted.fingerprint != mark:
             raise UserError(f"the run in {folder.path} learns from other teachers: resume it without giving any")
         if largest and noted is None:
             config = with_largest_batch(config, population, world)
@@ -119,23 +119,23 @@ def post_train(
         for line in (*lines, make_plan(config, population, world).describe()):
             say(line)
         if noted is None:
-            population = examine(population, config, _reporter(progress, len(population)), world)
+            population = examine(population, config, progress, world)
         else:
-            population = dataclasses.replace(population, records=tuple(noted["records"]))
+            population = dataclasses.replace(population, records=tuple(noted.records))
         strong, weak = select(population, config)
         if weak:
             plural = "teachers do" if len(weak) > 1 else "teacher does"
             say(f"{len(weak)} {plural} not reach {config.solved_return:g}, left out: {shortened(weak)}")
             check_parts(config, len(strong), world)
         records = [to_plain(record, f"records[{i}]") for i, record in enumerate(population.records)]
-        note = {"source": document_of_sources(teachers), "fingerprint": mark, "records": records}
+        note = TeacherNote(document_of_sources(teachers), mark, records)
         batches = f"batch_size {config.batch_size} or fine_tune.batch_size {config.fine_tune.batch_size}"
         with held(folder, config, resume, overwrite, world) as stop, memory_explained(batches):
             with world.main_process_first():
                 if stored is not None and stored.fine_tune != config.fine_tune:
                     _plan_anew(folder, config)
                 if noted is None and folder.writes:
-                    write_atomically(folder.path / TEACHERS, f"{json.dumps(note)}\n")
+                    write_atomically(folder.path / TEACHERS, f"{json.dumps(note._asdict())}\n")
             return _train(folder, config, strong, tuple(weak), world, stop, clock, progress)
 
 
@@ -246,31 +246,13 @@ def _plan_anew(folder: RunFolder, config: PostTrainConfig) -> None:
         folder.write_manifest(config)
 
 
-def _source(folder: RunFolder, noted: dict[str, Any] | None, teachers: TeacherSource | None) -> TeacherSource:
+def _source(folder: RunFolder, noted: TeacherNote | None, teachers: TeacherSource | None) -> TeacherSource:
     if teachers is not None:
         return teachers
     if noted is None:
         raise UserError(
             "there are no teachers to learn from: give the output folder of raptor pre-train, or teacher files"
         )
-    if noted["source"] is None:
+    if noted.source is None:
         raise UserError(f"the run in {folder.path} began with teachers of no folder: give the same ones to resume it")
-    return [documented(source) for source in noted["source"]]
-
-
-def _read_note(folder: RunFolder) -> dict[str, Any] | None:
-    """What the run noted of its teachers; None where it was stopped before."""
-    path = folder.path / TEACHERS
-    if not path.exists():
-        return None
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {name: document[name] for name in ("source", "fingerprint", "records")}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} cannot be read: start anew with --overwrite") from error
-
-
-def _reporter(progress: ProgressFunction | None, num: int) -> Callable[[int], None] | None:
-    if progress is None:
-        return None
-    return lambda done: progress(Progress("testing teachers", done, num, "teacher"))
+    return [documented(source) for source in noted.source]

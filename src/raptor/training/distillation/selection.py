@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from raptor.core.distributed import ALONE, World
 from raptor.core.errors import UserError
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.teacher_test import TeacherTest
+from raptor.runs.progress import Progress, ProgressFunction
 from raptor.tasks.task import Task
 from raptor.training.distillation.config import PostTrainConfig
 
@@ -23,7 +24,7 @@ TEST_TASK, TEST_SEED = Task(), 20_000_000
 def examine(
     teachers: TeacherPopulation,
     config: PostTrainConfig,
-    report: Callable[[int], None] | None = None,
+    progress: ProgressFunction | None = None,
     world: World = ALONE,
 ) -> TeacherPopulation:
     """The same teachers, each with the return, termination rate and offset of a test of its own.
@@ -31,7 +32,7 @@ def examine(
     Args:
         teachers: with their vehicles.
         config: of the post-training.
-        report: called with the number of teachers that have been tested.
+        progress: called after each block of teachers.
         world: the processes that share the tests.
     """
     tested: dict[int, list[dict[str, Any]]] = {}  # by the first teacher
@@ -52,8 +53,9 @@ def examine(
             }
             for record, returns, terminated, offset in zip(some.records, *figures, strict=True)
         ]
-        if report is not None:
-            report(min(len(teachers), first + world.size * TEACHERS_AT_ONCE))
+        if progress is not None:
+            done = min(len(teachers), first + world.size * TEACHERS_AT_ONCE)
+            progress(Progress("testing teachers", done, len(teachers), "teacher"))
     together = {first: records for part in world.all_gather(tested) for first, records in part.items()}
     return dataclasses.replace(teachers, records=tuple(r for first in sorted(together) for r in together[first]))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -44,6 +45,29 @@ class TeacherFile:
 OneSource = PathLike | TeacherFile
 TeacherSource = TeacherPopulation | OneSource | Sequence[OneSource]
 """Teachers: a population, a folder of `raptor pre-train`, a third-party file, or several of the last two."""
+
+
+class TeacherNote(NamedTuple):
+    """What a run notes of its teachers, so that it can be resumed without giving them again."""
+
+    source: list[Any] | None  # see `document_of_sources`
+    fingerprint: str
+    records: list[Any]  # of each teacher, with the figures of its test
+
+    @classmethod
+    def read(cls, path: Path) -> TeacherNote | None:
+        """The note in a file; None where the run was stopped before.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        if not path.exists():
+            return None
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            return cls(*(document[name] for name in cls._fields))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path} cannot be read: start anew with --overwrite") from error
 
 
 def teacher_files(
