@@ -121,6 +121,17 @@ def test_resumed_teachers_go_on_bit_for_bit_also_in_the_midst_of_a_block(kind: s
     assert torch.equal(resumed.diverged, straight.diverged)
 
 
+def test_a_block_that_is_recorded_as_a_whole_is_the_same_as_step_by_step() -> None:
+    steps, whole = learner(), learner()
+    whole._recorded = True  # as on a GPU, where it is replayed
+    for _ in range(6):
+        ours, theirs = whole.update(), block(steps)
+        assert ours is not None
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert whole.step_count == steps.step_count == 6
+    assert all(torch.equal(a, b) for a, b in zip(leaves(whole), leaves(steps), strict=True))
+
+
 @pytest.mark.parametrize("kind", ["uniform", "prioritised"])
 def test_an_agent_that_is_not_finite_is_counted_and_the_others_learn_as_without_it(kind: str) -> None:
     broken, whole = learner(kind=kind), learner(kind=kind)

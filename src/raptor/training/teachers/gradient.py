@@ -165,9 +165,11 @@ class APGTeachers:
         self.lost = torch.maximum(self.lost, terminated.any(0).to(self.lost.dtype))
         over = out | (self.age >= self.task.episode_steps)
         self.curriculum.record(over, self.curriculum.succeeded(self.episode, self.lost > 0))
-        self.episode = pytree.tree_map(
-            lambda old, new: torch.where(beside(over, old), new, old), self.episode, self._begin()
-        )
+
+        def restart(old: Tensor, new: Tensor) -> Tensor:
+            return torch.where(beside(over, old), new, old) if old.numel() else old  # an empty one keeps its layout
+
+        self.episode = pytree.tree_map(restart, self.episode, self._begin())
         self.age = self.age.masked_fill(over, 0)
         self.lost = self.lost.masked_fill(over, 0.0)
 

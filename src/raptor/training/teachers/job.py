@@ -83,10 +83,9 @@ def pre_train(
     if part is not None and overwrite:
         raise UserError("--shard and --overwrite exclude each other: several parts write to the same folder")
     folder, resume = RunFolder(output, LAYOUT), resume or part is not None
-    stored = folder.settings(PreTrainConfig) if folder.check(resume, overwrite) else None
-    config = stored or PreTrainConfig() if config is None else config
-    if stored is not None:
-        folder.refuse_changes(stored, config, free=("engine",))
+    going_on = folder.check(resume, overwrite)
+    if config is None:
+        config = folder.settings(PreTrainConfig) if going_on else PreTrainConfig()
     find_device(config.device)
     given = _given_vehicles(quadrotors, generate, num_teachers, config.seed)
     engine, plan_file = make_engine(config.engine, config.device), folder.path / PLAN
@@ -94,15 +93,17 @@ def pre_train(
 
     def prepared() -> tuple[Quadrotors, Plan, bool]:
         """The vehicles, how they are cut, and whether the run has begun, so that both stand in its folder."""
-        if overwrite or not folder.holds_run() or not (plan_file.exists() or (folder.path / SHARDS).exists()):
-            if given is None:
-                raise UserError("there are no quadrotors to train for: give a folder of them, or a number to generate")
-            names = given.names or tuple(f"{i:04d}" for i in range(len(given)))
-            plan = make_plan(config, names, at_once, 1 if part is None else part[1])
-            return dataclasses.replace(given, names=plan.names), plan, False
-        folder.refuse_changes(folder.settings(PreTrainConfig), config, free=("engine",))
-        plan = read_plan(plan_file, config, at_once)
-        return _own_vehicles(folder.path, plan, given, num_teachers), plan, True
+        holds = folder.holds_run() and not overwrite
+        if holds:
+            folder.refuse_changes(folder.settings(PreTrainConfig), config, free=("engine",))
+        if holds and (plan_file.exists() or (folder.path / SHARDS).exists()):
+            plan = read_plan(plan_file, config, at_once)
+            return _own_vehicles(folder.path, plan, given, num_teachers), plan, True
+        if given is None:
+            raise UserError("there are no quadrotors to train for: give a folder of them, or a number to generate")
+        names = given.names or tuple(f"{i:04d}" for i in range(len(given)))
+        plan = make_plan(config, names, at_once, 1 if part is None else part[1])
+        return dataclasses.replace(given, names=plan.names), plan, False
 
     def begin() -> None:
         folder.open(config, resume, overwrite)
