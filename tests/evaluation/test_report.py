@@ -82,7 +82,7 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
-def flight(positions, tilts):
+def recorded(positions, tilts):
     """A made-up recording: positions (T, N, 3) about a target at the origin, tilts (T, N) rad."""
     position, tilt = torch.tensor(positions), torch.tensor(tilts)
     zero = torch.zeros_like(tilt)
@@ -159,14 +159,14 @@ def test_a_report_that_cannot_be_written_is_an_error_and_leaves_the_old_one(writ
         write_report(tmp_path, title="", settings={}, curve={}, evaluation=Evaluation({}, {}), policies={}, seed=0)
 
 
-def test_flights_are_flown_for_the_report(write, published):
-    told = []
+def test_rollouts_are_recorded_for_the_report(write, published):
+    reported = []
     brief = Evaluation({"published": {}}, {"figure_eight_intervals_s": [0.2, 0.1]})
     policies = {"published": published}
-    page = Page(write(evaluation=brief, policies=policies, progress=lambda *what: told.append(what)))
+    page = Page(write(evaluation=brief, policies=policies, progress=lambda *what: reported.append(what)))
     assert list(page.images)[1:] == ["Figure eights", "Recovery from tilted starts"]
-    assert [done for _, done, _ in told] == [0, 1, 2]
-    assert told[-1][2] == 2
+    assert [done for _, done, _ in reported] == [0, 1, 2]
+    assert reported[-1][2] == 2
     assert "tilted by 90°" in page.text
 
 
@@ -194,11 +194,11 @@ def test_recovered_is_who_stays_near_and_level_to_the_end():
     leaving = near[:59] + far[:1]
     positions = [list(step) for step in zip(near, far, leaving, near, strict=True)]
     tilts = [[0.1, 0.1, 0.1, 0.1]] * 30 + [[0.1, 0.1, 0.1, 0.8]] * 30
-    assert plots.num_recovered(flight(positions, tilts)) == 1
+    assert plots.num_recovered(recorded(positions, tilts)) == 1
 
 
 def test_pictures_of_recovery_have_a_column_for_each_policy():
-    recording = flight([[[0.1, 0.0, 0.0]] * 3] * 60, [[0.1] * 3] * 60)
+    recording = recorded([[[0.1, 0.0, 0.0]] * 3] * 60, [[0.1] * 3] * 60)
     figure = plots.recovery({"one": recording, "two": recording})
     assert len(figure.axes) == 4
     assert figure.axes[1].get_title() == "two: 3 of 3 recover"

@@ -209,7 +209,7 @@ def test_buffers_that_held_anything_are_filled_with_the_same_data(kind: str, spe
     assert fresh.observation.is_contiguous()
 
 
-def test_compiled_flights_are_those_of_eager_ones() -> None:
+def test_compiled_demonstrations_are_those_of_eager_ones() -> None:
     plain, plain_outcome = collect(student("gru"), method="midpoint")
     compiled, outcome = collect(student("gru"), method="midpoint", compile=True)
     torch.testing.assert_close(tuple(compiled), tuple(plain), rtol=1e-3, atol=1e-4)

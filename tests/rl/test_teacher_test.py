@@ -35,7 +35,7 @@ def networks() -> Layers:
 
 @pytest.mark.parametrize("activations", [RELU_TANH, Activations("elu", "clip")], ids=["usual", "clipped"])
 def test_they_are_those_of_a_slow_loop(activations: Activations) -> None:
-    flights = TeacherTest(TASK, vehicles(), EPISODES, SEED, False, activations, block_steps=5)(networks())
+    tested = TeacherTest(TASK, vehicles(), EPISODES, SEED, False, activations, block_steps=5)(networks())
     generator = torch.Generator().manual_seed(SEED)
     whole = begin_episode(TASK, grid(vehicles(), EPISODES), generator)
     noise = [step for num in (5, 5, 4) for step in draw_noise(TASK, grid(vehicles(), EPISODES).mass, generator, num)]
@@ -58,16 +58,16 @@ def test_they_are_those_of_a_slow_loop(activations: Activations) -> None:
                 over = bool(rating.terminated)
                 if over:
                     break
-            assert flights.lengths[t, b] == len(positions)
-            assert flights.terminated[t, b] == over
-            assert flights.returns[t, b].item() == pytest.approx(total, rel=1e-3, abs=1e-2)
+            assert tested.lengths[t, b] == len(positions)
+            assert tested.terminated[t, b] == over
+            assert tested.returns[t, b].item() == pytest.approx(total, rel=1e-3, abs=1e-2)
             positions += positions[-1:] * (TASK.episode_steps - len(positions))
             held += [torch.stack(positions[half:]).mean(0)] if holds else []
         num_holding += len(held)
         expected = torch.stack(held).mean(0) if held else torch.zeros(3)
-        torch.testing.assert_close(flights.position_offset[t], expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(tested.position_offset[t], expected, rtol=1e-3, atol=1e-4)
     assert 0 < num_holding < NUM * EPISODES
-    assert 0 < flights.terminated.sum() < NUM * EPISODES
+    assert 0 < tested.terminated.sum() < NUM * EPISODES
 
 
 def test_episodes_are_the_same_at_each_call_and_others_with_another_seed() -> None:
@@ -80,23 +80,23 @@ def test_episodes_are_the_same_at_each_call_and_others_with_another_seed() -> No
 
 def test_without_an_episode_at_the_origin_there_is_no_offset() -> None:
     moving = dataclasses.replace(TASK, references=dataclasses.replace(TASK.references, langevin_share=1.0))
-    flights = TeacherTest(moving, vehicles(), EPISODES, SEED, compile=False)(networks())
-    assert torch.equal(flights.position_offset, torch.zeros(NUM, 3))
+    tested = TeacherTest(moving, vehicles(), EPISODES, SEED, compile=False)(networks())
+    assert torch.equal(tested.position_offset, torch.zeros(NUM, 3))
 
 
 def test_a_teacher_that_is_not_finite_terminates_and_leaves_the_others_alone() -> None:
     broken = tuple(Layer(layer.weight.clone(), layer.bias.clone()) for layer in networks())
     broken[0].bias[0] = math.nan
     test = TeacherTest(TASK, vehicles(), EPISODES, SEED, compile=False)
-    flights, undisturbed = test(broken), test(networks())
-    assert flights.terminated[0].all()
-    assert (flights.lengths[0] == 1).all()
-    for column, whole in zip(flights, undisturbed, strict=True):
+    tested, undisturbed = test(broken), test(networks())
+    assert tested.terminated[0].all()
+    assert (tested.lengths[0] == 1).all()
+    for column, whole in zip(tested, undisturbed, strict=True):
         assert column.isfinite().all()
         assert torch.equal(column[1], whole[1])
 
 
-def test_compiled_flights_do_not_ask_how_the_weights_lie_in_memory() -> None:
+def test_compiled_rollouts_do_not_ask_how_the_weights_lie_in_memory() -> None:
     layers = networks()
     one_way = tuple(Layer(layer.weight.contiguous(), layer.bias) for layer in layers)
     other_way = tuple(Layer(layer.weight.mT.contiguous().mT, layer.bias) for layer in layers)

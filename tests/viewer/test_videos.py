@@ -68,10 +68,10 @@ def test_vehicles_have_panels_side_by_side_up_to_six_of_them(tmp_path, num, colu
 
 
 def test_a_vehicle_is_drawn_where_it_is_and_turned_as_it_is(tmp_path):
-    flight = hovering(8, 1)
-    position = flight.position + torch.linspace(0, 1, 9)[:, None, None] * torch.tensor([0.0, -0.5, 0.5])
+    flown = hovering(8, 1)
+    position = flown.position + torch.linspace(0, 1, 9)[:, None, None] * torch.tensor([0.0, -0.5, 0.5])
     quarter = math.sin(math.pi / 4)
-    orientation = flight.orientation.clone()
+    orientation = flown.orientation.clone()
     orientation[8] = torch.tensor([quarter, 0, 0, quarter])  # its front to the left, away from the viewer
     frames, _ = frames_of(write_video(tmp_path / "a.gif", hovering(8, 1, position=position, orientation=orientation)))
     target = middle_of(frames[0], TARGET)

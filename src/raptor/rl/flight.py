@@ -1,4 +1,4 @@
-"""A segment of flight: what is handed from step to step while a controller flies N vehicles."""
+"""Segments of rollouts, through which the gradient flows: what is handed from step to step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from raptor.environments.controllers import Memory
 from raptor.environments.episode import Episode
@@ -17,13 +18,13 @@ from raptor.quadrotor.state import State, components, from_components
 from raptor.rl.objective import Objective, step_cost
 
 NUM_PHYSICAL = 6
-"""The first of the differentiable tensors of a flight are its state's five and the previous action."""
+"""The first of the differentiable tensors are the five of the state and the previous action."""
 
 
 class RolloutState(NamedTuple):
-    """What is handed from step to step of a segment. The gradient flows through all but the last five.
+    """What is handed from step to step of a segment; the gradient flows through the first five fields.
 
-    The leading shape (...) is (N,), or (T, B) where T networks fly B episodes each.
+    The leading shape (...) is (N,), or (T, B) where T networks act in B episodes each.
     """
 
     state: State
@@ -40,19 +41,12 @@ class RolloutState(NamedTuple):
     @property
     def differentiable(self) -> tuple[Tensor, ...]:
         """The tensors that the gradient flows through: state and previous action, memory, then the histories."""
-        return (*self.state.parts(), self.previous_action, *self.memory, *self.sensed, *self.commanded)
+        return tuple(pytree.tree_leaves(self[:5]))
 
     def with_differentiable(self, parts: Sequence[Tensor]) -> RolloutState:
-        """The same flight with these tensors in place of `differentiable`."""
-        end_of_memory = NUM_PHYSICAL + len(self.memory)
-        end_of_sensed = end_of_memory + len(self.sensed)
-        return self._replace(
-            state=State(*parts[:5]),
-            previous_action=parts[5],
-            memory=tuple(parts[NUM_PHYSICAL:end_of_memory]),
-            sensed=tuple(parts[end_of_memory:end_of_sensed]),
-            commanded=tuple(parts[end_of_sensed:]),
-        )
+        """The same with these tensors in place of `differentiable`."""
+        begun = pytree.tree_unflatten(list(parts), pytree.tree_structure(self[:5]))
+        return self._replace(**dict(zip(self._fields, begun, strict=False)))
 
     @classmethod
     def begin(cls, episode: Episode, memory: Memory) -> RolloutState:
@@ -72,7 +66,7 @@ class RolloutState(NamedTuple):
         )
 
     def into(self, episode: Episode) -> Episode:
-        """The episode, moved on to where the flight stands."""
+        """The episode, moved on to where the segment stands."""
         reference = dataclasses.replace(
             episode.reference,
             position=self.target_position,
@@ -92,7 +86,7 @@ class RolloutState(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """What was flown in S steps by N vehicles; the leading shape (...) of a flight in place of N."""
+    """What came of S steps of N vehicles; the leading shape (...) in place of N."""
 
     episode: Episode  # where it ended
     memory: Memory  # where it ended

@@ -1,1 +1,1 @@
-"""Videos of flights and of environments."""
+"""Videos of rollouts and of environments."""
