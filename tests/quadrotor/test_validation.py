@@ -12,6 +12,7 @@ import torch
 
 from raptor.core.errors import UserError
 from raptor.quadrotor import (
+    Distribution,
     Quadrotors,
     QuadrotorWarning,
     from_description,
@@ -20,6 +21,7 @@ from raptor.quadrotor import (
     sample_quadrotors,
     validate,
 )
+from raptor.quadrotor.plausible import PLAUSIBLE
 
 
 def changed(field, index, value, quadrotors=None):
@@ -317,6 +319,13 @@ def test_a_torque_to_inertia_just_below_that_of_training_is_called_out():
     factor = quadrotors.torque_to_inertia.item() / 33
     slow = {"inertia": quadrotors.inertia * factor, "inertia_inverse": quadrotors.inertia_inverse / factor}
     assert "torque-to-inertia 33 1/s^2 (40 to 1200 in training)" in doubts(dataclasses.replace(quadrotors, **slow))
+
+
+def test_the_ranges_of_training_that_are_named_are_those_of_the_distribution():
+    ranges = {field.name: field.default for field in dataclasses.fields(Distribution)}
+    named = {name: entry.trained for name, entry in PLAUSIBLE.items() if name in ranges}
+    assert len(named) == 6
+    assert named == {name: ranges[name] for name in named}
 
 
 @pytest.mark.filterwarnings("error")

@@ -1,6 +1,6 @@
 """Nine vehicles that were measured by their builders, one JSON file each.
 
-Source: the parameter registry of rl-tools; rotors are in crazyflie order, and what was mended stands under `notes`.
+Source: the parameter registry of rl-tools; rotors are in crazyflie order, and what was corrected stands under `notes`.
 """
 
 from __future__ import annotations

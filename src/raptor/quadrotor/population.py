@@ -77,7 +77,7 @@ def read_population(folder: PathLike, num: int | None = None) -> Quadrotors:
 
 
 def summarise(quadrotors: Quadrotors, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What `summary.yaml` holds: number, origin, the share that cannot hover, and quantiles in their units."""
+    """What `summary.yaml` holds: number, origin, the fraction that cannot hover, and quantiles in their units."""
     return {
         "number": len(quadrotors),
         **(origin or {}),

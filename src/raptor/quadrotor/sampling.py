@@ -39,7 +39,7 @@ class Distribution(Settings):
     rotor_time_constant_rising: Range = setting((0.03, 0.10), "s", ascending(at_least(SHORTEST_TIME_CONSTANT)))
     rotor_time_constant_falling: Range = setting((0.03, 0.30), "s", ascending(at_least(SHORTEST_TIME_CONSTANT)))
     rotor_torque_constant: Range = setting((0.005, 0.05), "N m per N", ascending(positive))
-    disturbance_force: float = setting(0.3, "largest share of the surplus thrust", not_negative)
+    disturbance_force: float = setting(0.3, "largest fraction of the surplus thrust", not_negative)
     size_law: Literal["normal", "uniform"] = setting("normal", "of the size deviation", one_of("normal", "uniform"))
     disturbance_law: Literal["published", "surplus"] = setting(
         "published", "standard deviation of the disturbance", one_of("published", "surplus")
@@ -130,8 +130,8 @@ def _rescale(nominal: Quadrotors, ranges: Distribution, draws: Tensor) -> Quadro
     inertia_factor = (size / torque_factor)[:, None, None]
     positions = nominal.rotor_positions * size[:, None, None]
     radius = torch.linalg.vector_norm(positions, dim=-1).amax(-1)
-    share = u_force * ranges.disturbance_force * (thrust_to_weight - 1)
-    deviation = share * mass * (gravity if ranges.disturbance_law == "surplus" else thrust_to_weight) / 3
+    surplus = u_force * ranges.disturbance_force * (thrust_to_weight - 1)
+    deviation = surplus * mass * (gravity if ranges.disturbance_law == "surplus" else thrust_to_weight) / 3
 
     def per_rotor(values: Tensor) -> Tensor:
         return values.unsqueeze(-1).repeat(1, 4)

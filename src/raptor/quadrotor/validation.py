@@ -1,6 +1,6 @@
-"""Checks at the door: every number of a population is one that a quadrotor can have.
+"""Validation: every number of a population is one that a quadrotor can have.
 
-`validate` is called wherever vehicles come in (files, dictionaries, descriptions). The dynamics never check.
+`validate` runs wherever vehicles are read or written; the dynamics never check.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class QuadrotorWarning(UserWarning):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Door:
+class _Checker:
     """The population in float64 on the CPU, and how to speak of it."""
 
     quadrotors: Vehicles
@@ -96,20 +96,20 @@ def validate(quadrotors: V, source: Source = None) -> V:
         UserError: names the first field, vehicle and value that cannot be.
     """
     _check_shapes(quadrotors)
-    door = _Door(dataclasses.replace(quadrotors.to("cpu", torch.float64), documents=None), source)
+    check = _Checker(dataclasses.replace(quadrotors.to("cpu", torch.float64), documents=None), source)
     for field in FIELDS:
-        door.forbid(~torch.isfinite(door[field]), field, "must be a finite number")
-    door.forbid(door["mass"] <= 0, "mass", "must be positive")
-    _check_rotors(door)
+        check.forbid(~torch.isfinite(check[field]), field, "must be a finite number")
+    check.forbid(check["mass"] <= 0, "mass", "must be positive")
+    _check_rotors(check)
     for field in ("random_force", "random_torque"):
-        bad = (door[field] < 0) & torch.tensor([False, True])
-        door.forbid(bad, field, "has a standard deviation (std) that must not be negative")
-    door.forbid(door["position_threshold"] <= 0, "position_threshold", "must be positive")
-    door.forbid(door["max_position"] < 0, "max_position", "must not be negative")
-    rebuilt = _check_inertia(door)
-    _check_hover(door)
-    _check_thrust(door)
-    door.warn(*doubts(door.quadrotors))
+        bad = (check[field] < 0) & torch.tensor([False, True])
+        check.forbid(bad, field, "has a standard deviation (std) that must not be negative")
+    check.forbid(check["position_threshold"] <= 0, "position_threshold", "must be positive")
+    check.forbid(check["max_position"] < 0, "max_position", "must not be negative")
+    rebuilt = _check_inertia(check)
+    _check_hover(check)
+    _check_thrust(check)
+    check.warn(*doubts(check.quadrotors))
     return quadrotors if rebuilt is None else dataclasses.replace(quadrotors, inertia=rebuilt.to(quadrotors.mass))
 
 
@@ -126,77 +126,77 @@ def _check_shapes(quadrotors: Vehicles) -> None:
         raise UserError(f"names must be one for each of the {len(quadrotors)} vehicles, got {len(quadrotors.names)}")
 
 
-def _check_rotors(door: _Door) -> None:
+def _check_rotors(check: _Checker) -> None:
     for field in ("rotor_time_constants_rising", "rotor_time_constants_falling"):
-        door.forbid(door[field] <= 0, field, "must be positive")
+        check.forbid(check[field] <= 0, field, "must be positive")
         shortest = f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated"
-        door.forbid(door[field] < SHORTEST_TIME_CONSTANT, field, shortest)
-    door.warn(
-        door.quadrotors.shortest_time_constant < 0.01 / LONGEST_STEP,
+        check.forbid(check[field] < SHORTEST_TIME_CONSTANT, field, shortest)
+    check.warn(
+        check.quadrotors.shortest_time_constant < 0.01 / LONGEST_STEP,
         f"rotors with time constants below {0.01 / LONGEST_STEP:g} s are too fast for l2f's one Runge-Kutta step of "
         "0.01 s: their speeds are integrated exactly instead, except where a task says exact_rotors=false, as the "
         "presets named paper do",
     )
     for field in ("rotor_thrust_directions", "rotor_torque_directions"):
-        length = torch.linalg.vector_norm(door[field], dim=-1)
-        door.forbid((length - 1).abs() > 1e-4, field, "must be a unit vector")
+        length = torch.linalg.vector_norm(check[field], dim=-1)
+        check.forbid((length - 1).abs() > 1e-4, field, "must be a unit vector")
     field, rule = "rotor_torque_constants", "must not be negative (rotor_torque_directions give the sign)"
-    door.forbid(door[field] < 0, field, rule)
-    low, high = door["action_limit"].unbind(-1)
-    door.forbid(low >= high, "action_limit", "must be two numbers, the lower one first")
-    sides = door["rotor_positions"][..., :2] * _ROTOR_SIDES + ON_AXIS * door.quadrotors.arm_length[:, None, None]
-    reaction = door["rotor_torque_directions"][..., 2] * _REACTION
-    door.warn(
+    check.forbid(check[field] < 0, field, rule)
+    low, high = check["action_limit"].unbind(-1)
+    check.forbid(low >= high, "action_limit", "must be two numbers, the lower one first")
+    sides = check["rotor_positions"][..., :2] * _ROTOR_SIDES + ON_AXIS * check.quadrotors.arm_length[:, None, None]
+    reaction = check["rotor_torque_directions"][..., 2] * _REACTION
+    check.warn(
         (sides < 0).flatten(1).any(-1),
-        f"{door.label('rotor_positions')} are not in the order front-right, back-right, back-left, front-left, "
+        f"{check.label('rotor_positions')} are not in the order front-right, back-right, back-left, front-left, "
         "which every policy expects",
     )
-    door.warn(
+    check.warn(
         (reaction < 0).any(-1) & (sides >= 0).flatten(1).all(-1),
-        f"{door.label('rotor_torque_directions')} along z are not -1, 1, -1, 1, which every policy expects",
+        f"{check.label('rotor_torque_directions')} along z are not -1, 1, -1, 1, which every policy expects",
     )
 
 
-def _check_thrust(door: _Door) -> None:
-    coefficients, highest = door["rotor_thrust_coefficients"], door["action_limit"].abs().amax(-1)
+def _check_thrust(check: _Checker) -> None:
+    coefficients, highest = check["rotor_thrust_coefficients"], check["action_limit"].abs().amax(-1)
     rounded = (coefficients != 0) & (coefficients == (coefficients * 1e6).round() / 1e6)
     lost = 0.5e-6 * torch.stack([highest**0, highest, highest**2], -1)[:, None] * rounded
-    error = (lost.sum(-1) / door.quadrotors.full_thrust).amax(-1)
-    door.warn(
+    error = (lost.sum(-1) / check.quadrotors.full_thrust).amax(-1)
+    check.warn(
         error > THRUST_ROUNDING,
-        f"{door.label('rotor_thrust_coefficients')} were rounded, as by writing six decimals, and the thrust may be "
+        f"{check.label('rotor_thrust_coefficients')} were rounded, as by writing six decimals, and the thrust may be "
         f"off by {100 * error.nan_to_num(0.0).amax():.2g} %: write more digits",
     )
 
 
-def _check_inertia(door: _Door) -> Tensor | None:
+def _check_inertia(check: _Checker) -> Tensor | None:
     """Check both matrices; return the inertia with that of some rebuilt from the inverse, None if all agree."""
     rule = "must be symmetric, positive definite and invertible"
-    door.forbid(~_is_positive_definite(door["inertia_inverse"]), "inertia_inverse", rule)
-    inertia, inverse = door["inertia"], door["inertia_inverse"]
+    check.forbid(~_is_positive_definite(check["inertia_inverse"]), "inertia_inverse", rule)
+    inertia, inverse = check["inertia"], check["inertia_inverse"]
     rebuilt = _symmetric(torch.linalg.inv_ex(_symmetric(inverse)).inverse) + 0.0  # which turns -0 into 0
     difference = (inertia - rebuilt).abs()
     scale = rebuilt.abs().amax((-2, -1), keepdim=True)
     agrees = (difference <= INERTIA_TOLERANCE * scale).flatten(1).all(-1)
     rounded = ~agrees & (difference <= torch.clamp(ROUNDING[0] * scale, min=ROUNDING[1])).flatten(1).all(-1)
-    door.forbid(~rounded & ~_is_positive_definite(inertia), "inertia", rule)
+    check.forbid(~rounded & ~_is_positive_definite(inertia), "inertia", rule)
     wrong = ~agrees & ~rounded
     if wrong.any():
         vehicle = int(wrong.nonzero()[0])
         row, column = divmod(int(difference[vehicle].argmax()), 3)
         raise UserError(
-            f"{door.label('inertia')}[{row}, {column}] is {inertia[vehicle, row, column]:.6g} kg m^2, but "
-            f"{door.label('inertia_inverse')} says {rebuilt[vehicle, row, column]:.6g}: correct the one that is wrong "
-            f"{door.vehicle(vehicle)}"
+            f"{check.label('inertia')}[{row}, {column}] is {inertia[vehicle, row, column]:.6g} kg m^2, but "
+            f"{check.label('inertia_inverse')} says {rebuilt[vehicle, row, column]:.6g}: correct the one that is wrong "
+            f"{check.vehicle(vehicle)}"
         )
-    names = door.label("inertia"), door.label("inertia_inverse")
-    door.warn(rounded, f"{names[0]} was rounded, as by writing six decimals; rebuilt from {names[1]}")
+    names = check.label("inertia"), check.label("inertia_inverse")
+    check.warn(rounded, f"{names[0]} was rounded, as by writing six decimals; rebuilt from {names[1]}")
     used = torch.where(rounded[:, None, None], rebuilt, inertia)
     low, middle, high = torch.linalg.eigvalsh(_symmetric(used)).unbind(-1)
     ratio, allowed = high / (low + middle), LARGEST_MOMENT[1]
     rule = "is of no rigid body: the largest principal moment exceeds the sum of the others"
-    door.forbid(ratio > allowed, "inertia", f"{rule} by more than {100 * (allowed - 1):.2g} %")
-    door.warn(ratio > LARGEST_MOMENT[0], f"{door.label('inertia')} {rule}, which small errors of measurement explain")
+    check.forbid(ratio > allowed, "inertia", f"{rule} by more than {100 * (allowed - 1):.2g} %")
+    check.warn(ratio > LARGEST_MOMENT[0], f"{check.label('inertia')} {rule}, which small errors of measurement explain")
     return used if rounded.any() else None
 
 
@@ -211,16 +211,16 @@ def _is_positive_definite(matrices: Tensor) -> Tensor:
     return (skew <= INERTIA_TOLERANCE * scale) & (lowest > 1e-6 * scale)
 
 
-def _check_hover(door: _Door) -> None:
-    quadrotors = door.quadrotors
-    door.forbid(quadrotors.gravity[:, 2] >= 0, "gravity", "must point down, along negative z")
+def _check_hover(check: _Checker) -> None:
+    quadrotors = check.quadrotors
+    check.forbid(quadrotors.gravity[:, 2] >= 0, "gravity", "must point down, along negative z")
     stuck = torch.isnan(quadrotors.hover_throttle)
     if stuck.any():
         vehicle = int(stuck.nonzero()[0])
-        lost = (door["rotor_thrust_coefficients"][vehicle] == 0).any() and door["action_limit"][vehicle, 1] > 100
+        lost = (check["rotor_thrust_coefficients"][vehicle] == 0).any() and check["action_limit"][vehicle, 1] > 100
         hint = " (a coefficient of 0 may have been smaller than the six decimals that l2f writes)" if lost else ""
         raise UserError(
             f"a vehicle of mass {quadrotors.mass[vehicle]:.4g} kg (weight {quadrotors.weight[vehicle]:.4g} N, "
             f"thrust_to_weight {quadrotors.thrust_to_weight[vehicle]:.3g}) cannot hover with its "
-            f"rotor_thrust_coefficients within action_limit: check these three{hint} {door.vehicle(vehicle)}"
+            f"rotor_thrust_coefficients within action_limit: check these three{hint} {check.vehicle(vehicle)}"
         )

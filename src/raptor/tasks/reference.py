@@ -152,10 +152,10 @@ def _targets(reference: Reference, config: References) -> Reference:
     start = 0.0
     legs = components(reference.legs)
     for leg, duration in enumerate(leg_durations(config.way_points)):
-        share = ((t - start) / duration).clamp(0, 1)
+        flown = ((t - start) / duration).clamp(0, 1)
         moving = ((t >= start) & (t < start + duration)).to(t.dtype) / duration
         for i in range(3):
-            position[i] = position[i] + legs[3 * leg + i] * share
+            position[i] = position[i] + legs[3 * leg + i] * flown
             velocity[i] = velocity[i] + legs[3 * leg + i] * moving
         start += duration
     return dataclasses.replace(reference, position=from_components(position), velocity=from_components(velocity))
