@@ -133,8 +133,7 @@ def main() -> None:
         )
     console = Console()
     console.print(table)
-    mib = [Replay.bytes_needed(replay.config, replay.sizes) / 2**20 for replay in (uniform, prioritised)]
-    console.print(f"memory: {mib[0]:.0f} MiB, by priority {mib[1]:.0f} MiB")
+    console.print(f"memory: {uniform.nbytes / 2**20:.0f} MiB, by priority {prioritised.nbytes / 2**20:.0f} MiB")
     if compiler_problem():
         console.print(f"no compiler: {compiler_problem()}")
 

@@ -265,7 +265,7 @@ def test_a_resumed_replay_goes_on_exactly_as_the_one_that_was_stored(kind, num_s
 def test_an_early_checkpoint_holds_only_what_is_filled():
     replay = filled(ReplayConfig("prioritised", capacity=3000), experience(5, 2, 3, 6, seed=0))
     stored = sum(tensor.untyped_storage().nbytes() for tensor in replay.state_dict().values())
-    assert stored < Replay.bytes_needed(replay.config, replay.sizes) / 50
+    assert stored < replay.nbytes / 50
 
 
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing():
@@ -291,9 +291,10 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing():
 def test_the_memory_that_is_announced_is_the_memory_that_is_taken(kind, precision, capacity):
     config = ReplayConfig(kind, capacity, precision=precision)
     replay = empty(config, 2, 3, 50)
+    announced = Replay(config, replay.sizes, gamma=GAMMA, device="meta").nbytes
     tensors = [*replay.storage, *replay.priorities]
-    needed = Replay.bytes_needed(config, sizes(config, 2, 3, 50))
-    assert needed == sum(tensor.untyped_storage().nbytes() for tensor in tensors) + (8 if replay.priorities else 0)
+    taken = sum(tensor.untyped_storage().nbytes() for tensor in tensors) + (8 if replay.priorities else 0)
+    assert announced == replay.nbytes == taken
 
 
 def test_observations_in_half_precision_come_back_rounded_and_finite():

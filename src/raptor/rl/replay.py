@@ -25,7 +25,7 @@ from raptor.rl.replay_storage import (
     write,
     write_places,
 )
-from raptor.rl.sum_tree import empty_levels, level_sizes, recompute, set_leaves
+from raptor.rl.sum_tree import empty_levels, recompute, set_leaves
 
 __all__ = ["Batch", "Experience", "Replay", "ReplayConfig", "ReplaySizes"]
 
@@ -56,8 +56,7 @@ class Replay:
         compile: bool = True,
     ) -> None:
         self.config, self.sizes, self.gamma, self.device = config, sizes, gamma, torch.device(device)
-        stored = (torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in Storage.layout(config, sizes))
-        self.storage = Storage(*stored)
+        self.storage = Storage.empty(config, sizes, device)
         self.priorities: tuple[Tensor, ...] = ()  # levels of a sum tree; none where drawn uniformly
         if config.kind == "prioritised":
             self.priorities = empty_levels(sizes.teachers, sizes.environments * sizes.slots, device)
@@ -66,14 +65,10 @@ class Replay:
         self._compile = compile
         self._compiled: dict[Any, FlatFunction] = {}
 
-    @staticmethod
-    def bytes_needed(config: ReplayConfig, sizes: ReplaySizes) -> int:
-        """Memory of everything that such a replay stores, in bytes."""
-        layout = Storage.layout(config, sizes)
-        needed = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in layout)
-        if config.kind == "prioritised":
-            needed += 4 * sizes.teachers * (1 + sum(level_sizes(sizes.environments * sizes.slots)))
-        return needed
+    @property
+    def nbytes(self) -> int:
+        """Memory of everything stored, in bytes; on the device `meta` nothing is allocated for it."""
+        return sum(tensor.nbytes for tensor in self._state)
 
     @torch.no_grad()
     def add(self, experience: Experience) -> None:

@@ -115,22 +115,21 @@ class Storage(NamedTuple):
         """S."""
         return self.action.shape[1] // self.num_envs
 
-    @staticmethod
-    def layout(config: ReplayConfig, sizes: ReplaySizes) -> list[tuple[tuple[int, ...], torch.dtype]]:
-        """Shape and type of each tensor."""
-        teachers, places = sizes.teachers, sizes.environments * sizes.slots
-        return [
-            (
-                (teachers, places + sizes.environments * sizes.finals, sizes.observation),
-                torch.float16 if config.precision == "float16" else torch.float32,
-            ),
-            ((teachers, places, sizes.action), torch.float32),
-            ((teachers, places), torch.float32),
-            ((teachers, places), torch.int32),
-            ((teachers, sizes.environments), torch.int64),
-            ((), torch.int64),
-            ((), torch.int64),
-        ]
+    @classmethod
+    def empty(cls, config: ReplayConfig, sizes: ReplaySizes, device: torch.device | str) -> Storage:
+        """Rings without a transition."""
+        columns, places = (sizes.teachers, sizes.environments), sizes.environments * sizes.slots
+        finals, rows = sizes.environments * sizes.finals, (sizes.teachers, places)
+        precision = torch.float16 if config.precision == "float16" else torch.float32
+        return cls(
+            observation=torch.zeros(sizes.teachers, places + finals, sizes.observation, dtype=precision, device=device),
+            action=torch.zeros(*rows, sizes.action, device=device),
+            reward=torch.zeros(rows, device=device),
+            following=torch.zeros(rows, dtype=torch.int32, device=device),
+            truncations=torch.zeros(columns, dtype=torch.int64, device=device),
+            cursor=torch.zeros((), dtype=torch.int64, device=device),
+            filled=torch.zeros((), dtype=torch.int64, device=device),
+        )
 
 
 def write_places(storage: Storage) -> tuple[Tensor, Tensor]:

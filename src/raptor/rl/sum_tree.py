@@ -19,17 +19,12 @@ from torch import Tensor
 FAN_OUT = 16
 
 
-def level_sizes(num_leaves: int) -> list[int]:
-    """Number of nodes of each level, leaves first, each padded to whole groups of siblings; the last is one group."""
+def empty_levels(num_trees: int, num_leaves: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
+    """Trees whose leaves are all zero; each level is padded to whole groups of siblings, and the last is one group."""
     sizes = [_padded(num_leaves)]
     while sizes[-1] > FAN_OUT:
         sizes.append(_padded(sizes[-1] // FAN_OUT))
-    return sizes
-
-
-def empty_levels(num_trees: int, num_leaves: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
-    """Trees whose leaves are all zero."""
-    return tuple(torch.zeros(num_trees, size, device=device) for size in level_sizes(num_leaves))
+    return tuple(torch.zeros(num_trees, size, device=device) for size in sizes)
 
 
 def set_leaves(levels: Sequence[Tensor], index: Tensor, value: Tensor) -> None:

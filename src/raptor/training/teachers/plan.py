@@ -125,7 +125,8 @@ def bytes_per_teacher(config: PreTrainConfig) -> int:
         networks = 3 * nbytes((single.layers, single.adam))
         return config.apg.segment_steps * (step + noise) + 3 * config.apg.num_envs * rollout + networks + tests
     sac = config.sac
-    replay = Replay.bytes_needed(sac.replay, replay_sizes(sac, 1, config.task))
+    sizes = replay_sizes(sac, 1, config.task)
+    replay = Replay(sac.replay, sizes, gamma=sac.gamma, device="meta").nbytes
     agents = 2 * nbytes(sac_start(sac, 1, TEACHER_DIM, NUM_ACTIONS, generator))
     widths = TEACHER_DIM + NUM_ACTIONS + sum(sac.critic_widths)
     activations = 4 * 16 * sac.batch_size * widths  # of two critics and their targets, forward and backward
