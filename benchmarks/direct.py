@@ -2,7 +2,7 @@
 
     python benchmarks/direct.py [--threads 2] [--device cpu] [--sizes 256 1024 4096 16384] [--hidden 16]
 
-One update flies a segment forward and walks back through it. The arithmetic limit is what the policy's matrix products
+One update flies a segment forward and differentiates it backward. The arithmetic limit is what the policy's matrix products
 alone would allow at the speed that a large matrix product reaches in the same run.
 """
 
@@ -15,7 +15,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from raptor.training.direct.learner import DirectConfig, DirectLearner
+from raptor.training.direct.config import TrainDirectConfig
+from raptor.training.direct.job import first_policy, make_learner
 
 
 def wait(device: torch.device) -> None:
@@ -45,7 +46,8 @@ def policy_flops(hidden: int) -> int:
 
 def steps_per_second(num: int, hidden: int, device: torch.device, updates: int) -> tuple[float, float]:
     """Env-steps per second of whole updates (median), and the seconds that the first update took."""
-    learner = DirectLearner(DirectConfig(batch_size=num, hidden_dim=hidden), device=device)
+    config = TrainDirectConfig(batch_size=num, hidden_dim=hidden, validation_interval=0, device=str(device))
+    learner = make_learner(config, first_policy(config))
     start = time.perf_counter()
     learner.update()
     first = time.perf_counter() - start

@@ -96,17 +96,17 @@ def collection_works(teachers: int, episodes: int, device: torch.device) -> dict
     task, generator = Task(termination=Termination(enabled=False)), torch.Generator(device).manual_seed(0)
     layers, offset = initial_layers(teachers, TEACHER, generator), torch.zeros(teachers, 3, device=device)
     quadrotors = sample_quadrotors(teachers, generator=generator, device=device)
-    collect = SimulatedDemonstrations(task, quadrotors, layers, episodes, offset)
+    rollouts = SimulatedDemonstrations(task, quadrotors, layers, episodes, offset)
     student = RaptorPolicy().to(device).tensors()
     out = Demonstrations.empty(teachers * episodes, task.episode_steps, offset)
     return {
-        "the student": lambda: collect(student, generator, out),
-        "the teachers": lambda: collect(None, generator, out),
+        "the student": lambda: rollouts.collect(student, generator, out),
+        "the teachers": lambda: rollouts.collect(None, generator, out),
     }
 
 
 def collection_table(teachers: int, episodes: int, device: torch.device, repeats: int) -> Table:
-    """Speed of collecting demonstrations, whoever flies."""
+    """Speed of collecting demonstrations."""
     label = 2 * sum(a * b for a, b in itertools.pairwise(TEACHER))
     flops = {"the student": label + policy_flops(16) // 3, "the teachers": label}
     works, samples = collection_works(teachers, episodes, device), teachers * episodes * Task().episode_steps
@@ -115,7 +115,7 @@ def collection_table(teachers: int, episodes: int, device: torch.device, repeats
         f"{torch.get_num_threads()} thread(s)",
         caption=f"the limit is that of the networks' products alone; rl-tools: {RL_TOOLS_COLLECTION:,.0f} samples/s",
     )
-    for column in ("who flies", "samples/s", "arithmetic limit, samples/s", "share of the limit"):
+    for column in ("controller", "samples/s", "arithmetic limit, samples/s", "share of the limit"):
         table.add_column(column, justify="right")
     for who, taken in zip(works, seconds(list(works.values()), device, repeats), strict=True):
         limit = matrix_flops(device) / flops[who]

@@ -27,9 +27,11 @@ from raptor.nn.stacked_mlp import initial_layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
 from raptor.tasks.task import Task
-from raptor.training.direct.learner import DirectConfig, DirectLearner
+from raptor.training.direct.config import TrainDirectConfig
+from raptor.training.direct.job import first_policy, make_learner
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.learner import Distiller, first_student
+from raptor.training.distillation.sources import SimulatorSource
 
 Rates = dict[str, float]
 
@@ -42,8 +44,10 @@ def wait(device: str) -> None:
 
 def direct_rate(arguments: argparse.Namespace, world: World) -> float:
     """Env-steps per second of whole updates; the median."""
-    config = DirectConfig(batch_size=arguments.batch_size)
-    learner = DirectLearner(config, 0, arguments.device, arguments.compile, world)
+    config = TrainDirectConfig(
+        batch_size=arguments.batch_size, validation_interval=0, device=arguments.device, compile=arguments.compile
+    )
+    learner = make_learner(config, first_policy(config), world)
     learner.update()
     times = []
     for _ in range(arguments.updates):
@@ -69,11 +73,11 @@ def imitation_rate(arguments: argparse.Namespace, world: World) -> float:
     num = arguments.teachers
     layers = initial_layers(num, (26, 64, 64, 4), torch.Generator().manual_seed(0))
     teachers = TeacherPopulation(layers, sample_quadrotors(num, seed=0))
-    distiller = Distiller(config, first_student(config.student, 0), teachers, world)
-    distiller.epoch()
+    distiller = Distiller(config, first_student(config.student, 0), SimulatorSource(config, teachers, world))
+    distiller.update()
     wait(arguments.device)
     start = time.perf_counter()
-    distiller.epoch()
+    distiller.update()
     wait(arguments.device)
     return num * config.num_episodes * arguments.episode_steps / (time.perf_counter() - start)
 

@@ -77,7 +77,7 @@ def distil(teachers: Path, num_teachers: int, settings: tuple[str, ...], output:
 
 
 def teachers_figure(results: dict[str, Any]) -> Figure:
-    """Return and share terminated over the number of teachers."""
+    """Return and termination rate over the number of teachers."""
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(1, 2, (8.0, 3.6))
         numbers = list(NUM_TEACHERS)
