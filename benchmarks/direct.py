@@ -2,8 +2,8 @@
 
     python benchmarks/direct.py [--threads 2] [--device cpu] [--sizes 256 1024 4096 16384] [--hidden 16]
 
-One update flies a segment forward and differentiates it backward. The arithmetic limit is what the policy's matrix products
-alone would allow at the speed that a large matrix product reaches in the same run.
+One update flies a segment forward and differentiates it backward. The arithmetic limit is what the policy's matrix
+products alone would allow at the speed that a large matrix product reaches in the same run.
 """
 
 from __future__ import annotations

@@ -115,12 +115,12 @@ def test_the_curve_of_a_distillation_is_that_of_vehicles_without_a_teacher(write
     draw, drawn = plots.learning_curve, []
     monkeypatch.setattr(plots, "learning_curve", lambda *given: drawn.append(draw(*given)) or drawn[-1])
     points = [(10, 100.0), (20, 600.0)]
-    names = ("training/loss", "evaluation/share_terminated", "evaluation/mean_return", "data_collection/mean_return")
+    names = ("training/loss", "evaluation/termination_rate", "evaluation/mean_return", "data_collection/mean_return")
     page = Page(write(curve=dict.fromkeys(names, points)))
     returns, terminated, loss = drawn[0].axes
     assert [axis.get_title() for axis in drawn[0].axes] == [
         "evaluation mean return",
-        "evaluation share terminated",
+        "evaluation termination rate",
         "training loss",
     ]
     assert returns.lines[0].get_xydata().tolist() == [[10, 100], [20, 600]]

@@ -142,13 +142,16 @@ def _bars(axis: Axes, estimates: np.ndarray, index: int, num: int, colour: str) 
 
 
 def learning_curve(
-    curve: Mapping[str, Sequence[tuple[float, float]]], levels: Mapping[str, Mapping[str, float]] | None = None
+    curve: Mapping[str, Sequence[tuple[float, float]]],
+    levels: Mapping[str, Mapping[str, float]] | None = None,
+    unit: str = "update",
 ) -> Figure:
-    """A panel for each quantity over the updates of training.
+    """A panel for each quantity over the steps of training.
 
     Args:
-        curve: points (update, value) by quantity.
+        curve: points (step, value) by quantity.
         levels: named values by quantity, drawn as horizontal lines for comparison.
+        unit: what a step is.
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(1, len(curve), (4.2 * len(curve) + 0.6, 3.2))
@@ -162,5 +165,5 @@ def learning_curve(
                 place = {"xytext": (-3, shift), "textcoords": "offset points", "ha": "right", "va": va}
                 axis.annotate(label, (1, level), xycoords=axis.get_yaxis_transform(), color=COLOURS[0], **place)
             axis.set_title(name.replace("/", " ").replace("_", " "))
-            axis.set_xlabel("update")
+            axis.set_xlabel(unit)
     return figure

@@ -23,9 +23,10 @@ from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
 from raptor.evaluation.table import HEADINGS, better, cell, rows
 
 COMPARED = {
-    "validation/return": "return",
-    "validation/terminated": "terminated",
     "evaluation/mean_return": "return",
+    "evaluation/termination_rate": "terminated",
+    "validation/return": "return",  # of runs of earlier versions, as are the next
+    "validation/terminated": "terminated",
     "evaluation/share_terminated": "terminated",
 }
 """Curves of quadrotors that training does not fly, and the metric of an evaluation that each goes with."""
@@ -134,7 +135,8 @@ def _pictures(
 
     chosen = {name: curve[name] for name in CURVES if curve.get(name)} or {n: c for n, c in curve.items() if c}
     if chosen:
-        yield _learning_curve(chosen, evaluation)
+        unit = "epoch" if "data_collection/mean_return" in curve else "update"
+        yield _learning_curve(chosen, evaluation, unit)
     if policies:
         eights, falls = {}, {}
         for name, policy in policies.items():
@@ -150,19 +152,16 @@ def _pictures(
     report("done")
 
 
-def _learning_curve(curve: Curve, evaluation: Evaluation) -> Picture:
+def _learning_curve(curve: Curve, evaluation: Evaluation, unit: str) -> Picture:
     """The curves, beside what the first policy reaches on unseen vehicles."""
     first, suites = next(iter(evaluation.policies.items()))
     unseen = suites.get("unseen", {})
     levels = {name: {first: unseen[metric].value} for name, metric in COMPARED.items() if metric in unseen}
-    figure, text = plots.learning_curve(curve, levels), []
+    figure, text = plots.learning_curve(curve, levels, unit), []
     if any(name in COMPARED for name in curve):
         text.append("Return and termination rate are those of quadrotors that training does not fly.")
     if any(name in levels for name in curve):
         text.append("Dashed: the level of the policy to beat.")
-    if any(name.startswith("evaluation/") for name in curve):  # a distillation, which counts epochs
-        for axis in figure.axes:
-            axis.set_xlabel("epoch")
     return Picture.of("Learning curve", " ".join(text), figure)
 
 
