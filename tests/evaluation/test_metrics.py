@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from raptor.environments.collectors import Episodes, PositionErrors
-from raptor.evaluation import METRICS
+from raptor.evaluation import METRICS, bootstrap_means
 from raptor.evaluation.metrics import table
 from raptor.tasks import References, sample_reference
 
@@ -41,6 +41,15 @@ def test_a_vehicle_that_was_lost_has_no_position_error(flown, reference):
     expected = {"return": -50, "terminated": 1, "length": 40, "position_rmse": torch.nan, "steady_offset": torch.nan}
     assert row(flown, reference, 1) == pytest.approx(expected, nan_ok=True)
     assert row(flown, reference, 1, survivors_only=False)["position_rmse"] == pytest.approx(9.0)
+
+
+def test_a_return_that_is_no_number_is_the_worst_and_is_not_left_out(flown, reference):
+    episodes, errors = flown
+    lost = episodes._replace(returns=torch.tensor([700.0, torch.nan, 650.0])), errors
+    assert row(lost, reference, 1)["return"] == -torch.inf
+    means = bootstrap_means(table(*lost, reference).numpy(), [0, 0, 0])
+    assert means.estimate(0, METRICS.index("return")).value == -torch.inf
+    assert means.estimate(0, METRICS.index("position_rmse")).value == pytest.approx(0.15)
 
 
 def test_a_vehicle_that_followed_a_moving_target_has_no_steady_offset(flown, reference):

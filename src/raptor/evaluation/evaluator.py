@@ -66,10 +66,11 @@ def evaluate(
     where = find_device(device)
     _check(policies, suites)
     planned = {suite: conditions(suite, num_quadrotors, episodes, seed, where) for suite in dict.fromkeys(suites)}
-    largest = max(sum(len(condition.quadrotors) for condition in group) for group in planned.values())
-    pad_to = min(VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"]), largest)
+    most = VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"])
+    pad_to = min(most, max(map(_num_vehicles, planned.values())))
     batches = {suite: _batches(group, pad_to) for suite, group in planned.items()}
-    num_steps = len(policies) * sum(_num_steps(batch, pad_to) for group in batches.values() for batch in group)
+    flown = [batch for group in batches.values() for batch in group]
+    num_steps = len(policies) * sum(b[0].num_steps * math.ceil(_num_vehicles(b) / pad_to) for b in flown)
     compile = num_steps > steps_before_compiling(pad_to) if compile is None else compile
     count = _Counter(progress, num_steps)
     results: dict[str, dict[str, dict[str, Estimate]]] = {name: {} for name in policies}
@@ -135,17 +136,16 @@ def _batches(group: Sequence[Condition], pad_to: int) -> list[list[Condition]]:
     batches: list[list[Condition]] = []
     for condition in group:
         last = batches[-1] if batches else []
-        room = sum(len(other.quadrotors) for other in [*last, condition]) <= pad_to
-        if last and room and all(other.flown_alike == condition.flown_alike for other in last):
+        room = _num_vehicles([*last, condition]) <= pad_to
+        if last and room and last[0].flown_alike == condition.flown_alike:
             last.append(condition)
         else:
             batches.append([condition])
     return batches
 
 
-def _num_steps(batch: Sequence[Condition], pad_to: int) -> int:
-    """Steps that a batch takes, chunk after chunk."""
-    return batch[0].num_steps * math.ceil(sum(len(condition.quadrotors) for condition in batch) / pad_to)
+def _num_vehicles(group: Sequence[Condition]) -> int:
+    return sum(len(condition.quadrotors) for condition in group)
 
 
 def _measure(
@@ -179,14 +179,9 @@ def _measure(
 
 def _estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, Estimate]:
     """Flatten to CONDITION/GROUP/METRIC, after the averages over conditions and over groups."""
-    estimates = _row("", average([table.over_groups() for table in means.values()]), 0)
+    rows = [("", average([table.over_groups() for table in means.values()]), 0)]
     for name, table in means.items():
-        if name:
-            estimates |= _row(f"{name}/", table.over_groups(), 0)
-        for index, group in enumerate(groups):
-            estimates |= _row(f"{name}/{group}/".lstrip("/"), table, index)
-    return estimates
-
-
-def _row(prefix: str, means: Means, group: int) -> dict[str, Estimate]:
-    return {prefix + metric: means.estimate(group, column) for column, metric in enumerate(metrics.METRICS)}
+        rows += [(f"{name}/", table.over_groups(), 0)] if name else []
+        rows += [(f"{name}/{group}/".lstrip("/"), table, index) for index, group in enumerate(groups)]
+    columns = [*enumerate(metrics.METRICS)]
+    return {prefix + metric: table.estimate(row, column) for prefix, table, row in rows for column, metric in columns}

@@ -27,7 +27,10 @@ def table(episodes: Episodes, errors: PositionErrors, reference: Reference, surv
             those whose target stood still; NaN for the others. False: they matter for all.
     """
     offset = torch.linalg.vector_norm(errors.offset, dim=-1)
-    columns = [episodes.returns, episodes.terminated, episodes.lengths, errors.rmse, offset]
+    returns = episodes.returns.nan_to_num(
+        nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf
+    )  # not left out: the worst
+    columns = [returns, episodes.terminated, episodes.lengths, errors.rmse, offset]
     result = torch.stack([column.double() for column in columns], dim=-1)
     if survivors_only:
         paths = torch.cat([reference.amplitude, reference.legs], dim=-1)

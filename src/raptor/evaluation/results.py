@@ -59,11 +59,7 @@ class Evaluation:
             raise UserError(f"{path} holds no evaluation: make one with raptor evaluate --json") from error
 
     def table(self, details: bool = True) -> Table:
-        """A rich table with a column for each policy and a group of rows for each suite.
-
-        Args:
-            details: also rows for each platform and each condition.
-        """
+        """A rich table, a column for each policy; with details, also rows for each platform and each condition."""
         from raptor.evaluation.table import rich_table
 
         return rich_table(self.policies, self.settings, details)

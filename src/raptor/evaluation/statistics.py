@@ -101,7 +101,8 @@ def _resampled_means(rows: Floats, num_resamples: int, generator: np.random.Gene
 
 def _means(weights: Floats, rows: Floats) -> Floats:
     """(R, M) weighted means of the entries that are not NaN; NaN where there is none."""
-    valid = np.isfinite(rows)
-    total = weights @ np.where(valid, rows, 0.0)
+    valid = ~np.isnan(rows)
+    with np.errstate(invalid="ignore"):  # an infinite entry makes its mean infinite, and a resample without it NaN
+        total = weights @ np.where(valid, rows, 0.0)
     num = weights @ valid.astype(np.float64)
     return np.divide(total, num, out=np.full_like(total, np.nan), where=num > 0)
