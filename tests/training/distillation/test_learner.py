@@ -131,20 +131,6 @@ def test_an_epoch_is_a_step_of_adam_along_the_gradient_of_the_mean_squared_error
     assert moved.max() > 1e-2
 
 
-def test_the_norm_of_the_gradient_is_bounded_before_the_step() -> None:
-    """Adam alone would not notice a scale, but its epsilon does."""
-    settings = ("shuffle=false", "warm_up_batches=0", "epsilon=1", "batch_size=7", "sequence_length=6")
-    moved = []
-    for bound in ("null", "0.25", "0.0025"):
-        one = distiller(*settings, f"gradient_norm={bound}")
-        before = torch.cat([weight.flatten() for weight in one.acted])
-        one.update()
-        after = torch.cat([weight.flatten() for weight in weights_of(one.policy)])
-        moved.append((after - before).norm().item())
-    assert moved[0] > moved[1] > moved[2]
-    assert moved[1] == pytest.approx(100 * moved[2], rel=0.2)
-
-
 def test_the_teachers_fly_at_first_and_then_the_student_as_it_was_before_the_epoch() -> None:
     one = distiller("epoch_teacher_forcing=2")
     for epoch in range(4):
@@ -204,36 +190,6 @@ def test_the_student_flies_first_with_whom_it_never_has_and_then_where_it_is_wor
         values = one.update()
         assert who_flew(one) == [worst]
         returns[worst] = values["data_collection/mean_return"]
-
-
-@KINDS
-def test_flights_that_do_not_fill_one_batch_are_gone_around(kind: str) -> None:
-    one = distiller(f"student.kind={kind}", "num_episodes=1", "batch_size=10", "sequence_length=8", "shuffle=false")
-    values = one.update()
-    steps = values["data_collection/num_steps"]
-    assert steps <= 24
-    assert values["training/num_batches"] == 1
-    ((rows, _),) = one.imitation.batches(one.data, one.source.generator)
-    assert rows.numel() == 80
-    counts = rows.flatten().bincount()
-    assert int((counts > 0).sum()) == steps
-    assert counts[counts > 0].min() == 80 // steps
-
-
-@KINDS
-def test_without_shuffling_steps_come_in_the_order_in_which_they_were_flown(kind: str) -> None:
-    one = distiller(f"student.kind={kind}", "shuffle=false")
-    one.update()
-    batches = one.imitation.batches(one.data, one.source.generator)
-    rows = torch.cat([batch.row.mT.flatten() if kind == "gru" else batch.row for batch in batches])
-    assert rows.tolist() == sorted(rows.tolist())
-    shuffled = distiller(f"student.kind={kind}")
-    shuffled.update()
-    assert not torch.equal(shuffled.policy.output_layer.weight, one.policy.output_layer.weight)
-    batches = shuffled.imitation.batches(shuffled.data, shuffled.source.generator)
-    rows = torch.cat([batch.row.flatten() for batch in batches])
-    assert rows.tolist() != sorted(rows.tolist())
-    assert len(rows.unique()) == len(rows)
 
 
 def test_a_student_that_does_not_see_the_target_sees_where_it_is_in_the_world() -> None:
@@ -298,30 +254,6 @@ def test_a_learner_goes_on_from_a_saved_state_as_if_nothing_had_happened(after: 
     mine, its = (pytree.tree_leaves(one.state_dict()) for one in (resumed, straight))
     assert all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(mine, its, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(resumed.data, straight.data, strict=True))
-
-
-def test_the_learning_rate_warms_up_over_batches_and_falls_over_epochs() -> None:
-    one = distiller("warm_up_batches=6", "num_epochs=4")
-    assert one.imitation.learning_rate(0.0) == pytest.approx(1e-2 / 6)
-    rates = []
-    for _ in range(4):
-        values = one.update()
-        assert values["training/num_batches"] == 4
-        rates.append(values["training/learning_rate"])
-    shares = [0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * epoch / 4)) for epoch in (1, 2, 3, 4)]
-    warm = [5 / 6, 1, 1, 1]
-    assert rates == pytest.approx([1e-2 * share * w for share, w in zip(shares, warm, strict=True)])
-
-
-def test_a_batch_whose_gradient_is_not_finite_is_left_out() -> None:
-    teachers = few_teachers()
-    *hidden, last = teachers.layers
-    bias = last.bias.clone()
-    bias[1] = math.nan
-    one = distiller(teachers=dataclasses.replace(teachers, layers=(*hidden, Layer(last.weight, bias))))
-    values = one.update()
-    assert values["training/num_skipped"] == one.imitation.skipped_count > 0
-    assert all(weight.isfinite().all() for weight in weights_of(one.policy))
 
 
 def test_a_return_that_is_not_a_number_does_not_put_its_teacher_last_for_ever() -> None:
