@@ -39,7 +39,7 @@ class Algorithm(Protocol):
 
     @property
     def env_steps(self) -> int:
-        """Steps flown so far for each teacher, in whole steps of the algorithm."""
+        """Steps flown so far for each teacher."""
         ...
 
     def teachers(self) -> Layers:

@@ -128,7 +128,7 @@ class SACTeachers:
     @property
     def env_steps(self) -> int:
         """Steps flown so far for each teacher."""
-        return self.step_count * self.config.block_steps * self.config.num_envs
+        return (self.step_count * self.config.block_steps + self._done) * self.config.num_envs
 
     def teachers(self) -> Layers:
         """The deterministic part of the actors as they are."""
@@ -149,8 +149,9 @@ class SACTeachers:
         config, agents = self.config, self.agents
         if self._done == 0:
             self.collector.draw()
-        self._progress.fill_(min(1.0, self.env_steps / config.num_steps))
-        steps, learns = config.block_steps if self._recorded else 1, self.env_steps >= config.start_steps
+        before = self.step_count * config.block_steps * config.num_envs  # steps of each teacher in whole blocks
+        self._progress.fill_(min(1.0, before / config.num_steps))
+        steps, learns = config.block_steps if self._recorded else 1, before >= config.start_steps
         count = agents.update_count + (steps * config.updates_per_step if learns else 0)
         (self._learn if learns else self._collect)()
         agents.update_count = count  # what is replayed does not count

@@ -179,7 +179,8 @@ class Session:
             return
         done, steps = (sum(last[key] for last in self.last.values()) for key in ("teachers_done", "env_steps"))
         before = {key: sum(first[key] for first in self.first.values()) for key in ("teachers_done", "env_steps")}
-        self.clock.tick(done - before["teachers_done"], steps - before["env_steps"])
+        if done > before["teachers_done"]:  # what the first step compiles does not count
+            self.clock.tick(done - before["teachers_done"], steps - before["env_steps"])
         done, rate = self.done_before + done, self.clock.rate
         known = [value for value in self.returns.values() if math.isfinite(value)]
         self.progress(
