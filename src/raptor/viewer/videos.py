@@ -147,7 +147,10 @@ class _Panel:
         self.lines, self.discs = _vehicle(room)
         axis.set(xlim=(-1.4 * room, 1.4 * room), ylim=(-1.5 * room, 1.3 * room), aspect="equal")
         axis.axis("off")
-        axis.add_collection(LineCollection(list(_floor(room, tile)), colors="#dddddd", linewidths=0.8))
+        places = np.linspace(-room, room, 2 * round(room / tile) + 1)
+        along = np.array([[(x, -room, -room), (x, room, -room)] for x in places])
+        floor = np.concatenate([along, along[..., [1, 0, 2]]]) @ _PROJECTION
+        axis.add_collection(LineCollection(list(floor), colors="#dddddd", linewidths=0.8))
         self.drops = LineCollection([], colors=FAINT, linewidths=0.8)
         self.spots = axis.scatter([0, 0], [0, 0], s=14, c=[TARGET, FAINT])
         self.goal = axis.scatter([0], [0], s=60, c=TARGET)
@@ -178,13 +181,6 @@ class _Panel:
         for artist in self.moving:
             artist.set_alpha(None if self.flying[frame] else 0.25)
             self.axis.draw_artist(artist)
-
-
-def _floor(room: float, tile: float) -> np.ndarray:
-    """Lines (L, 2, 2) of the tiles beneath a vehicle."""
-    places = np.linspace(-room, room, 2 * round(room / tile) + 1)
-    along = np.array([[(x, -room, -room), (x, room, -room)] for x in places])
-    return np.concatenate([along, along[..., [1, 0, 2]]]) @ _PROJECTION
 
 
 def _vehicle(room: float) -> tuple[np.ndarray, np.ndarray]:
