@@ -75,7 +75,12 @@ def test_a_number_that_is_not_finite_is_refused_in_every_field(field):
             "rotor_torque_directions[1] must be a unit vector, got [0, 0, 0] (vehicle mrs)",
         ),
         ("rotor_torque_constants", (3, 1), -0.01, "rotor_torque_constants[1] must not be negative"),
-        ("random_force", 3, [0, -1], "random_force[1] has a standard deviation (std) that must not be negative, got -1 N"),
+        (
+            "random_force",
+            3,
+            [0, -1],
+            "random_force[1] has a standard deviation (std) that must not be negative, got -1 N",
+        ),
         (
             "random_torque",
             3,
