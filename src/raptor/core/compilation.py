@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from torch.utils import _pytree as pytree
 
 from raptor.core.errors import first_line
 from raptor.core.kernels import build_kernel, kernel_key, load_kernel
+
+_log = logging.getLogger(__name__)
 
 Tensors = list[Tensor]
 FlatFunction = Callable[..., Sequence[Tensor]]
@@ -69,13 +72,16 @@ def steps_before_compiling(num_vehicles: int) -> int:
     return round(8000 / (1 + num_vehicles / 3000))
 
 
-def compile_flat(function: FlatFunction, example: Sequence[Tensor], enabled: bool = True) -> FlatFunction:
+def compile_flat(
+    function: FlatFunction, example: Sequence[Tensor], enabled: bool = True, what: str = "a step of the simulator"
+) -> FlatFunction:
     """Compile a pure function of tensors for the shapes and layouts of `example`.
 
     Args:
         function: takes tensors, returns a list of tensors.
         example: arguments like those that will come. Those that require a gradient give a differentiable result.
         enabled: False returns the function as it is. So does a machine without a compiler, after one warning.
+        what: is compiled, for the log.
 
     Returns:
         A function that must be called with tensors of the same shapes, layouts, types and devices.
@@ -84,9 +90,10 @@ def compile_flat(function: FlatFunction, example: Sequence[Tensor], enabled: boo
         return function
     example = [tensor.detach().requires_grad_(tensor.requires_grad and torch.is_grad_enabled()) for tensor in example]
     key = kernel_key(function, example)
+    if key is not None and (kernel := load_kernel(key)) is not None:
+        return kernel
+    _log.info("compiling %s: about 20 s, kept for later starts", what)
     if key is not None:
-        if (kernel := load_kernel(key)) is not None:
-            return kernel
         with contextlib.suppress(Exception):  # not everything can be compiled ahead of time, nor everywhere
             return build_kernel(_trace(function, example), example, key)
     if compiler_problem() is not None:

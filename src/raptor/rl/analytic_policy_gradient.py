@@ -252,7 +252,7 @@ class _CompiledSteps:
             step_gradient, before = self._rule.step_adjoint(self.inputs(given), adjoint, pulled)
             return [*(g + s for g, s in zip(gradient, pytree.tree_leaves(step_gradient), strict=True)), *before]
 
-        return compile_flat(flat, example, self._compile)
+        return compile_flat(flat, example, self._compile, "a step of the gradient")
 
 
 def _vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:

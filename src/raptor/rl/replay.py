@@ -120,7 +120,7 @@ class Replay:
             first = NUM_STORED - 3
             counters = [tensor.clone() for tensor in self._state[first:NUM_STORED]]
             example = [*tensors, *self._state[:first], *counters, *self._state[NUM_STORED:]]
-            self._compiled[key] = compile_flat(function, example, self._compile)
+            self._compiled[key] = compile_flat(function, example, self._compile, "the replay memory")
         return self._compiled[key](*tensors, *self._state)
 
     @staticmethod

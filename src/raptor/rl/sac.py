@@ -243,7 +243,7 @@ class SAC:
         tensors = [*batch, done, self._noise(), *([self._noise()] if with_actor else [])]
         if with_actor not in self._compiled:
             example = [*(leaf.clone() for leaf in self._leaves), *tensors]
-            self._compiled[with_actor] = compile_flat(self._step, example, self._compile)
+            self._compiled[with_actor] = compile_flat(self._step, example, self._compile, "an update of the networks")
         error, *metrics = self._compiled[with_actor](*self._leaves, *tensors)
         self.update_count += 1
         return error, Metrics(*metrics) if metrics else None
