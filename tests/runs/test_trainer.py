@@ -242,6 +242,16 @@ def test_ctrl_c_a_termination_and_a_closed_terminal_ask_to_stop(tmp_path: Path, 
     assert signal.getsignal(number) is before
 
 
+def test_a_job_that_nohup_started_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_second_ctrl_c_interrupts_at_once(tmp_path: Path) -> None:
     def insist(progress: Progress, stop: StopRequest) -> None:
         if progress.step == 1:

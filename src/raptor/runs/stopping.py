@@ -64,7 +64,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
         yield request
         return
     handlers = {signal.SIGINT: request._ask, signal.SIGTERM: request._ask}
-    if hasattr(signal, "SIGHUP"):
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
         handlers[signal.SIGHUP] = request._ask
     if _can_alarm():
         handlers[signal.SIGALRM] = request._give_up
