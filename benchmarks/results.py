@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from raptor.cli.progress import evaluation_progress, wide_console
+from raptor.cli.progress import counting, wide_console
 from raptor.evaluation import SUITES, Evaluation, Policy, evaluate, plots, recordings
 from raptor.evaluation.table import HEADINGS, better, cell, rows
 from raptor.formats import load_policy
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     policies: dict[str, Policy] = {name: load_policy(name) for name in POLICIES}
-    with evaluation_progress(Console(stderr=True)) as progress:
+    with counting(Console(stderr=True)) as progress:
         evaluation = evaluate(policies, arguments.suites, arguments.num_quadrotors, progress=progress)
     wide_console().print(evaluation.table())
     if not arguments.write:

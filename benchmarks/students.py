@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raptor import load_policy, load_teachers
-from raptor.cli.progress import training_progress
+from raptor.cli.progress import job_progress
 from raptor.config import load_config
 from raptor.core.atomic import write_atomically
 from raptor.core.plotting import COLOURS, FAINT, STYLE, grid, to_png
@@ -60,7 +60,7 @@ def distil(teachers: Path, num_teachers: int, settings: tuple[str, ...], output:
     config = load_config(PostTrainConfig, None, [*BUDGET, f"num_episodes={round(FLIGHTS / num_teachers)}", *settings])
     console = Console(stderr=True)
     console.print(f"{output.name}: {num_teachers} teachers {' '.join(settings)}", highlight=False)
-    with training_progress(console) as progress:
+    with job_progress(console) as progress:
         summary = post_train(output, load_teachers(teachers)[:num_teachers], config, resume=True, progress=progress)
     if not summary.finished:
         raise SystemExit(f"stopped; call it again to go on with {output}")

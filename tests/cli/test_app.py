@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -109,3 +113,62 @@ def test_warnings_are_one_line_on_stderr(tmp_path: Path) -> None:
         app.registered_commands.pop()
     assert result.stderr == f"warning: something about {path}\n"
     assert warnings.showwarning is before
+
+
+def test_what_is_compiled_is_announced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import torch
+
+    from raptor.core import compilation
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compilation, "build_kernel", lambda graph, example, key: graph)
+
+    @app.command("compile", hidden=True)
+    def compile() -> None:
+        compilation.compile_flat(lambda x: [2 * x], [torch.ones(2)])
+
+    try:
+        result = CliRunner().invoke(app, ["compile"])
+    finally:
+        app.registered_commands.pop()
+    assert result.stderr == "compiling a step of the simulator: about 20 s, kept for later starts\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_ends_any_command_with_status_130_and_a_word(number: int) -> None:
+    @app.command("wait", hidden=True)
+    def wait() -> None:
+        signal.raise_signal(number)
+        time.sleep(10)
+
+    before = signal.getsignal(number)
+    try:
+        result = CliRunner().invoke(app, ["wait"])
+    finally:
+        app.registered_commands.pop()
+    assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
+    assert signal.getsignal(number) is before
+
+
+def test_bytes_that_command_the_terminal_are_shown_escaped(refused: Run, tmp_path: Path) -> None:
+    assert "\\x1b[2J" in refused("evaluate", tmp_path / "\x1b[2J.pt")
+    assert "NUL" in refused("evaluate", "policy\0.pt")
+
+
+def test_a_name_that_no_file_can_have_is_refused(refused: Run) -> None:
+    assert len(refused("describe", 5000 * "x")) < 400
+
+
+def test_what_a_thread_of_a_library_cannot_write_is_left_to_the_main_thread() -> None:
+    @app.command("lose", hidden=True)
+    def lose() -> None:
+        thread = threading.Thread(target=lambda: os.stat("/no/such/folder/file"))
+        thread.start()
+        thread.join()
+        os.stat(b"/no/such/folder/file")
+
+    try:
+        result = CliRunner().invoke(app, ["lose"])
+    finally:
+        app.registered_commands.pop()
+    assert (result.exit_code, result.stderr) == (2, "error: /no/such/folder/file: No such file or directory\n")

@@ -12,7 +12,8 @@ import torch
 import yaml
 from PIL import Image
 
-from raptor.cli.distill_options import _spelt, split_overrides
+from raptor.cli.distill import split_overrides
+from raptor.cli.setting_flags import respell
 from raptor.formats import load_policy, save_policy
 from raptor.nn import MLPPolicy, RaptorPolicy
 from raptor.runs import read_curve
@@ -74,7 +75,7 @@ def test_a_run_is_a_folder_in_the_logs_and_goes_on(raptor, teacher):
     assert isinstance(load_policy(run), MLPPolicy)
     for file in ("final_student.pt", "checkpoint_epoch_000002.pt"):
         (run / file).unlink(missing_ok=True)
-    assert "trained 2 epochs" in raptor("distill", "--resume", run)
+    assert "trained 2 epochs" in raptor("distill", "--output", run, "--resume")
     assert (run / "final_student.pt").exists()
     raptor(*short("--teacher", teacher, "-o", run, "--overwrite"))
     assert isinstance(load_policy(run), RaptorPolicy)
@@ -157,8 +158,10 @@ def test_an_environment_may_be_named_by_the_module_that_registers_it_or_be_our_o
         ),
         (("--env", "Pendulum-v1", "--teacher", "teacher.pt", "n_epochs=3"), "it is called num_epochs now"),
         (("--env", "Pendulum-v1", "--teacher", "teacher.pt", "fast"), "settings are given as key=value, got 'fast'"),
-        (("--resume", "nowhere"), "there is no run in nowhere"),
-        (("--resume", "nowhere", "-o", "run"), "leave out --output and --overwrite"),
+        (("--resume", "-o", "nowhere"), "there is no run in nowhere, and the environment is not named"),
+        (("--resume",), "--resume goes on with the run in --output DIR"),
+        (("--resume", "logs/run"), "--resume is a switch: give the folder as --output logs/run --resume"),
+        (("--resume", "-o", "run", "--overwrite"), "the environment is not named"),
         (("--env", "Pendulum-v1", "--n_epoch", "3"), "No such option: --n_epoch"),
     ],
     ids=str,
@@ -185,10 +188,20 @@ def refused_after_words():
 
 
 def test_switches_and_hyphens_are_understood():
-    declared = {"--shuffle", "--no-shuffle", "--num_envs", "--n_epochs"}
-    given = ["--num-envs", "3", "--shuffle", "false", "--shuffle", "scene.a=1", "--shuffle=True", "--other-one", "-o"]
-    expected = ["--num_envs", "3", "--no-shuffle", "--shuffle", "scene.a=1", "--shuffle", "--other-one", "-o"]
-    assert _spelt(given, declared, {"--shuffle"}) == expected
+    declared = {"--shuffle", "--no-shuffle", "--num-envs", "--n-epochs"}
+    given = ["--num_envs", "3", "--shuffle", "false", "--shuffle", "scene.a=1", "--shuffle=True", "--other_one", "-o"]
+    expected = ["--num-envs", "3", "--no-shuffle", "--shuffle", "scene.a=1", "--shuffle", "--other_one", "-o"]
+    assert list(respell(given, declared, {"--shuffle"})) == expected
+
+
+def test_the_help_shows_every_setting_with_its_meaning_limit_and_default():
+    from typer.testing import CliRunner
+
+    from raptor.cli import app
+
+    text = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "240", "TERM": "dumb"}).stdout
+    for words in ("--num-envs", "--num-epochs,--n-epochs", "at least 1; 60 by default", "--no-on-policy", "--resume"):
+        assert words in text
 
 
 def test_settings_are_told_apart_by_their_first_word():

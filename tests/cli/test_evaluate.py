@@ -42,6 +42,13 @@ def test_a_table_and_a_file_with_the_published_policy_beside(raptor: Run, policy
     assert document["settings"]["num_quadrotors"] == 2
 
 
+def test_few_steps_are_flown_without_compiling(raptor: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    raptor("evaluate", "published", *QUICK[:-1], "--json", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["settings"]["compiled"] is False
+    assert not (tmp_path / "cache").exists()
+
+
 def test_the_published_policy_can_be_left_out_and_is_never_there_twice(raptor: Run, policy_file: Path) -> None:
     assert "published" not in raptor("evaluate", policy_file, *QUICK, "--no-published")
     header = next(line for line in raptor("evaluate", "published", *QUICK).splitlines() if "published" in line)

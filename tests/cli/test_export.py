@@ -49,12 +49,34 @@ def test_export_of_a_teacher_is_a_file_of_rl_tools_that_acts_like_it(raptor: Run
     teachers = TeacherPopulation(initial_layers(3, (26, 6, 4), torch.Generator().manual_seed(0)))
     save_teachers(teachers, tmp_path / "teachers")
     file = tmp_path / "teachers" / "teacher_1.h5"
-    assert f"wrote {file}, which differs from the teacher by at most" in raptor(
-        "export", tmp_path / "teachers", "--teacher", "1"
-    )
+    text = raptor("export", f"{tmp_path / 'teachers'}:1", "--format", "rl-tools")
+    assert f"wrote {file}, which differs from the teacher by at most" in text
     seen = torch.randn(3, 20, 26, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(load_expert(file)(seen[1]), teachers(seen)[1], rtol=1e-6, atol=1e-6)
-    assert "holds 3 teachers, from number 0 on" in refused("export", tmp_path / "teachers", "--teacher", "3")
+    raptor("export", f"{tmp_path / 'teachers'}:2", "-o", tmp_path / "other")
+    assert (tmp_path / "other" / "teacher_2.h5").is_file()
+    assert "holds 3 teachers, from number 0 on" in refused("export", f"{tmp_path / 'teachers'}:3")
+    assert "give the number of one, such as" in refused("export", tmp_path / "teachers")
+    sentence = "a teacher is exported with --format rl-tools, got 'onnx'"
+    assert refused("export", f"{tmp_path / 'teachers'}:1", "-f", "onnx") == sentence
+    assert "--format rl-tools is for a teacher" in refused("export", "published", "-f", "rl-tools")
+
+
+def test_the_option_that_numbered_a_teacher_once_names_what_does_now(refused: Run, tmp_path: Path) -> None:
+    assert "raptor export teachers:3" in refused("export", tmp_path, "--teacher", "1")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_export_into_a_folder_gets_a_good_name(
+    raptor: Run, policy_file: Path, tmp_path: Path, is_there: bool
+) -> None:
+    folder, run = tmp_path / "exported", tmp_path / "runs" / "v1.2"
+    if is_there:
+        folder.mkdir()
+    save_policy(RaptorPolicy(), run / "checkpoints" / "best.pt", {})
+    for policy, name in (("published", "published.onnx"), (policy_file, "mine.onnx"), (run, "v1.2.onnx")):
+        assert f"wrote {folder / name}" in raptor("export", policy, "-o", folder)
+        assert (folder / name).is_file()
 
 
 @pytest.mark.parametrize(

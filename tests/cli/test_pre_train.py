@@ -71,7 +71,7 @@ def test_what_will_be_used_is_told_first_and_compiling_only_where_something_is(t
     assert result.exit_code == 0
     first, second, *_ = result.stderr.splitlines()
     assert re.match(r"2 teachers in 1 shards of at most 2: .* MiB a teacher, .* GiB at a time of .* GiB$", first)
-    assert second.startswith("teachers ")
+    assert second.startswith("teacher ")
     assert "compiling" not in result.stderr
 
 
@@ -137,7 +137,7 @@ def test_a_run_is_not_begun_twice_nor_resumed_with_other_settings(raptor: Run, r
 def test_the_parts_of_a_job_array_are_put_together_by_resume(raptor: Run, tmp_path: Path) -> None:
     command = ("pre-train", "-g", 3, "-o", tmp_path, "--shard")
     text = raptor(*command, "1/2", *TINY)
-    assert "part 1/2 is trained; 1 shards of other parts are not trained yet\n" in text
+    assert "part 1/2 is trained; 1 shard of other parts not yet\n" in text
     assert f"once all parts are: raptor pre-train --output {tmp_path} --resume\n" in text
     assert "part 2/2 is trained\n" in raptor(*command, "2/2", *TINY)
     assert "of 3 teachers solved: mean return" in raptor("pre-train", "-o", tmp_path, "--resume")

@@ -8,7 +8,7 @@ import io
 import pytest
 from rich.console import Console
 
-from raptor.cli.progress import COMPILING, duration, evaluation_progress, facts, quantity, training_progress
+from raptor.cli.progress import counted, counting, duration, facts, job_progress, quantity
 from raptor.runs import Progress
 
 BEGINNING = Progress("compiling", 0, 40, elapsed_s=0.1, env_steps_per_s=0.0)
@@ -20,7 +20,7 @@ MIDDLE = Progress(
 def shown(*steps: Progress, terminal: bool) -> str:
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=160, color_system=None)
-    with training_progress(console) as progress:
+    with job_progress(console) as progress:
         for step in steps:
             progress(step)
     return output.getvalue()
@@ -38,11 +38,6 @@ def test_a_terminal_sees_a_bar_with_all_of_it() -> None:
     assert "20/40" in text
     assert facts(MIDDLE) in text
     assert "training" in text
-
-
-def test_the_wait_for_the_compiler_is_explained() -> None:
-    assert COMPILING in shown(BEGINNING, terminal=True)
-    assert COMPILING in shown(BEGINNING, terminal=False)
 
 
 def test_without_a_terminal_there_is_a_line_per_validation() -> None:
@@ -70,10 +65,34 @@ def test_without_a_terminal_and_without_validations_there_are_about_ten_lines() 
 def test_an_evaluation_shows_what_it_does_on_a_terminal_and_nothing_elsewhere(terminal: bool) -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=160, color_system=None)
-    with evaluation_progress(console) as progress:
+    with counting(console) as progress:
         progress("mine: unseen", 25, 100)
     assert ("mine: unseen" in output.getvalue()) == terminal
-    assert ("25%" in output.getvalue()) == terminal
+    assert ("25/100" in output.getvalue()) == terminal
+
+
+@pytest.mark.parametrize(
+    ("terminal", "patience_s", "is_shown"), [(True, 0, True), (True, 1e9, False), (False, 0, False)]
+)
+def test_writing_shows_a_bar_on_a_terminal_and_only_once_it_takes_long(
+    terminal: bool, patience_s: float, is_shown: bool
+) -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=80, color_system=None)
+    with counting(console, "writing", patience_s) as progress:
+        progress(50, 200)
+    assert ("50/200" in output.getvalue()) == is_shown
+    assert (output.getvalue() != "") == is_shown
+
+
+def test_the_text_of_files_cannot_command_the_terminal() -> None:
+    text = shown(dataclasses.replace(MIDDLE, stage="\x1b[2Jgone"), terminal=True)
+    assert "\x1b[2J" not in text
+    assert "gone" in text
+
+
+def test_numbers_of_things_are_counted_in_words() -> None:
+    assert [counted(number, "teacher") for number in (0, 1, 2)] == ["0 teachers", "1 teacher", "2 teachers"]
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from rich.console import Console
 from typer.testing import CliRunner
 
 from raptor.cli import app
-from raptor.cli.quadrotors import writing_progress
 from raptor.quadrotor import PLATFORMS, Quadrotors, from_description, load_platforms, sample_quadrotors
 
 Run = Callable[..., str]
@@ -49,18 +46,6 @@ def test_the_first_vehicles_of_a_larger_sample_are_those_of_a_smaller_one(raptor
         raptor("sample", "-n", num, "-o", tmp_path / str(num))
     for name in ("0000.json", "0001.json"):
         assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "4" / name).read_bytes()
-
-
-@pytest.mark.parametrize(("terminal", "patience_s", "shown"), [(True, 0, True), (True, 1e9, False), (False, 0, False)])
-def test_writing_shows_a_bar_on_a_terminal_and_only_once_it_takes_long(
-    terminal: bool, patience_s: float, shown: bool
-) -> None:
-    output = io.StringIO()
-    console = Console(file=output, force_terminal=terminal, width=80, color_system=None)
-    with writing_progress(console, patience_s) as progress:
-        progress(50, 200)
-    assert ("50/200" in output.getvalue()) == shown
-    assert (output.getvalue() != "") == shown
 
 
 def test_sample_takes_ranges_and_distributions(raptor: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 import gymnasium
 import pytest
 import torch
+import typer
 import yaml
 from typer.testing import CliRunner
 
@@ -65,6 +67,18 @@ def distil(*arguments, task=TASKS[0], checkpoint=None):
     result = invoke("--task", task, "--teacher_checkpoint", checkpoint, *SHORT, *QUICK, *arguments)
     assert result.exit_code == 0, (result.output, result.exception)
     return newest(), result.output
+
+
+def stopped_before_training(monkeypatch):
+    """The settings of the task and of the training that a command would train with, instead of its training."""
+    seen = []
+
+    def stop(env, expert, config, *others):
+        seen.append((copy.deepcopy(env.cfg), config))
+        raise typer.Exit
+
+    monkeypatch.setattr("raptor.training.distillation.env_job.distill", stop)
+    return seen
 
 
 def newest():
@@ -163,15 +177,13 @@ def test_videos_are_made_where_they_are_asked_for(isaac):
     ids=str,
 )
 def test_every_flag_becomes_a_setting(isaac, monkeypatch, flags, setting, value):
-    from raptor.cli import distill_options
-
-    seen = []
-    monkeypatch.setattr(distill_options, "distil", lambda env, expert, config, output, resume: seen.append(config))
+    seen = stopped_before_training(monkeypatch)
     result = invoke("--task", TASKS[0], "--teacher_checkpoint", teacher(), *SHORT, *QUICK, *flags)
     assert result.exit_code == 0, result.output
     from raptor.config import to_dict
 
-    assert to_dict(seen[0])[setting] == value
+    _, config = seen[0]
+    assert to_dict(config)[setting] == value
 
 
 @pytest.mark.parametrize("prefix", ["", "env."])
@@ -196,21 +208,20 @@ def test_settings_go_to_the_task_as_with_hydra(isaac, prefix):
     ids=str,
 )
 def test_groups_are_set_as_with_hydra(isaac, monkeypatch, words, expected):
-    from raptor.cli import distill_options
     from raptor.training.distillation.env_job import plain_settings
 
-    seen = []
-    monkeypatch.setattr(distill_options, "distil", lambda env, *others: seen.append(plain_settings(env.cfg)))
+    seen = stopped_before_training(monkeypatch)
     result = invoke("--task", TASKS[0], "--teacher_checkpoint", teacher(), "--device", "cpu", *words)
     assert result.exit_code == 0, result.output
-    assert seen[0] == seen[0] | expected
+    settings, _ = seen[0]
+    assert plain_settings(settings) == plain_settings(settings) | expected
 
 
 def test_a_run_goes_on_without_being_given_anything_again(isaac):
     run, _ = distil("scene.num_envs=5")
     for path in ("final_student.pt", "summary.json"):
         (run / path).unlink()
-    result = invoke("--resume", run)
+    result = invoke("--output", run, "--resume")
     assert result.exit_code == 0, result.output
     assert newest() == run
     assert "DirectRLEnv" not in str(events())
@@ -253,7 +264,7 @@ def test_a_teacher_that_does_not_fit_is_refused_with_both_layouts(isaac):
         (("scene.num_envs=many",), "scene.num_envs must be of the type int, as 8 is, got 'many'"),
         (("agent.learning_rat=1",), "learning_rat is unknown (command line): did you mean learning_rate?"),
         (("--livestream", "7"), "Isaac Lab's launcher refuses its arguments"),
-        (("--n_epoch", "7"), "there is no option --n_epoch: did you mean --num_epochs?"),
+        (("--n_epoch", "7"), "there is no option --n_epoch: did you mean --num-epochs?"),
         (("--max_iterations=7",), "there is no option --max_iterations: see --help"),
         (("--shuffle", "1"), "settings are given as key=value, got '1'"),
         (("+scene.spacing=3",), "no setting scene.spacing: did you mean scene.env_spacing?"),

@@ -1,10 +1,13 @@
-"""The command `raptor`: its subcommands, and what becomes of errors."""
+"""The command `raptor`: its subcommands, and what becomes of errors and interruptions."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -12,21 +15,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from raptor.cli import (
-    distill,
-    distill_isaac,
-    evaluate,
-    export,
-    machine,
-    post_train,
-    pre_train,
-    quadrotors,
-    quickstart,
-    run,
-    train,
-)
-from raptor.cli.distill_options import FlagCommand
-from raptor.core.errors import LostProcessError, UserError
+from raptor.cli import distill, doctor, evaluate, export, post_train, pre_train, quadrotors, quickstart, run, train
+from raptor.cli.jobs import INTERRUPTED
+from raptor.cli.options import option
+from raptor.cli.setting_flags import SettingsCommand
+from raptor.core.errors import LostProcessError, UserError, printable
 from raptor.core.torchrun import silent, started_together
 
 TOGETHER = ("train-direct", "post-train")
@@ -35,61 +28,56 @@ TOGETHER = ("train-direct", "post-train")
 OTHERS_TOO = {"ignore_unknown_options": True}
 """Options that a command does not know are those of a program that it starts."""
 
-EPILOG = "`raptor COMMAND --help` explains a command, with examples."
+GONE = {"raptor export --teacher": "name the teacher as FOLDER:NUMBER, raptor export teachers:3"}
+"""Options that had another meaning once, and what to give instead."""
 
 
 class Commands(TyperGroup):
-    """Prints a user's mistake as one sentence and ends with status 2; `--debug` shows the traceback instead."""
+    """Prints a user's mistake as one sentence and ends with status 2; `--debug` shows the traceback instead.
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
-        """Run the command line.
+    Ctrl-C, a termination signal and the closing of the terminal end with status 130.
+    """
 
-        Args:
-            args: the arguments; those of the process by default. `--debug` may stand anywhere among them.
-            prog_name: ignored; it is `raptor`, however it was started.
-            complete_var: handed on to typer, like the rest.
-            standalone_mode: False returns the exit status instead of leaving the process.
-            windows_expand_args: handed on.
-            extra: handed on.
-        """
+    def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **more: Any) -> Any:  # type: ignore[override]
+        """Run the command line; `--debug` may stand anywhere in it."""
         given = list(sys.argv[1:] if args is None else args)
         end = given.index("--") if "--" in given else len(given)
         debug = "--debug" in given[:end]
         arguments = [argument for argument in given[:end] if argument != "--debug"] + given[end:]
-        extra |= {"prog_name": "raptor", "complete_var": complete_var, "windows_expand_args": windows_expand_args}
-        with warnings.catch_warnings(), _first_speaks():
-            warnings.showwarning = _show_warning
-            status = self._run(arguments, debug, extra)
+        with _only_main_process_prints(), _plain_reports(), _signals_interrupt():
+            status = self._run(arguments, debug, more | {"prog_name": "raptor"})
         if standalone_mode:
             sys.exit(status)
         return status
 
-    def _run(self, arguments: list[str], debug: bool, extra: dict[str, Any]) -> int:
+    def _run(self, arguments: list[str], debug: bool, more: dict[str, Any]) -> int:
         try:
-            result = super().main(arguments, standalone_mode=False, **extra)
+            if any("\0" in argument for argument in arguments):
+                raise UserError(f"an argument holds a NUL: {' '.join(arguments)}")
+            result = super().main(arguments, standalone_mode=False, **more)
         except typer.Abort:
-            return 130
+            return INTERRUPTED
         except Exception as error:
             message = _sentence(error, arguments)
             if debug or message is None:
                 raise
-            with contextlib.redirect_stderr(sys.__stderr__ if _is_told_by_all(error) else sys.stderr):
+            with contextlib.redirect_stderr(sys.__stderr__ if _concerns_every_process(error) else sys.stderr):
                 _say("error", message)
             return 2
         return result if isinstance(result, int) else 0
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; those that can be gone on with have said how before an interruption comes here."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
 
 app = typer.Typer(
     cls=Commands,
-    epilog=EPILOG,
+    epilog="`raptor COMMAND --help` explains a command, with examples.",
     add_completion=False,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
@@ -101,10 +89,8 @@ app = typer.Typer(
 @app.callback()
 def raptor(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; anywhere in a command.")
-    ] = False,
+    version: Annotated[bool, option("--version", None, "Print the version and leave.")] = False,
+    debug: Annotated[bool, option("--debug", None, "Show the traceback of an error; anywhere in a command.")] = False,
 ) -> None:
     """Train, evaluate and export one tiny recurrent policy that flies any quadrotor.
 
@@ -141,12 +127,12 @@ for name, command in (
     ("platforms", quadrotors.platforms),
     ("sample", quadrotors.sample),
     ("describe", quadrotors.describe),
-    ("doctor", machine.doctor),
+    ("doctor", doctor.doctor),
 ):
     app.command(name)(command)
 
-app.command("distill", cls=FlagCommand)(distill.distill)
-app.command("distill-isaac", cls=FlagCommand, context_settings=OTHERS_TOO)(distill_isaac.distill_isaac)
+app.command("distill", cls=SettingsCommand)(distill.distill)
+app.command("distill-isaac", cls=SettingsCommand, context_settings=OTHERS_TOO)(distill.distill_isaac)
 
 
 def main() -> None:
@@ -165,10 +151,12 @@ def _sentence(error: Exception, arguments: Sequence[str]) -> str | None:
     if hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "raptor"
-        message = str(error.format_message()).rstrip(".")
-        value = _value_of(getattr(error, "param", None), arguments)
-        got = f", got {value!r}" if message.startswith("Invalid") and value is not None and value not in message else ""
-        return f"{message}{got}: see {path} --help"
+        instead = GONE.get(f"{path} {getattr(error, 'option_name', '')}", f"see {path} --help")
+        message, value = str(error.format_message()).rstrip("."), _value_of(getattr(error, "param", None), arguments)
+        shown = (
+            f", got {value!r}" if message.startswith("Invalid") and value is not None and value not in message else ""
+        )
+        return f"{message}{shown}: {instead}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return None
@@ -176,16 +164,15 @@ def _sentence(error: Exception, arguments: Sequence[str]) -> str | None:
 
 def _value_of(option: Any, arguments: Sequence[str]) -> str | None:
     """What was given for an option, as `--name value` or `--name=value`."""
-    names = getattr(option, "opts", ())
     for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
         name, equals, value = argument.partition("=")
-        if name in names:
+        if name in getattr(option, "opts", ()):
             return value if equals else following
     return None
 
 
 @contextlib.contextmanager
-def _first_speaks() -> Iterator[None]:
+def _only_main_process_prints() -> Iterator[None]:
     """Silence this process, where another one of the job prints."""
     if not silent():
         yield
@@ -194,17 +181,50 @@ def _first_speaks() -> Iterator[None]:
         yield
 
 
-def _is_told_by_all(error: Exception) -> bool:
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """A termination signal and the closing of the terminal interrupt as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has the closing of the terminal ignored
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _plain_reports() -> Iterator[None]:
+    """Print warnings, and what is compiled, in a line each; leave a thread's failure to write to the main thread."""
+    logger, handler, hook = logging.getLogger("raptor.core.compilation"), logging.Handler(), threading.excepthook
+    handler.emit = lambda record: typer.echo(record.getMessage(), err=True)  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    threading.excepthook = lambda failed: None if issubclass(failed.exc_type, OSError) else hook(failed)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest, **more: _say("warning", str(message))
+        try:
+            yield
+        finally:
+            threading.excepthook = hook
+            logger.removeHandler(handler)
+
+
+def _concerns_every_process(error: Exception) -> bool:
     """Whether also silent processes report it: one is lost, perhaps the one that prints, or memory is short here."""
     return silent() and (
         isinstance(error, LostProcessError) or isinstance(error.__cause__, (MemoryError, RuntimeError))
     )
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    _say("warning", str(message))
-
-
 def _say(kind: str, message: str) -> None:
     colour = typer.colors.RED if kind == "error" else typer.colors.YELLOW
-    typer.echo(f"{typer.style(f'{kind}:', fg=colour)} {' '.join(message.split())}", err=True)
+    words = (word if len(word) < 300 else f"{word[:297]}..." for word in printable(message).split())
+    typer.echo(f"{typer.style(f'{kind}:', fg=colour)} {' '.join(words)}", err=True)

@@ -1,150 +1,92 @@
-"""What this machine offers: versions, devices, threads, a compiler for `torch.compile`, and the extras."""
+"""`raptor doctor`: versions, extras, devices, threads, and whether `torch.compile` works."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
 
 DISTRIBUTION = "raptor-python"
-PACKAGES = (
-    DISTRIBUTION,
-    "torch",
-    "numpy",
-    "h5py",
-    "safetensors",
-    "foundation-policy",
-    "pydantic",
-    "gymnasium",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "scipy",
-    "matplotlib",
-    "tensorboard",
-)
+EXTRAS = {
+    "l2f": "the original C++ simulator as raptor/L2F-v0, to train, evaluate or cross-check in",
+    "sb3": "stable-baselines3's learning algorithms on the Gymnasium environments",
+    "rsl": "rsl_rl's runners on our environments, and our student in its distillation",
+    "sim": "the MuJoCo environments of Gymnasium, to distill in",
+    "ray": "training on a cluster (engine=ray)",
+    "docs": "building the documentation (make docs)",
+    "dev": "working on raptor itself (make test, make lint, make types)",
+}
+"""What each extra of pyproject.toml gives."""
 
 # Compiled in a process of its own with an empty cache: a kernel kept from earlier cannot hide that the compiler is
 # gone, and a compiler that crashes or hangs takes nothing else along.
 _COMPILE = """
 import sys, torch
-device = sys.argv[1]
-x = torch.linspace(-1, 1, 64, device=device, requires_grad=True)
-function = lambda x: (torch.sin(x) * x).sum()
+x = torch.linspace(-1, 1, 64, device=sys.argv[1])
+gradient = torch.func.grad(lambda x: (torch.sin(x) * x).sum())
 try:
-    value = torch.compile(function, fullgraph=True)(x)
-    gradient, = torch.autograd.grad(value, x)
-    expected, = torch.autograd.grad(function(x), x)
-    torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(torch.compile(gradient, fullgraph=True)(x), gradient(x))
 except Exception as error:
-    cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or ["no message"]
-    sys.exit(f"{type(cause).__name__}: {lines[0]}")
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    sys.exit(f"{type(error).__name__}: {lines[0]}")
 """
 
 
-@dataclass(frozen=True)
-class Device:
-    """A place where tensors can live; `name` is what `--device` takes."""
-
-    name: str
-    description: str
-
-
-@dataclass(frozen=True)
-class Threads:
-    """How many threads torch uses inside and between operations, and `OMP_NUM_THREADS` where it is set."""
-
-    intra_op: int
-    inter_op: int
-    omp_num_threads: str | None
-
-
-@dataclass(frozen=True)
-class Compilation:
+class Compilation(NamedTuple):
     """Whether `torch.compile` works on a device; `reason` says why not, and is empty where it does."""
 
     device: str
-    works: bool
     reason: str
     duration_s: float
 
 
-@dataclass(frozen=True)
-class Extra:
-    """An optional group of dependencies, its packages with their installed versions, and what it gives."""
+def doctor() -> None:
+    """Show versions, extras, devices, threads, and whether the compiler works.
 
-    name: str
-    packages: tuple[str, ...]
-    gives: str
+    What is installed comes at once; at last a function is compiled with an empty cache, which takes about ten seconds.
 
-    @property
-    def versions(self) -> dict[str, str | None]:
-        """Installed version per package, None where it is missing."""
-        return {package: version(package) for package in self.packages}
+    ```
+    raptor doctor > doctor.txt     # for a bug report
+    ```
+    """
+    from rich.console import Console
 
-    @property
-    def installed(self) -> bool:
-        """Whether every package of the extra is there."""
-        return None not in self.versions.values()
+    console = Console()
+    with concurrent.futures.ThreadPoolExecutor() as beside:
+        checks = [beside.submit(check_compilation, "cpu")]  # compiles while torch is imported here
+        requirements = packages()
+        console.print(versions_table(requirements.pop("")))
+        console.print(extras_table(requirements))
+        import torch
 
-    @property
-    def command(self) -> str:
-        """The command that installs the extra."""
-        return f"pip install '{DISTRIBUTION}[{self.name}]'"
-
-
-EXTRAS = (
-    Extra("l2f", ("l2f",), "the original C++ simulator as raptor/L2F-v0, to train, evaluate or cross-check in"),
-    Extra("sb3", ("stable-baselines3",), "stable-baselines3's learning algorithms on the Gymnasium environments"),
-    Extra("rsl", ("rsl-rl-lib",), "rsl_rl's runners on our environments, and our student in its distillation"),
-    Extra("sim", ("mujoco", "imageio"), "the MuJoCo environments of Gymnasium, to distil in"),
-    Extra("ray", ("ray",), "training on a cluster (engine=ray)"),
-    Extra("docs", ("mkdocs-material",), "building the documentation (make docs)"),
-    Extra(
-        "dev",
-        (
-            "stable-baselines3",
-            "rsl-rl-lib",
-            "mujoco",
-            "imageio",
-            "ruff",
-            "mypy",
-            "pytest",
-            "pytest-xdist",
-            "pytest-cov",
-            "hypothesis",
-            "hatchling",
-            "pre-commit",
-        ),
-        "working on raptor itself (make test, make lint, make types)",
-    ),
-)
+        console.print(machine_table())
+        if torch.cuda.is_available():
+            checks.append(beside.submit(check_compilation, "cuda"))
+        with Console(stderr=True).status("compiling a function"):
+            for check in checks:
+                console.print(verdict(check.result()))
 
 
-@dataclass(frozen=True)
-class Report:
-    """Everything that `raptor doctor` shows."""
-
-    python: str
-    system: str
-    versions: dict[str, str | None]
-    devices: tuple[Device, ...]
-    threads: Threads
-    compilations: tuple[Compilation, ...]
-    extras: tuple[Extra, ...]
+def packages() -> dict[str, list[str]]:
+    """The packages that this one needs, by the extra that needs them; "" for those that it always needs."""
+    found: dict[str, list[str]] = {"": [DISTRIBUTION]}
+    for line in importlib.metadata.requires(DISTRIBUTION) or []:
+        extra = re.search(r"extra == ['\"](\w+)['\"]", line)
+        found.setdefault(extra[1] if extra else "", []).append(re.split(r"[^\w.-]", line)[0])
+    return found
 
 
 def version(package: str) -> str | None:
@@ -155,96 +97,81 @@ def version(package: str) -> str | None:
         return None
 
 
-def devices() -> tuple[Device, ...]:
-    """List the processor and every CUDA device."""
+def versions_table(packages: list[str]) -> Table:
+    """Python, the system and the installed packages."""
+    table = _table("Versions")
+    table.add_row("python", f"{platform.python_version()} on {platform.platform()}")
+    for package in packages:
+        table.add_row(package, version(package) or "[red]missing")
+    return table
+
+
+def extras_table(extras: dict[str, list[str]]) -> Table:
+    """What is there of each extra; what it would give, and how to get it, where something is missing."""
+    table = _table("Extras")
+    for extra, names in extras.items():
+        missing = ", ".join(name for name in names if version(name) is None)
+        state = f"[green]{', '.join(f'{name} {version(name)}' for name in names)}"
+        if missing:
+            command = f"pip install '{DISTRIBUTION}\\[{extra}]'"
+            state = f"[yellow]missing {missing}; gives {EXTRAS.get(extra, extra)}: {command}"
+        table.add_row(extra, state)
+    return table
+
+
+def machine_table() -> Table:
+    """The processor, every GPU, and the threads."""
+    import torch
+
+    table = _table("Machine")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = [Device("cpu", f"{usable} usable of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}")]
+    table.add_row("cpu", f"{usable} usable of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}")
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
-        found.append(Device(f"cuda:{index}", f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"))
-    return tuple(found)
+        table.add_row(f"cuda:{index}", f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB")
+    omp = os.environ.get("OMP_NUM_THREADS")
+    threads = f"{torch.get_num_threads()} inside an operation, {torch.get_num_interop_threads()} between operations"
+    table.add_row("threads", f"{threads} (OMP_NUM_THREADS={omp})" if omp else threads)
+    return table
 
 
 def check_compilation(device: str = "cpu", timeout_s: float = 300.0) -> Compilation:
-    """Compile a tiny function with its gradient on `device`, in a process of its own without any cache.
-
-    Args:
-        device: where to compile, `cpu` or `cuda`.
-        timeout_s: how long the compiler may take before it counts as broken.
-    """
+    """Compile a tiny gradient on `cpu` or `cuda`, in a process of its own without any cache."""
     start = time.perf_counter()
+    # With the instructions that the processor names; to try each of them takes as long again.
+    reason = _compile(device, timeout_s, {"TORCHINDUCTOR_VEC_ISA_OK": "1"})
+    if reason and device == "cpu" and time.perf_counter() - start < timeout_s:
+        reason = _compile(device, timeout_s, {})
+    return Compilation(device, reason, time.perf_counter() - start)
+
+
+def _compile(device: str, timeout_s: float, settings: dict[str, str]) -> str:
+    """Why compiling fails; empty where it works."""
     with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
+        environment = {**os.environ, **settings, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
         command = [sys.executable, "-c", _COMPILE, device]
         try:
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            reason = f"the compiler took longer than {timeout_s:g} s"
-        else:
-            lines = done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"]
-            reason = lines[-1] if done.returncode else ""
-    return Compilation(device, not reason, reason, time.perf_counter() - start)
+            return f"the compiler took longer than {timeout_s:g} s"
+    lines = done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"]
+    return lines[-1] if done.returncode else ""
 
 
-def report(compilers: bool = True) -> Report:
-    """Examine this machine.
+def verdict(check: Compilation) -> Text:
+    """Whether compiling works, in words."""
+    from rich.text import Text
 
-    Args:
-        compilers: also compile something on every kind of device, which takes up to half a minute each.
-    """
-    kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    return Report(
-        python=platform.python_version(),
-        system=platform.platform(),
-        versions={package: version(package) for package in PACKAGES},
-        devices=devices(),
-        threads=Threads(torch.get_num_threads(), torch.get_num_interop_threads(), os.environ.get("OMP_NUM_THREADS")),
-        compilations=tuple(check_compilation(kind) for kind in kinds) if compilers else (),
-        extras=EXTRAS,
-    )
-
-
-def render(report: Report) -> Group:
-    """Lay a report out for a rich console."""
-    versions = _table("Versions")
-    versions.add_row("python", f"{report.python} on {report.system}")
-    for package, number in report.versions.items():
-        versions.add_row(package, number or Text("missing", style="red"))
-
-    machine = _table("Machine")
-    for device in report.devices:
-        machine.add_row(device.name, device.description)
-    omp = report.threads.omp_num_threads
-    machine.add_row(
-        "threads",
-        f"{report.threads.intra_op} inside an operation, {report.threads.inter_op} between operations"
-        + (f" (OMP_NUM_THREADS={omp})" if omp else ""),
-    )
-    for check in report.compilations:
-        machine.add_row(f"torch.compile on {check.device}", _verdict(check))
-
-    extras = _table("Extras")
-    for extra in report.extras:
-        extras.add_row(extra.name, _state(extra))
-    return Group(versions, machine, extras)
+    head = f"torch.compile on {check.device}"
+    if not check.reason:
+        return Text(f"{head} works ({check.duration_s:.0f} s with an empty cache)", style="green")
+    return Text(f"{head} does not work: {check.reason}; everything runs uncompiled, only slower", style="yellow")
 
 
 def _table(title: str) -> Table:
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     return table
-
-
-def _verdict(check: Compilation) -> Text:
-    if check.works:
-        return Text(f"works ({check.duration_s:.0f} s with an empty cache)", style="green")
-    return Text(f"does not work: {check.reason}; everything runs uncompiled, only slower", style="yellow")
-
-
-def _state(extra: Extra) -> Text:
-    present = ", ".join(f"{package} {number}" for package, number in extra.versions.items() if number)
-    if extra.installed:
-        return Text(present, style="green")
-    missing = ", ".join(package for package, number in extra.versions.items() if not number)
-    return Text(f"missing {missing}; gives {extra.gives}: {extra.command}", style="yellow")

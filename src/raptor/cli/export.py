@@ -5,24 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from raptor.cli import options
+from raptor.cli.jobs import say
+from raptor.cli.options import POLICY, argument, option
 from raptor.core.errors import UserError
+
+RL_TOOLS = "rl-tools"
 
 
 def export(
-    policy: options.Policy,
-    format: Annotated[str, typer.Option("--format", "-f", metavar="FORMAT", help="What to write: onnx.")] = "onnx",
+    policy: Annotated[str, argument("POLICY", f"One of {POLICY} Or a teacher, as FOLDER:NUMBER.")],
+    format: Annotated[str | None, option("--format -f", "FORMAT", "onnx for a policy, rl-tools for a teacher.")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="File to write; by default beside the policy."),
-    ] = None,
-    teacher: Annotated[
-        int | None,
-        typer.Option(
-            "--teacher", min=0, metavar="NUMBER", help="POLICY is a folder of teachers: write this one for rl-tools."
-        ),
+        Path | None, option("--output -o", "FILE|DIR", "File, or folder for it; by default beside the policy.")
     ] = None,
 ) -> None:
     """Write a policy in a format that runs without this package, and verify the file against the original.
@@ -32,35 +26,53 @@ def export(
 
     ```
     raptor export runs/mine                    # writes runs/mine/policy.onnx
-    raptor export published -o published.onnx
-    raptor export teachers --teacher 3         # writes teachers/teacher_3.h5, in rl-tools' layout
+    raptor export published -o exported        # writes exported/published.onnx
+    raptor export runs/mine -o hover.onnx
+    raptor export teachers:3                   # writes teachers/teacher_3.h5, in rl-tools' layout
     ```
     """
-    if teacher is not None:
-        _export_teacher(policy, teacher, output)
-        return
+    from raptor.formats.expert_files.load import folder_of
+
+    folder, index = folder_of(policy)
+    if folder is not None and (folder / "teachers.json").is_file():
+        _export_teacher(policy, folder, index or 0, format or RL_TOOLS, output)
+    else:
+        _export_policy(policy, format or "onnx", output)
+
+
+def _export_policy(name: str, format: str, output: Path | None) -> None:
     from raptor.export import FORMATS, export_policy
     from raptor.formats import load_policy
 
-    loaded = load_policy(policy)
-    path = output or default_output(policy, format if format in FORMATS else "out")
-    error = export_policy(loaded, path, format)
-    typer.echo(f"wrote {path}, which differs from the policy by at most {error:.1e} over 500 steps")
+    if format == RL_TOOLS:
+        raise UserError(f"--format {RL_TOOLS} is for a teacher, as FOLDER:NUMBER, got {name!r}")
+    policy, source, suffix = load_policy(name), Path(name).expanduser(), format if format in FORMATS else "out"
+    if source.is_dir():
+        path = _target(output, source.resolve().name, suffix) or source / f"policy.{suffix}"
+    else:
+        path = _target(output, source.stem, suffix) or source.with_suffix(f".{suffix}")
+    error = export_policy(policy, path, format)
+    say(f"wrote {path}, which differs from the policy by at most {error:.1e} over 500 steps")
 
 
-def _export_teacher(folder: str, index: int, output: Path | None) -> None:
-    from raptor.formats import load_teachers, write_rl_tools_teacher
+def _export_teacher(name: str, folder: Path, index: int, format: str, output: Path | None) -> None:
+    from raptor.formats import load_expert, load_teachers, write_rl_tools_teacher
 
-    teachers = load_teachers(folder)
-    if index >= len(teachers):
-        raise UserError(f"{folder} holds {len(teachers)} teachers, from number 0 on, got --teacher {index}")
-    path = output or Path(folder) / f"teacher_{index}.h5"
-    name = str(teachers.records[index].get("name", index))
-    error = write_rl_tools_teacher(teachers.expert(index), path, name)
-    typer.echo(f"wrote {path}, which differs from the teacher by at most {error:.1e} in its actions")
+    if format != RL_TOOLS:
+        raise UserError(f"a teacher is exported with --format {RL_TOOLS}, got {format!r}")
+    expert, records = load_expert(name), load_teachers(folder).records
+    path = _target(output, f"teacher_{index}", "h5") or folder / f"teacher_{index}.h5"
+    error = write_rl_tools_teacher(expert, path, str(records[index].get("name", index)))
+    say(f"wrote {path}, which differs from the teacher by at most {error:.1e} in its actions")
 
 
-def card(policy: options.Policy) -> None:
+def _target(output: Path | None, name: str, suffix: str) -> Path | None:
+    """The file that --output asks for: itself, or one of a good name in that folder."""
+    is_folder = output is not None and (output.is_dir() or not output.suffix)
+    return output / f"{name}.{suffix}" if output is not None and is_folder else output
+
+
+def card(policy: Annotated[str, argument("POLICY", f"One of {POLICY}")]) -> None:
     """Show what a policy is, the command that trained it, its results and its licence.
 
     ```
@@ -70,12 +82,4 @@ def card(policy: options.Policy) -> None:
     """
     from raptor.formats import format_card, policy_card
 
-    typer.echo(format_card(policy_card(policy)))
-
-
-def default_output(policy: str, suffix: str) -> Path:
-    """Where an export goes: into the folder of a run, beside a file, or here for a policy with a name."""
-    source = Path(policy)
-    if source.is_dir():
-        return source / f"policy.{suffix}"
-    return source.with_suffix(f".{suffix}")
+    say(format_card(policy_card(policy)))

@@ -3,73 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-Policy = Annotated[
-    str,
-    typer.Argument(
-        metavar="POLICY",
-        help="published, default, large, robust, the folder of a run, or a .pt, .h5 or .onnx file.",
-        show_default=False,
-    ),
-]
-Policies = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="POLICY",
-        help="Each: published, default, large, robust, the folder of a run, or a .pt, .h5 or .onnx file.",
-        show_default=False,
-    ),
-]
+
+def option(names: str, metavar: str | None, help: str, show_default: bool = False, **more: Any) -> Any:
+    """Declare an option by its names, separated by spaces, what is given for it, and what it does."""
+    return typer.Option(*names.split(), metavar=metavar, help=help, show_default=show_default, **more)
+
+
+def argument(metavar: str, help: str) -> Any:
+    """Declare an argument."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+POLICY = "published, default, large, robust, the folder of a run, or a .pt, .h5 or .onnx file."
+PICKLED = "VecNormalize of stable-baselines3 (.pkl) that the teacher was trained with; nothing in it is executed."
+
+Policies = Annotated[list[str], argument("POLICY", f"Each: {POLICY}")]
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE",
-        help="Settings over those of the file: learning_rate=1e-3 task.references.lissajous.interval=[4,10]",
-        show_default=False,
-    ),
+    argument("KEY=VALUE", "Settings over the file's: learning_rate=1e-3 task.references.lissajous.interval=[4,10]"),
 ]
-Config = Annotated[
-    str | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings, or a preset: large, paper, robust."),
-]
-PaperConfig = Annotated[
-    str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file with settings, or a preset: paper.")
-]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the run.", show_default=False, file_okay=True)
-]
-Seed = Annotated[int | None, typer.Option("--seed", help="Same as seed=SEED.", metavar="SEED")]
-Device = Annotated[
-    str | None, typer.Option("--device", help="Same as device=DEVICE: cpu, cuda, cuda:1.", metavar="DEVICE")
-]
+Config = Annotated[str | None, option("--config -c", "FILE", "YAML file, a run, or a preset: large, paper, robust.")]
+PaperConfig = Annotated[str | None, option("--config -c", "FILE", "YAML file, a run, or the preset paper.")]
+Output = Annotated[Path, option("--output -o", "DIR", "Folder of the run.")]
+Seed = Annotated[int | None, option("--seed", "SEED", "Same as seed=SEED.")]
+Device = Annotated[str | None, option("--device", "DEVICE", "Same as device=DEVICE: cpu, cuda, cuda:1.")]
 Suites = Annotated[
     list[str] | None,
-    typer.Option(
-        "--suite",
-        "-s",
-        metavar="SUITE",
-        help="paper, unseen, platforms, figure-eight or robustness; may be given several times. All by default.",
-        show_default=False,
-    ),
+    option("--suite -s", "SUITE", "paper, unseen, platforms, figure-eight or robustness, several times; else all."),
 ]
-NumQuadrotors = Annotated[
-    int, typer.Option("--num-quadrotors", min=1, metavar="N", help="Vehicles drawn for each suite.")
-]
-LargestBatch = Annotated[
-    bool,
-    typer.Option("--largest-batch", help="Find the largest batch that fits into memory, and train with it."),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR; start it where there is none.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in DIR.")]
+NumQuadrotors = Annotated[int, option("--num-quadrotors", "N", "Vehicles drawn for each suite.", True, min=1)]
+TeacherNormalizer = Annotated[Path | None, option("--teacher-normalizer", "FILE", PICKLED)]
+LargestBatch = Annotated[bool, option("--largest-batch", None, "Train with the largest batch that fits into memory.")]
+Resume = Annotated[bool, option("--resume", None, "Go on with the run in DIR; start it where there is none.")]
+Overwrite = Annotated[bool, option("--overwrite", None, "Replace the run in DIR.")]
 
 
 def overrides(settings: list[str] | None, seed: int | None, device: str | None) -> list[str]:
     """All settings of a command line as `key=value`."""
-    return [
-        *(settings or []),
-        *([] if seed is None else [f"seed={seed}"]),
-        *([] if device is None else [f"device={device}"]),
-    ]
+    named = {"seed": seed, "device": device}
+    return [*(settings or []), *(f"{name}={value}" for name, value in named.items() if value is not None)]

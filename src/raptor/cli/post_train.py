@@ -5,53 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from raptor.cli import options
-from raptor.cli.options import overrides
-from raptor.cli.train import INTERRUPTED
-from raptor.runs.manifest import MANIFEST
+from raptor.cli.jobs import say, say_result, watched
+from raptor.cli.options import option, overrides
 
 
 def post_train(
     output: options.Output,
     settings: options.Settings = None,
     teachers: Annotated[
-        list[Path] | None,
-        typer.Option("--teachers", "-t", metavar="DIR", help="Folder of teachers; may be given several times."),
+        list[Path] | None, option("--teachers -t", "DIR", "Folder of teachers; may be given several times.")
     ] = None,
     teacher: Annotated[
         list[str] | None,
-        typer.Option(
-            "--teacher",
-            metavar="CHECKPOINT",
-            help="One third-party teacher: of rsl_rl, stable-baselines3 or rl-tools; may be given several times.",
-        ),
+        option("--teacher", "FILE", "Checkpoint of a teacher of rsl_rl, stable-baselines3, ...; several times."),
     ] = None,
     quadrotor: Annotated[
         list[str] | None,
-        typer.Option(
-            "--quadrotor",
-            metavar="NAME|FILE",
-            help="Vehicle that this teacher was trained on: a platform or a JSON file; once for all, or once for each.",
-        ),
+        option("--quadrotor", "NAME|FILE", "Vehicle it was trained on: a platform or a JSON file; once or for each."),
     ] = None,
     teacher_activation: Annotated[
         str | None,
-        typer.Option(
+        option(
             "--teacher-activation",
-            metavar="NAME",
-            help="Activation function of --teacher, where its file does not contain it: elu, relu, tanh, ...",
+            "NAME",
+            "Its activation function, where its file lacks it: elu, relu, tanh, ...",
         ),
     ] = None,
-    teacher_normalizer: Annotated[
-        Path | None,
-        typer.Option(
-            "--teacher-normalizer",
-            metavar="FILE",
-            help="VecNormalize of stable-baselines3 (.pkl) that --teacher was trained with; nothing in it is executed.",
-        ),
-    ] = None,
+    teacher_normalizer: options.TeacherNormalizer = None,
     config: options.PaperConfig = None,
     seed: options.Seed = None,
     device: options.Device = None,
@@ -79,52 +60,24 @@ def post_train(
 
     All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
-    from rich.console import Console
-
-    from raptor.cli.progress import duration, training_progress
-    from raptor.training.distillation import job as post_training
+    from raptor.training.distillation import job
     from raptor.training.distillation.teacher_sources import teacher_files
 
-    resolved = post_training.load_post_train_config(output, config, overrides(settings, seed, device), resume)
-    how = f"go on with: raptor post-train --output {output} --resume"
-    console, settled = Console(stderr=True), output / MANIFEST
-    before = _written(settled)
-    try:
-        with training_progress(console) as progress:
-            summary = post_training.post_train(
-                output,
-                [
-                    *(teachers or ()),
-                    *teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer),
-                ]
-                or None,
-                resolved,
-                resume,
-                overwrite,
-                progress,
-                announce=lambda words: console.print(words, highlight=False, soft_wrap=True),
-                largest=largest_batch,
-            )
-    except KeyboardInterrupt:
-        begun = settled.exists() and (resume or _written(settled) != before)
-        typer.echo(f"interrupted; {how}" if begun else "interrupted before anything was written", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    if not summary.finished:
-        typer.echo(f"stopped after epoch {summary.num_steps}, with a checkpoint; {how}", err=True)
-        raise typer.Exit(INTERRUPTED)
-    typer.echo(
-        f"trained {summary.num_steps} epochs in {duration(summary.wall_clock_s)}: {summary.output}; the "
-        f"{summary.num_teachers} teachers return {summary.teacher_return:.1f}"
-    )
-    for what, found in (("best imitation", summary.imitated), ("best", summary.best)):
-        if found and not (what == "best" and found == summary.imitated):
-            typer.echo(
-                f"{what} by {summary.best_by}: return {found['mean_return']:.1f}, "
-                f"{found['termination_rate']:.1%} terminated, at epoch {found['epoch']:.0f}"
-            )
-    typer.echo(f"next: raptor evaluate {summary.output}")
-
-
-def _written(file: Path) -> int | None:
-    """When a file was written; None where it is not there."""
-    return file.stat().st_mtime_ns if file.exists() else None
+    given = overrides(settings, seed, device)
+    again = f"raptor post-train --output {output} --resume"
+    resolved = job.load_post_train_config(output, config, given, resume)
+    files = teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer)
+    with watched(output, resume, again) as (progress, announce):
+        summary = job.post_train(
+            output,
+            [*(teachers or ()), *files] or None,
+            resolved,
+            resume,
+            overwrite,
+            progress,
+            announce=announce,
+            largest=largest_batch,
+        )
+    the = "the teacher returns" if summary.num_teachers == 1 else f"the {summary.num_teachers} teachers return"
+    say_result(summary, again, f"; {the} {summary.teacher_return:.1f}", summary.imitated)
+    say(f"next: raptor evaluate {summary.output}")

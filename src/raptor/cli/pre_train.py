@@ -6,11 +6,9 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from raptor.cli import options
-from raptor.cli.options import overrides
-from raptor.cli.train import INTERRUPTED
+from raptor.cli.jobs import announcer, going_on_with, leave, say
+from raptor.cli.options import option, overrides
 from raptor.core.errors import UserError
 
 
@@ -18,24 +16,16 @@ def pre_train(
     output: options.Output,
     settings: options.Settings = None,
     quadrotors: Annotated[
-        Path | None,
-        typer.Option("--quadrotors", "-q", metavar="DIR", help="Folder of JSON files, one teacher for each."),
+        Path | None, option("--quadrotors -q", "DIR", "Folder of JSON files, one teacher for each.")
     ] = None,
-    generate: Annotated[
-        int | None, typer.Option("--generate", "-g", min=1, metavar="N", help="Sample N quadrotors instead.")
-    ] = None,
-    num_teachers: Annotated[
-        int | None, typer.Option("--num-teachers", min=1, metavar="N", help="Train only for the first N.")
-    ] = None,
-    algorithm: Annotated[
-        str | None, typer.Option("--algorithm", "-a", metavar="NAME", help="Same as algorithm=NAME: apg or sac.")
-    ] = None,
+    generate: Annotated[int | None, option("--generate -g", "N", "Sample N quadrotors instead.", min=1)] = None,
+    num_teachers: Annotated[int | None, option("--num-teachers", "N", "Train only for the first N.", min=1)] = None,
+    algorithm: Annotated[str | None, option("--algorithm -a", "NAME", "Same as algorithm=NAME: apg or sac.")] = None,
     config: options.PaperConfig = None,
     seed: options.Seed = None,
     device: options.Device = None,
     shard: Annotated[
-        str | None,
-        typer.Option("--shard", metavar="I/N", help="Train only the I-th of N parts; --resume puts them together."),
+        str | None, option("--shard", "I/N", "Train only the I-th of N parts; --resume puts them together.")
     ] = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
@@ -66,49 +56,43 @@ def pre_train(
     """
     from rich.console import Console
 
-    from raptor.cli.progress import duration, pre_training_progress, quantity
+    from raptor.cli.progress import counted, duration, pre_training_progress, quantity
     from raptor.training.teachers import job as pre_training
 
     part = None if shard is None else _part(shard)
     given = [*overrides(settings, seed, device), *([] if algorithm is None else [f"algorithm={algorithm}"])]
     resolved = pre_training.load_pre_train_config(output, config, given, resume or part is not None)
-    how = f"go on with: raptor pre-train --output {output} {'--resume' if part is None else f'--shard {shard}'}"
+    again = f"raptor pre-train --output {output} {'--resume' if part is None else f'--shard {shard}'}"
     console = Console(stderr=True)
-    try:
-        with pre_training_progress(console, resolved.compile) as progress:
-            summary = pre_training.pre_train(
-                output,
-                quadrotors,
-                resolved,
-                generate=generate,
-                num_teachers=num_teachers,
-                resume=resume,
-                overwrite=overwrite,
-                part=part,
-                progress=progress,
-                announce=lambda plan: console.print(plan, highlight=False, soft_wrap=True),
-            )
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; {how}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    with going_on_with(again), pre_training_progress(console, resolved.compile) as progress:
+        summary = pre_training.pre_train(
+            output,
+            quadrotors,
+            resolved,
+            generate=generate,
+            num_teachers=num_teachers,
+            resume=resume,
+            overwrite=overwrite,
+            part=part,
+            progress=progress,
+            announce=announcer(console),
+        )
     if summary.stopped:
-        typer.echo(f"stopped, with checkpoints; {how}", err=True)
-        raise typer.Exit(INTERRUPTED)
+        leave("stopped, with checkpoints", again)
     if part is not None:
-        missing = f"; {summary.num_missing} shards of other parts are not trained yet" if summary.num_missing else ""
-        typer.echo(f"part {shard} is trained{missing}")
-        typer.echo(f"once all parts are: raptor pre-train --output {output} --resume")
+        missing = counted(summary.num_missing, "shard")
+        say(f"part {shard} is trained" + (f"; {missing} of other parts not yet" if summary.num_missing else ""))
+        say(f"once all parts are: raptor pre-train --output {output} --resume")
         return
-    typer.echo(
-        f"{summary.num_solved} of {summary.num_teachers} teachers solved: mean return {summary.mean_return:.1f}, "
-        f"worst {summary.worst_return:.1f}, {summary.termination_rate:.2%} terminated; "
-        f"{quantity(summary.env_steps)} env-steps in {duration(summary.wall_clock_s)}: {summary.output}"
-    )
+    solved = f"{summary.num_solved} of {counted(summary.num_teachers, 'teacher')} solved"
+    returns = f"mean return {summary.mean_return:.1f}, worst {summary.worst_return:.1f}"
+    took = f"{quantity(summary.env_steps)} env-steps in {duration(summary.wall_clock_s)}"
+    say(f"{solved}: {returns}, {summary.termination_rate:.2%} terminated; {took}: {summary.output}")
     if summary.skipped:
-        typer.echo(f"{summary.skipped} updates of single teachers were not finite and came to nothing")
+        say(f"updates of single teachers that were not finite, and were left out: {summary.skipped}")
     if summary.unsolved:
-        typer.echo(f"not solved: {', '.join(summary.unsolved)}")
-    typer.echo(f"look at {summary.output / 'teachers.png'} and {summary.output / 'curves.png'}")
+        say(f"not solved: {', '.join(summary.unsolved)}")
+    say(f"look at {summary.output / 'teachers.png'} and {summary.output / 'curves.png'}")
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -1,107 +1,103 @@
-"""Live progress of a training job; a few lines without a terminal."""
+"""Live progress of any job: a bar on a terminal, a few lines without one."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
-from rich.progress import Progress as Bars
+from raptor.core.errors import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     from raptor.runs.progress import Progress, ProgressFunction
     from raptor.training.teachers.job import PreTrainProgress
 
-COMPILING = "compiling the simulator and its gradient, half a minute the first time"
 LINES = 10
-"""How many lines a run without validations prints."""
+"""How many lines a job without validations prints where there is no terminal."""
 
 QUIET_S = 300.0
-"""Longest silence without a terminal."""
+"""Longest silence of such a job."""
+
+PATIENCE_S = 2.0
+"""How long files are written before a bar is shown."""
 
 
 @contextlib.contextmanager
-def training_progress(console: Console) -> Iterator[ProgressFunction]:
-    """Show how a job goes on, until the block ends."""
+def job_progress(console: Console, lines: bool = True, patience_s: float = 0.0) -> Iterator[ProgressFunction]:
+    """Show how far a job is, until the block ends; its bar only after so long, and lines only where they are wanted."""
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+
     if not console.is_terminal:
-        yield _Lines(console)
+        yield _Lines(console) if lines else lambda progress: None
         return
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[facts]}"),
-    )
-    with Bars(*columns, console=console, expand=True) as bars:
-        task = bars.add_task("starting", total=None, facts="")
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[facts]}"))
+    bars, begun = Bars(*columns, console=console, expand=True, transient=not lines), time.perf_counter()
+    task = bars.add_task("starting", total=None, facts="")
+    with contextlib.ExitStack() as shown:
 
         def show(progress: Progress) -> None:
-            compiling = progress.stage == "compiling"
+            if not bars.live.is_started and time.perf_counter() - begun >= patience_s:
+                shown.enter_context(bars)
             bars.update(
                 task,
-                description=progress.stage,
+                description=printable(progress.stage),
                 completed=progress.step,
                 total=progress.num_steps,
-                facts=COMPILING if compiling else facts(progress),
+                facts=f"{progress.step:.5g}/{progress.num_steps}  {facts(progress)}",
             )
 
+        if not patience_s:
+            shown.enter_context(bars)
         yield show
 
 
 @contextlib.contextmanager
-def pre_training_progress(console: Console, compiling: bool = True) -> Iterator[Callable[[PreTrainProgress], None]]:
-    """Show how a population is trained, until the block ends; `compiling` says whether something will be."""
-    if not console.is_terminal:
-        yield _PopulationLines(console, compiling)
-        return
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.completed:.1f}/{task.total}"),
-        TextColumn("{task.fields[facts]}"),
-    )
-    with Bars(*columns, console=console, expand=True) as bars:
-        task = bars.add_task("starting", total=None, facts="")
-        beginning = ("compiling", COMPILING) if compiling else ("starting", "")
+def counting(console: Console, stage: str = "", patience_s: float = 0.0) -> Iterator[Callable[..., None]]:
+    """Show how much of something is done, on a terminal; yields a function ([stage,] done, total)."""
+    from raptor.runs.progress import Progress
 
-        def show(progress: PreTrainProgress) -> None:
+    with job_progress(console, lines=False, patience_s=patience_s) as show:
+        yield lambda *given: show(Progress(given[0] if len(given) > 2 else stage, *given[-2:]))
+
+
+@contextlib.contextmanager
+def pre_training_progress(console: Console, compiles: bool = True) -> Iterator[Callable[[PreTrainProgress], None]]:
+    """Show how far a population of teachers is, until the block ends."""
+    from raptor.runs.progress import Progress
+
+    with job_progress(console) as show:
+
+        def relay(progress: PreTrainProgress) -> None:
             again = f" (attempt {progress.attempt})" if progress.attempt > 1 else ""
-            description, shown = (f"teachers{again}", population_facts(progress)) if progress.done else beginning
-            bars.update(
-                task, description=description, completed=progress.done, total=progress.num_teachers, facts=shown
+            validation = {} if progress.mean_return is None else {"mean_return": progress.mean_return}
+            show(
+                Progress(
+                    f"teachers{again}" if progress.done or not compiles else "compiling",
+                    progress.done,  # type: ignore[arg-type] # fractions of a teacher
+                    progress.num_teachers,
+                    f"teacher{again}",
+                    progress.elapsed_s,
+                    env_steps_per_s=progress.env_steps_per_s,
+                    remaining_s=progress.remaining_s,
+                    validation=validation,
+                )
             )
 
-        yield show
-
-
-@contextlib.contextmanager
-def evaluation_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show what an evaluation flies, until the block ends; nothing without a terminal."""
-    if not console.is_terminal:
-        yield lambda what, done, total: None
-        return
-    columns = (TextColumn("[bold]{task.description}"), BarColumn(bar_width=None), TaskProgressColumn())
-    with Bars(*columns, console=console, expand=True, transient=True) as bars:
-        task = bars.add_task("compiling", total=None)
-        yield lambda what, done, total: bars.update(task, description=what, completed=done, total=total)
-
-
-def wide_console() -> Console:
-    """The standard output; wide enough for a table where it is no terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+        yield relay
 
 
 def facts(progress: Progress) -> str:
-    """Rates, loss, validation return and time left, on one line."""
-    parts = []
-    if progress.rate:
-        parts.append(f"{progress.rate:.3g} {progress.unit}s/s")
-        if math.isfinite(progress.env_steps_per_s):
-            parts.append(f"{quantity(progress.env_steps_per_s)} env-steps/s")
+    """Rates, loss, return and time left, as far as they are known, on one line."""
+    parts = [f"{progress.rate:.3g} {progress.unit}s/s"] if progress.rate else []
+    if progress.env_steps_per_s > 0:
+        parts.append(f"{quantity(progress.env_steps_per_s)} env-steps/s")
     if "loss" in progress.values:
         parts.append(f"loss {progress.values['loss']:.3g}")
     if progress.validation:
@@ -113,14 +109,25 @@ def facts(progress: Progress) -> str:
     return " · ".join(parts)
 
 
-def population_facts(progress: PreTrainProgress) -> str:
-    """Rate, validation return and time left, on one line."""
-    parts = [f"{quantity(progress.env_steps_per_s)} env-steps/s"]
-    if progress.mean_return is not None:
-        parts.append(f"return {progress.mean_return:.1f}")
-    if math.isfinite(progress.remaining_s):
-        parts.append(f"{duration(progress.remaining_s)} left")
-    return " · ".join(parts)
+class _Lines:
+    """One line per validation, or per tenth of a job that is not validated, and every few minutes."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.shown: object = None
+        self.shown_at = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage in ("compiling", "validating") or not progress.step:
+            return
+        tenth = progress.unit, progress.step * LINES // max(progress.num_steps, 1)
+        is_validated = bool(progress.validation) and progress.unit in ("update", "epoch")
+        standing = dict(progress.validation) if is_validated else tenth
+        if standing == self.shown and progress.elapsed_s - self.shown_at < QUIET_S:
+            return
+        self.shown, self.shown_at = standing, progress.elapsed_s
+        text = f"{progress.unit} {progress.step:.5g} of {progress.num_steps}  {facts(progress)}"
+        self.console.print(printable(text.rstrip()), highlight=False, markup=False, soft_wrap=True)
 
 
 def quantity(value: float) -> str:
@@ -140,44 +147,31 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"
 
 
-class _Lines:
-    """One line per validation, or per tenth of a run that is not validated."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.shown = -1
-        self.validated: object = None
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.stage == "compiling":
-            self.console.print(COMPILING, highlight=False)
-        if progress.stage in ("compiling", "validating") or progress.step == 0:
-            return
-        share = progress.step * LINES // max(progress.num_steps, 1)
-        new = progress.validation != self.validated if progress.validation else share != self.shown
-        if not new:
-            return
-        self.shown, self.validated = share, progress.validation
-        text = f"{progress.unit} {progress.step} of {progress.num_steps}  {facts(progress)}"
-        self.console.print(text.rstrip(), highlight=False, soft_wrap=True)
+def counted(number: int, what: str) -> str:
+    """1 teacher, 2 teachers."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-class _PopulationLines:
-    """One line per tenth of a population, and every few minutes."""
+def wide_console() -> Console:
+    """The standard output; wide enough for a table where it is no terminal."""
+    from rich.console import Console
 
-    def __init__(self, console: Console, compiling: bool) -> None:
-        self.console, self.compiling = console, compiling
-        self.shown, self.shown_at = (1, 0), 0.0
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
-    def __call__(self, progress: PreTrainProgress) -> None:
-        if self.compiling:
-            self.console.print(COMPILING, highlight=False)
-            self.compiling = False
-        share = int(progress.done * LINES / max(progress.num_teachers, 1))
-        waited = progress.elapsed_s - self.shown_at > QUIET_S
-        if progress.done == 0 or ((progress.attempt, share) == self.shown and not waited):
-            return
-        self.shown, self.shown_at = (progress.attempt, share), progress.elapsed_s
-        again = f" (attempt {progress.attempt})" if progress.attempt > 1 else ""
-        text = f"teachers {progress.done:.1f} of {progress.num_teachers}{again}  {population_facts(progress)}"
-        self.console.print(text, highlight=False, soft_wrap=True)
+
+def plain_table(*columns: str, right: bool = False) -> Table:
+    """A table without lines; the columns after the first are aligned to the right where `right`."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if right and i else "left")
+    return table
+
+
+def cell(text: str) -> Text:
+    """Text in a table as it is, control bytes escaped."""
+    from rich.text import Text
+
+    return Text(printable(text))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
 from raptor.cli import options
-from raptor.cli.options import overrides
+from raptor.cli.evaluate import PUBLISHED, evaluate_columns, load_columns
+from raptor.cli.jobs import going_on_with, say, say_result, watched
 
 
 def quickstart(
@@ -34,9 +33,7 @@ def quickstart(
     import torch
     from rich.console import Console
 
-    from raptor.cli.evaluate import PUBLISHED, evaluate_columns, load_columns
-    from raptor.cli.progress import evaluation_progress
-    from raptor.cli.train import run_training
+    from raptor.cli.progress import counting
     from raptor.config import to_dict
     from raptor.evaluation import SUITES
     from raptor.evaluation.report import write_report
@@ -44,35 +41,40 @@ def quickstart(
     from raptor.export import export_onnx
     from raptor.formats import load_policy
     from raptor.runs import read_curve
-    from raptor.training import load_run_config
+    from raptor.training.direct import job
 
     for name in suite or SUITES:
         conditions(name, num_quadrotors, 1, 0, torch.device("cpu"))  # a mistake shall not come out after the training
-    run_training(output, config, overrides(settings, seed, device), resume, overwrite, "quickstart")
-    trained = load_run_config(output)
-    columns = load_columns([PUBLISHED, str(output)], trained.device)
-    typer.echo("evaluating it beside the published policy")
-    evaluation = evaluate_columns(columns, suite, num_quadrotors, 1, 0, trained.device, trained.compile)
-    evaluation.save(output / "evaluation.json")
-    error = export_onnx(load_policy(output), output / "policy.onnx")
-    typer.echo(f"exported it: the ONNX file differs from the policy by at most {error:.1e} over 500 recurrent steps")
-    typer.echo("writing the report, with flights of both policies")
-    with evaluation_progress(Console(stderr=True)) as progress:
-        write_report(
-            output / "report.html",
-            title=f"A policy for any quadrotor: {output.name}",
-            settings=to_dict(trained),
-            curve=read_curve(output),
-            evaluation=evaluation,
-            policies=columns,
-            seed=trained.seed,
-            progress=progress,
-            compile=trained.compile,
-        )
-    typer.echo(_farewell(output))
+    again = f"raptor quickstart --output {output} --resume"
+    resolved = job.load_run_config(output, config, options.overrides(settings, seed, device), resume)
+    with watched(output, resume, again) as (show, _):
+        summary = job.train_direct(output, resolved, resume=resume, overwrite=overwrite, progress=show)
+    say_result(summary, again)
+    trained, compile = job.load_run_config(output), None if resolved.compile else False
+    with going_on_with(again):
+        columns = load_columns([PUBLISHED, str(output)], trained.device)
+        say("evaluating it beside the published policy")
+        evaluation = evaluate_columns(columns, suite, num_quadrotors, 1, 0, trained.device, compile)
+        evaluation.save(output / "evaluation.json")
+        error = export_onnx(load_policy(output), output / "policy.onnx")
+        say(f"exported it: the ONNX file differs from the policy by at most {error:.1e} over 500 recurrent steps")
+        say("writing the report, with flights of both policies")
+        with counting(Console(stderr=True)) as progress:
+            write_report(
+                output / "report.html",
+                title=f"A policy for any quadrotor: {output.name}",
+                settings=to_dict(trained),
+                curve=read_curve(output),
+                evaluation=evaluation,
+                policies=columns,
+                seed=trained.seed,
+                progress=progress,
+                compile=compile,
+            )
+    _say_what_next(output)
 
 
-def _farewell(output: Path) -> str:
+def _say_what_next(output: Path) -> None:
     files = {
         "report": output / "report.html",
         "policy": output / "checkpoints" / "best.pt",
@@ -87,12 +89,9 @@ def _farewell(output: Path) -> str:
         f"tensorboard --logdir {output}": "how the training went",
     }
     width = max(map(len, commands))
-    return "\n".join(
-        [
-            "",
-            *(f"{name:<12}{path}" for name, path in files.items()),
-            "",
-            "what to try next:",
-            *(f"  {command:<{width}}  # {why}" for command, why in commands.items()),
-        ]
-    )
+    say("")
+    for name, path in files.items():
+        say(f"{name:<12}{path}")
+    say("\nwhat to try next:")
+    for command, why in commands.items():
+        say(f"  {command:<{width}}  # {why}")
