@@ -64,7 +64,9 @@ class RayWorkers:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         flag: Any = ray.remote(num_cpus=0)(threading.Event).options(scheduling_strategy=here).remote()
-        submit = ray.remote(num_returns="streaming", max_retries=0, **self.resources)(_stream).remote
+        # A worker waits until its last item is taken: it loses no checkpoint with its life, nor fills the object store.
+        streaming = {"num_returns": "streaming", "_generator_backpressure_num_objects": 1, "max_retries": 0}
+        submit = ray.remote(**streaming, **self.resources)(_stream).remote
         self._flag, self._submit, self._work, self._begun = flag, submit, ray.put(work), set[Any]()
         try:
             yield

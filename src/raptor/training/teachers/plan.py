@@ -118,12 +118,12 @@ def bytes_per_teacher(config: PreTrainConfig) -> int:
     if config.algorithm == "apg":
         single = make_algorithm(dataclasses.replace(config, compile=False), vehicle, seed=0)
         assert isinstance(single, APGTeachers)
-        step = (
-            nbytes(RolloutState.begin(single.episode, ())) + 12 * config.apg.num_envs
-        )  # and cost, reward, termination
-        noise = nbytes(draw_noise(config.task, single.quadrotors.mass, generator))
+        step = nbytes(
+            (RolloutState.begin(single.episode, ()), draw_noise(config.task, single.quadrotors.mass, generator))
+        )
+        step += 12 * config.apg.num_envs  # cost, reward, termination
         networks = 3 * nbytes((single.layers, single.adam))
-        return config.apg.segment_steps * (step + noise) + 3 * config.apg.num_envs * rollout + networks + tests
+        return config.apg.segment_steps * step + 3 * config.apg.num_envs * rollout + networks + tests
     sac = config.sac
     sizes = replay_sizes(sac, 1, config.task)
     replay = Replay(sac.replay, sizes, gamma=sac.gamma, device="meta").nbytes

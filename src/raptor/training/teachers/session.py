@@ -72,33 +72,20 @@ class PreTrainSummary:
 ProgressFunction = Callable[[PreTrainProgress], None]
 
 
+@dataclasses.dataclass
 class Session:
-    """One session of a pre-training.
+    """One session of a pre-training."""
 
-    Args:
-        folder: of the run, open.
-        config: the settings.
-        quadrotors: the vehicles.
-        plan: how they are cut into shards, with their names.
-        engine: trains the shards.
-        progress: called with each report of a shard.
-        stop: whether somebody asked to stop.
-        part: (i, n): trains only the shards of the i-th of n parts, from 1, and writes no teachers.
-    """
+    folder: RunFolder  # of the run, open
+    config: PreTrainConfig
+    quadrotors: Quadrotors
+    plan: Plan  # how they are cut into shards, with their names
+    engine: Engine
+    progress: ProgressFunction | None  # called with each report of a shard
+    stop: Stop
+    part: tuple[int, int] | None = None  # (i, n): trains only the i-th of n parts, from 1, and writes no teachers
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        config: PreTrainConfig,
-        quadrotors: Quadrotors,
-        plan: Plan,
-        engine: Engine,
-        progress: ProgressFunction | None,
-        stop: Stop,
-        part: tuple[int, int] | None = None,
-    ) -> None:
-        self.folder, self.config, self.quadrotors, self.plan = folder, config, quadrotors, plan
-        self.engine, self.progress, self.stop, self.part = engine, progress, stop, part
+    def __post_init__(self) -> None:
         self.clock, self.attempt = Clock(), 0
         self.num_own = 0  # teachers that this session trains in this attempt
         self.done_before = 0  # of these, those that an earlier session finished
@@ -109,7 +96,7 @@ class Session:
         self.layers: dict[int, list[torch.Tensor]] = {}
         self.results: dict[str, dict[str, Any]] = {}  # of all shards that are finished
         self.curves: list[dict[str, Any]] = []  # of the shards of the first attempt
-        lines = read_metrics(folder.metrics) if folder.writes else []
+        lines = read_metrics(self.folder.metrics) if self.folder.writes else []
         self.recorded = {(name.split("/")[0], int(line["update"])) for line in lines for name in line if "/" in name}
 
     def run(self) -> PreTrainSummary:
