@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raptor.core.atomic import PathLike, replacing
-from raptor.core.errors import UserError
+from raptor.core.atomic import PathLike, write_atomically
+from raptor.core.errors import UserError, printable
 from raptor.core.plain import to_plain
 from raptor.formats.torch_files import Advice, load_torch
-from raptor.formats.weights import LARGEST_WIDTH, check_values, plain_names
+from raptor.formats.weights import LARGEST_WIDTH, check_values, is_width, plain_names
 from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy
 
-FORMAT = "raptor-policy"
-VERSION = 1
+FORMAT, VERSION = "raptor-policy", 1
 GRU, MLP = "gru", "mlp"
 StudentPolicy = RaptorPolicy | MLPPolicy
-KINDS: Mapping[str, type[StudentPolicy]] = MappingProxyType({GRU: RaptorPolicy, MLP: MLPPolicy})
+KINDS: dict[str, type[StudentPolicy]] = {GRU: RaptorPolicy, MLP: MLPPolicy}
 """The policies that a file can hold, by the `kind` of their architecture; a file that names none holds the first."""
-_ADVICE = Advice(*["give a file that save_policy wrote"] * 2)
+
 DIMENSIONS = ("observation_dim", "hidden_dim", "action_dim")
+CARD_FIELDS = ("what", "training", "command", "results", "licence")
+"""Fields on the card of every policy with a name: how it was trained, by which command; there may be further ones."""
+
+_ADVICE = Advice(*["give a file that save_policy wrote"] * 2)
 
 
 def save_policy(
@@ -35,7 +38,7 @@ def save_policy(
     """Write a policy to `path` (`*.pt`), complete or not at all.
 
     Args:
-        policy: recurrent or memoryless, on any device; its weights are written from the CPU, in their own precision.
+        policy: recurrent or memoryless, on any device; its weights are written in their own precision.
         path: the file; its folder is created if it is not there.
         card: what the policy is and how it came about: text, numbers, and lists and groups of these.
         training: state to go on training from: tensors, text, numbers, and nested lists and dictionaries of these.
@@ -51,37 +54,23 @@ def save_policy(
         raise UserError(
             f"{target} can only hold a RaptorPolicy or an MLPPolicy, got a {type(policy).__name__}: save its original"
         )
-    document = policy_document(policy, card, target)
-    if training is not None:
-        document["training"] = dict(training)
     buffer = io.BytesIO()
-    torch.save(document, buffer)
-    with replacing(target) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    document = policy_document(policy, card, target)
+    torch.save(document if training is None else document | {"training": dict(training)}, buffer)
+    write_atomically(target, buffer.getvalue())
 
 
 def policy_document(policy: StudentPolicy, card: Mapping[str, Any], target: PathLike) -> dict[str, Any]:
     """Content of a policy file: format, version, architecture, weights and card; see `save_policy`."""
     weights = {name: tensor.detach().cpu().clone() for name, tensor in policy.state_dict().items()}
     check_values(weights, f"the policy to be written to {target}")
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "architecture": architecture_of(policy),
-        "weights": weights,
-        "card": to_plain(card, "card"),
-    }
+    architecture = architecture_of(policy)
+    about = {"format": FORMAT, "version": VERSION, "architecture": architecture}
+    return about | {"weights": weights, "card": to_plain(card, "card")}
 
 
 def read_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `save_policy` wrote, without executing code from the file.
-
-    Args:
-        path: the file.
-        device: of all tensors.
-
-    Returns:
-        The groups format, version, architecture, weights, card, and, where it was saved, training.
+    """Read what `save_policy` wrote, without executing code: the groups of `policy_document`, and `training` if saved.
 
     Raises:
         UserError: the file cannot be read, is truncated, of another kind or version, or holds more than plain data.
@@ -102,11 +91,7 @@ def read_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> dict[
 
 
 def read_policy(path: PathLike) -> StudentPolicy:
-    """Read a policy, its card in `policy.card`, from a file of `save_policy`.
-
-    Raises:
-        UserError: as `read_checkpoint`, or the weights do not fit the architecture or are not finite.
-    """
+    """Read a policy, its card in `policy.card`; raises as `read_checkpoint` and `assemble` do."""
     document = read_checkpoint(path)
     policy = assemble(document["architecture"], document["weights"], path)
     policy.card = document["card"]
@@ -125,13 +110,9 @@ def assemble(
     source: PathLike,
     names: Mapping[str, str] | None = None,
 ) -> StudentPolicy:
-    """Build a policy from its weights; draws no random numbers.
+    """Build a policy from an `architecture_of` and a `state_dict`; draws no random numbers.
 
-    Args:
-        architecture: observation_dim, hidden_dim, action_dim, and the kind, one of `KINDS`; gru by default.
-        weights: the policy's `state_dict`.
-        source: the file, for error messages.
-        names: what the file calls a weight, where that differs from the key in `weights`.
+    `source` is the file, for error messages, and `names` what it calls a weight, where that differs from its key.
 
     Raises:
         UserError: names the kind, the dimension or the weight that is missing, unknown, of the wrong shape or type, or
@@ -143,8 +124,7 @@ def assemble(
     if kind not in tuple(KINDS):
         raise UserError(f"kind must be {' or '.join(KINDS)}, got {kind!r} ({source}): try a newer raptor-python")
     for name in DIMENSIONS:
-        size = architecture.get(name)
-        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST_WIDTH:
+        if not is_width(size := architecture.get(name)):
             raise UserError(f"{name} must be a whole number from 1 to {LARGEST_WIDTH}, got {size!r} ({source})")
     with torch.device("meta"):  # shapes only: no memory, no random numbers
         policy = KINDS[kind](*(architecture[name] for name in DIMENSIONS))
@@ -164,3 +144,28 @@ def assemble(
     copies = {key: weight.detach().clone(memory_format=torch.contiguous_format) for key, weight in weights.items()}
     policy.load_state_dict(copies, assign=True)
     return policy
+
+
+def format_card(card: Mapping[str, Any], width: int = 100) -> str:
+    """Text of a card: one field after the other, long ones wrapped, groups indented, control bytes escaped.
+
+    Raises:
+        UserError: the card is nested in itself, or holds other than text and numbers.
+    """
+    return printable("\n".join(_lines(to_plain(card, "card"), width, ""))) if card else "this policy carries no card"
+
+
+def _lines(card: Mapping[str, Any], width: int, indent: str) -> list[str]:
+    fields = sorted(card, key=["name", *CARD_FIELDS, *card].index)
+    column = max(map(len, fields)) + 2
+    lines: list[str] = []
+    for field in fields:
+        value, head = card[field], indent + field.ljust(column)
+        if isinstance(value, Mapping) and value:
+            lines += [head.rstrip(), *_lines(value, width, indent + "  ")]
+            continue
+        text = str(value) if isinstance(value, (bool, int, float, str)) else ", ".join(map(str, value or ()))
+        wrapper = textwrap.TextWrapper(max(width, len(head) + 20), head, " " * len(head), break_on_hyphens=False)
+        wrapper.break_long_words = False
+        lines += wrapper.wrap(text) or [head.rstrip()]
+    return lines
