@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
+from raptor.core.yaml_files import to_plain
 from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble
 from raptor.formats.onnx_policy import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
+from raptor.nn.mlp_policy import MLPPolicy
 from raptor.nn.policy import RaptorPolicy, gru_gates
 
 if TYPE_CHECKING:
@@ -99,18 +100,14 @@ def verify_onnx(
 
     Args:
         policy: the original, in float32 on the CPU.
-        path: the ONNX file.
+        path: the ONNX file, called `name` in error messages.
         num_steps: of each rollout.
         batch_sizes: one rollout for each.
-        tolerance: bound on the error / (1 + abs(value)).
-        name: of the file in error messages.
+        tolerance: bound on the error / (1 + abs(value)), beyond which an `ExportError` is raised.
+        name: path by default.
 
     Returns:
         The largest absolute error of an action or a hidden state.
-
-    Raises:
-        UserError: the file cannot be read.
-        ExportError: an error is beyond the tolerance.
     """
     exported = OnnxPolicy(path)
     largest = 0.0
@@ -149,14 +146,15 @@ class _RecurrentStep(nn.Module):
         return linear(following, p.output_weight, p.output_bias), following
 
 
+def _memoryless_step(policy: MLPPolicy) -> nn.Module:
+    return nn.Sequential(policy.input_layer, nn.ReLU(), policy.middle_layer, nn.ReLU(), policy.output_layer)
+
+
 def _convert(policy: StudentPolicy) -> onnx.ModelProto:
     import onnx
 
-    if isinstance(policy, RaptorPolicy):
-        step, ports = _RecurrentStep(policy), 2
-    else:
-        layers = (policy.input_layer, nn.ReLU(), policy.middle_layer, nn.ReLU(), policy.output_layer)
-        step, ports = nn.Sequential(*layers), 1
+    step: nn.Module = _RecurrentStep(policy) if isinstance(policy, RaptorPolicy) else _memoryless_step(policy)
+    ports = 2 if policy.memory_dim else 1
     example = (torch.zeros(2, policy.observation_dim), torch.zeros(2, policy.hidden_dim))[:ports]
     batch = torch.export.Dim("batch")
     with _quiet():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError, printable
-from raptor.core.plain import to_plain
+from raptor.core.yaml_files import to_plain
 from raptor.formats.torch_files import Advice, load_torch
 from raptor.formats.weights import LARGEST_WIDTH, check_values, is_width, plain_names
 from raptor.nn.mlp_policy import MLPPolicy

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError, first_line
-from raptor.core.plain import to_plain
+from raptor.core.yaml_files import to_plain
 from raptor.formats.weights import LARGEST, LARGEST_WIDTH, is_width
 from raptor.nn.policy import Stepwise
 

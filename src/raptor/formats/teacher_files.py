@@ -21,7 +21,7 @@ import torch
 from raptor.core.atomic import PathLike, checked_path, write_atomically
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
+from raptor.core.yaml_files import to_plain
 from raptor.formats.weights import check_values, is_width
 from raptor.nn.activations import Activations
 from raptor.nn.stacked_mlp import Layer, Layers

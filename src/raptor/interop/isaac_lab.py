@@ -50,11 +50,7 @@ def check_installed() -> None:
 
 
 def launcher_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments of the simulator's launcher on a command line, and the rest.
-
-    Raises:
-        UserError: an argument of the launcher has an impossible value.
-    """
+    """The arguments of the simulator's launcher on a command line, and the rest."""
     from isaaclab.app import AppLauncher
 
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
@@ -71,12 +67,7 @@ def isaac_env(task: IsaacTask, arguments: argparse.Namespace, headless: bool = T
     """Start the simulator and make the task's environment, which also has `reset(seed)`, `render` and `close`.
 
     Both are closed when the block ends well, not after an error: closing the simulator may end the process before the
-    error is reported.
-
-    Args:
-        task: to make.
-        arguments: of the launcher, see `launcher_arguments`.
-        headless: without a window.
+    error is reported. The arguments are those of `launcher_arguments`.
 
     Raises:
         UserError: there is no such task, or it has no such setting; names similar ones.
@@ -100,7 +91,12 @@ def _make(task: IsaacTask) -> Any:
     from isaaclab_rl.rsl_rl import RslRlVecEnvWrapper
     from isaaclab_tasks.utils import parse_env_cfg
 
-    name = _registered(task.name)
+    name = import_registered(task.name)
+    if name not in gymnasium.registry:
+        known = [task for task in gymnasium.registry if "env_cfg_entry_point" in gymnasium.registry[task].kwargs]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(sorted(known)) or 'none'}"
+        raise UserError(f"Isaac Lab knows no task {name!r}: {hint}")
     cfg = parse_env_cfg(name, device=task.device, num_envs=task.num_envs)
     cfg.seed = task.seed
     for key, value in task.settings.items():
@@ -121,17 +117,6 @@ def _make(task: IsaacTask) -> Any:
     return IsaacVecEnv(env, clip_actions=_clip_actions(name))
 
 
-def _registered(name: str) -> str:
-    """The name of a registered task, without its module."""
-    short = import_registered(name)
-    if short not in gymnasium.registry:
-        known = [task for task in gymnasium.registry if "env_cfg_entry_point" in gymnasium.registry[task].kwargs]
-        near = difflib.get_close_matches(short, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(sorted(known)) or 'none'}"
-        raise UserError(f"Isaac Lab knows no task {short!r}: {hint}")
-    return short
-
-
 def _clip_actions(name: str) -> float | None:
     """The bound on actions that the task's rsl_rl agent is trained with, if any."""
     from isaaclab_tasks.utils import load_cfg_from_registry
@@ -145,15 +130,12 @@ def _clip_actions(name: str) -> float | None:
 
 
 def override(cfg: Any, key: str, value: Any) -> None:
-    """Set one setting of a task's configuration, as Hydra does.
+    """Set one setting of a task's configuration (nested objects, dictionaries and lists), as Hydra does.
 
     Args:
-        cfg: nested objects, dictionaries and lists.
+        cfg: the configuration.
         key: dotted; a number is the place in a list.
         value: of the setting's type, or None; of a group, settings by name, or None to remove it.
-
-    Raises:
-        UserError: there is no such setting, it is a group, or the value is of another type.
     """
     *path, last = key.split(".")
     inner, before = cfg, ""
@@ -188,10 +170,11 @@ def _entry(group: Any, name: str, before: str, key: str) -> Any:
 
 
 def _keys(group: Any) -> list[str]:
+    if isinstance(group, Mapping):
+        return [str(name) for name in group]
     if isinstance(group, (list, tuple)):
         return [str(number) for number in range(len(group))]
-    names = map(str, group if isinstance(group, Mapping) else getattr(group, "__dict__", ()))
-    return [name for name in names if isinstance(group, Mapping) or not name.startswith("_")]
+    return [name for name in getattr(group, "__dict__", ()) if not name.startswith("_")]
 
 
 def _names(group: Any, before: str) -> str:

@@ -32,12 +32,13 @@ class RslRlVecEnv(VecEnv):
 
     Args:
         num_envs: N, number of vehicles.
-        quadrotor: as for `raptor.environments.factory.make_env`.
-        task: as for `make_env`.
+        quadrotor: as for `raptor.environments.factory.make_env`, as are `task` and the settings (`compile`,
+            `simulator`, `device`, and fields of the task, such as `episode_steps=1000`).
+        task: of each vehicle.
         seed: of everything random in it.
         reward_scale: factor on the rewards, not on the figures in `extras["log"]`. rsl_rl does not normalise rewards,
             and its algorithms like returns of a few units: RAPTOR's are between -100 and 150 at a discount of 0.99.
-        settings: `compile`, `simulator` and `device` of `make_env`; fields of the task, such as `episode_steps=1000`.
+        settings: see `quadrotor`.
 
     Raises:
         UserError: there is no such quadrotor, task or device, or no environment or reward.
