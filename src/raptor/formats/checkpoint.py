@@ -25,27 +25,26 @@ StudentPolicy = RaptorPolicy | MLPPolicy
 KINDS: dict[str, type[StudentPolicy]] = {GRU: RaptorPolicy, MLP: MLPPolicy}
 """The policies that a file can hold, by the `kind` of their architecture; a file that names none holds the first."""
 
-DIMENSIONS = ("observation_dim", "hidden_dim", "action_dim")
 CARD_FIELDS = ("what", "training", "command", "results", "licence")
-"""Fields on the card of every policy with a name: how it was trained, by which command; there may be further ones."""
+"""Fields on the card of every policy with a name; there may be further ones."""
 
+DIMENSIONS = ("observation_dim", "hidden_dim", "action_dim")
 _ADVICE = Advice(*["give a file that save_policy wrote"] * 2)
 
 
 def save_policy(
     policy: StudentPolicy, path: PathLike, card: Mapping[str, Any], training: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a policy to `path` (`*.pt`), complete or not at all.
+    """Write a policy to `path` (`*.pt`), complete or not at all, its weights in their own precision.
 
     Args:
-        policy: recurrent or memoryless, on any device; its weights are written in their own precision.
+        policy: recurrent or memoryless, on any device.
         path: the file; its folder is created if it is not there.
         card: what the policy is and how it came about: text, numbers, and lists and groups of these.
         training: state to go on training from: tensors, text, numbers, and nested lists and dictionaries of these.
 
     Raises:
-        UserError: non-finite weights, a card of other types, or a file that cannot be written. A file that was there is
-            then left as it was.
+        UserError: non-finite weights, a card of other types, or a file that cannot be written.
     """
     target = Path(path)
     if target.suffix.lower() != ".pt":
@@ -54,9 +53,8 @@ def save_policy(
         raise UserError(
             f"{target} can only hold a RaptorPolicy or an MLPPolicy, got a {type(policy).__name__}: save its original"
         )
-    buffer = io.BytesIO()
-    document = policy_document(policy, card, target)
-    torch.save(document if training is None else document | {"training": dict(training)}, buffer)
+    buffer, more = io.BytesIO(), {} if training is None else {"training": dict(training)}
+    torch.save(policy_document(policy, card, target) | more, buffer)
     write_atomically(target, buffer.getvalue())
 
 
@@ -65,16 +63,12 @@ def policy_document(policy: StudentPolicy, card: Mapping[str, Any], target: Path
     weights = {name: tensor.detach().cpu().clone() for name, tensor in policy.state_dict().items()}
     check_values(weights, f"the policy to be written to {target}")
     architecture = architecture_of(policy)
-    about = {"format": FORMAT, "version": VERSION, "architecture": architecture}
-    return about | {"weights": weights, "card": to_plain(card, "card")}
+    parts = {"architecture": architecture, "weights": weights, "card": to_plain(card, "card")}
+    return {"format": FORMAT, "version": VERSION, **parts}
 
 
 def read_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `save_policy` wrote, without executing code: the groups of `policy_document`, and `training` if saved.
-
-    Raises:
-        UserError: the file cannot be read, is truncated, of another kind or version, or holds more than plain data.
-    """
+    """Read what `save_policy` wrote: the groups of `policy_document`, and `training` if it was saved."""
     document = load_torch(path, path, device, _ADVICE)
     if document.get("format") != FORMAT:
         raise UserError(f"{path} holds no policy of this package (format {FORMAT!r}): give a file of save_policy")
@@ -91,7 +85,7 @@ def read_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> dict[
 
 
 def read_policy(path: PathLike) -> StudentPolicy:
-    """Read a policy, its card in `policy.card`; raises as `read_checkpoint` and `assemble` do."""
+    """Read a policy, its card in `policy.card`."""
     document = read_checkpoint(path)
     policy = assemble(document["architecture"], document["weights"], path)
     policy.card = document["card"]
@@ -108,17 +102,12 @@ def assemble(
     architecture: Mapping[str, Any],
     weights: Mapping[str, Any],
     source: PathLike,
-    names: Mapping[str, str] | None = None,
+    names: Mapping[str, str] = {},
 ) -> StudentPolicy:
-    """Build a policy from an `architecture_of` and a `state_dict`; draws no random numbers.
+    """Build a policy from an `architecture_of` and a `state_dict`, both checked; draws no random numbers.
 
     `source` is the file, for error messages, and `names` what it calls a weight, where that differs from its key.
-
-    Raises:
-        UserError: names the kind, the dimension or the weight that is missing, unknown, of the wrong shape or type, or
-            not finite.
     """
-    names = {} if names is None else names
     weights = plain_names(weights, source)
     kind = architecture.get("kind", GRU)
     if kind not in tuple(KINDS):
@@ -147,11 +136,7 @@ def assemble(
 
 
 def format_card(card: Mapping[str, Any], width: int = 100) -> str:
-    """Text of a card: one field after the other, long ones wrapped, groups indented, control bytes escaped.
-
-    Raises:
-        UserError: the card is nested in itself, or holds other than text and numbers.
-    """
+    """Text of a card: one field after the other, long ones wrapped, groups indented, control bytes escaped."""
     return printable("\n".join(_lines(to_plain(card, "card"), width, ""))) if card else "this policy carries no card"
 
 

@@ -39,10 +39,9 @@ PUBLISHED_CARD = {
     "licence": "MIT, Jonas Eschmann, https://github.com/rl-tools/foundation-policy",
 }
 
+# The policies of a run: of train-direct, of post-train.
 _BEST = ("checkpoints/best.pt", "best_student.pt")
 _NUMBERED = ("checkpoints/update_*.pt", "checkpoint_epoch_*.pt")
-"""The policies of a run: of train-direct, of post-train."""
-
 _SOURCES = f"{', '.join(POLICY_NAMES)}, the folder of a run, or a .pt, .h5 or .onnx file"
 
 
@@ -53,8 +52,7 @@ def load_policy(source: PathLike, device: torch.device | str = "cpu") -> Student
         source: one of
             "published", the policy that was published with RAPTOR, from the package foundation-policy;
             "default", "large" or "robust", the policies that come with this package;
-            the folder of a run, which gives its checkpoints/best.pt, or its last checkpoints/update_*.pt; for that of
-            raptor post-train it is best_student.pt, or its last checkpoint_epoch_*.pt;
+            the folder of a run, which gives its best checkpoint, or its last;
             a file of `save_policy` (.pt), an rl-tools checkpoint (.h5), or an exported policy (.onnx).
             A name in text comes before a file of that name: write ./default, or give a Path, for a folder of that name.
         device: of the weights. An ONNX file runs on the CPU and answers on the device of the observation.
@@ -66,10 +64,9 @@ def load_policy(source: PathLike, device: torch.device | str = "cpu") -> Student
     if isinstance(source, str) and source in POLICY_NAMES:
         return (_read_published() if source == PUBLISHED else _read_packaged(source)).to(device)
     file = _find(source)
-    kind = file.suffix.lower()
-    if kind == ".onnx":
+    if file.suffix.lower() == ".onnx":
         return OnnxPolicy(file, device)
-    return (read_policy(file) if kind == ".pt" else read_rl_tools(file)).to(device)
+    return (read_policy(file) if file.suffix.lower() == ".pt" else read_rl_tools(file)).to(device)
 
 
 def policy_card(source: PathLike) -> dict[str, Any]:
@@ -121,9 +118,8 @@ def _find(source: PathLike) -> Path:
 
 def _checkpoint_of(run: Path) -> Path:
     """The best checkpoint of a run, or its last."""
-    for best in _BEST:
-        if (run / best).exists():
-            return run / best
+    if best := [run / name for name in _BEST if (run / name).exists()]:
+        return best[0]
     files = [file for pattern in _NUMBERED for file in run.glob(pattern)]
     numbered = {int(match[1]): file for file in files if (match := re.fullmatch(r"[a-z_]+_([0-9]+)\.pt", file.name))}
     if not numbered:

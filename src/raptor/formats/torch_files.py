@@ -66,11 +66,7 @@ def refuse_bomb(name: PathLike, size: int, unpacked: int, advice: str = "") -> N
 
 @contextlib.contextmanager
 def opened_archive(source: PathLike | bytes, name: PathLike, advice: Advice = OWN) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive to read, with the arguments of `load_torch`.
-
-    Raises:
-        UserError: it is no zip archive, or unpacks to far more than it is; or proves damaged while it is read.
-    """
+    """Open a zip archive to read, with the arguments of `load_torch`; what proves damaged later is refused too."""
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
             head, size = file.read(len(_BEFORE_1_6)), file.seek(0, io.SEEK_END)
@@ -113,8 +109,7 @@ def load_torch(
         advice: for the user, about a file of another kind and about code.
 
     Raises:
-        UserError: it is of another kind, truncated or damaged, holds other objects, or tensors larger than what is
-            stored of them.
+        UserError: it is of another kind, damaged, holds other objects, or tensors larger than what is stored of them.
     """
     with opened_archive(source, name, advice) as archive:
         return read_document(archive, name, device, advice)
@@ -195,19 +190,16 @@ def read_pickle(
 ) -> Any:
     """Read a pickle of protocol 2 or newer; one that is damaged raises an exception of any kind.
 
-    Args:
-        content: the whole pickle.
-        make: gives what stands for an object that is no plain data, by the name of its class and its arguments.
-        persistent: gives what stands for a persistent identifier.
+    `make` gives what stands for an object that is no plain data, by the name of its class and its arguments,
+    `persistent` what stands for a persistent identifier.
     """
     stack: list[Any] = []
-    marks: list[int] = []
+    before_marks: list[list[Any]] = []
     memo: dict[int, Any] = {}
 
     def since_mark() -> list[Any]:
-        begin = marks.pop()
-        items = stack[begin:]
-        del stack[begin:]
+        nonlocal stack
+        items, stack = stack, before_marks.pop()
         return items
 
     argument: Any
@@ -215,19 +207,18 @@ def read_pickle(
         name = opcode.name
         if isinstance(argument, int) and argument.bit_length() > _LARGEST_NUMBER:
             raise ValueError("a number is too large")
-        if name in ("PROTO", "FRAME"):
-            continue
         if name == "STOP":
             return stack.pop()
         if name == "MARK":
-            marks.append(len(stack))
+            before_marks.append(stack)
+            stack = []
         elif name in _NEW:
             stack.append(copy.copy(_NEW[name]))
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            number = int(name[-1])
-            stack[-number:] = [tuple(stack[-number:])]
+            stack[-int(name[-1]) :] = [tuple(stack[-int(name[-1]) :])]
         elif name in ("TUPLE", "FROZENSET"):
-            stack.append((tuple if name == "TUPLE" else frozenset)(since_mark()))
+            items = since_mark()
+            stack.append(tuple(items) if name == "TUPLE" else frozenset(items))
         elif name in ("APPEND", "APPENDS", "ADDITEMS"):
             items = [stack.pop()] if name == "APPEND" else since_mark()
             (stack[-1].update if name == "ADDITEMS" else stack[-1].extend)(items)
@@ -254,7 +245,7 @@ def read_pickle(
             stack.append(persistent(stack.pop()))
         elif argument is not None and name.startswith(("BIN", "SHORT_BIN", "LONG", "BYTEARRAY")):
             stack.append(argument)  # a number, a text, or bytes
-        else:
+        elif name not in ("PROTO", "FRAME"):
             raise ValueError(f"unknown operation {name}")
     raise ValueError("no end")
 

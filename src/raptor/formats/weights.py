@@ -36,7 +36,7 @@ def is_width(value: object) -> bool:
 
 
 def check_values(
-    weights: Mapping[str, Tensor], where: PathLike, names: Mapping[str, str] | None = None, stacked: bool = False
+    weights: Mapping[str, Tensor], where: PathLike, names: Mapping[str, str] = {}, stacked: bool = False
 ) -> None:
     """Refuse weights that are not all of single, or all of double precision, and numbers beyond `LARGEST`.
 
@@ -54,7 +54,7 @@ def check_values(
             value = weight[index].item()
             bound = f"at most {LARGEST:g} in magnitude" if abs(value) < float("inf") else "finite"
             whose = f", of teacher {index[0]}," if stacked else ""
-            raise UserError(f"{(names or {}).get(key, key)}{list(index)}{whose} must be {bound}, got {value} ({where})")
+            raise UserError(f"{names.get(key, key)}{list(index)}{whose} must be {bound}, got {value} ({where})")
 
 
 def weight_of(weights: Mapping[str, Any], name: str, path: PathLike, ndim: int | None = None) -> Tensor:
