@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from raptor.config.documents import leaves, overlay, resolve
-from raptor.config.files import Source, parse_overrides, read_files
+from raptor.config.files import Source, leaves, overlay, parse_overrides, read_files, resolve
 from raptor.config.settings import Limit, describe, group_in, group_of_entries, limits_of, show
 from raptor.core.errors import UserError
 from raptor.core.plain import to_plain

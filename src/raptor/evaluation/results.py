@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,13 @@ class Evaluation:
         from raptor.evaluation.table import rich_table
 
         return rich_table(self.policies, self.settings, details)
+
+
+def column_names(policies: Sequence[str], stages: Sequence[str] = ()) -> dict[str, str]:
+    """Short names that distinguish policies, by what names them: a stage, or else a file, folder or packaged policy."""
+    short = {policy: policy if policy in stages else Path(policy).name or policy for policy in policies}
+    taken = list(short.values())
+    return {policy: name if policy in stages or taken.count(name) == 1 else policy for policy, name in short.items()}
 
 
 def _each(policies: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:

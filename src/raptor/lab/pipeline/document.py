@@ -7,19 +7,17 @@ import functools
 import graphlib
 import os
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from raptor.config import parse_overrides, to_dict
-from raptor.config.documents import overlay, resolve
-from raptor.config.files import Source, read_files
+from raptor.config.files import Source, overlay, read_files, resolve
 from raptor.config.load import Check, nearest
 from raptor.config.settings import Settings, between, optional, setting, show
 from raptor.core.errors import UserError
 from raptor.formats.policy_files import POLICY_NAMES
-from raptor.lab.pipeline.job import POLICY, Job
-from raptor.lab.pipeline.jobs import JOBS
+from raptor.lab.pipeline.jobs import JOBS, POLICY, Job
 
 Jobs = Mapping[str, type[Job]]
 
@@ -49,13 +47,12 @@ class Input(NamedTuple):
     is_stage: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """A job with its keys, and what it reads."""
 
     name: str
     job: Job
-    inputs: tuple[Input, ...] = ()
+    inputs: tuple[Input, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +102,19 @@ def load_pipeline(file: str | Path, overrides: Sequence[str] = (), jobs: Jobs = 
     more = ["stages", *(said if any({*each.settings} - {*COMMON, "stages"} for each in now) else ())]
     everywhere = check.group(Everywhere, resolve(given), more=more)
     check.finish()
+    listed = ", ".join(jobs)
     if not said:
-        raise UserError(f"{file} has no stages: name at least one under `stages`, with one of the jobs {_listed(jobs)}")
+        raise UserError(f"{file} has no stages: name at least one under `stages`, with one of the jobs {listed}")
+    reserved = [*POLICY_NAMES, "stages", "base", *COMMON]
     for name in said:
-        _check_name(name, said[name].get("job"), jobs, check)
+        job = said[name].get("job")
+        if name in reserved or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            advice = f"use letters, digits, - and _, and none of {', '.join(reserved)}"
+            check.wrong(("stages", name), "cannot be the name of a stage", advice)
+        elif job is None and name not in jobs:
+            check.wrong(("stages", name, "job"), "is missing", f"give one of {listed}")
+        elif job is not None and job not in jobs:
+            check.wrong(("stages", name, "job"), f"must be one of {listed}, got {show(job)}")
     check.finish()
     chosen = {name: jobs[said[name].get("job") or name] for name in said}
     sources = [*files, *_said_to_each(now, chosen), *now]
@@ -117,8 +123,10 @@ def load_pipeline(file: str | Path, overrides: Sequence[str] = (), jobs: Jobs = 
         for name, keys in source.settings["stages"].items():
             document["stages"][name] = overlay(document["stages"][name], keys, chosen[name])
     checked = _checked(chosen, document, everywhere, sources)
-    completed = {name: job.completed(checked) for name, job in checked.items()}
-    stages = {name: Stage(name, job, _inputs(job, chosen)) for name, job in completed.items()}
+    stages = {}
+    for name, keyed in checked.items():
+        completed = keyed.completed(checked)
+        stages[name] = Stage(name, completed, tuple(_inputs(completed, checked)))
     return Pipeline(str(file), everywhere.output, _in_order(stages), document)
 
 
@@ -131,17 +139,6 @@ def _tidy(source: Source) -> Source:
         if not isinstance(said, Mapping | None):
             raise UserError(f"stages.{name} must be a group of settings, got {show(said)} ({source.name})")
     return Source(source.name, {**source.settings, "stages": {name: said or {} for name, said in stages.items()}})
-
-
-def _check_name(name: str, job: Any, jobs: Jobs, check: Check) -> None:
-    reserved = [*POLICY_NAMES, "stages", "base", *COMMON]
-    if name in reserved or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        advice = f"use letters, digits, - and _, and none of {', '.join(reserved)}"
-        check.wrong(("stages", name), "cannot be the name of a stage", advice)
-    elif job is None and name not in jobs:
-        check.wrong(("stages", name, "job"), "is missing", f"give one of {_listed(jobs)}")
-    elif job is not None and job not in jobs:
-        check.wrong(("stages", name, "job"), f"must be one of {_listed(jobs)}, got {show(job)}")
 
 
 def _said_to_each(overrides: Sequence[Source], jobs: Jobs) -> list[Source]:
@@ -171,16 +168,22 @@ def _checked(
     stages: dict[str, Any] = {}
     all_files: list[Source] = []
     for name, job in jobs.items():
-        default = job.default(document["stages"][name])
-        stages[name] = to_dict(default)
+        said = document["stages"][name]
+        default = job.default(said)
+        keys = to_dict(default)
         for key in job.INHERITS:
             if (value := getattr(everywhere, key)) is not None:
-                stages[name] = overlay(stages[name], _placed(job, key, value))
-        if files := _config_files(name, default, document["stages"][name]):
+                keys = overlay(keys, _placed(job, key, value))
+        if hasattr(default, "config") and isinstance(said.get("config"), str):
+            try:
+                files = read_files(said["config"], getattr(default.settings, "JOB", "train-direct"))  # type: ignore[attr-defined]
+            except UserError as error:
+                raise UserError(f"stages.{name}.config: {error}") from error
             for file in files:
-                stages[name] = overlay(stages[name], {"settings": file.settings}, job)
-            stages[name]["settings"] = resolve(stages[name]["settings"])  # their ${key} are keys of theirs
-            all_files += [Source(each.name, {"stages": {name: {"settings": each.settings}}}) for each in files]
+                keys = overlay(keys, {"settings": file.settings}, job)
+                all_files.append(Source(file.name, {"stages": {name: {"settings": file.settings}}}))
+            keys["settings"] = resolve(keys["settings"])  # their ${key} are keys of theirs
+        stages[name] = keys
     merged = resolve(overlay(to_dict(everywhere) | {"stages": stages}, document))["stages"]
     for keys in merged.values():
         keys.pop("job", None)
@@ -188,42 +191,31 @@ def _checked(
     checked = {name: check.group(job, merged[name], ("stages", name), ["job"]) for name, job in jobs.items()}
     check.finish()
     for name, keyed in checked.items():
-        _check_references(name, keyed, jobs, check)
+        _check_inputs(name, keyed, jobs, check)
     check.finish()
     return checked
 
 
-def _config_files(name: str, default: Job, said: Mapping[str, Any]) -> list[Source]:
-    """The settings in the file that the key `config` of a stage names, and in those that it is based on."""
-    if not hasattr(default, "config") or not isinstance(said.get("config"), str):
-        return []
-    try:
-        return read_files(said["config"], getattr(default.settings, "JOB", "train-direct"))  # type: ignore[attr-defined]
-    except UserError as error:
-        raise UserError(f"stages.{name}.config: {error}") from error
-
-
-def _check_references(name: str, job: Job, jobs: Jobs, check: Check) -> None:
+def _check_inputs(name: str, job: Job, jobs: Jobs, check: Check) -> None:
     """Note what a stage needs and was not given, and what it names that is not there or of another kind."""
     given = [key for key in job.NEEDS if getattr(job, key) not in (None, ())]
     if job.NEEDS and len(given) != 1:
         got = f", got {' and '.join(given)}" if given else ""
         check.wrong(("stages", name), f"needs {'either ' * (len(job.NEEDS) > 1)}{' or '.join(job.NEEDS)}{got}")
+    for key, kind, value, is_stage in _inputs(job, jobs):
+        if is_stage and kind != jobs[value].GIVES:
+            fitting = [other for other, theirs in jobs.items() if kind == theirs.GIVES] or ["none here"]
+            problem = f"names the stage {value!r}, which gives {jobs[value].GIVES} and not {kind}"
+            check.wrong(("stages", name, key), problem, f"stages that do are {', '.join(fitting)}")
+        elif not is_stage and not ((value in POLICY_NAMES and kind == POLICY) or os.path.exists(value)):
+            policies = f" nor one of the policies {', '.join(POLICY_NAMES)}" if kind == POLICY else ""
+            problem = f"names {value!r}, which is neither a stage nor a file{policies}"
+            check.wrong(("stages", name, key), problem, nearest(value, list(jobs), "stages"))
+
+
+def _inputs(job: Job, stages: Container[str]) -> Iterator[Input]:
     for key, kind in job.references().items():
-        for value in job.named(key):
-            if value in jobs and kind != jobs[value].GIVES:
-                fitting = [other for other, theirs in jobs.items() if kind == theirs.GIVES] or ["none here"]
-                problem = f"names the stage {value!r}, which gives {_a(jobs[value].GIVES)} and not {_a(kind)}"
-                check.wrong(("stages", name, key), problem, f"stages that do are {', '.join(fitting)}")
-            elif value not in jobs and not ((value in POLICY_NAMES and kind == POLICY) or os.path.exists(value)):
-                policies = f" nor one of the policies {', '.join(POLICY_NAMES)}" if kind == POLICY else ""
-                problem = f"names {value!r}, which is neither a stage nor a file{policies}"
-                check.wrong(("stages", name, key), problem, nearest(value, list(jobs), "stages"))
-
-
-def _inputs(job: Job, stages: Container[str]) -> tuple[Input, ...]:
-    references = job.references()
-    return tuple(Input(key, kind, name, name in stages) for key, kind in references.items() for name in job.named(key))
+        yield from (Input(key, kind, name, name in stages) for name in job.named(key))
 
 
 def _in_order(stages: Mapping[str, Stage]) -> tuple[Stage, ...]:
@@ -236,11 +228,3 @@ def _in_order(stages: Mapping[str, Stage]) -> tuple[Stage, ...]:
         raise UserError(
             f"the stages need each other in a circle: {circle}; let one of them read something else"
         ) from None
-
-
-def _a(kind: str) -> str:
-    return kind if kind.endswith("s") else f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
-
-
-def _listed(jobs: Jobs) -> str:
-    return ", ".join(jobs)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from raptor.core.atomic import PathLike, explained, write_atomically
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import dump_yaml
+from raptor.evaluation.results import column_names
+from raptor.lab.pipeline import plan
 from raptor.lab.pipeline.document import Pipeline, Stage, load_pipeline
-from raptor.lab.pipeline.job import StageContext, StageOutcome
-from raptor.lab.pipeline.plan import Action, Planner, Step, refuse_replacing
-from raptor.lab.pipeline.records import SHOWN, RecordWriter, StageRecord, relevant_settings
+from raptor.lab.pipeline.jobs import StageContext, StageOutcome
+from raptor.lab.pipeline.plan import SHOWN, Planner, StageRecord, Step, entries
 from raptor.runs.folder import locked
 
 DOCUMENT = "pipeline.yaml"
@@ -29,21 +30,19 @@ Progress = Callable[[Stage], contextlib.AbstractContextManager["Callable[..., No
 its own: see `train_direct`, `pre_train`, `evaluate` and so on."""
 
 
-@dataclasses.dataclass(frozen=True)
-class StageSummary:
+class StageSummary(NamedTuple):
     """What was done about a stage."""
 
     name: str
     job: str
-    action: Action
+    action: plan.Action
     finished: bool  # False where it was asked to stop
     wall_clock_s: float  # of this session
     result: str  # in a few words
     product: Path  # the folder or the file that it made
 
 
-@dataclasses.dataclass(frozen=True)
-class PipelineSummary:
+class PipelineSummary(NamedTuple):
     """What was done."""
 
     output: Path
@@ -62,13 +61,12 @@ def run_pipeline(
 ) -> PipelineSummary:
     """Run the stages of a pipeline, each in a folder of its name.
 
-    A stage whose settings and inputs are what they were when it finished is not run again; one that was interrupted
-    goes on. A training whose settings or inputs have changed is replaced only if `overwrite` says so.
+    A stage that finished with the same settings and inputs is not run again; one that was interrupted goes on.
 
     Args:
         pipeline: of `load_pipeline`, or a file or preset for it.
         output: folder of everything; by default what the pipeline says.
-        overwrite: replace trainings that were made from something else.
+        overwrite: replace trainings that were made from other settings or inputs.
         only: run no other stage than this one, on what the others have left.
         until: run only this stage and what it needs.
         progress: see `Progress`.
@@ -76,7 +74,7 @@ def run_pipeline(
 
     Raises:
         UserError: see `load_pipeline` and `make_plan`; or a training would be replaced, a device is missing, a stage
-            cannot do its work. Stages that have finished stay as they are.
+            cannot do its work.
     """
     if not isinstance(pipeline, Pipeline):
         pipeline = load_pipeline(Path(pipeline) if not isinstance(pipeline, str) else pipeline)
@@ -84,14 +82,17 @@ def run_pipeline(
     planner = Planner(pipeline, folder)
     steps = planner.plan(only, until)
     if not overwrite:
-        refuse_replacing(steps)
+        plan.refuse_replacing(steps)
     for step in steps:
         if step.action != "skip":
-            _find_device(step.stage)
+            with _named(step.stage):
+                find_device(getattr(getattr(step.stage.job, "settings", step.stage.job), "device", "cpu"))
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        _keep_document(pipeline, folder)
+        document = folder / DOCUMENT  # unless a file of the user stands there
+        if not document.exists() or document.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
+            write_atomically(document, HEADER + dump_yaml(pipeline.document))
         show, say = progress or (lambda stage: contextlib.nullcontext()), announce or (lambda line: None)
         session, done = _Session(planner, overwrite, show, say), []
         for step in steps:
@@ -127,36 +128,44 @@ class _Session:
         if any(given.content is None for given in step.inputs):
             step = self.planner.examine(stage)
         self.announce(f"{stage.name}: {_ANNOUNCED[step.action].format(step.why)}")
-        outcome = StageOutcome(True, step.before.result if step.before is not None else "")
+        finished, result = True, step.before.result if step.before is not None else ""
         if step.action != "skip":
             if not self.overwrite:
-                refuse_replacing([step])
-            outcome = self._run(step)
-            self.announce(f"{stage.name}: {outcome.sentence if outcome.finished else 'stopped'}")
+                plan.refuse_replacing([step])
+            finished, result = self._run(step)
+            self.announce(f"{stage.name}: {result if finished else 'stopped'}")
         seconds, product = time.perf_counter() - begun, self.planner.product(stage)
-        return StageSummary(
-            stage.name, stage.job.NAME, step.action, outcome.finished, seconds, outcome.sentence, product
-        )
+        return StageSummary(stage.name, stage.job.NAME, step.action, finished, seconds, result, product)
 
     def _run(self, step: Step) -> StageOutcome:
-        stage = step.stage
-        record = StageRecord("begun", stage.job.NAME, relevant_settings(stage.job), step.inputs, step.fingerprint)
-        writer = RecordWriter(step.folder, record, step.replaces)
-        with self.progress(stage) as show:
+        """Run the job; where it replaces a training, the record of that stays until something there has changed."""
+        stage, job = step.stage, step.stage.job
+        record = StageRecord("begun", job.NAME, plan.relevant_settings(job), step.inputs, step.fingerprint)
+        before, is_recorded = entries(step.folder) if step.replaces else None, False
+
+        def begin() -> None:
+            nonlocal is_recorded
+            if not is_recorded and entries(step.folder) != before:
+                record.write(step.folder)
+                is_recorded = True
+
+        begin()
+        with self.progress(stage) as show, _named(stage):
 
             def note(*news: Any) -> None:
-                writer.begin()
+                begin()
                 if show is not None:
                     show(*news)
 
             try:
-                outcome = stage.job.run(self._context(step, note))
+                outcome = job.run(self._context(step, note))
                 if outcome.finished:
-                    writer.finish(self.planner.note(stage, step.fingerprint), outcome.sentence)
-            except UserError as error:
-                raise UserError(f"{stage.name}: {error}") from error
+                    made = self.planner.note(step)
+                    record = dataclasses.replace(record, state="finished", content=made, result=outcome.sentence)
+                    record.write(step.folder)
+                    is_recorded = True
             finally:
-                writer.begin()
+                begin()
         return outcome
 
     def _context(self, step: Step, note: Callable[..., None]) -> StageContext:
@@ -176,24 +185,10 @@ class _Session:
         )
 
 
-def column_names(policies: Sequence[str], stages: Sequence[str]) -> dict[str, str]:
-    """Short names that distinguish policies, by what names them: that of the stage, or of the file."""
-    short = {policy: policy if policy in stages else Path(policy).name or policy for policy in policies}
-    taken = list(short.values())
-    return {policy: name if policy in stages or taken.count(name) == 1 else policy for policy, name in short.items()}
-
-
-def _find_device(stage: Stage) -> None:
-    for keys in (stage.job, getattr(stage.job, "settings", None)):
-        if (device := getattr(keys, "device", None)) is not None:
-            try:
-                find_device(device)
-            except UserError as error:
-                raise UserError(f"{stage.name}: {error}") from error
-
-
-def _keep_document(pipeline: Pipeline, folder: Path) -> None:
-    """Write down what was run, unless a file of the user stands there."""
-    path = folder / DOCUMENT
-    if not path.exists() or path.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
-        write_atomically(path, HEADER + dump_yaml(pipeline.document))
+@contextlib.contextmanager
+def _named(stage: Stage) -> Iterator[None]:
+    """Put the name of the stage before a mistake of the user."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{stage.name}: {error}") from error
