@@ -1,4 +1,4 @@
-"""`raptor distill` and `raptor distill-isaac`."""
+"""`raptor distill` and `raptor distill-isaac`, whose plain settings are flags, too."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
+from typer.core import TyperCommand
 
-from raptor.cli import options
-from raptor.cli.jobs import say, say_result, watched
-from raptor.cli.options import argument, option
-from raptor.cli.setting_flags import given_flags
+from raptor.cli import common
+from raptor.cli.common import argument, option, say
 from raptor.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def distill(
     overrides: Overrides = None,
     env: Annotated[str | None, option("--env", "ID", "Gymnasium's name of the environment.")] = None,
     teacher: Annotated[Path | None, option("--teacher", "FILE", "Checkpoint of the teacher.")] = None,
-    teacher_normalizer: options.TeacherNormalizer = None,
+    teacher_normalizer: common.TeacherNormalizer = None,
     output: Output = None,
-    resume: options.Resume = False,
-    overwrite: options.Overwrite = False,
+    resume: common.Resume = False,
+    overwrite: common.Overwrite = False,
 ) -> None:
     """Distil a teacher into a recurrent student in any Gymnasium environment.
 
@@ -76,10 +76,10 @@ def distill_isaac(
     teacher_checkpoint: Annotated[
         Path | None, option("--teacher-checkpoint", "FILE", "Checkpoint of the teacher.")
     ] = None,
-    teacher_normalizer: options.TeacherNormalizer = None,
+    teacher_normalizer: common.TeacherNormalizer = None,
     output: Output = None,
-    resume: options.Resume = False,
-    overwrite: options.Overwrite = False,
+    resume: common.Resume = False,
+    overwrite: common.Overwrite = False,
     headless: Annotated[bool, option("--headless/--no-headless", None, "Without a window.", True)] = True,
 ) -> None:
     """Distil a teacher into a recurrent student in an Isaac Lab task: manager-based, direct or multi-agent.
@@ -137,10 +137,9 @@ def settle(
         raise UserError(f"settings are given as key=value, got {others[0]!r}: see --help for the flags")
     if resume and output is None:
         raise UserError("--resume goes on with the run in --output DIR: give its folder, in logs/distillation")
-    named = {"task": task} | {name: file and str(file.expanduser().resolve()) for name, file in files.items()}
+    named = {"task": task, **{name: file and str(file.expanduser().resolve()) for name, file in files.items()}}
+    named |= {"task_settings": environment}
     given = [*training, *flags, *(f"{name}={json.dumps(value)}" for name, value in named.items() if value)]
-    if environment:
-        given.append(f"task_settings={json.dumps(environment)}")
     if resume and output is not None and job_of(output) is not None:
         config = load_env_distill_config(output, None, given)
     else:
@@ -156,15 +155,14 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[st
     """Sort what stands on a command line beside the flags: training, environment, and neither."""
     from raptor.training.distillation.env_config import EnvDistillConfig
 
-    own = {*(field.name for field in dataclasses.fields(EnvDistillConfig)), *EnvDistillConfig.RENAMED}
+    own = {"agent", *(field.name for field in dataclasses.fields(EnvDistillConfig)), *EnvDistillConfig.RENAMED}
     training, environment, others = [], [], []
     for given in words:
         word = given.lstrip("+")  # with which Hydra adds a setting or overrides it
         key, equals, _ = word.partition("=")
-        first = key.split(".")[0]
         if not equals or not re.fullmatch(r"\w[\w.-]*", key):
             others.append(given)
-        elif first == "agent" or first in own:
+        elif key.split(".")[0] in own:
             training.append(word.removeprefix("agent."))
         else:
             environment.append(word.removeprefix("env."))
@@ -175,11 +173,9 @@ def values_of(settings: Sequence[str]) -> dict[str, Any]:
     """The values of `key=value`s, read as YAML, by their dotted keys."""
     from raptor.config import parse_overrides
 
-    values = {}
-    for setting, source in zip(settings, parse_overrides(settings), strict=True):
-        key = setting.partition("=")[0].strip()
-        values[key] = functools.reduce(lambda group, name: group[name], key.split("."), source.settings)
-    return values
+    keys = [setting.partition("=")[0].strip() for setting in settings]
+    given = zip(keys, parse_overrides(settings), strict=True)
+    return {key: functools.reduce(lambda group, name: group[name], key.split("."), at.settings) for key, at in given}
 
 
 def _read_teacher(config: EnvDistillConfig) -> Any:
@@ -205,7 +201,96 @@ def _carry_out(
 
     folder = output or env_job.log_folder(config)
     again = f"{context.command_path} --output {folder} --resume"
-    with watched(folder, resume, again) as (progress, announce):
+    with common.watched(folder, resume, again) as (progress, announce):
         summary = env_job.distill(env, expert, config, folder, resume, overwrite, progress, announce)
-    say_result(summary, again, f"; the teacher returns {summary.teacher['mean_return']:.1f}")
+    common.say_result(summary, again, f"; the teacher returns {summary.teacher['mean_return']:.1f}")
     say(f"next: raptor card {summary.output}")
+
+
+class SettingsCommand(TyperCommand):
+    """A command with a flag for each plain setting of `raptor distill`.
+
+    Flags may be spelled with underscores, as in Isaac Lab's workflows, and switches may be followed by true or false.
+    They are made when they are needed, because settings are declared beside what needs torch.
+    """
+
+    OWN: ClassVar[tuple[str, ...]] = ("task", "teacher_checkpoint", "teacher_normalizer")
+    """Settings for which the command has options of its own."""
+
+    _own: list[Any]
+    _all: list[Any] | None = None
+
+    @property
+    def params(self) -> list[Any]:
+        """Arguments and options of the command itself, and the flags."""
+        self._all = self._all or [*self._own, *_flags(self.OWN)]
+        return self._all
+
+    @params.setter
+    def params(self, params: list[Any]) -> None:
+        self._own, self._all = params, None
+
+    def parse_args(self, context: Any, args: list[str]) -> list[str]:
+        """Spell the arguments as the options are declared, then parse them."""
+        declared = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
+        switches = {name for option in self.params if getattr(option, "is_flag", False) for name in option.opts}
+        return super().parse_args(context, list(respell(args, declared, switches)))
+
+
+def respell(args: Sequence[str], declared: set[str], switches: set[str]) -> Iterator[str]:
+    """Arguments as the options are declared: hyphens for underscores, `--no-x` for `--x false`."""
+    rest = list(args)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if name.startswith("--") and name.replace("_", "-") in declared:
+            name = name.replace("_", "-")
+        if name in switches and not equals and rest and rest[0].lower() in ("true", "false"):
+            equals, value = "=", rest.pop(0)
+        if name in switches and equals and value.lower() in ("true", "false"):
+            yield name if value.lower() == "true" else f"--no-{name[2:]}"
+        else:
+            yield f"{name}{equals}{value}"
+
+
+def given_flags(context: typer.Context) -> list[str]:
+    """The settings that flags were given for, as `key=value`."""
+    return [f"{name}={value}" for name, value in context.meta.get(__name__, {}).items()]
+
+
+def _flags(without: Sequence[str]) -> list[Any]:
+    """Options for all settings but those, which put what is given into the context."""
+    from raptor.config.settings import limits_of, meanings_of
+    from raptor.training.distillation.env_config import EnvDistillConfig as Settings
+
+    hints, limits, meanings = typing.get_type_hints(Settings), limits_of(Settings), meanings_of(Settings)
+    parameters: dict[str, tuple[Any, Any]] = {}
+    for field in dataclasses.fields(Settings):
+        name, kinds = field.name, set(typing.get_args(hints[field.name])) or {hints[field.name]}
+        if name in without or not kinds <= {bool, int, float, str, type(None)}:
+            continue
+        facts = [limits[name].text] if name in limits else []
+        facts += [] if field.default is None else [f"{json.dumps(field.default).strip(chr(34))} by default"]
+        names = [name, *(old for old, new in Settings.RENAMED.items() if new == name)]
+        flags = f"--{name}/--no-{name}" if bool in kinds else " ".join(f"--{spelling}" for spelling in names)
+        made = option(
+            flags.replace("_", "-"),
+            None if bool in kinds else "N" if int in kinds else "X" if float in kinds else "TEXT",
+            f"{meanings[name]} ({'; '.join(facts)})" if facts else meanings[name],
+            callback=_keeper(name, as_text=str in kinds),
+            expose_value=False,
+            rich_help_panel="Settings",
+        )
+        annotation: Any = Annotated[bool | None, made] if bool in kinds else Annotated[str | None, made]
+        parameters[name] = annotation, None
+    app = typer.Typer(add_completion=False)
+    app.command()(common.with_parameters(lambda: None, parameters))
+    return list(typer.main.get_command(app).params)
+
+
+def _keeper(name: str, as_text: bool) -> Any:
+    def keep(context: typer.Context, value: Any) -> None:
+        if value is not None:
+            is_plain = as_text or isinstance(value, bool)
+            context.meta.setdefault(__name__, {})[name] = json.dumps(value) if is_plain else value
+
+    return keep

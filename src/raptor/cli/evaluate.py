@@ -1,4 +1,4 @@
-"""`raptor evaluate`."""
+"""`raptor evaluate` and `raptor quickstart`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from raptor.cli import options
-from raptor.cli.jobs import say
-from raptor.cli.options import option
+from raptor.cli import common
+from raptor.cli.common import POLICY, Run, argument, option, say, takes_run
 
 if TYPE_CHECKING:
     from raptor.evaluation import Evaluation, Policy
@@ -17,10 +16,10 @@ PUBLISHED = "published"
 
 
 def evaluate(
-    policies: options.Policies,
-    suite: options.Suites = None,
+    policies: Annotated[list[str], argument("POLICY", f"Each: {POLICY}")],
+    suite: common.Suites = None,
     json: Annotated[Path | None, option("--json", "FILE", "Write every figure with its interval.")] = None,
-    num_quadrotors: options.NumQuadrotors = 2048,
+    num_quadrotors: common.NumQuadrotors = 2048,
     episodes: Annotated[int, option("--episodes", "N", "Episodes of each vehicle.", True, min=1)] = 1,
     seed: Annotated[int, option("--seed", "SEED", "Of the vehicles and their episodes.", True)] = 0,
     device: Annotated[str, option("--device", "DEVICE", "cpu, cuda, cuda:1.", True)] = "cpu",
@@ -45,15 +44,84 @@ def evaluate(
     ```
     """
     from raptor.core.devices import find_device
+    from raptor.core.errors import UserError
 
     find_device(device)
     columns = load_columns([*([PUBLISHED] if published else []), *policies], device)
-    if json is not None:
-        check_parent(json)
+    if json is not None and (json.is_dir() or not json.parent.is_dir()):
+        raise UserError(f"{json} cannot be written: name a file in a folder that exists")
     evaluation = evaluate_columns(columns, suite, num_quadrotors, episodes, seed, device, compile)
     if json is not None:
         evaluation.save(json)
         say(f"wrote {json}")
+
+
+@takes_run
+def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.NumQuadrotors = 1024) -> None:
+    """Train a policy, compare it with the published one, export it, and write report.html: about five minutes.
+
+    ```
+    raptor quickstart -o runs/demo
+    raptor quickstart -o runs/look num_updates=200    # a quick look
+    raptor quickstart -o runs/demo --resume           # after Ctrl-C or a kill
+    ```
+
+    Each step is a command of its own, too: train-direct, evaluate, export.
+    """
+    import torch
+    from rich.console import Console
+
+    from raptor.cli.progress import counting
+    from raptor.config import to_dict
+    from raptor.evaluation import SUITES
+    from raptor.evaluation.report import write_report
+    from raptor.evaluation.suites import conditions
+    from raptor.export import export_onnx
+    from raptor.formats import load_policy
+    from raptor.runs import read_curve
+    from raptor.training.direct import job
+
+    for name in suite or SUITES:
+        conditions(name, num_quadrotors, 1, 0, torch.device("cpu"))  # a mistake shall not come out after the training
+    output, again, config = run.output, run.again, run.load(job.load_run_config)
+    with common.watched(output, run.resume, again) as (show, _):
+        summary = job.train_direct(output, config, resume=run.resume, overwrite=run.overwrite, progress=show)
+    common.say_result(summary, again)
+    trained, compile = job.load_run_config(output), None if config.compile else False
+    with common.going_on_with(again):
+        columns = load_columns([PUBLISHED, str(output)], trained.device)
+        say("evaluating it beside the published policy")
+        evaluation = evaluate_columns(columns, suite, num_quadrotors, 1, 0, trained.device, compile)
+        evaluation.save(output / "evaluation.json")
+        error = export_onnx(load_policy(output), output / "policy.onnx")
+        say(f"exported it: the ONNX file differs from the policy by at most {error:.1e} over 500 recurrent steps")
+        say("writing the report, with flights of both policies")
+        with counting(Console(stderr=True)) as progress:
+            write_report(
+                output / "report.html",
+                title=f"A policy for any quadrotor: {output.name}",
+                settings=to_dict(trained),
+                curve=read_curve(output),
+                evaluation=evaluation,
+                policies=columns,
+                seed=trained.seed,
+                progress=progress,
+                compile=compile,
+            )
+    files = ("report", "report.html"), ("policy", "checkpoints/best.pt"), ("ONNX", "policy.onnx")
+    say("")
+    for name, file in (*files, ("evaluation", "evaluation.json")):
+        say(f"{name:<12}{output / file}")
+    commands = {
+        f"raptor card {output}": "what this policy is",
+        f"raptor evaluate default large {output}": "beside the policies that come with the package",
+        "raptor train-direct -o runs/longer num_updates=10000": "a better one, given more time",
+        "raptor describe my_quadrotor.yaml": "your own quadrotor, from what you know of it",
+        f"tensorboard --logdir {output}": "how the training went",
+    }
+    say("\nwhat to try next:")
+    for command, why in commands.items():
+        say(f"  {command:<{max(map(len, commands))}}  # {why}")
 
 
 def evaluate_columns(
@@ -81,19 +149,7 @@ def evaluate_columns(
 def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Policy]:
     """Load policies under short, distinct names."""
     from raptor.core.errors import printable
+    from raptor.evaluation.results import column_names
     from raptor.formats import load_policy
 
-    columns: dict[str, Policy] = {}
-    for source in dict.fromkeys(sources):
-        short = Path(source).name or source
-        alone = sum((Path(other).name or other) == short for other in dict.fromkeys(sources)) == 1
-        columns[printable(short if alone else source)] = load_policy(source, device)
-    return columns
-
-
-def check_parent(file: Path) -> None:
-    """Refuse a file that could not be written, before the work that fills it."""
-    from raptor.core.errors import UserError
-
-    if file.is_dir() or not file.parent.is_dir():
-        raise UserError(f"{file} cannot be written: name a file in a folder that exists")
+    return {printable(name): load_policy(source, device) for source, name in column_names(sources).items()}

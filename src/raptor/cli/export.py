@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from raptor.cli.jobs import say
-from raptor.cli.options import POLICY, argument, option
+from raptor.cli.common import POLICY, argument, option, say
 from raptor.core.errors import UserError
 
 RL_TOOLS = "rl-tools"

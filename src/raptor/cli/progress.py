@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from raptor.runs.progress import Progress, ProgressFunction
     from raptor.training.teachers.job import PreTrainProgress
 
-LINES = 10
-"""How many lines a job without validations prints where there is no terminal."""
-
-QUIET_S = 300.0
-"""Longest silence of such a job."""
+LINES, QUIET_S = 10, 300.0
+"""How many lines a job without validations prints where there is no terminal, and its longest silence."""
 
 PATIENCE_S = 2.0
 """How long files are written before a bar is shown."""
@@ -35,27 +32,26 @@ def job_progress(console: Console, lines: bool = True, patience_s: float = 0.0) 
     from rich.progress import Progress as Bars
 
     if not console.is_terminal:
-        yield _Lines(console) if lines else lambda progress: None
+        yield _lines(console) if lines else lambda progress: None
         return
     columns = (TextColumn("[bold]{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[facts]}"))
     bars, begun = Bars(*columns, console=console, expand=True, transient=not lines), time.perf_counter()
     task = bars.add_task("starting", total=None, facts="")
-    with contextlib.ExitStack() as shown:
 
-        def show(progress: Progress) -> None:
-            if not bars.live.is_started and time.perf_counter() - begun >= patience_s:
-                shown.enter_context(bars)
-            bars.update(
-                task,
-                description=printable(progress.stage),
-                completed=progress.step,
-                total=progress.num_steps,
-                facts=f"{progress.step:.5g}/{progress.num_steps}  {facts(progress)}",
-            )
+    def show(progress: Progress) -> None:
+        if time.perf_counter() - begun >= patience_s:
+            bars.start()
+        now = f"{progress.step:.5g}/{progress.num_steps}  {facts(progress)}"
+        stage = printable(progress.stage)
+        bars.update(task, description=stage, completed=progress.step, total=progress.num_steps, facts=now)
 
+    try:
         if not patience_s:
-            shown.enter_context(bars)
+            bars.start()
         yield show
+    finally:
+        if bars.live.is_started:
+            bars.stop()
 
 
 @contextlib.contextmanager
@@ -67,30 +63,26 @@ def counting(console: Console, stage: str = "", patience_s: float = 0.0) -> Iter
         yield lambda *given: show(Progress(given[0] if len(given) > 2 else stage, *given[-2:]))
 
 
-@contextlib.contextmanager
-def pre_training_progress(console: Console, compiles: bool = True) -> Iterator[Callable[[PreTrainProgress], None]]:
-    """Show how far a population of teachers is, until the block ends."""
+def teacher_progress(show: ProgressFunction, compiles: bool) -> Callable[[PreTrainProgress], None]:
+    """Show how far a population of teachers is, as any other job."""
     from raptor.runs.progress import Progress
 
-    with job_progress(console) as show:
-
-        def relay(progress: PreTrainProgress) -> None:
-            again = f" (attempt {progress.attempt})" if progress.attempt > 1 else ""
-            validation = {} if progress.mean_return is None else {"mean_return": progress.mean_return}
-            show(
-                Progress(
-                    f"teachers{again}" if progress.done or not compiles else "compiling",
-                    progress.done,  # type: ignore[arg-type] # fractions of a teacher
-                    progress.num_teachers,
-                    f"teacher{again}",
-                    progress.elapsed_s,
-                    env_steps_per_s=progress.env_steps_per_s,
-                    remaining_s=progress.remaining_s,
-                    validation=validation,
-                )
+    def relay(progress: PreTrainProgress) -> None:
+        again = f" (attempt {progress.attempt})" if progress.attempt > 1 else ""
+        show(
+            Progress(
+                f"teachers{again}" if progress.done or not compiles else "compiling",
+                progress.done,  # type: ignore[arg-type] # fractions of a teacher
+                progress.num_teachers,
+                f"teacher{again}",
+                progress.elapsed_s,
+                env_steps_per_s=progress.env_steps_per_s,
+                remaining_s=progress.remaining_s,
+                validation={} if progress.mean_return is None else {"mean_return": progress.mean_return},
             )
+        )
 
-        yield relay
+    return relay
 
 
 def facts(progress: Progress) -> str:
@@ -109,33 +101,30 @@ def facts(progress: Progress) -> str:
     return " · ".join(parts)
 
 
-class _Lines:
-    """One line per validation, or per tenth of a job that is not validated, and every few minutes."""
+def _lines(console: Console) -> ProgressFunction:
+    """Print one line per validation, or per tenth of a job that is not validated, and every few minutes."""
+    shown, shown_at = None, 0.0
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.shown: object = None
-        self.shown_at = 0.0
-
-    def __call__(self, progress: Progress) -> None:
+    def show(progress: Progress) -> None:
+        nonlocal shown, shown_at
         if progress.stage in ("compiling", "validating") or not progress.step:
             return
         tenth = progress.unit, progress.step * LINES // max(progress.num_steps, 1)
         is_validated = bool(progress.validation) and progress.unit in ("update", "epoch")
         standing = dict(progress.validation) if is_validated else tenth
-        if standing == self.shown and progress.elapsed_s - self.shown_at < QUIET_S:
+        if standing == shown and progress.elapsed_s - shown_at < QUIET_S:
             return
-        self.shown, self.shown_at = standing, progress.elapsed_s
+        shown, shown_at = standing, progress.elapsed_s
         text = f"{progress.unit} {progress.step:.5g} of {progress.num_steps}  {facts(progress)}"
-        self.console.print(printable(text.rstrip()), highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(text.rstrip()), highlight=False, markup=False, soft_wrap=True)
+
+    return show
 
 
 def quantity(value: float) -> str:
     """A large number for people: 1.9 M."""
-    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
+    size, letter = next((each for each in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if value >= each[0]), (1, ""))
+    return f"{value / size:.3g}{letter}"
 
 
 def duration(seconds: float) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from raptor.cli.jobs import say
-from raptor.cli.options import argument, option
+from raptor.cli.common import argument, option, say
 from raptor.core.errors import UserError, printable
 
 if TYPE_CHECKING:
