@@ -137,8 +137,11 @@ def settle(
         raise UserError(f"settings are given as key=value, got {others[0]!r}: see --help for the flags")
     if resume and output is None:
         raise UserError("--resume goes on with the run in --output DIR: give its folder, in logs/distillation")
-    named = {"task": task, **{name: file and str(file.expanduser().resolve()) for name, file in files.items()}}
-    named |= {"task_settings": environment}
+    named: dict[str, Any] = {
+        "task": task,
+        "task_settings": environment,
+        **{name: file and str(file.expanduser().resolve()) for name, file in files.items()},
+    }
     given = [*training, *flags, *(f"{name}={json.dumps(value)}" for name, value in named.items() if value)]
     if resume and output is not None and job_of(output) is not None:
         config = load_env_distill_config(output, None, given)

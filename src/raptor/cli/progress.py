@@ -103,7 +103,8 @@ def facts(progress: Progress) -> str:
 
 def _lines(console: Console) -> ProgressFunction:
     """Print one line per validation, or per tenth of a job that is not validated, and every few minutes."""
-    shown, shown_at = None, 0.0
+    shown: object = None
+    shown_at = 0.0
 
     def show(progress: Progress) -> None:
         nonlocal shown, shown_at

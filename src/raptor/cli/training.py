@@ -146,12 +146,14 @@ def pre_train(
     from raptor.cli.progress import counted, duration, quantity, teacher_progress
     from raptor.training.teachers import job
 
-    if shard is not None and not re.fullmatch(r"\d+/\d+", shard):
+    numbers = re.fullmatch(r"(\d+)/(\d+)", shard or "")
+    if shard is not None and numbers is None:
         raise UserError(f"--shard must be I/N, such as 3/20 for the third of twenty parts, got {shard!r}")
+    part = (int(numbers[1]), int(numbers[2])) if numbers is not None else None
     algorithms = [f"algorithm={algorithm}"] if algorithm is not None else []
-    config = run.load(job.load_pre_train_config, *algorithms, resume=shard is not None)
-    again = run.again if shard is None else run.again.replace("--resume", f"--shard {shard}")
-    with common.watched(run.output, run.resume or shard is not None, again) as (progress, announce):
+    config = run.load(job.load_pre_train_config, *algorithms, resume=part is not None)
+    again = run.again if part is None else run.again.replace("--resume", f"--shard {shard}")
+    with common.watched(run.output, run.resume or part is not None, again) as (progress, announce):
         summary = job.pre_train(
             run.output,
             quadrotors,
@@ -160,13 +162,13 @@ def pre_train(
             num_teachers=num_teachers,
             resume=run.resume,
             overwrite=run.overwrite,
-            part=shard and tuple(map(int, shard.split("/"))),
+            part=part,
             progress=teacher_progress(progress, config.compile),
             announce=announce,
         )
     if summary.stopped:
         common.leave("stopped, with checkpoints", again)
-    if shard is not None:
+    if part is not None:
         missing = counted(summary.num_missing, "shard")
         say(f"part {shard} is trained" + (f"; {missing} of other parts not yet" if summary.num_missing else ""))
         say(f"once all parts are: {run.again}")

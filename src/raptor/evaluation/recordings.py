@@ -7,13 +7,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from raptor.environments.collectors import PositionErrors, Recorder, Recording
 from raptor.environments.controllers import Policy, controller_of
 from raptor.environments.episode import Episode
 from raptor.environments.rollout import rollout
-from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, Condition, begin_together, conditions, figure_eight
+from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, begin_together, conditions, figure_eight
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.platforms import PLATFORMS
 from raptor.quadrotor.rotation import from_axis_angle
@@ -49,12 +48,11 @@ def record_figure_eights(
         Recordings by interval; vehicles are in the order of `PLATFORMS`.
     """
     group = [figure_eight(interval, 1, seed, torch.device(device)) for interval in intervals]
-    quadrotors, start, generator = begin_together(group)
-    task, places = group[0].task, len(PLATFORMS)
-    longest = round((RAMP + max(intervals)) / task.dt)
-    whole = _record(policy, task, quadrotors, start, generator, longest, pad_to, compile)
+    dt, places = group[0].task.dt, len(PLATFORMS)
+    longest = round((RAMP + max(intervals)) / dt)
+    whole = _record(policy, group[0].task, begin_together(group), longest, pad_to, compile)
     return {
-        interval: whole[: round((RAMP + interval) / task.dt) + 1, index * places : (index + 1) * places]
+        interval: whole[: round((RAMP + interval) / dt) + 1, index * places : (index + 1) * places]
         for index, interval in enumerate(intervals)
     }
 
@@ -80,23 +78,33 @@ def record_recovery(
     (condition,) = conditions("unseen", num, 1, seed, torch.device(device))
     at_rest = InitialStates(guidance=1.0)
     starts = dataclasses.replace(condition.starts, initial_states=at_rest, references=References(langevin_share=0.0))
-    condition = dataclasses.replace(condition, starts=starts)
-    start, generator = condition.begin()
-    azimuth = 2 * math.pi * torch.rand(num, generator=generator, device=condition.quadrotors.device)
-    start = _tilted(condition, start, azimuth)
-    return _record(policy, condition.task, condition.quadrotors, start, generator, condition.num_steps, pad_to, compile)
+    start, generator = dataclasses.replace(condition, starts=starts).begin()
+    task, quadrotors = condition.task, condition.quadrotors
+    azimuth = 2 * math.pi * torch.rand(num, generator=generator, device=quadrotors.device)
+    axis = torch.stack([azimuth.cos(), azimuth.sin(), torch.zeros_like(azimuth)], dim=-1)
+    low, high = quadrotors.action_limit.unbind(-1)
+    hover = quadrotors.hover_throttle
+    state = dataclasses.replace(
+        start.state,
+        orientation=component_major(from_axis_angle(axis, torch.full_like(azimuth, math.pi / 2))),
+        rotor_speed=component_major((low + (high - low) * hover).unsqueeze(-1).expand(-1, 4)),
+    )
+    held = component_major((2 * hover - 1).unsqueeze(-1).expand(-1, 4))
+    seen = sense(state, start.reference, task.target_visible)
+    delayed = {"sensed": (seen,) * len(start.sensed), "commanded": (held,) * len(start.commanded)}
+    start = dataclasses.replace(start, state=state, previous_action=held, **delayed)
+    return _record(policy, task, (quadrotors, start, generator), condition.num_steps, pad_to, compile)
 
 
 def _record(
     policy: Policy,
     task: Task,
-    quadrotors: Quadrotors,
-    start: Episode,
-    generator: torch.Generator,
+    begun: tuple[Quadrotors, Episode, torch.Generator],
     num_steps: int,
     pad_to: int | None,
     compile: bool,
 ) -> Recording:
+    quadrotors, start, generator = begun
     recorder = Recorder(task.dt, len(quadrotors))
     rollout(
         *controller_of(policy, len(quadrotors)),
@@ -111,25 +119,3 @@ def _record(
         compile=compile,
     )
     return recorder.recording
-
-
-def _tilted(condition: Condition, start: Episode, azimuth: Tensor) -> Episode:
-    """The same start, but turned by 90° about a horizontal axis at `azimuth` (N,), and with rotors as in hover."""
-    quadrotors = condition.quadrotors
-    axis = torch.stack([azimuth.cos(), azimuth.sin(), torch.zeros_like(azimuth)], dim=-1)
-    low, high = quadrotors.action_limit.unbind(-1)
-    hover = quadrotors.hover_throttle
-    state = dataclasses.replace(
-        start.state,
-        orientation=component_major(from_axis_angle(axis, torch.full_like(azimuth, math.pi / 2))),
-        rotor_speed=component_major((low + (high - low) * hover).unsqueeze(-1).expand(-1, 4)),
-    )
-    held = component_major((2 * hover - 1).unsqueeze(-1).expand(-1, 4))
-    seen = sense(state, start.reference, condition.task.target_visible)
-    return dataclasses.replace(
-        start,
-        state=state,
-        previous_action=held,
-        sensed=(seen,) * len(start.sensed),
-        commanded=(held,) * len(start.commanded),
-    )

@@ -16,9 +16,8 @@ from PIL import Image
 from raptor.core.atomic import write_atomically
 from raptor.core.errors import UserError
 
-FRAME_RATE_HZ = 30
-MAX_GIF_WIDTH = 480
-"""pixels; a GIF is large."""
+FRAME_RATE_HZ, MAX_GIF_WIDTH = 30, 480
+"""The width in pixels: a GIF is large."""
 
 
 class RecordedVecEnv:
@@ -34,9 +33,6 @@ class RecordedVecEnv:
     Raises:
         UserError: it renders nothing.
     """
-
-    _frames: list[NDArray[np.uint8]]
-    num_steps: int
 
     def __init__(self, env: Any, folder: Path, length: int, interval: int, resume: bool = False) -> None:
         taken = [int(video.stem.removeprefix("step_")) for video in folder.glob("step_*")] if resume else []
