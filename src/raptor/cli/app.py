@@ -50,7 +50,9 @@ class Commands(TyperGroup):
                 message = _sentence(error, arguments)
                 if "--debug" in given[:end] or message is None:
                     raise
-                with contextlib.redirect_stderr(sys.__stderr__ if _concerns_every_process(error) else sys.stderr):
+                # silent processes report, too, that one is lost, perhaps the one that prints, or that memory is short
+                lost = isinstance(error, LostProcessError) or isinstance(error.__cause__, (MemoryError, RuntimeError))
+                with contextlib.redirect_stderr(sys.__stderr__ if silent() and lost else sys.stderr):
                     _say("error", message)
                 status = 2
         status = status if isinstance(status, int) else 0
@@ -107,22 +109,12 @@ def raptor(
         )
 
 
-for command in (
-    evaluate.quickstart,
-    training.train_direct,
-    training.pre_train,
-    training.post_train,
-    run.run,
-    evaluate.evaluate,
-    export.export,
-    export.card,
-    quadrotors.platforms,
-    quadrotors.sample,
-    quadrotors.describe,
-    doctor.doctor,
+for commands in (
+    [evaluate.quickstart, training.train_direct, training.pre_train, training.post_train, run.run, evaluate.evaluate],
+    [export.export, export.card, quadrotors.platforms, quadrotors.sample, quadrotors.describe, doctor.doctor],
 ):
-    app.command()(command)
-
+    for command in commands:
+        app.command()(command)
 app.command(cls=distill.SettingsCommand)(distill.distill)
 app.command(cls=distill.SettingsCommand, context_settings={"ignore_unknown_options": True})(distill.distill_isaac)
 
@@ -201,13 +193,6 @@ def _plain_reports() -> Iterator[None]:
         finally:
             threading.excepthook = hook
             logger.removeHandler(handler)
-
-
-def _concerns_every_process(error: Exception) -> bool:
-    """Whether also silent processes report it: one is lost, perhaps the one that prints, or memory is short here."""
-    return silent() and (
-        isinstance(error, LostProcessError) or isinstance(error.__cause__, (MemoryError, RuntimeError))
-    )
 
 
 def _say(kind: str, message: str) -> None:

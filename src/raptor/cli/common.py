@@ -58,7 +58,7 @@ Overwrite = Annotated[bool, option("--overwrite", None, "Replace the run in DIR.
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a command is given that trains in the folder of a run; see `takes_run`."""
+    """What a command is given that trains in the folder of a run; see `takes_options`."""
 
     command: str
     output: Annotated[Path, option("--output -o", "DIR", "Folder of the run.")]
@@ -87,7 +87,7 @@ class TeacherRun(Run):
     config: PaperConfig = None
 
 
-def takes_run(command: Callable[..., None]) -> Callable[..., None]:
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command whose first parameter is a `Run` the options of that."""
     own = list(inspect.signature(command, eval_str=True).parameters.values())
     cls = own.pop(0).annotation

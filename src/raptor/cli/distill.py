@@ -9,39 +9,93 @@ import functools
 import json
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from raptor.cli import common
-from raptor.cli.common import argument, option, say
+from raptor.cli.common import argument, option, say, takes_options
 from raptor.core.errors import UserError
 
 if TYPE_CHECKING:
     from raptor.environments.vec_env import VecEnv
+    from raptor.nn.expert import ExpertNetwork
     from raptor.training.distillation.env_config import EnvDistillConfig
 
-Output = Annotated[
-    Path | None, option("--output -o", "DIR", "Folder of the run; logs/distillation/EXPERIMENT/DATE_TIME by default.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    argument("KEY=VALUE", "agent.KEY: settings of the training; other keys, also after env.: of the environment."),
-]
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """What both commands take; see `takes_options`."""
+
+    command: str
+    context: typer.Context
+    overrides: Annotated[
+        list[str] | None,
+        argument("KEY=VALUE", "agent.KEY: settings of the training; other keys, also after env.: of the environment."),
+    ] = None
+    teacher_normalizer: common.TeacherNormalizer = None
+    output: Annotated[
+        Path | None,
+        option("--output -o", "DIR", "Folder of the run; logs/distillation/EXPERIMENT/DATE_TIME by default."),
+    ] = None
+    resume: common.Resume = False
+    overwrite: common.Overwrite = False
+
+    def settle(self, words: Sequence[str], task: str | None, teacher: Path | None, device: str) -> EnvDistillConfig:
+        """The settings of a command line: words, environment, files of the teacher and flags, over those of a run."""
+        from raptor.config import load_config
+        from raptor.runs.manifest import job_of
+        from raptor.training.distillation.env_job import EnvDistillConfig, load_env_distill_config
+
+        training, environment, others = split_overrides(words)
+        if others and others[0].startswith("-"):
+            option = others[0].partition("=")[0]
+            names = [field.name for field in dataclasses.fields(EnvDistillConfig)]
+            near = difflib.get_close_matches(option.lstrip("-").replace("-", "_"), names, 1, 0.7)
+            hint = f"did you mean --{near[0].replace('_', '-')}?" if near else "see --help"
+            raise UserError(f"there is no option {option}: {hint}")
+        if others and self.resume:
+            raise UserError(f"--resume is a switch: give the folder as --output {others[0]} --resume")
+        if others:
+            raise UserError(f"settings are given as key=value, got {others[0]!r}: see --help for the flags")
+        if self.resume and self.output is None:
+            raise UserError("--resume goes on with the run in --output DIR: give its folder, in logs/distillation")
+        named: dict[str, Any] = {"task": task, "task_settings": environment}
+        for name, file in (("teacher_checkpoint", teacher), ("teacher_normalizer", self.teacher_normalizer)):
+            named[name] = file and str(file.expanduser().resolve())
+        given = [f"{name}={json.dumps(value)}" for name, value in named.items() if value]
+        given = [*training, *self.context.obj, *given]
+        if self.resume and self.output is not None and job_of(self.output) is not None:
+            config = load_env_distill_config(self.output, None, given)
+        else:
+            config = load_config(EnvDistillConfig, None, [f"device={device}", *given])
+        for what, value in (("environment", config.task), ("teacher", config.teacher_checkpoint)):
+            if value is None:
+                nothing = f"there is no run in {self.output}, and " if self.resume else ""
+                raise UserError(f"{nothing}the {what} is not named: see --help")
+        return config
+
+    def train(self, env: VecEnv, expert: ExpertNetwork, config: EnvDistillConfig) -> None:
+        """Distil the teacher, and print what came of it."""
+        from raptor.training.distillation import env_job
+
+        folder = self.output or env_job.log_folder(config)
+        again = f"{self.command} --output {folder} --resume"
+        with common.watched(folder, self.resume, again) as (progress, announce):
+            how = (self.resume, self.overwrite, progress, announce)
+            summary = env_job.distill(env, expert, config, folder, *how)
+        common.say_result(summary, again, f"; the teacher returns {summary.teacher['mean_return']:.1f}")
+        say(f"next: raptor card {summary.output}")
 
 
+@takes_options
 def distill(
-    context: typer.Context,
-    overrides: Overrides = None,
+    run: Distillation,
     env: Annotated[str | None, option("--env", "ID", "Gymnasium's name of the environment.")] = None,
     teacher: Annotated[Path | None, option("--teacher", "FILE", "Checkpoint of the teacher.")] = None,
-    teacher_normalizer: common.TeacherNormalizer = None,
-    output: Output = None,
-    resume: common.Resume = False,
-    overwrite: common.Overwrite = False,
 ) -> None:
     """Distil a teacher into a recurrent student in any Gymnasium environment.
 
@@ -60,26 +114,21 @@ def distill(
     """
     from raptor.interop.from_gymnasium import make_gymnasium
 
-    files = {"teacher_checkpoint": teacher, "teacher_normalizer": teacher_normalizer}
-    config = settle(overrides or [], env, files, given_flags(context), output, resume)
+    config = run.settle(run.overrides or [], env, teacher, "cpu")
     expert = _read_teacher(config)
-    assert config.task is not None
-    made = make_gymnasium(config.task, config.num_envs, values_of(config.task_settings), config.device, config.video)
+    settings = values_of(config.task_settings)
+    made = make_gymnasium(str(config.task), config.num_envs, settings, config.device, config.video)
     with contextlib.closing(made):
-        _carry_out(context, made, expert, config, output, resume, overwrite)
+        run.train(made, expert, config)
 
 
+@takes_options
 def distill_isaac(
-    context: typer.Context,
-    overrides: Overrides = None,
+    run: Distillation,
     task: Annotated[str | None, option("--task", "ID", "Name of the Isaac Lab task.")] = None,
     teacher_checkpoint: Annotated[
         Path | None, option("--teacher-checkpoint", "FILE", "Checkpoint of the teacher.")
     ] = None,
-    teacher_normalizer: common.TeacherNormalizer = None,
-    output: Output = None,
-    resume: common.Resume = False,
-    overwrite: common.Overwrite = False,
     headless: Annotated[bool, option("--headless/--no-headless", None, "Without a window.", True)] = True,
 ) -> None:
     """Distil a teacher into a recurrent student in an Isaac Lab task: manager-based, direct or multi-agent.
@@ -99,59 +148,13 @@ def distill_isaac(
     from raptor.interop.isaac_lab import IsaacTask, check_installed, isaac_env, launcher_arguments
 
     check_installed()
-    arguments, words = launcher_arguments(overrides or [])
-    files = {"teacher_checkpoint": teacher_checkpoint, "teacher_normalizer": teacher_normalizer}
-    config = settle(words, task, files, given_flags(context), output, resume, device="cuda:0")
+    arguments, words = launcher_arguments(run.overrides or [])
+    config = run.settle(words, task, teacher_checkpoint, "cuda:0")
     expert = _read_teacher(config)
-    assert config.task is not None
     settings = values_of(config.task_settings)
-    wanted = IsaacTask(config.task, config.num_envs, config.seed, config.device, settings, config.video)
+    wanted = IsaacTask(str(config.task), config.num_envs, config.seed, config.device, settings, config.video)
     with isaac_env(wanted, arguments, headless) as env:
-        _carry_out(context, env, expert, config, output, resume, overwrite)
-
-
-def settle(
-    words: Sequence[str],
-    task: str | None,
-    files: Mapping[str, Path | None],
-    flags: Sequence[str],
-    output: Path | None,
-    resume: bool,
-    device: str = "cpu",
-) -> EnvDistillConfig:
-    """The settings of a command line: words, environment, files of the teacher and flags, over those of a run."""
-    from raptor.config import load_config
-    from raptor.runs.manifest import job_of
-    from raptor.training.distillation.env_job import EnvDistillConfig, load_env_distill_config
-
-    training, environment, others = split_overrides(words)
-    if others and others[0].startswith("-"):
-        option = others[0].partition("=")[0]
-        names = [field.name for field in dataclasses.fields(EnvDistillConfig)]
-        near = difflib.get_close_matches(option.lstrip("-").replace("-", "_"), names, 1, 0.7)
-        hint = f"did you mean --{near[0].replace('_', '-')}?" if near else "see --help"
-        raise UserError(f"there is no option {option}: {hint}")
-    if others and resume:
-        raise UserError(f"--resume is a switch: give the folder as --output {others[0]} --resume")
-    if others:
-        raise UserError(f"settings are given as key=value, got {others[0]!r}: see --help for the flags")
-    if resume and output is None:
-        raise UserError("--resume goes on with the run in --output DIR: give its folder, in logs/distillation")
-    named: dict[str, Any] = {
-        "task": task,
-        "task_settings": environment,
-        **{name: file and str(file.expanduser().resolve()) for name, file in files.items()},
-    }
-    given = [*training, *flags, *(f"{name}={json.dumps(value)}" for name, value in named.items() if value)]
-    if resume and output is not None and job_of(output) is not None:
-        config = load_env_distill_config(output, None, given)
-    else:
-        config = load_config(EnvDistillConfig, None, [f"device={device}", *given])
-    for what, value in (("environment", config.task), ("teacher", config.teacher_checkpoint)):
-        if value is None:
-            nothing = f"there is no run in {output}, and " if resume else ""
-            raise UserError(f"{nothing}the {what} is not named: see --help")
-    return config
+        run.train(env, expert, config)
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
@@ -181,63 +184,49 @@ def values_of(settings: Sequence[str]) -> dict[str, Any]:
     return {key: functools.reduce(lambda group, name: group[name], key.split("."), at.settings) for key, at in given}
 
 
-def _read_teacher(config: EnvDistillConfig) -> Any:
+def _read_teacher(config: EnvDistillConfig) -> ExpertNetwork:
     """Load the teacher, and print what it is."""
     from raptor.formats import load_expert
 
-    assert config.teacher_checkpoint is not None
-    expert = load_expert(config.teacher_checkpoint, config.teacher_activation, config.teacher_normalizer)
+    expert = load_expert(str(config.teacher_checkpoint), config.teacher_activation, config.teacher_normalizer)
     say(expert.description)
     return expert
 
 
-def _carry_out(
-    context: typer.Context,
-    env: VecEnv,
-    expert: Any,
-    config: EnvDistillConfig,
-    output: Path | None,
-    resume: bool,
-    overwrite: bool,
-) -> None:
-    from raptor.training.distillation import env_job
-
-    folder = output or env_job.log_folder(config)
-    again = f"{context.command_path} --output {folder} --resume"
-    with common.watched(folder, resume, again) as (progress, announce):
-        summary = env_job.distill(env, expert, config, folder, resume, overwrite, progress, announce)
-    common.say_result(summary, again, f"; the teacher returns {summary.teacher['mean_return']:.1f}")
-    say(f"next: raptor card {summary.output}")
-
-
 class SettingsCommand(TyperCommand):
-    """A command with a flag for each plain setting of `raptor distill`.
+    """A command with a flag for each plain setting of `raptor distill`; its `context.obj` are those given.
 
     Flags may be spelled with underscores, as in Isaac Lab's workflows, and switches may be followed by true or false.
     They are made when they are needed, because settings are declared beside what needs torch.
     """
 
-    OWN: ClassVar[tuple[str, ...]] = ("task", "teacher_checkpoint", "teacher_normalizer")
-    """Settings for which the command has options of its own."""
-
     _own: list[Any]
-    _all: list[Any] | None = None
+
+    @functools.cached_property
+    def flags(self) -> list[Any]:
+        """By the declarations of the settings."""
+        return _flags(without=("task", "teacher_checkpoint", "teacher_normalizer"))
 
     @property
     def params(self) -> list[Any]:
         """Arguments and options of the command itself, and the flags."""
-        self._all = self._all or [*self._own, *_flags(self.OWN)]
-        return self._all
+        return [*self._own, *self.flags]
 
     @params.setter
     def params(self, params: list[Any]) -> None:
-        self._own, self._all = params, None
+        self._own = params
 
     def parse_args(self, context: Any, args: list[str]) -> list[str]:
         """Spell the arguments as the options are declared, then parse them."""
         declared = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
         switches = {name for option in self.params if getattr(option, "is_flag", False) for name in option.opts}
-        return super().parse_args(context, list(respell(args, declared, switches)))
+        rest = super().parse_args(context, list(respell(args, declared, switches)))
+        context.obj = []
+        for flag in self.flags:
+            if (value := context.params.pop(flag.name)) is not None:
+                text = value if flag.metavar in ("N", "X") else json.dumps(value)
+                context.obj.append(f"{flag.name}={text}")
+        return rest
 
 
 def respell(args: Sequence[str], declared: set[str], switches: set[str]) -> Iterator[str]:
@@ -255,13 +244,8 @@ def respell(args: Sequence[str], declared: set[str], switches: set[str]) -> Iter
             yield f"{name}{equals}{value}"
 
 
-def given_flags(context: typer.Context) -> list[str]:
-    """The settings that flags were given for, as `key=value`."""
-    return [f"{name}={value}" for name, value in context.meta.get(__name__, {}).items()]
-
-
 def _flags(without: Sequence[str]) -> list[Any]:
-    """Options for all settings but those, which put what is given into the context."""
+    """Options for all plain settings but those."""
     from raptor.config.settings import limits_of, meanings_of
     from raptor.training.distillation.env_config import EnvDistillConfig as Settings
 
@@ -279,21 +263,9 @@ def _flags(without: Sequence[str]) -> list[Any]:
             flags.replace("_", "-"),
             None if bool in kinds else "N" if int in kinds else "X" if float in kinds else "TEXT",
             f"{meanings[name]} ({'; '.join(facts)})" if facts else meanings[name],
-            callback=_keeper(name, as_text=str in kinds),
-            expose_value=False,
             rich_help_panel="Settings",
         )
-        annotation: Any = Annotated[bool | None, made] if bool in kinds else Annotated[str | None, made]
-        parameters[name] = annotation, None
+        parameters[name] = Annotated[bool | None if bool in kinds else str | None, made], None  # type: ignore[valid-type]
     app = typer.Typer(add_completion=False)
     app.command()(common.with_parameters(lambda: None, parameters))
     return list(typer.main.get_command(app).params)
-
-
-def _keeper(name: str, as_text: bool) -> Any:
-    def keep(context: typer.Context, value: Any) -> None:
-        if value is not None:
-            is_plain = as_text or isinstance(value, bool)
-            context.meta.setdefault(__name__, {})[name] = json.dumps(value) if is_plain else value
-
-    return keep

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from raptor.cli import common
-from raptor.cli.common import POLICY, Run, argument, option, say, takes_run
+from raptor.cli.common import POLICY, Run, argument, option, say, takes_options
 
 if TYPE_CHECKING:
     from raptor.evaluation import Evaluation, Policy
@@ -56,7 +56,7 @@ def evaluate(
         say(f"wrote {json}")
 
 
-@takes_run
+@takes_options
 def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.NumQuadrotors = 1024) -> None:
     """Train a policy, compare it with the published one, export it, and write report.html: about five minutes.
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 from raptor.cli import common
-from raptor.cli.common import Run, TeacherRun, option, say, takes_run
+from raptor.cli.common import Run, TeacherRun, option, say, takes_options
 from raptor.core.errors import UserError
 
 
-@takes_run
+@takes_options
 def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
     """Train a policy through the gradient of the simulator.
 
@@ -46,7 +46,7 @@ def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
     say(f"next: raptor evaluate {summary.output}")
 
 
-@takes_run
+@takes_options
 def post_train(
     run: TeacherRun,
     teachers: Annotated[
@@ -106,7 +106,7 @@ def post_train(
     say(f"next: raptor evaluate {summary.output}")
 
 
-@takes_run
+@takes_options
 def pre_train(
     run: TeacherRun,
     quadrotors: Annotated[

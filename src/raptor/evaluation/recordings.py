@@ -91,8 +91,8 @@ def record_recovery(
     )
     held = component_major((2 * hover - 1).unsqueeze(-1).expand(-1, 4))
     seen = sense(state, start.reference, task.target_visible)
-    delayed = {"sensed": (seen,) * len(start.sensed), "commanded": (held,) * len(start.commanded)}
-    start = dataclasses.replace(start, state=state, previous_action=held, **delayed)
+    sensed, commanded = (seen,) * len(start.sensed), (held,) * len(start.commanded)
+    start = dataclasses.replace(start, state=state, previous_action=held, sensed=sensed, commanded=commanded)
     return _record(policy, task, (quadrotors, start, generator), condition.num_steps, pad_to, compile)
 
 

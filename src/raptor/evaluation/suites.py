@@ -85,8 +85,8 @@ def begin_together(group: Sequence[Condition]) -> tuple[Quadrotors, Episode, tor
 
 
 def _sensing(noise: float = 0.0, observation_delay: int = 0, action_delay: int = 0) -> Sensing:
-    late = {"observation_delay": (observation_delay,) * 2, "action_delay": (action_delay,) * 2}
-    return dataclasses.replace(NOISE, noise_scale=(noise, noise), **late)
+    seen_late, moved_late = (observation_delay, observation_delay), (action_delay, action_delay)
+    return dataclasses.replace(NOISE, noise_scale=(noise, noise), observation_delay=seen_late, action_delay=moved_late)
 
 
 IMPAIRMENTS = {

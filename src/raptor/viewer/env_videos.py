@@ -63,7 +63,7 @@ class RecordedVecEnv:
         """Write the video that is being taken, if there is one."""
         if self._frames:
             write_frames(self._folder / f"step_{self.num_steps - len(self._frames):09d}", self._frames)
-            self._frames = []
+            self._frames.clear()
 
     def _frame(self) -> NDArray[np.uint8]:
         frame = self._env.render() if hasattr(self._env, "render") else None
