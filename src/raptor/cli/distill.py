@@ -203,14 +203,17 @@ class SettingsCommand(TyperCommand):
     _own: list[Any]
 
     @functools.cached_property
-    def flags(self) -> list[Any]:
-        """By the declarations of the settings."""
+    def _flags(self) -> list[Any]:
         return _flags(without=("task", "teacher_checkpoint", "teacher_normalizer"))
+
+    @functools.cached_property
+    def _all(self) -> list[Any]:
+        return [*self._own, *self._flags]
 
     @property
     def params(self) -> list[Any]:
         """Arguments and options of the command itself, and the flags."""
-        return [*self._own, *self.flags]
+        return self._all
 
     @params.setter
     def params(self, params: list[Any]) -> None:
@@ -222,7 +225,7 @@ class SettingsCommand(TyperCommand):
         switches = {name for option in self.params if getattr(option, "is_flag", False) for name in option.opts}
         rest = super().parse_args(context, list(respell(args, declared, switches)))
         context.obj = []
-        for flag in self.flags:
+        for flag in self._flags:
             if (value := context.params.pop(flag.name)) is not None:
                 text = value if flag.metavar in ("N", "X") else json.dumps(value)
                 context.obj.append(f"{flag.name}={text}")
