@@ -76,8 +76,7 @@ class Step:
     folder: Path
     action: Action  # wait: decided when what it reads has been made again, and only if that came out differently
     why: str
-    inputs: tuple[Identity, ...]
-    fingerprint: str  # of what the stage is made from
+    record: StageRecord  # of a stage that begins
     before: StageRecord | None
 
     @property
@@ -126,12 +125,13 @@ class Planner:
                 made = content(job.GIVES, folder / job.product)
         action, why = _decide(job, inputs, before, made)
         self._made[stage.name] = made_from, made if action == "skip" else None
-        return Step(stage, folder, action, why, inputs, made_from, before)
+        record = StageRecord("begun", job.NAME, relevant_settings(job), inputs, made_from)
+        return Step(stage, folder, action, why, record, before)
 
     def note(self, step: Step) -> str:
         """Take note that a stage has made something; returns the fingerprint of that."""
         made = content(step.stage.job.GIVES, self.product(step.stage))
-        self._made[step.stage.name] = step.fingerprint, made
+        self._made[step.stage.name] = step.record.fingerprint, made
         return made
 
     def product(self, stage: Stage) -> Path:

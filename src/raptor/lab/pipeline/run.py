@@ -17,7 +17,7 @@ from raptor.evaluation.results import column_names
 from raptor.lab.pipeline import plan
 from raptor.lab.pipeline.document import Pipeline, Stage, load_pipeline
 from raptor.lab.pipeline.jobs import StageContext, StageOutcome
-from raptor.lab.pipeline.plan import SHOWN, Planner, StageRecord, Step, entries
+from raptor.lab.pipeline.plan import SHOWN, Planner, Step, entries
 from raptor.runs.folder import locked
 
 DOCUMENT = "pipeline.yaml"
@@ -25,6 +25,7 @@ HEADER = "# Written by raptor run: the pipeline that was run here last.\n"
 
 _ANNOUNCED = {"skip": "{}", "anew": "runs anew: {}", "resume": "goes on where it was interrupted", "run": "begins"}
 
+Announce = Callable[[str], None]
 Progress = Callable[[Stage], contextlib.AbstractContextManager["Callable[..., None] | None"]]
 """Shows how a stage goes on while its context is open, by the function that it gives, which is called as the job calls
 its own: see `train_direct`, `pre_train`, `evaluate` and so on."""
@@ -57,7 +58,7 @@ def run_pipeline(
     only: str | None = None,
     until: str | None = None,
     progress: Progress | None = None,
-    announce: Callable[[str], None] | None = None,
+    announce: Announce | None = None,
 ) -> PipelineSummary:
     """Run the stages of a pipeline, each in a folder of its name.
 
@@ -77,9 +78,9 @@ def run_pipeline(
             cannot do its work.
     """
     if not isinstance(pipeline, Pipeline):
-        pipeline = load_pipeline(Path(pipeline) if not isinstance(pipeline, str) else pipeline)
+        pipeline = load_pipeline(pipeline if isinstance(pipeline, str) else Path(pipeline))
     folder = output_of(pipeline, output)
-    planner = Planner(pipeline, folder)
+    planner, say = Planner(pipeline, folder), announce or (lambda line: None)
     steps = planner.plan(only, until)
     if not overwrite:
         plan.refuse_replacing(steps)
@@ -89,15 +90,26 @@ def run_pipeline(
                 find_device(getattr(getattr(step.stage.job, "settings", step.stage.job), "device", "cpu"))
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    done: list[StageSummary] = []
     with locked(folder):
         document = folder / DOCUMENT  # unless a file of the user stands there
         if not document.exists() or document.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
             write_atomically(document, HEADER + dump_yaml(pipeline.document))
-        show, say = progress or (lambda stage: contextlib.nullcontext()), announce or (lambda line: None)
-        session, done = _Session(planner, overwrite, show, say), []
         for step in steps:
-            done.append(session.take(step))
-            if not done[-1].finished:
+            (name, job, _), begun = step.stage, time.perf_counter()
+            if any(given.content is None for given in step.record.inputs):  # now all that it reads is there
+                step = planner.examine(step.stage)
+            say(f"{name}: {_ANNOUNCED[step.action].format(step.why)}")
+            finished, result = True, step.before.result if step.before is not None else ""
+            if step.action != "skip":
+                if not overwrite:
+                    plan.refuse_replacing([step])
+                with (progress or (lambda stage: contextlib.nullcontext()))(step.stage) as show, _named(step.stage):
+                    finished, result = _run(planner, step, show or (lambda *news: None), say)
+                say(f"{name}: {result if finished else 'stopped'}")
+            seconds, product = time.perf_counter() - begun, planner.product(step.stage)
+            done.append(StageSummary(name, job.NAME, step.action, finished, seconds, result, product))
+            if not finished:
                 break
     return PipelineSummary(folder, all(stage.finished for stage in done), tuple(done))
 
@@ -113,76 +125,39 @@ def output_of(pipeline: Pipeline, output: PathLike | None = None) -> Path:
     return folder
 
 
-@dataclasses.dataclass(frozen=True)
-class _Session:
-    """One session of a pipeline."""
+def _run(planner: Planner, step: Step, show: Callable[..., None], say: Announce) -> StageOutcome:
+    """Run a stage; where it replaces a training, the record of that stays until something there has changed."""
+    (name, job, inputs), names = step.stage, planner.pipeline.names
+    before, is_recorded = entries(step.folder) if step.replaces else None, False
+    sources: dict[str, tuple[str | Path, ...]] = {}
+    for given in inputs:
+        source = planner.product(planner.pipeline[given.name]) if given.is_stage else given.name
+        sources[given.key] = (*sources.get(given.key, ()), source)
+    columns = column_names([given.name for given in inputs if given.key == SHOWN], names)
+    policies = dict(zip(columns.values(), sources.get(SHOWN, ()), strict=True))
 
-    planner: Planner
-    overwrite: bool
-    progress: Progress
-    announce: Callable[[str], None]
+    def note(*news: Any) -> None:
+        nonlocal is_recorded
+        if not is_recorded and entries(step.folder) != before:
+            step.record.write(step.folder)
+            is_recorded = True
+        if news:
+            show(*news)
 
-    def take(self, step: Step) -> StageSummary:
-        """Do what there is to do about a stage, now that all that it reads is there."""
-        stage, begun = step.stage, time.perf_counter()
-        if any(given.content is None for given in step.inputs):
-            step = self.planner.examine(stage)
-        self.announce(f"{stage.name}: {_ANNOUNCED[step.action].format(step.why)}")
-        finished, result = True, step.before.result if step.before is not None else ""
-        if step.action != "skip":
-            if not self.overwrite:
-                plan.refuse_replacing([step])
-            finished, result = self._run(step)
-            self.announce(f"{stage.name}: {result if finished else 'stopped'}")
-        seconds, product = time.perf_counter() - begun, self.planner.product(stage)
-        return StageSummary(stage.name, stage.job.NAME, step.action, finished, seconds, result, product)
-
-    def _run(self, step: Step) -> StageOutcome:
-        """Run the job; where it replaces a training, the record of that stays until something there has changed."""
-        stage, job = step.stage, step.stage.job
-        record = StageRecord("begun", job.NAME, plan.relevant_settings(job), step.inputs, step.fingerprint)
-        before, is_recorded = entries(step.folder) if step.replaces else None, False
-
-        def begin() -> None:
-            nonlocal is_recorded
-            if not is_recorded and entries(step.folder) != before:
-                record.write(step.folder)
-                is_recorded = True
-
-        begin()
-        with self.progress(stage) as show, _named(stage):
-
-            def note(*news: Any) -> None:
-                begin()
-                if show is not None:
-                    show(*news)
-
-            try:
-                outcome = job.run(self._context(step, note))
-                if outcome.finished:
-                    made = self.planner.note(step)
-                    record = dataclasses.replace(record, state="finished", content=made, result=outcome.sentence)
-                    record.write(step.folder)
-                    is_recorded = True
-            finally:
-                begin()
-        return outcome
-
-    def _context(self, step: Step, note: Callable[..., None]) -> StageContext:
-        stage, pipeline = step.stage, self.planner.pipeline
-        sources: dict[str, tuple[str | Path, ...]] = {}
-        for given in stage.inputs:
-            source = self.planner.product(pipeline[given.name]) if given.is_stage else given.name
-            sources[given.key] = (*sources.get(given.key, ()), source)
-        names = column_names([given.name for given in stage.inputs if given.key == SHOWN], pipeline.names)
-        return StageContext(
-            folder=step.folder,
-            sources=sources,
-            policies=dict(zip(names.values(), sources.get(SHOWN, ()), strict=True)),
-            overwrite=step.action == "anew",
-            progress=note,
-            announce=lambda line: self.announce(f"{stage.name}: {line}"),
-        )
+    note()
+    context = StageContext(
+        step.folder, sources, policies, step.action == "anew", note, lambda line: say(f"{name}: {line}")
+    )
+    try:
+        outcome = job.run(context)
+        if outcome.finished:
+            made = planner.note(step)
+            record = dataclasses.replace(step.record, state="finished", content=made, result=outcome.sentence)
+            record.write(step.folder)
+            is_recorded = True
+    finally:
+        note()
+    return outcome
 
 
 @contextlib.contextmanager
