@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.console import Console
 
+from raptor.cli.progress import duration, job_progress, quantity
 from raptor.core.errors import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from raptor.runs.job import RunSummary
     from raptor.runs.progress import ProgressFunction
 
@@ -148,9 +148,6 @@ def going_on_with(again: str) -> Iterator[None]:
 @contextlib.contextmanager
 def watched(output: Path, resume: bool, again: str) -> Iterator[tuple[ProgressFunction, Callable[[str], None]]]:
     """Show how a job goes on, until the block ends; yields functions for its progress and its announcements."""
-    from rich.console import Console
-
-    from raptor.cli.progress import job_progress
     from raptor.runs.manifest import MANIFEST
 
     def written() -> int | None:
@@ -168,8 +165,6 @@ def watched(output: Path, resume: bool, again: str) -> Iterator[tuple[ProgressFu
 
 def say_result(summary: RunSummary, again: str, more: str = "", imitated: dict[str, float] | None = None) -> None:
     """Print what came of a run; leaves the command where it was asked to stop."""
-    from raptor.cli.progress import duration, quantity
-
     unit, num = summary.unit, summary.num_steps
     if not summary.finished:
         leave(f"stopped after {unit} {num}, with a checkpoint", again)

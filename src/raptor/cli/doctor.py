@@ -12,11 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 DISTRIBUTION = "raptor-python"
 EXTRAS = {
@@ -63,8 +63,6 @@ def doctor() -> None:
     raptor doctor > doctor.txt     # for a bug report
     ```
     """
-    from rich.console import Console
-
     console = Console()
     with concurrent.futures.ThreadPoolExecutor() as beside:
         checks = [beside.submit(check_compilation, "cpu")]  # compiles while torch is imported here
@@ -129,8 +127,6 @@ def machine_table() -> Table:
 
 
 def _table(title: str, rows: dict[str, str]) -> Table:
-    from rich.table import Table
-
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -165,8 +161,6 @@ def _compile(device: str, timeout_s: float, settings: dict[str, str]) -> str:
 
 def verdict(check: Compilation) -> Text:
     """Whether compiling works, in words."""
-    from rich.text import Text
-
     head = f"torch.compile on {check.device}"
     if not check.reason:
         return Text(f"{head} works ({check.duration_s:.0f} s with an empty cache)", style="green")

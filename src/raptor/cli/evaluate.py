@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from rich.console import Console
+
 from raptor.cli import common
 from raptor.cli.common import POLICY, Run, argument, option, say, takes_options
+from raptor.cli.progress import counting, wide_console
 
 if TYPE_CHECKING:
     from raptor.evaluation import Evaluation, Policy
@@ -69,9 +72,7 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
     Each step is a command of its own, too: train-direct, evaluate, export.
     """
     import torch
-    from rich.console import Console
 
-    from raptor.cli.progress import counting
     from raptor.config import to_dict
     from raptor.evaluation import SUITES
     from raptor.evaluation.report import write_report
@@ -134,9 +135,6 @@ def evaluate_columns(
     compile: bool | None,
 ) -> Evaluation:
     """Evaluate with progress on stderr, and print the table."""
-    from rich.console import Console
-
-    from raptor.cli.progress import counting, wide_console
     from raptor.evaluation import SUITES
     from raptor.evaluation import evaluate as run
 

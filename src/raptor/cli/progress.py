@@ -1,4 +1,4 @@
-"""Live progress of any job: a bar on a terminal, a few lines without one."""
+"""Live progress of any job: a bar on a terminal, a few lines without one; numbers and tables for people."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from raptor.core.errors import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from raptor.runs.progress import Progress, ProgressFunction
     from raptor.training.teachers.job import PreTrainProgress
 
@@ -54,6 +54,26 @@ def job_progress(console: Console, lines: bool = True, patience_s: float = 0.0) 
             bars.stop()
 
 
+def _lines(console: Console) -> ProgressFunction:
+    """Print one line per validation, or per tenth of a job that is not validated, and every few minutes."""
+    shown: object = None
+    shown_at = 0.0
+
+    def show(progress: Progress) -> None:
+        nonlocal shown, shown_at
+        if progress.stage in ("compiling", "validating") or not progress.step:
+            return
+        tenth = progress.unit, progress.step * LINES // max(progress.num_steps, 1)
+        is_validated = bool(progress.validation) and progress.unit in ("update", "epoch")
+        standing = dict(progress.validation) if is_validated else tenth
+        if standing != shown or progress.elapsed_s - shown_at >= QUIET_S:
+            shown, shown_at = standing, progress.elapsed_s
+            text = f"{progress.unit} {progress.step:.5g} of {progress.num_steps}  {facts(progress)}"
+            console.print(printable(text.rstrip()), highlight=False, markup=False, soft_wrap=True)
+
+    return show
+
+
 @contextlib.contextmanager
 def counting(console: Console, stage: str = "", patience_s: float = 0.0) -> Iterator[Callable[..., None]]:
     """Show how much of something is done, on a terminal; yields a function ([stage,] done, total)."""
@@ -67,74 +87,44 @@ def teacher_progress(show: ProgressFunction, compiles: bool) -> Callable[[PreTra
     """Show how far a population of teachers is, as any other job."""
     from raptor.runs.progress import Progress
 
-    def relay(progress: PreTrainProgress) -> None:
-        again = f" (attempt {progress.attempt})" if progress.attempt > 1 else ""
-        show(
-            Progress(
-                f"teachers{again}" if progress.done or not compiles else "compiling",
-                progress.done,  # type: ignore[arg-type] # fractions of a teacher
-                progress.num_teachers,
-                f"teacher{again}",
-                progress.elapsed_s,
-                env_steps_per_s=progress.env_steps_per_s,
-                remaining_s=progress.remaining_s,
-                validation={} if progress.mean_return is None else {"mean_return": progress.mean_return},
-            )
-        )
+    def relay(teachers: PreTrainProgress) -> None:
+        again = f" (attempt {teachers.attempt})" if teachers.attempt > 1 else ""
+        stage = f"teachers{again}" if teachers.done or not compiles else "compiling"
+        step: int = teachers.done  # type: ignore[assignment] # fractions of a teacher
+        rates = {"env_steps_per_s": teachers.env_steps_per_s, "remaining_s": teachers.remaining_s}
+        found = {} if teachers.mean_return is None else {"mean_return": teachers.mean_return}
+        unit = f"teacher{again}"
+        show(Progress(stage, step, teachers.num_teachers, unit, teachers.elapsed_s, **rates, validation=found))
 
     return relay
 
 
 def facts(progress: Progress) -> str:
     """Rates, loss, return and time left, as far as they are known, on one line."""
-    parts = [f"{progress.rate:.3g} {progress.unit}s/s"] if progress.rate else []
-    if progress.env_steps_per_s > 0:
-        parts.append(f"{quantity(progress.env_steps_per_s)} env-steps/s")
-    if "loss" in progress.values:
-        parts.append(f"loss {progress.values['loss']:.3g}")
-    if progress.validation:
-        parts.append(f"return {progress.validation['mean_return']:.1f}")
-    if progress.best_return is not None:
-        parts.append(f"best {progress.best_return:.1f}")
-    if math.isfinite(progress.remaining_s):
-        parts.append(f"{duration(progress.remaining_s)} left")
-    return " · ".join(parts)
-
-
-def _lines(console: Console) -> ProgressFunction:
-    """Print one line per validation, or per tenth of a job that is not validated, and every few minutes."""
-    shown: object = None
-    shown_at = 0.0
-
-    def show(progress: Progress) -> None:
-        nonlocal shown, shown_at
-        if progress.stage in ("compiling", "validating") or not progress.step:
-            return
-        tenth = progress.unit, progress.step * LINES // max(progress.num_steps, 1)
-        is_validated = bool(progress.validation) and progress.unit in ("update", "epoch")
-        standing = dict(progress.validation) if is_validated else tenth
-        if standing == shown and progress.elapsed_s - shown_at < QUIET_S:
-            return
-        shown, shown_at = standing, progress.elapsed_s
-        text = f"{progress.unit} {progress.step:.5g} of {progress.num_steps}  {facts(progress)}"
-        console.print(printable(text.rstrip()), highlight=False, markup=False, soft_wrap=True)
-
-    return show
+    parts = {
+        f"{progress.rate:.3g} {progress.unit}s/s": progress.rate,
+        f"{quantity(progress.env_steps_per_s)} env-steps/s": progress.env_steps_per_s > 0,
+        f"loss {progress.values.get('loss', 0):.3g}": "loss" in progress.values,
+        f"return {progress.validation.get('mean_return', 0):.1f}": progress.validation,
+        f"best {progress.best_return or 0:.1f}": progress.best_return is not None,
+    }
+    left = [f"{duration(progress.remaining_s)} left"] if math.isfinite(progress.remaining_s) else []
+    return " · ".join([*(part for part, is_known in parts.items() if is_known), *left])
 
 
 def quantity(value: float) -> str:
     """A large number for people: 1.9 M."""
-    size, letter = next((each for each in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if value >= each[0]), (1, ""))
-    return f"{value / size:.3g}{letter}"
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:
     """A duration for people: 3 min 05 s."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"
+    minutes, whole = divmod(round(seconds), 60)
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest:02d} min" if hours else f"{minutes} min {whole:02d} s" if minutes else f"{whole} s"
 
 
 def counted(number: int, what: str) -> str:
@@ -144,16 +134,12 @@ def counted(number: int, what: str) -> str:
 
 def wide_console() -> Console:
     """The standard output; wide enough for a table where it is no terminal."""
-    from rich.console import Console
-
     console = Console()
     return console if console.is_terminal else Console(width=160)
 
 
 def plain_table(*columns: str, right: bool = False) -> Table:
     """A table without lines; the columns after the first are aligned to the right where `right`."""
-    from rich.table import Table
-
     table = Table(box=None, padding=(0, 2, 0, 0))
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if right and i else "left")
@@ -162,6 +148,4 @@ def plain_table(*columns: str, right: bool = False) -> Table:
 
 def cell(text: str) -> Text:
     """Text in a table as it is, control bytes escaped."""
-    from rich.text import Text
-
     return Text(printable(text))

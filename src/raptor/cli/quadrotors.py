@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from rich.console import Console
+from rich.table import Table
+
 from raptor.cli.common import argument, option, say
+from raptor.cli.progress import PATIENCE_S, cell, counted, counting, plain_table
 from raptor.core.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from raptor.quadrotor import Quadrotors
 
 
@@ -19,8 +21,6 @@ def platforms() -> None:
 
     In Python: `raptor.load_platform("x500_real")`, `raptor.load_platforms()`.
     """
-    from rich.console import Console
-
     from raptor.quadrotor import load_platforms
 
     Console().print(table_of(load_platforms()))
@@ -50,9 +50,6 @@ def sample(
 
     In Python: `raptor.sample_quadrotors(100)`, `raptor.quadrotor.population.write_population`.
     """
-    from rich.console import Console
-
-    from raptor.cli.progress import PATIENCE_S, counted, counting
     from raptor.config import load_config
     from raptor.lab.pipeline.jobs import SEEDS
     from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
@@ -82,8 +79,6 @@ def describe(
 
     In Python: `raptor.Quadrotors.from_json("my_quadrotor.json")`.
     """
-    from rich.console import Console
-
     from raptor.core.atomic import write_atomically
     from raptor.quadrotor import from_description
     from raptor.quadrotor.files import format_document
@@ -102,8 +97,6 @@ def describe(
 
 def table_of(quadrotors: Quadrotors) -> Table:
     """What characterises each vehicle."""
-    from raptor.cli.progress import cell, plain_table
-
     columns = {
         "mass (kg)": quadrotors.mass,
         "arm (m)": quadrotors.arm_length,

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from raptor.cli import common
+from rich.console import Console
+from rich.table import Table
+
+from raptor.cli import common, progress
 from raptor.cli.common import announcer, argument, option, say
+from raptor.cli.progress import cell, duration, plain_table, wide_console
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from raptor.lab.pipeline import PipelineSummary, Stage, Step
 
 DONE = {"skip": "unchanged", "run": "run", "resume": "continued", "anew": "run anew"}
@@ -52,9 +53,6 @@ def run(
 
     The format of a file is in docs/reference/pipeline.md.
     """
-    from rich.console import Console
-
-    from raptor.cli.progress import wide_console
     from raptor.lab.pipeline import load_pipeline, make_plan, output_of, run_pipeline
 
     given = common.overrides(changes, seed, device)
@@ -79,8 +77,6 @@ def run(
 @contextlib.contextmanager
 def _stage_progress(stage: Stage, console: Console) -> Iterator[Any]:
     """What the command of the job shows."""
-    from raptor.cli import progress
-
     if not stage.job.TRAINS:
         quick = stage.job.NAME in ("sample", "export")
         with progress.counting(console, "writing", progress.PATIENCE_S if quick else 0.0) as count:
@@ -93,7 +89,6 @@ def _stage_progress(stage: Stage, console: Console) -> Iterator[Any]:
 
 def _show(summary: PipelineSummary) -> None:
     """The figures that are new, what was done, and where the report is."""
-    from raptor.cli.progress import cell, duration, plain_table, wide_console
     from raptor.evaluation import Evaluation
 
     console, table, files = wide_console(), plain_table("stage", "", "time", "result"), []
@@ -110,8 +105,6 @@ def _show(summary: PipelineSummary) -> None:
 
 
 def _plan_table(steps: Sequence[Step]) -> Table:
-    from raptor.cli.progress import cell, plain_table
-
     table = plain_table("stage", "job", "to do", "why")
     for step in steps:
         why = f"{step.why}; needs --overwrite" if step.replaces else step.why

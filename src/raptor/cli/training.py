@@ -8,6 +8,7 @@ from typing import Annotated
 
 from raptor.cli import common
 from raptor.cli.common import Run, TeacherRun, option, say, takes_options
+from raptor.cli.progress import counted, duration, quantity, teacher_progress
 from raptor.core.errors import UserError
 
 
@@ -143,7 +144,6 @@ def pre_train(
 
     In Python: `raptor.load_teachers("teachers")`. All settings are in docs/reference/configuration.md.
     """
-    from raptor.cli.progress import counted, duration, quantity, teacher_progress
     from raptor.training.teachers import job
 
     numbers = re.fullmatch(r"(\d+)/(\d+)", shard or "")
