@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from raptor.cli.progress import duration, job_progress, quantity
+from raptor.cli.progress import announcer, duration, job_progress, quantity
 from raptor.core.errors import printable
 
 if TYPE_CHECKING:
@@ -125,11 +125,6 @@ def say(text: str, err: bool = False) -> None:
     typer.echo(printable(text), err=err)
 
 
-def announcer(console: Console) -> Callable[[str], None]:
-    """A function that prints a line above the progress."""
-    return lambda line: console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
-
-
 def leave(how: str, again: str = "") -> NoReturn:
     """End the command where somebody asked to stop, and say how to go on."""
     say(f"{how}; go on with: {again}" if again else how, err=True)
@@ -165,17 +160,14 @@ def watched(output: Path, resume: bool, again: str) -> Iterator[tuple[ProgressFu
 
 def say_result(summary: RunSummary, again: str, more: str = "", imitated: dict[str, float] | None = None) -> None:
     """Print what came of a run; leaves the command where it was asked to stop."""
-    unit, num = summary.unit, summary.num_steps
+    unit, num, rate = summary.unit, summary.num_steps, summary.rate
     if not summary.finished:
         leave(f"stopped after {unit} {num}, with a checkpoint", again)
-    speed = [f"{summary.rate:.3g} {unit}s/s"] if summary.rate else []
-    if speed and summary.env_steps:
-        speed.append(f"{quantity(summary.rate * summary.env_steps / max(num, 1))} env-steps/s")
-    how_fast = f" ({', '.join(speed)})" if speed else ""
+    flown = f", {quantity(rate * summary.env_steps / max(num, 1))} env-steps/s" if summary.env_steps else ""
+    how_fast = f" ({rate:.3g} {unit}s/s{flown})" if rate else ""
     say(f"trained {num} {unit}s in {duration(summary.wall_clock_s)}{how_fast}: {summary.output}{more}")
     for what, best in (("best imitation", imitated), ("best", {} if summary.best == imitated else summary.best)):
         if best:
-            rate = best.get("termination_rate")
-            terminated = "" if rate is None else f", {rate:.1%} terminated"
+            terminated = f", {best['termination_rate']:.1%} terminated" if best.get("termination_rate") is not None else ""
             found = f"return {best['mean_return']:.1f}{terminated}, at {unit} {best[unit]:.0f}"
             say(f"{what} by {summary.best_by}: {found}")

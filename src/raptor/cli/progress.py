@@ -57,7 +57,7 @@ def job_progress(console: Console, lines: bool = True, patience_s: float = 0.0) 
 def _lines(console: Console) -> ProgressFunction:
     """Print one line per validation, or per tenth of a job that is not validated, and every few minutes."""
     shown: object = None
-    shown_at = 0.0
+    shown_at, say = 0.0, announcer(console)
 
     def show(progress: Progress) -> None:
         nonlocal shown, shown_at
@@ -68,8 +68,7 @@ def _lines(console: Console) -> ProgressFunction:
         standing = dict(progress.validation) if is_validated else tenth
         if standing != shown or progress.elapsed_s - shown_at >= QUIET_S:
             shown, shown_at = standing, progress.elapsed_s
-            text = f"{progress.unit} {progress.step:.5g} of {progress.num_steps}  {facts(progress)}"
-            console.print(printable(text.rstrip()), highlight=False, markup=False, soft_wrap=True)
+            say(f"{progress.unit} {progress.step:.5g} of {progress.num_steps}  {facts(progress)}".rstrip())
 
     return show
 
@@ -110,6 +109,11 @@ def facts(progress: Progress) -> str:
     }
     left = [f"{duration(progress.remaining_s)} left"] if math.isfinite(progress.remaining_s) else []
     return " · ".join([*(part for part, is_known in parts.items() if is_known), *left])
+
+
+def announcer(console: Console) -> Callable[[str], None]:
+    """A function that prints a line as it is, control bytes escaped, above the progress."""
+    return lambda line: console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def quantity(value: float) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from raptor.cli.common import argument, option, say
 from raptor.cli.progress import PATIENCE_S, cell, counted, counting, plain_table
-from raptor.core.errors import UserError, printable
+from raptor.core.errors import UserError
 
 if TYPE_CHECKING:
     from raptor.quadrotor import Quadrotors
@@ -84,12 +84,9 @@ def describe(
     from raptor.quadrotor.files import format_document
 
     quadrotor, estimates = from_description(file)
-    console = Console()
-    console.print(table_of(quadrotor))
-    if estimates:
-        console.print("Estimated, because the description leaves it out:", highlight=False)
-    for estimate in estimates:
-        console.print(printable(f"  {estimate}"), highlight=False, markup=False, soft_wrap=True)
+    Console().print(table_of(quadrotor))
+    for line in ["Estimated, because the description leaves it out:", *map("  {}".format, estimates)] if estimates else []:
+        say(line)
     if output is not None:
         write_atomically(output, f"{format_document(quadrotor.to_dicts()[0])}\n")
         say(f"wrote {output}")

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from raptor.cli import common, progress
-from raptor.cli.common import announcer, argument, option, say
-from raptor.cli.progress import cell, duration, plain_table, wide_console
+from raptor.cli.common import argument, option, say
+from raptor.cli.progress import announcer, cell, duration, plain_table, wide_console
 
 if TYPE_CHECKING:
     from raptor.lab.pipeline import PipelineSummary, Stage, Step

@@ -38,11 +38,7 @@ def presets(job: str = "train-direct") -> list[str]:
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Source]:
-    """Turn each `a.b=1` into the group a with the key b.
-
-    Raises:
-        UserError: one is not of that form, or its value not valid YAML.
-    """
+    """Turn each `a.b=1` into the group a with the key b; `UserError` for what is not of that form or not valid YAML."""
     sources = []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -102,12 +98,9 @@ def _locate(name: str | Path, folder: Path, what: str, job: str) -> Path:
 
 
 def overlay(below: Document, above: Document, cls: type | None = None) -> dict[str, Any]:
-    """One document over another, group by group.
+    """One document over another, group by group; `UserError` for a group given both as `${key}` and by keys of its own.
 
     Settings of a class may leave a group empty, or give a plain value in place of one with a `SHORTHAND`.
-
-    Raises:
-        UserError: a group is given both as `${key}` and by keys of its own.
     """
     hints, merged = typing.get_type_hints(cls) if cls else {}, dict(below)
     for key, value in above.items():

@@ -1,7 +1,4 @@
-"""From files and overrides to a dataclass, and back.
-
-A value is looked for in this order: the overrides, the file, the files that it is based on, the dataclass.
-"""
+"""From files and overrides to a dataclass, and back."""
 
 from __future__ import annotations
 
@@ -28,13 +25,12 @@ Keys = tuple[str, ...]
 def load_config(
     cls: type[T], file: str | Path | None = None, overrides: Sequence[str] = (), default: T | None = None
 ) -> T:
-    """Read settings.
+    """Read settings: the overrides come before the file, that before the files that it is based on, and the default.
 
     Args:
-        cls: a `Settings` class; nested ones are groups. A group with a `SHORTHAND` can be given as a plain value:
-            `engine=ray` for `engine.name=ray`.
-        file: YAML file, the folder of a run, or the name of a packaged preset. The key `base` of a file names one file
-            or preset, or a list of them, that it inherits from; relative to itself.
+        cls: a `Settings` class; nested ones are groups. A group with a `SHORTHAND` can be given as a plain value.
+        file: YAML file, the folder of a run, or the name of a packaged preset. Its key `base` names one file or preset,
+            or a list of them, that it inherits from; relative to itself.
         overrides: `key=value` each, with dotted keys and YAML values: `task.references.lissajous.interval=[4, 10]`.
         default: what holds where nothing is said, instead of `cls()`.
 
@@ -46,11 +42,7 @@ def load_config(
 
 
 def from_dict(cls: type[T], settings: Mapping[str, Any]) -> T:
-    """Settings from nested dictionaries and lists, as `to_dict` gives them.
-
-    Raises:
-        UserError: names every unknown key, wrong type and impossible value.
-    """
+    """Settings from nested dictionaries and lists, as `to_dict` gives them; errors as of `load_config`."""
     return _loaded(cls, cls(), [Source("settings", to_plain(settings, "settings"))])
 
 
@@ -92,12 +84,7 @@ WRONG: Any = object()
 
 @dataclasses.dataclass
 class Check:
-    """Settings being checked against their declarations.
-
-    Args:
-        sources: what was given where, later ones over earlier ones.
-        problems: what is wrong so far, by dotted key; of each key the first problem counts.
-    """
+    """Settings being checked against their declarations."""
 
     sources: Sequence[Source]
     problems: dict[str, str] = dataclasses.field(default_factory=dict)

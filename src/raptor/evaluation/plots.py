@@ -35,11 +35,9 @@ def _legend(figure: Figure, names: Sequence[str], extra: Sequence[Line2D] = ()) 
 
 
 def figure_eights(recordings: Mapping[str, Mapping[float, Recording]], shown: Sequence[str] = SHOWN) -> Figure:
-    """One whole figure at full speed from above, a row for each speed and a column for each platform.
+    """One whole figure at full speed from above, a row for each speed and a column for each platform `shown`.
 
-    Args:
-        recordings: by policy, then by seconds per figure; of all platforms in the order of `PLATFORMS`.
-        shown: names of the platforms to draw.
+    Recordings are by policy, then by seconds per figure, of all platforms in the order of `PLATFORMS`.
     """
     intervals = list(next(iter(recordings.values())))
     with matplotlib.rc_context(STYLE):

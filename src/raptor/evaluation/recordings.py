@@ -34,18 +34,9 @@ def record_figure_eights(
     pad_to: int | None = None,
     compile: bool = True,
 ) -> dict[float, Recording]:
-    """Record the ramp and one whole figure of each speed with each of the nine platforms.
+    """Record the ramp and one whole figure of each speed (s for a figure) with each of the nine platforms.
 
-    Args:
-        policy: to be recorded.
-        intervals: s for a figure.
-        seed: of the starts.
-        device: of the simulation.
-        pad_to: see `raptor.environments.rollout`.
-        compile: False runs eagerly.
-
-    Returns:
-        Recordings by interval; vehicles are in the order of `PLATFORMS`.
+    Vehicles are in the order of `PLATFORMS`; `pad_to` as in `raptor.environments.rollout`.
     """
     group = [figure_eight(interval, 1, seed, torch.device(device)) for interval in intervals]
     dt, places = group[0].task.dt, len(PLATFORMS)
@@ -67,13 +58,7 @@ def record_recovery(
 ) -> Recording:
     """Drop sampled quadrotors at the origin, at rest and tilted by 90°, with rotors at the speed that would carry them.
 
-    Args:
-        policy: to be recorded.
-        num: quadrotors.
-        seed: of the quadrotors, and of the horizontal axis that each is tilted about.
-        device: of the simulation.
-        pad_to: see `raptor.environments.rollout`.
-        compile: False runs eagerly.
+    The seed is that of the quadrotors, and of the horizontal axis that each is tilted about.
     """
     (condition,) = conditions("unseen", num, 1, seed, torch.device(device))
     at_rest = InitialStates(guidance=1.0)

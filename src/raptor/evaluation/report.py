@@ -74,9 +74,6 @@ def write_report(
         seed: of the recordings.
         progress: called with how far it is, in recordings.
         compile: False runs eagerly; by default as in the evaluation.
-
-    Raises:
-        UserError: the file cannot be written.
     """
     pictures = list(_pictures(curve, evaluation, policies, seed, progress, compile))
     environment = jinja2.Environment(

@@ -60,11 +60,7 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: PathLike) -> Evaluation:
-        """Read what `save` wrote.
-
-        Raises:
-            UserError: the file cannot be read, or holds something else.
-        """
+        """Read what `save` wrote; `UserError` where the file cannot be read, or holds something else."""
         try:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(_each(document["policies"], Estimate.from_dict), dict(document["settings"]))

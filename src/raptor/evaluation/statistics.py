@@ -67,14 +67,10 @@ class Means(NamedTuple):
 
 
 def metrics_of(episodes: Episodes, errors: PositionErrors, reference: Reference, survivors_only: bool = True) -> Tensor:
-    """Metrics of each vehicle, (N, 5), in the order of `METRICS` and in float64.
+    """Metrics of each vehicle, (N, 5), in the order of `METRICS` and in float64; `reference` as at the start.
 
-    Args:
-        episodes: of N vehicles.
-        errors: of the same.
-        reference: the references at the start.
-        survivors_only: position errors matter only of vehicles that flew to the end, and the steady offset only of
-            those whose target stood still; NaN for the others. False: they matter for all.
+    Position errors matter only of vehicles that flew to the end, and the steady offset only of those whose target stood
+    still; NaN for the others. Without `survivors_only` they matter for all.
     """
     offset = torch.linalg.vector_norm(errors.offset, dim=-1)
     returns = episodes.returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # not left out: worst

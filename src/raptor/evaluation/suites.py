@@ -106,18 +106,10 @@ THRUST_FACTORS = {"thrust-0.8": 0.8, "thrust-1.5": 1.5}
 
 
 def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device: torch.device) -> list[Condition]:
-    """The conditions of a suite.
+    """The conditions of a suite; `UserError` where there is none of that name, or a number is out of range.
 
-    Args:
-        suite: one of `SUITES`.
-        num_quadrotors: vehicles that are sampled. Of the named platforms, each has an eighth as many starts, and a 32nd
-            on each figure eight, but at least one.
-        episodes: of each sampled vehicle; factor on the starts of each platform.
-        seed: from 0 to 999 999; the same seed gives the same vehicles, starts and references.
-        device: of the simulation.
-
-    Raises:
-        UserError: there is no such suite, or a number is out of range.
+    Of the named platforms, each starts an eighth as often as `num_quadrotors`, and a 32nd on each figure eight, but at
+    least once, times `episodes`. Seeds go from 0 to 999 999 and determine vehicles, starts and references.
     """
     for name, number in (("num_quadrotors", num_quadrotors), ("episodes", episodes)):
         if number < 1:

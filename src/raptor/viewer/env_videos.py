@@ -21,17 +21,10 @@ FRAME_RATE_HZ, MAX_GIF_WIDTH = 30, 480
 
 
 class RecordedVecEnv:
-    """A `VecEnv` whose first environment is recorded now and then.
+    """A `VecEnv` whose first environment is recorded for `length` steps from every `interval`-th on.
 
-    Args:
-        env: it must have `render()`, which gives (H, W, 3) uint8.
-        folder: for the videos, named by their first step.
-        length: steps of a video.
-        interval: steps from the beginning of one video to that of the next.
-        resume: count on from the videos that are in the folder.
-
-    Raises:
-        UserError: it renders nothing.
+    Its `render()` must give (H, W, 3) uint8, else a `UserError` is raised. Videos are named by their first step; with
+    `resume`, steps are counted on from those in the folder.
     """
 
     def __init__(self, env: Any, folder: Path, length: int, interval: int, resume: bool = False) -> None:

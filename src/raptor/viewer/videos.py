@@ -51,12 +51,9 @@ class _Frames(NamedTuple):
 
 
 def write_video(path: PathLike, recording: Recording, titles: Sequence[str] = ()) -> Path:
-    """Write a recording as an animated GIF that plays in real time, complete or not at all.
+    """Write a recording as an animated GIF (*.gif) that plays in real time, complete or not at all.
 
     The first `MAX_VEHICLES` vehicles are shown, each with its title, faint from when their episodes are over.
-
-    Raises:
-        UserError: the name does not end in .gif, or the file cannot be written; what was there is left as it was.
     """
     if Path(path).suffix.lower() != ".gif":
         raise UserError(f"a video is an animated picture that ends in .gif, got {path}: choose another name")
