@@ -168,6 +168,8 @@ def say_result(summary: RunSummary, again: str, more: str = "", imitated: dict[s
     say(f"trained {num} {unit}s in {duration(summary.wall_clock_s)}{how_fast}: {summary.output}{more}")
     for what, best in (("best imitation", imitated), ("best", {} if summary.best == imitated else summary.best)):
         if best:
-            terminated = f", {best['termination_rate']:.1%} terminated" if best.get("termination_rate") is not None else ""
+            terminated = (
+                f", {best['termination_rate']:.1%} terminated" if best.get("termination_rate") is not None else ""
+            )
             found = f"return {best['mean_return']:.1f}{terminated}, at {unit} {best[unit]:.0f}"
             say(f"{what} by {summary.best_by}: {found}")

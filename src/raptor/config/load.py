@@ -20,6 +20,7 @@ from raptor.core.yaml_files import dump_yaml
 
 T = TypeVar("T")
 Keys = tuple[str, ...]
+WRONG: Any = object()
 
 
 def load_config(
@@ -77,9 +78,6 @@ def _loaded(cls: type[T], default: T, sources: Sequence[Source]) -> T:
     config = check.group(cls, resolve(settings))
     check.finish()
     return cast("T", config)
-
-
-WRONG: Any = object()
 
 
 @dataclasses.dataclass
@@ -156,11 +154,9 @@ def nearest(name: str, names: Sequence[str], what: str) -> str:
 
 def _converted(annotation: Any, value: Any) -> Any:
     """The value as that type; as in JSON and strict: lists become tuples, and neither "1" nor true is a number."""
-    import pydantic
-
     try:
         return _adapter(annotation).validate_json(json.dumps(value), strict=True)
-    except pydantic.ValidationError:
+    except ValueError:
         return WRONG
 
 

@@ -82,12 +82,9 @@ class Pipeline:
 
 
 def load_pipeline(file: str | Path, overrides: Sequence[str] = (), jobs: Jobs = JOBS) -> Pipeline:
-    """Read a pipeline.
+    """Read a pipeline: a YAML file or the name of a packaged preset, whose key `base` names one that it inherits from.
 
-    Args:
-        file: a YAML file, or the name of a packaged preset. Its key `base` names another one that it inherits from.
-        overrides: `STAGE.KEY=VALUE` each, or `KEY=VALUE` for what concerns all stages.
-        jobs: what a stage can be, by name.
+    Overrides are `STAGE.KEY=VALUE`, or `KEY=VALUE` for what concerns all stages; `jobs` are what a stage can be.
 
     Raises:
         UserError: names every unknown job, key, stage and file, every wrong type and impossible value, where it stands
@@ -160,11 +157,7 @@ def _placed(job: type[Job], key: str, value: Any) -> dict[str, Any]:
 def _checked(
     jobs: Jobs, document: Mapping[str, Any], everywhere: Everywhere, sources: Sequence[Source]
 ) -> dict[str, Job]:
-    """The jobs with their keys, checked.
-
-    What the document says of a stage counts over the files of its key `config`, those over what is said of all stages,
-    and that over the defaults.
-    """
+    """The jobs with their keys: said of the stage, over its files, over said of all stages, over defaults."""
     stages: dict[str, Any] = {}
     all_files: list[Source] = []
     for name, job in jobs.items():
