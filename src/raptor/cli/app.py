@@ -39,7 +39,7 @@ class Commands(TyperGroup):
         given = list(sys.argv[1:] if args is None else args)
         end = given.index("--") if "--" in given else len(given)
         arguments = [argument for argument in given[:end] if argument != "--debug"] + given[end:]
-        with _only_main_process_prints(), _plain_reports(), _signals_interrupt():
+        with _as_a_command():
             try:
                 if any("\0" in argument for argument in arguments):
                     raise UserError(f"an argument holds a NUL: {' '.join(arguments)}")
@@ -150,47 +150,33 @@ def _sentence(error: Any, arguments: Sequence[str]) -> str | None:
 
 
 @contextlib.contextmanager
-def _only_main_process_prints() -> Iterator[None]:
-    """Silence this process, where another one of the job prints."""
-    if not silent():
-        yield
-        return
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
-        yield
+def _as_a_command() -> Iterator[None]:
+    """Warnings, and what is compiled, are a line each; signals interrupt as Ctrl-C does; one process of a job prints.
 
-
-@contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """A termination signal and the closing of the terminal interrupt as Ctrl-C does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has the closing of the terminal ignored
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _plain_reports() -> Iterator[None]:
-    """Print warnings, and what is compiled, in a line each; leave a thread's failure to write to the main thread."""
+    A thread's failure to write is left to the main thread.
+    """
     logger, handler, hook = logging.getLogger("raptor.core.compilation"), logging.Handler(), threading.excepthook
-    handler.emit = lambda record: typer.echo(record.getMessage(), err=True)  # type: ignore[method-assign]
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    threading.excepthook = lambda failed: None if issubclass(failed.exc_type, OSError) else hook(failed)
-    with warnings.catch_warnings():
+    before = {}
+    with contextlib.ExitStack() as stack:
+        if silent():
+            nothing = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nothing))
+            stack.enter_context(contextlib.redirect_stderr(nothing))
+        stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = lambda message, *rest, **more: _say("warning", str(message))
+        handler.emit = lambda record: typer.echo(record.getMessage(), err=True)  # type: ignore[method-assign]
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        threading.excepthook = lambda failed: None if issubclass(failed.exc_type, OSError) else hook(failed)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+                if signal.getsignal(number) is signal.SIG_DFL:  # nohup has the closing of the terminal ignored
+                    before[number] = signal.signal(number, signal.default_int_handler)
         try:
             yield
         finally:
+            for number, default in before.items():
+                signal.signal(number, default)
             threading.excepthook = hook
             logger.removeHandler(handler)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ from raptor.cli.common import POLICY, Run, argument, option, say, takes_options
 from raptor.cli.progress import counting, wide_console
 
 if TYPE_CHECKING:
-    from raptor.evaluation import Evaluation, Policy
+    from raptor.evaluation import Policy
 
 PUBLISHED = "published"
 
@@ -48,12 +48,16 @@ def evaluate(
     """
     from raptor.core.devices import find_device
     from raptor.core.errors import UserError
+    from raptor.evaluation import SUITES
+    from raptor.evaluation import evaluate as run
 
     find_device(device)
     columns = load_columns([*([PUBLISHED] if published else []), *policies], device)
     if json is not None and (json.is_dir() or not json.parent.is_dir()):
         raise UserError(f"{json} cannot be written: name a file in a folder that exists")
-    evaluation = evaluate_columns(columns, suite, num_quadrotors, episodes, seed, device, compile)
+    with counting(Console(stderr=True)) as progress:
+        evaluation = run(columns, suite or SUITES, num_quadrotors, episodes, seed, device, progress, compile)
+    wide_console().print(evaluation.table())
     if json is not None:
         evaluation.save(json)
         say(f"wrote {json}")
@@ -74,7 +78,7 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
     import torch
 
     from raptor.config import to_dict
-    from raptor.evaluation import SUITES
+    from raptor.evaluation import SUITES, evaluate
     from raptor.evaluation.report import write_report
     from raptor.evaluation.suites import conditions
     from raptor.export import export_onnx
@@ -92,7 +96,9 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
     with common.going_on_with(again):
         columns = load_columns([PUBLISHED, str(output)], trained.device)
         say("evaluating it beside the published policy")
-        evaluation = evaluate_columns(columns, suite, num_quadrotors, 1, 0, trained.device, compile)
+        with counting(Console(stderr=True)) as progress:
+            evaluation = evaluate(columns, suite or SUITES, num_quadrotors, 1, 0, trained.device, progress, compile)
+        wide_console().print(evaluation.table())
         evaluation.save(output / "evaluation.json")
         error = export_onnx(load_policy(output), output / "policy.onnx")
         say(f"exported it: the ONNX file differs from the policy by at most {error:.1e} over 500 recurrent steps")
@@ -123,25 +129,6 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
     say("\nwhat to try next:")
     for command, why in commands.items():
         say(f"  {command:<{max(map(len, commands))}}  # {why}")
-
-
-def evaluate_columns(
-    columns: Mapping[str, Policy],
-    suites: Sequence[str] | None,
-    num_quadrotors: int,
-    episodes: int,
-    seed: int,
-    device: str,
-    compile: bool | None,
-) -> Evaluation:
-    """Evaluate with progress on stderr, and print the table."""
-    from raptor.evaluation import SUITES
-    from raptor.evaluation import evaluate as run
-
-    with counting(Console(stderr=True)) as progress:
-        evaluation = run(columns, suites or SUITES, num_quadrotors, episodes, seed, device, progress, compile)
-    wide_console().print(evaluation.table())
-    return evaluation
 
 
 def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Policy]:

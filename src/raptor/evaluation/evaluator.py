@@ -13,8 +13,9 @@ from torch.utils import _pytree as pytree
 from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
-from raptor.environments.collectors import PositionErrors
+from raptor.environments.collectors import Episodes, PositionErrors, Recorder
 from raptor.environments.controllers import Policy, controller_of
+from raptor.environments.episode import Episode
 from raptor.environments.rollout import VEHICLES_AT_ONCE, rollout
 from raptor.evaluation import suites as all_suites
 from raptor.evaluation.results import Evaluation
@@ -29,8 +30,9 @@ from raptor.evaluation.statistics import (
     metrics_of,
 )
 from raptor.evaluation.suites import SUITES, Condition, begin_together, conditions
-from raptor.quadrotor.parameters import NUM_ROTORS
+from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.tasks.observation import STUDENT_DIM
+from raptor.tasks.task import Task
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
@@ -143,22 +145,38 @@ def _num_vehicles(group: Sequence[Condition]) -> int:
 
 def _measure(policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool) -> Iterator[torch.Tensor]:
     """Metrics of all vehicles of a batch, one rollout of at most `pad_to` (n, 5) after the other."""
-    condition = batch[0]
-    quadrotors, start, generator = begin_together(batch)
+    condition, (quadrotors, start, generator) = batch[0], begin_together(batch)
+    steps = condition.num_steps, condition.first_counted_step
     for first in range(0, len(quadrotors), pad_to):
         vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))
-        episodes, (errors,) = rollout(
-            *controller_of(policy, len(vehicles)),
-            condition.task,
-            vehicles,
-            generator,
-            start=begun,
-            num_steps=condition.num_steps,
-            collectors=[PositionErrors.begin(vehicles.mass, condition.first_counted_step)],
-            pad_to=pad_to,
-            compile=compile,
-        )
+        episodes, errors = fly(policy, condition.task, (vehicles, begun, generator), steps, pad_to, compile)
         yield metrics_of(episodes, errors, begun.reference, condition.survivors_only)
+
+
+def fly(
+    policy: Policy,
+    task: Task,
+    begun: tuple[Quadrotors, Episode, torch.Generator],
+    steps: tuple[int, int],
+    pad_to: int | None,
+    compile: bool,
+    watch: Recorder | None = None,
+) -> tuple[Episodes, PositionErrors]:
+    """One rollout; steps are their number, and the first that position errors count from."""
+    quadrotors, start, generator = begun
+    episodes, (errors,) = rollout(
+        *controller_of(policy, len(quadrotors)),
+        task,
+        quadrotors,
+        generator,
+        start=start,
+        num_steps=steps[0],
+        collectors=[PositionErrors.begin(quadrotors.mass, steps[1])],
+        watch=watch,
+        pad_to=pad_to,
+        compile=compile,
+    )
+    return episodes, errors
 
 
 def _estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, Estimate]:

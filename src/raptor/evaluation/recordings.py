@@ -8,19 +8,16 @@ from collections.abc import Sequence
 
 import torch
 
-from raptor.environments.collectors import PositionErrors, Recorder, Recording
-from raptor.environments.controllers import Policy, controller_of
-from raptor.environments.episode import Episode
-from raptor.environments.rollout import rollout
+from raptor.environments.collectors import Recorder, Recording
+from raptor.environments.controllers import Policy
+from raptor.evaluation.evaluator import fly
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, begin_together, conditions, figure_eight
-from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.platforms import PLATFORMS
 from raptor.quadrotor.rotation import from_axis_angle
 from raptor.quadrotor.state import component_major
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import sense
 from raptor.tasks.reference import Lissajous, References
-from raptor.tasks.task import Task
 
 RAMP = Lissajous().ramp[1]
 """s; the figure eights reach their full speed after this time."""
@@ -41,7 +38,9 @@ def record_figure_eights(
     group = [figure_eight(interval, 1, seed, torch.device(device)) for interval in intervals]
     dt, places = group[0].task.dt, len(PLATFORMS)
     longest = round((RAMP + max(intervals)) / dt)
-    whole = _record(policy, group[0].task, begin_together(group), longest, pad_to, compile)
+    recorder = Recorder(dt, places * len(group))
+    fly(policy, group[0].task, begin_together(group), (longest, 0), pad_to, compile, recorder)
+    whole = recorder.recording
     return {
         interval: whole[: round((RAMP + interval) / dt) + 1, index * places : (index + 1) * places]
         for index, interval in enumerate(intervals)
@@ -78,29 +77,6 @@ def record_recovery(
     seen = sense(state, start.reference, task.target_visible)
     sensed, commanded = (seen,) * len(start.sensed), (held,) * len(start.commanded)
     start = dataclasses.replace(start, state=state, previous_action=held, sensed=sensed, commanded=commanded)
-    return _record(policy, task, (quadrotors, start, generator), condition.num_steps, pad_to, compile)
-
-
-def _record(
-    policy: Policy,
-    task: Task,
-    begun: tuple[Quadrotors, Episode, torch.Generator],
-    num_steps: int,
-    pad_to: int | None,
-    compile: bool,
-) -> Recording:
-    quadrotors, start, generator = begun
-    recorder = Recorder(task.dt, len(quadrotors))
-    rollout(
-        *controller_of(policy, len(quadrotors)),
-        task,
-        quadrotors,
-        generator,
-        start=start,
-        num_steps=num_steps,
-        collectors=[PositionErrors.begin(quadrotors.mass, 0)],  # as in an evaluation, whose compiled step this is
-        watch=recorder,
-        pad_to=pad_to,
-        compile=compile,
-    )
+    recorder = Recorder(task.dt, num)
+    fly(policy, task, (quadrotors, start, generator), (condition.num_steps, 0), pad_to, compile, recorder)
     return recorder.recording

@@ -93,11 +93,7 @@ class Planner:
         self._made: dict[str, tuple[str, str | None]] = {}  # by stage: fingerprints of it and of what it makes
 
     def plan(self, only: str | None = None, until: str | None = None) -> list[Step]:
-        """What there is to do, stage by stage: `only` for one, or `until` one, which is it and what it needs.
-
-        Raises:
-            UserError: see `examine`; there is no such stage, or both are asked for.
-        """
+        """What there is to do, stage by stage: `only` for one, or `until` one, which is it and what it needs."""
         if only is not None and until is not None:
             raise UserError("--only and --until exclude each other: keep one of them")
         names = self.pipeline.names if until is None else self.pipeline.needed_for(until)
@@ -105,11 +101,7 @@ class Planner:
         return [self.examine(stage) for stage in stages if stage.name in names]
 
     def examine(self, stage: Stage) -> Step:
-        """What is to be done about a stage, as things are now.
-
-        Raises:
-            UserError: its folder holds something else, or what it reads is not there.
-        """
+        """What is to be done about a stage; `UserError` where its folder holds something else, or an input lacks."""
         folder, job = self.output / stage.name, stage.job
         inputs = tuple(self._identity(stage, given) for given in stage.inputs)
         facts = [job.NAME, relevant_settings(job, job.HELD), [[each.key, each.fingerprint] for each in inputs]]
@@ -204,11 +196,7 @@ def relevant_settings(job: Job, without: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def content(kind: str, source: PathLike) -> str:
-    """Fingerprint of something that a stage reads or made: a folder, a file, or a policy by name.
-
-    Raises:
-        UserError: it is not there, or cannot be read.
-    """
+    """Fingerprint of a folder, a file, or a policy by name; `UserError` where it is not there or cannot be read."""
     path, digest = Path(source), hashlib.sha256()
     if kind == POLICY and not path.is_file():
         policy = load_policy(source)
@@ -253,7 +241,6 @@ def _changes(job: Job, record: StageRecord, goes_on: bool) -> list[str]:
     """What is said of a stage now that was not when it was made: `settings.batch_size (64, now 32)`.
 
     A setting that the record does not know came with a newer version of the package; its default changes nothing.
-    What must stay until the stage has finished counts if it `goes_on`.
     """
     now = relevant_settings(job, () if goes_on else job.HELD)
     defaults = dict(leaves(to_dict(job.default(to_dict(job))), take_lists_apart=False))
