@@ -15,7 +15,7 @@ import time
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 DISTRIBUTION = "raptor-python"
@@ -30,8 +30,8 @@ EXTRAS = {
 }
 """What each extra of pyproject.toml gives."""
 
-# Compiled in a process of its own with an empty cache: a kernel kept from earlier cannot hide that the compiler is
-# gone, and a compiler that crashes or hangs takes nothing else along.
+# In a process of its own with an empty cache: a kernel kept from earlier cannot hide that the compiler is gone, and a
+# compiler that crashes or hangs takes nothing else along.
 _COMPILE = """
 import sys, torch
 x = torch.linspace(-1, 1, 64, device=sys.argv[1])
@@ -127,9 +127,8 @@ def machine_table() -> Table:
 
 
 def _table(title: str, rows: dict[str, str]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    columns = Column(style="bold", no_wrap=True), Column(overflow="fold")
+    table = Table(*columns, title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for row in rows.items():
         table.add_row(*row)
     return table
@@ -137,26 +136,21 @@ def _table(title: str, rows: dict[str, str]) -> Table:
 
 def check_compilation(device: str = "cpu", timeout_s: float = 300.0) -> Compilation:
     """Compile a tiny gradient on `cpu` or `cuda`, in a process of its own without any cache."""
-    start, reason = time.perf_counter(), ""
+    start, command = time.perf_counter(), [sys.executable, "-c", _COMPILE, device]
     # First with the instructions that the processor names: to try each of them takes as long again.
     for settings in ({"TORCHINDUCTOR_VEC_ISA_OK": "1"}, {}) if device == "cpu" else ({},):
-        reason = _compile(device, timeout_s, settings)
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {**os.environ, **settings, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
+            try:
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                reason = f"the compiler took longer than {timeout_s:g} s"
+                break
+        lines = done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"]
+        reason = lines[-1] if done.returncode else ""
         if not reason or time.perf_counter() - start >= timeout_s:
             break
     return Compilation(device, reason, time.perf_counter() - start)
-
-
-def _compile(device: str, timeout_s: float, settings: dict[str, str]) -> str:
-    """Why compiling fails; empty where it works."""
-    with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, **settings, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
-        command = [sys.executable, "-c", _COMPILE, device]
-        try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            return f"the compiler took longer than {timeout_s:g} s"
-    lines = done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"]
-    return lines[-1] if done.returncode else ""
 
 
 def verdict(check: Compilation) -> Text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
@@ -77,13 +77,10 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
     """
     import torch
 
-    from raptor.config import to_dict
-    from raptor.evaluation import SUITES, evaluate
-    from raptor.evaluation.report import write_report
+    from raptor.evaluation import SUITES, Evaluation
+    from raptor.evaluation.results import column_names
     from raptor.evaluation.suites import conditions
-    from raptor.export import export_onnx
-    from raptor.formats import load_policy
-    from raptor.runs import read_curve
+    from raptor.lab.pipeline.jobs import Evaluate, Export, Job, Report, StageContext
     from raptor.training.direct import job
 
     for name in suite or SUITES:
@@ -92,29 +89,24 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
     with common.watched(output, run.resume, again) as (show, _):
         summary = job.train_direct(output, config, resume=run.resume, overwrite=run.overwrite, progress=show)
     common.say_result(summary, again)
-    trained, compile = job.load_run_config(output), None if config.compile else False
+    figures, names = output / "evaluation.json", column_names([PUBLISHED, str(output)])
+    policies = {name: source for source, name in names.items()}
+    sources: dict[str, tuple[Any, ...]] = {"policy": (output,), "training": (output,), "evaluation": (figures,)}
+
+    def carry_out(job: Job) -> str:
+        with counting(Console(stderr=True)) as progress:
+            return job.run(StageContext(output, sources, policies, False, progress, say)).sentence
+
+    trained = job.load_run_config(output)
     with common.going_on_with(again):
-        columns = load_columns([PUBLISHED, str(output)], trained.device)
         say("evaluating it beside the published policy")
-        with counting(Console(stderr=True)) as progress:
-            evaluation = evaluate(columns, suite or SUITES, num_quadrotors, 1, 0, trained.device, progress, compile)
-        wide_console().print(evaluation.table())
-        evaluation.save(output / "evaluation.json")
-        error = export_onnx(load_policy(output), output / "policy.onnx")
-        say(f"exported it: the ONNX file differs from the policy by at most {error:.1e} over 500 recurrent steps")
+        suites, where = tuple(suite or SUITES), {"device": trained.device, "compile": config.compile}
+        carry_out(Evaluate(suites=suites, num_quadrotors=num_quadrotors, **where))
+        wide_console().print(Evaluation.load(figures).table())
+        say(f"exported it: {carry_out(Export())} over 500 recurrent steps")
         say("writing the report, with flights of both policies")
-        with counting(Console(stderr=True)) as progress:
-            write_report(
-                output / "report.html",
-                title=f"A policy for any quadrotor: {output.name}",
-                settings=to_dict(trained),
-                curve=read_curve(output),
-                evaluation=evaluation,
-                policies=columns,
-                seed=trained.seed,
-                progress=progress,
-                compile=compile,
-            )
+        title = f"A policy for any quadrotor: {output.name}"
+        carry_out(Report(title=title, seed=trained.seed, compile=config.compile))
     files = ("report", "report.html"), ("policy", "checkpoints/best.pt"), ("ONNX", "policy.onnx")
     say("")
     for name, file in (*files, ("evaluation", "evaluation.json")):
@@ -133,8 +125,7 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
 
 def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Policy]:
     """Load policies under short, distinct names."""
-    from raptor.core.errors import printable
     from raptor.evaluation.results import column_names
     from raptor.formats import load_policy
 
-    return {printable(name): load_policy(source, device) for source, name in column_names(sources).items()}
+    return {name: load_policy(source, device) for source, name in column_names(sources).items()}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from raptor.core.errors import printable
@@ -144,10 +144,9 @@ def wide_console() -> Console:
 
 def plain_table(*columns: str, right: bool = False) -> Table:
     """A table without lines; the columns after the first are aligned to the right where `right`."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if right and i else "left")
-    return table
+    first, *others = columns
+    aligned = [Column(column, justify="right" if right else "left") for column in others]
+    return Table(first, *aligned, box=None, padding=(0, 2, 0, 0))
 
 
 def cell(text: str) -> Text:

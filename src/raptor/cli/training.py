@@ -152,7 +152,7 @@ def pre_train(
     part = (int(numbers[1]), int(numbers[2])) if numbers is not None else None
     algorithms = [f"algorithm={algorithm}"] if algorithm is not None else []
     config = run.load(job.load_pre_train_config, *algorithms, resume=part is not None)
-    again = run.again if part is None else run.again.replace("--resume", f"--shard {shard}")
+    again = run.again if part is None else f"{run.again.removesuffix('--resume')}--shard {shard}"
     with common.watched(run.output, run.resume or part is not None, again) as (progress, announce):
         summary = job.pre_train(
             run.output,

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from raptor.core.atomic import PathLike, write_atomically
-from raptor.core.errors import UserError
+from raptor.core.errors import UserError, printable
 from raptor.evaluation.statistics import Estimate, Estimates
 
 HEADINGS = {
@@ -76,14 +76,12 @@ class Evaluation:
 
     def table(self, details: bool = True) -> Table:
         """A rich table, a column for each policy; with details, also rows for each platform and each condition."""
-        names = list(self.policies)
         caption = f"value [{100 * self.settings.get('confidence', 0.95):g} % interval over vehicles]"
-        if len(names) > 1:
-            caption += f"; green: better than {names[0]} beyond both intervals"
-        table = Table(caption=caption, caption_justify="left", header_style="bold", pad_edge=False)
-        table.add_column("suite and metric")
-        for name in names:
-            table.add_column(name, justify="right", no_wrap=True)
+        if len(self.policies) > 1:
+            caption += f"; green: better than {next(iter(self.policies))} beyond both intervals"
+        columns = [Column(name, justify="right", no_wrap=True) for name in self.policies]
+        how: dict[str, Any] = {"caption_justify": "left", "header_style": "bold", "pad_edge": False}
+        table = Table("suite and metric", *columns, caption=caption, **how)
         for suite in self.suites:
             table.add_section()
             table.add_row(Text(HEADINGS.get(suite, suite), style="bold"))
@@ -131,8 +129,8 @@ def cell(estimate: Estimate | None, metric: str) -> str:
 def column_names(policies: Sequence[str], stages: Sequence[str] = ()) -> dict[str, str]:
     """Short names that distinguish policies, by what names them: a stage, or else a file, folder or packaged policy."""
     short = {policy: policy if policy in stages else Path(policy).name or policy for policy in policies}
-    taken = list(short.values())
-    return {policy: name if policy in stages or taken.count(name) == 1 else policy for policy, name in short.items()}
+    alone = {policy for policy in short if policy in stages or list(short.values()).count(short[policy]) == 1}
+    return {policy: printable(short[policy] if policy in alone else policy) for policy in short}
 
 
 def _each(policies: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import functools
 import graphlib
 import os
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +21,15 @@ from raptor.lab.pipeline.jobs import JOBS, POLICY, Job
 
 Jobs = Mapping[str, type[Job]]
 
-PRESETS = "run"
-"""Presets of pipelines stand among those of the job of this name."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Everywhere(Settings):
-    """What a pipeline says for all of its stages."""
+    """What a pipeline says for all stages that do not say their own."""
 
-    output: str | None = setting(None, "folder of everything")
-    seed: int | None = setting(None, "of all stages that do not say their own", optional(between(0, 999999)))
-    device: str | None = setting(None, "of all stages that do not say their own")
-    compile: bool | None = setting(None, "of all stages that do not say their own")
+    output: str | None = None
+    seed: int | None = setting(None, limit=optional(between(0, 999999)))
+    device: str | None = None
+    compile: bool | None = None
 
 
 COMMON = tuple(field.name for field in dataclasses.fields(Everywhere))
@@ -90,7 +87,7 @@ def load_pipeline(file: str | Path, overrides: Sequence[str] = (), jobs: Jobs = 
         UserError: names every unknown job, key, stage and file, every wrong type and impossible value, where it stands
             and what is allowed; or the circle in which stages need each other.
     """
-    files, now = [_tidy(each) for each in read_files(file, PRESETS)], parse_overrides(overrides)
+    files, now = [_tidy(each) for each in read_files(file, "run")], parse_overrides(overrides)
     names = {name for each in (*files, *map(_tidy, now)) for name in each.settings["stages"]}
     now = [_tidy(Source(each.name, {"stages": each.settings}) if names & {*each.settings} else each) for each in now]
     check = Check([*files, *now])
@@ -114,17 +111,30 @@ def load_pipeline(file: str | Path, overrides: Sequence[str] = (), jobs: Jobs = 
             check.wrong(("stages", name, "job"), f"must be one of {listed}, got {show(job)}")
     check.finish()
     chosen = {name: jobs[said[name].get("job") or name] for name in said}
-    sources = [*files, *_said_to_each(now, chosen), *now]
+    to_each = [  # what the command line says for all stages counts over what files say of one
+        Source(each.name, {"stages": {name: _placed(job, key, value)}})
+        for each in now
+        for key, value in each.settings.items()
+        for name, job in chosen.items()
+        if key in job.INHERITS and value is not None
+    ]
+    sources = [*files, *to_each, *now]
     document = given | {"stages": dict[str, Any].fromkeys(chosen, {})}
     for source in sources:
         for name, keys in source.settings["stages"].items():
             document["stages"][name] = overlay(document["stages"][name], keys, chosen[name])
     checked = _checked(chosen, document, everywhere, sources)
-    stages = {}
-    for name, keyed in checked.items():
-        completed = keyed.completed(checked)
-        stages[name] = Stage(name, completed, tuple(_inputs(completed, checked)))
-    return Pipeline(str(file), everywhere.output, _in_order(stages), document)
+    completed = {name: job.completed(checked) for name, job in checked.items()}
+    stages = {name: Stage(name, job, _inputs(job, checked)) for name, job in completed.items()}
+    read = {name: [given.name for given in stage.inputs if given.is_stage] for name, stage in stages.items()}
+    try:
+        in_order = tuple(stages[name] for name in graphlib.TopologicalSorter(read).static_order())
+    except graphlib.CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise UserError(
+            f"the stages need each other in a circle: {circle}; let one of them read something else"
+        ) from None
+    return Pipeline(str(file), everywhere.output, in_order, document)
 
 
 def _tidy(source: Source) -> Source:
@@ -136,17 +146,6 @@ def _tidy(source: Source) -> Source:
         if not isinstance(said, Mapping | None):
             raise UserError(f"stages.{name} must be a group of settings, got {show(said)} ({source.name})")
     return Source(source.name, {**source.settings, "stages": {name: said or {} for name, said in stages.items()}})
-
-
-def _said_to_each(overrides: Sequence[Source], jobs: Jobs) -> list[Source]:
-    """What the command line says for all stages, said of each: there it counts over what files say of that stage."""
-    return [
-        Source(source.name, {"stages": {name: _placed(job, key, value)}})
-        for source in overrides
-        for key, value in source.settings.items()
-        for name, job in jobs.items()
-        if key in job.INHERITS and value is not None
-    ]
 
 
 def _placed(job: type[Job], key: str, value: Any) -> dict[str, Any]:
@@ -206,18 +205,6 @@ def _check_inputs(name: str, job: Job, jobs: Jobs, check: Check) -> None:
             check.wrong(("stages", name, key), problem, nearest(value, list(jobs), "stages"))
 
 
-def _inputs(job: Job, stages: Container[str]) -> Iterator[Input]:
-    for key, kind in job.references().items():
-        yield from (Input(key, kind, name, name in stages) for name in job.named(key))
-
-
-def _in_order(stages: Mapping[str, Stage]) -> tuple[Stage, ...]:
-    """Stages after those that they read from."""
-    read = {name: [given.name for given in stage.inputs if given.is_stage] for name, stage in stages.items()}
-    try:
-        return tuple(stages[name] for name in graphlib.TopologicalSorter(read).static_order())
-    except graphlib.CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        raise UserError(
-            f"the stages need each other in a circle: {circle}; let one of them read something else"
-        ) from None
+def _inputs(job: Job, stages: Container[str]) -> tuple[Input, ...]:
+    references = job.references()
+    return tuple(Input(key, kind, name, name in stages) for key, kind in references.items() for name in job.named(key))
