@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -109,12 +109,11 @@ def raptor(
         )
 
 
-for commands in (
-    [evaluate.quickstart, training.train_direct, training.pre_train, training.post_train, run.run, evaluate.evaluate],
-    [export.export, export.card, quadrotors.platforms, quadrotors.sample, quadrotors.describe, doctor.doctor],
-):
-    for command in commands:
-        app.command()(command)
+COMMANDS: list[Callable[..., None]] = [evaluate.quickstart, training.train_direct, training.pre_train]
+COMMANDS += [training.post_train, run.run, evaluate.evaluate, export.export, export.card]
+COMMANDS += [quadrotors.platforms, quadrotors.sample, quadrotors.describe, doctor.doctor]
+for command in COMMANDS:
+    app.command()(command)
 app.command(cls=distill.SettingsCommand)(distill.distill)
 app.command(cls=distill.SettingsCommand, context_settings={"ignore_unknown_options": True})(distill.distill_isaac)
 

@@ -90,10 +90,9 @@ def teacher_progress(show: ProgressFunction, compiles: bool) -> Callable[[PreTra
         again = f" (attempt {teachers.attempt})" if teachers.attempt > 1 else ""
         stage = f"teachers{again}" if teachers.done or not compiles else "compiling"
         step: int = teachers.done  # type: ignore[assignment] # fractions of a teacher
-        rates = {"env_steps_per_s": teachers.env_steps_per_s, "remaining_s": teachers.remaining_s}
         found = {} if teachers.mean_return is None else {"mean_return": teachers.mean_return}
-        unit = f"teacher{again}"
-        show(Progress(stage, step, teachers.num_teachers, unit, teachers.elapsed_s, **rates, validation=found))
+        times = teachers.elapsed_s, 0.0, teachers.env_steps_per_s, teachers.remaining_s
+        show(Progress(stage, step, teachers.num_teachers, f"teacher{again}", *times, validation=found))
 
     return relay
 
