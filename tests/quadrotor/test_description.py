@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from raptor.core.errors import UserError
 from raptor.environments import QuadrotorEnv
 from raptor.quadrotor import Quadrotors, QuadrotorWarning, from_description, load_platforms, validate
-from raptor.quadrotor.description_file import KEYS
-from raptor.quadrotor.estimates import ROTORS, inertia_of_frame
+from raptor.quadrotor.description import inertia_of_frame
+from raptor.quadrotor.description_file import KEYS, ROTORS
 from raptor.tasks import InitialStates, Task
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_quadrotor.yaml"

@@ -2,8 +2,8 @@
 
 from raptor.quadrotor.description import from_description
 from raptor.quadrotor.description_file import KEYS as DESCRIPTION_KEYS
+from raptor.quadrotor.description_file import Estimate
 from raptor.quadrotor.dynamics import rotor_setpoint, step
-from raptor.quadrotor.estimates import Estimate
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.platforms import PLATFORMS, load_platform, load_platforms
 from raptor.quadrotor.rotation import from_axis_angle, rotation_matrix

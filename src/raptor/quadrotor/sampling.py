@@ -17,7 +17,7 @@ from raptor.config.settings import Settings, above, ascending, at_least, not_neg
 from raptor.core.errors import UserError
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.platforms import load_platform
-from raptor.quadrotor.validation import SHORTEST_TIME_CONSTANT
+from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
 Range = tuple[float, float]
 
