@@ -40,15 +40,10 @@ Positions = list[list[float]]  # per rotor: x, y, z in m, body, from the centre 
 def from_description(
     source: PathLike | Mapping[str, Any], dtype: torch.dtype = torch.float32
 ) -> tuple[Quadrotors, tuple[Estimate, ...]]:
-    """Turn a description into full parameters; `KEYS` and examples/my_quadrotor.yaml say what it may hold.
+    """Turn a description, a YAML file or its content, into full parameters, and what was estimated for them.
 
-    Args:
-        source: a YAML file, or its content as a mapping.
-        dtype: of the tensors.
-
-    Returns:
-        A population of one, its starts and its termination box scaled to its arms as RAPTOR does; and what was
-        estimated because the description leaves it out.
+    `DESCRIPTION_KEYS` and examples/my_quadrotor.yaml say what it may hold. The result is a population of one, its
+    starts and its termination box scaled to its arms as RAPTOR does.
 
     Raises:
         UserError: names the file, the key, the value and what is allowed.

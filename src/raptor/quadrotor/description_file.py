@@ -16,7 +16,7 @@ from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
 ROTORS = ("front_right", "back_right", "back_left", "front_left")
 
-KEYS = {
+DESCRIPTION_KEYS = {
     "name": "what to call it",
     "mass": "kg, ready to fly; the only key that is required",
     "arm_length": "m, centre of mass to each motor, for an X frame with right angles",
@@ -44,7 +44,7 @@ _EXCLUSIVE = (
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number that a description left out, and where it comes from."""
+    """A number that a description left out, and where it comes from; its text is one line for people."""
 
     field: str
     value: Any
@@ -52,7 +52,6 @@ class Estimate:
     how: str
 
     def __str__(self) -> str:
-        """One line for people."""
         values = self.value if isinstance(self.value, tuple) else (self.value,)
         numbers = ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
         return f"{self.field} = {numbers}{' ' if self.unit else ''}{self.unit} ({self.how})"
@@ -62,22 +61,20 @@ class Description:
     """The keys of a description, checked when they are asked for; collects estimates, and doubts about units.
 
     Raises:
-        UserError: names the file that cannot be read or holds something else; unknown keys and those that exclude each
-            other.
+        UserError: what the file is instead of a description, unknown keys, and those that exclude each other.
     """
 
-    def __init__(self, source: Path | str | Mapping[Any, Any]) -> None:
-        is_file = not isinstance(source, Mapping)
-        content = read_yaml(source) if is_file else source  # type: ignore[arg-type]
+    def __init__(self, source: Path | Mapping[Any, Any]) -> None:
+        content: Any = read_yaml(source) if isinstance(source, Path) else source
+        self.where = f" ({source})" if isinstance(source, Path) else ""
         if not isinstance(content, Mapping):
             raise UserError(f"{source} must hold keys with values, at least mass, got {shown(content)}")
-        if is_file and "dynamics" in content:
+        if self.where and "dynamics" in content:
             raise UserError(f"{source} is no description, but full parameters already: use it as it is")
-        self.where = f" ({source})" if is_file else ""
         self.content = {key: value if key == "name" else _numbers(plain(value)) for key, value in content.items()}
         self.estimates: list[Estimate] = []
         self.doubts: list[str] = []
-        self._refuse_unknown(content, tuple(KEYS))
+        self._refuse_unknown(content, tuple(DESCRIPTION_KEYS))
         for keys in _EXCLUSIVE:
             present = [key for key in keys if key in content]
             if len(present) > 1:
@@ -98,14 +95,9 @@ class Description:
             raise self.wrong(key, f"must be {rule}")
         return self.content.get(key)
 
-    def estimate(self, field: str, value: Any, unit: str, how: str) -> Any:
-        """Remember an estimate and return its value."""
-        self.estimates.append(Estimate(field, value, unit, how))
-        return value
-
     def number(self, key: str) -> float | None:
         """A positive number, or None where the key is missing."""
-        value = self.get(key, _is_positive, f"a positive number ({KEYS.get(key, 's').split(',')[0]})")
+        value = self.get(key, _is_positive, f"a positive number ({DESCRIPTION_KEYS.get(key, 's').split(',')[0]})")
         if "time_constant" in key:
             shortest = f"at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated"
             self.get(key, lambda tau: tau >= SHORTEST_TIME_CONSTANT, shortest)
@@ -117,12 +109,8 @@ class Description:
         def allows(values: Any) -> bool:
             return isinstance(values, list) and len(values) == count and all(map(_is_positive, values))
 
-        values = self.get(key, allows, f"{count} positive numbers ({KEYS[key]})")
+        values = self.get(key, allows, f"{count} positive numbers ({DESCRIPTION_KEYS[key]})")
         return None if values is None else [float(value) for value in values]
-
-    def question(self, key: str, *values: float) -> None:
-        """Remember the first value that no ordinary quadrotor has."""
-        self.doubts += list(filter(None, (doubt(key, value) for value in values)))[:1]
 
     def group(self, key: str, allowed: tuple[str, ...]) -> dict[Any, Any]:
         """The keys and values within a key that is there; from now on each is also a key of its own, `key.inner`."""
@@ -132,6 +120,15 @@ class Description:
         self._refuse_unknown(value, allowed, f"{key}.")
         self.content |= {f"{key}.{inner}": value[inner] for inner in value}
         return dict(value)
+
+    def estimate(self, field: str, value: Any, unit: str, how: str) -> Any:
+        """Remember an estimate and return its value."""
+        self.estimates.append(Estimate(field, value, unit, how))
+        return value
+
+    def question(self, key: str, *values: float) -> None:
+        """Remember the first value that no ordinary quadrotor has."""
+        self.doubts += list(filter(None, (doubt(key, value) for value in values)))[:1]
 
 
 def _numbers(value: Any) -> Any:
@@ -145,5 +142,4 @@ def _numbers(value: Any) -> Any:
 
 
 def _is_positive(value: Any) -> bool:
-    """Whether this is a positive number of ordinary size."""
     return is_finite_number(value) and 1e-12 <= value <= 1e12

@@ -95,7 +95,7 @@ def format_document(document: Mapping[str, Any], indent: str = "") -> str:
 
 
 def complete(document: Any, where: str) -> dict[str, Any]:
-    """A copy with the groups that are missing filled in, every key and shape checked; `where` it is from ends errors."""
+    """A copy with missing groups filled in, every key and shape checked; `where` it is from ends errors."""
     if not isinstance(document, Mapping):
         raise UserError(f"a quadrotor must be a JSON object with the group dynamics, got {shown(document)}{where}")
     filled = {**copy.deepcopy(DEFAULT_GROUPS), **plain(document)}
@@ -121,24 +121,19 @@ def _check(value: Any, template: Any, path: str, where: str) -> None:
                 raise UserError(f"{inner_path} is missing{where}: add it{remedy}")
             _check(value[key], inner, inner_path, where)
     elif isinstance(template, list):
-        wanted, got = np.shape(template), _shape(value)
-        if got != wanted:
-            refuse(f"an array of shape {wanted}", f"{'ragged rows' if got is None else f'shape {got}'}: {shown(value)}")
+        wanted = np.shape(template)
+        try:
+            got = f"shape {np.shape(value)}"
+        except ValueError:
+            got = "ragged rows"
+        if got != f"shape {wanted}":
+            refuse(f"an array of shape {wanted}", f"{got}: {shown(value)}")
         for i, (entry, inner) in enumerate(zip(value, template, strict=True)):
             _check(entry, inner, f"{path}[{i}]", where)
     elif isinstance(template, bool) and not isinstance(value, bool):
         refuse("true or false", shown(value))
     elif not isinstance(template, bool) and not is_finite_number(value):
         refuse("a finite number", shown(value))
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    """Shape of nested lists; None where they are ragged."""
-    if not isinstance(value, list):
-        return ()
-    shapes = {_shape(entry) for entry in value} or {()}
-    inner = shapes.pop()
-    return None if shapes or inner is None else (len(value), *inner)
 
 
 def plain(value: Any) -> Any:

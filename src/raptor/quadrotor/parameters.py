@@ -19,9 +19,8 @@ from raptor.core.compilation import register
 from raptor.core.errors import UserError
 from raptor.quadrotor.documents import TEMPLATE, complete, find, format_document, load
 from raptor.quadrotor.validation import validate
-from raptor.quadrotor.vehicles import FIELDS, NUM_ROTORS, Vehicles
-
-__all__ = ["NUM_ROTORS", "Quadrotors"]
+from raptor.quadrotor.vehicles import FIELDS, Vehicles
+from raptor.quadrotor.vehicles import NUM_ROTORS as NUM_ROTORS
 
 PORTION = 50  # files between two reports of progress
 
@@ -59,16 +58,10 @@ class Quadrotors(Vehicles):
         names: Sequence[str] | None = None,
         sources: Sequence[PathLike] | None = None,
     ) -> Quadrotors:
-        """Build vehicles from documents in l2f's schema.
+        """Build vehicles from documents in l2f's schema, one for each; `sources` are their files, for errors.
 
-        The group `dynamics` is enough; another group that is there must be complete. Unknown keys are kept.
-
-        Args:
-            documents: one for each vehicle; left untouched.
-            dtype: of the tensors; the documents keep every digit for writing.
-            device: of the tensors.
-            names: one for each vehicle.
-            sources: the file of each vehicle, for error messages.
+        The group `dynamics` is enough; another group that is there must be complete. Unknown keys are kept, and so is
+        every digit, whatever the `dtype` of the tensors, for writing.
 
         Raises:
             UserError: names the JSON path, the file and the value.
@@ -118,9 +111,7 @@ class Quadrotors(Vehicles):
         numbered: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Path]:
-        """Write one JSON file for each vehicle.
-
-        Everything is checked before the first file is written, and each file appears complete or not at all.
+        """Write one JSON file for each vehicle; everything is checked before, and each file appears complete or not.
 
         Args:
             folder: created if it is not there.
@@ -128,9 +119,6 @@ class Quadrotors(Vehicles):
             numbered: name the files 0000.json, 0001.json, ... instead of by the vehicles, and remove the numbered files
                 of a larger population that was there. So they are also named where the names do not serve.
             progress: called now and then with how many files are written, and how many there are to be.
-
-        Returns:
-            The paths, in the order of the vehicles.
 
         Raises:
             UserError: no vehicle, an impossible one, or a folder that cannot be written.
@@ -156,10 +144,9 @@ class Quadrotors(Vehicles):
                 write_atomically(path, format_document(document) + "\n")
             if progress is not None:
                 progress(min(begin + PORTION, num), num)
-        if numbered:
-            for path in set(target.glob("*.json")) - set(paths):
-                if re.fullmatch(r"[0-9]{4,}", path.stem):
-                    path.unlink(missing_ok=True)
+        for path in set(target.glob("*.json")) - set(paths) if numbered else ():
+            if re.fullmatch(r"[0-9]{4,}", path.stem):
+                path.unlink(missing_ok=True)
         return paths
 
 

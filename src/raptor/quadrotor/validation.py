@@ -95,8 +95,8 @@ class _Checker:
         """Raise for the first entry of `field` that `bad`, of the field's shape or of its first axes, marks."""
         if not bad.any():
             return
-        vehicle, *entry = bad.nonzero()[0].tolist()
-        value = self[field][(vehicle, *entry)].tolist()
+        vehicle, *entry = place = bad.nonzero()[0].tolist()
+        value = self[field][tuple(place)].tolist()
         where = f"[{', '.join(map(str, entry))}]" if entry else ""
         text = f"{_label(field)}{where} {rule}, got {_digits(value)} {FIELDS[field].unit}".rstrip()
         raise UserError(f"{text} {self.vehicle(vehicle)}")

@@ -121,7 +121,8 @@ class Vehicles:
 
     def map(self: V, function: Callable[[Tensor], Tensor]) -> V:
         """Apply `function` to every tensor field."""
-        return dataclasses.replace(self, **{name: function(tensor) for name, tensor in self.tensors().items()})
+        mapped: dict[str, Any] = {name: function(tensor) for name, tensor in self.tensors().items()}
+        return dataclasses.replace(self, **mapped)
 
     def to(self: V, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> V:
         """The same vehicles on another device or in another floating-point type."""
@@ -215,7 +216,7 @@ class Vehicles:
 
     @property
     def hover_throttle(self) -> Tensor:
-        """(N,) common rotor speed that carries the weight, as a fraction of the action range; NaN where there is none."""
+        """(N,) common rotor speed that carries the weight, as a fraction of the action range; NaN where none does."""
         low, high = self.action_limit.unbind(-1)
         vertical = self.rotor_thrust_directions[..., 2:]
         c0, c1, c2 = (self.rotor_thrust_coefficients * vertical).sum(-2).unbind(-1)
