@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raptor.core.errors import MissingExtraError, UserError
 from raptor.environments.episode import observe_as_teacher
-from raptor.environments.factory import Source, make_env
+from raptor.environments.quadrotor_env import Source, make_env
 from raptor.tasks.task import Task
 
 try:
@@ -32,7 +32,7 @@ class RslRlVecEnv(VecEnv):
 
     Args:
         num_envs: N, number of vehicles.
-        quadrotor: as for `raptor.environments.factory.make_env`.
+        quadrotor: as for `raptor.environments.quadrotor_env.make_env`.
         task: as for `make_env`.
         seed: of everything random in it.
         reward_scale: factor on the rewards, not on the figures in `extras["log"]`. rsl_rl does not normalise rewards,
