@@ -96,7 +96,7 @@ def distill_isaac(
 
     All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
-    from raptor.interop.isaac_lab import IsaacTask, check_installed, isaac_env, launcher_arguments
+    from raptor.interop.isaac_lab import check_installed, isaac_env, launcher_arguments
 
     check_installed()
     arguments, words = launcher_arguments(overrides or [])
@@ -104,9 +104,7 @@ def distill_isaac(
     config = settle(words, task, files, given_flags(context), output, resume, device="cuda:0")
     expert = _read_teacher(config)
     assert config.task is not None
-    settings = values_of(config.task_settings)
-    wanted = IsaacTask(config.task, config.num_envs, config.seed, config.device, settings, config.video)
-    with isaac_env(wanted, arguments, headless) as env:
+    with isaac_env(config, values_of(config.task_settings), arguments, headless) as env:
         _carry_out(context, env, expert, config, output, resume, overwrite)
 
 

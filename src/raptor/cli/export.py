@@ -31,7 +31,7 @@ def export(
     raptor export teachers:3                   # writes teachers/teacher_3.h5, in rl-tools' layout
     ```
     """
-    from raptor.formats.expert_files.load import folder_of
+    from raptor.formats.expert_files import folder_of
 
     folder, index = folder_of(policy)
     if folder is not None and (folder / "teachers.json").is_file():

@@ -19,8 +19,7 @@ from raptor.config.documents import leaves, overlay, resolve
 from raptor.config.files import Source, parse_overrides, read_files
 from raptor.config.settings import Limit, describe, group_in, group_of_entries, limits_of, show
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
-from raptor.core.yaml_files import dump_yaml
+from raptor.core.yaml_files import dump_yaml, to_plain
 
 T = TypeVar("T")
 Keys = tuple[str, ...]

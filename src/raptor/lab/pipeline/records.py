@@ -16,8 +16,7 @@ from raptor.config.documents import leaves
 from raptor.config.load import changed
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
-from raptor.core.yaml_files import dump_yaml, read_yaml
+from raptor.core.yaml_files import dump_yaml, read_yaml, to_plain
 from raptor.formats import load_policy
 from raptor.formats.teacher_files import QUADROTORS as VEHICLES
 from raptor.formats.teacher_files import WEIGHTS
