@@ -145,15 +145,13 @@ def distill_isaac(
 
     All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
-    from raptor.interop.isaac_lab import IsaacTask, check_installed, isaac_env, launcher_arguments
+    from raptor.interop.isaac_lab import check_installed, isaac_env, launcher_arguments
 
     check_installed()
     arguments, words = launcher_arguments(run.overrides or [])
     config = run.settle(words, task, teacher_checkpoint, "cuda:0")
     expert = _read_teacher(config)
-    settings = values_of(config.task_settings)
-    wanted = IsaacTask(str(config.task), config.num_envs, config.seed, config.device, settings, config.video)
-    with isaac_env(wanted, arguments, headless) as env:
+    with isaac_env(config, values_of(config.task_settings), arguments, headless) as env:
         run.train(env, expert, config)
 
 

@@ -32,7 +32,7 @@ def export(
     """
     from raptor.export import FORMATS, export_policy
     from raptor.formats import load_expert, load_policy, load_teachers, write_rl_tools_teacher
-    from raptor.formats.expert_files.load import folder_of
+    from raptor.formats.expert_files import folder_of
 
     folder, index = folder_of(policy)
     if folder is not None and (folder / "teachers.json").is_file():

@@ -15,8 +15,7 @@ from typing import Any, TypeVar, cast
 from raptor.config.files import Source, leaves, overlay, parse_overrides, read_files, resolve
 from raptor.config.settings import Limit, describe, group_in, group_of_entries, limits_of, show
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
-from raptor.core.yaml_files import dump_yaml
+from raptor.core.yaml_files import dump_yaml, to_plain
 
 T = TypeVar("T")
 Keys = tuple[str, ...]

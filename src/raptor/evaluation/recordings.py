@@ -13,8 +13,7 @@ from raptor.environments.controllers import Policy
 from raptor.evaluation.evaluator import fly
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, begin_together, conditions, figure_eight
 from raptor.quadrotor.platforms import PLATFORMS
-from raptor.quadrotor.rotation import from_axis_angle
-from raptor.quadrotor.state import component_major
+from raptor.quadrotor.state import component_major, from_axis_angle
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import sense
 from raptor.tasks.reference import Lissajous, References

@@ -21,7 +21,7 @@ from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE
 from raptor.environments.collectors import Recording
-from raptor.quadrotor.rotation import rotation_matrix
+from raptor.quadrotor.state import rotation_matrix
 
 MAX_VEHICLES, FRAME_RATE_HZ, TRAIL_FRAMES, LAST_FRAME_S = 6, 25, 40, 1.0
 PIXELS_PER_INCH, PANEL = 96, 3.0
