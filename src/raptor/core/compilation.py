@@ -185,10 +185,13 @@ class CompiledStep:
         function: the step.
         compile: False runs eagerly.
         patience: so many steps are run eagerly before one is compiled.
+        what: is compiled, for the log.
     """
 
-    def __init__(self, function: FlatStep, compile: bool = True, patience: int = 0) -> None:
-        self._function, self._compile, self._patience = function, compile, patience
+    def __init__(
+        self, function: FlatStep, compile: bool = True, patience: int = 0, what: str = "a step of the simulator"
+    ) -> None:
+        self._function, self._compile, self._patience, self._what = function, compile, patience, what
         self._graphs: dict[Any, _Graph] = {}
 
     def __call__(self, carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
@@ -232,7 +235,7 @@ class CompiledStep:
             changes[:] = [new is not old for new, old in zip(moved, carried, strict=True)]
             return [*(tensor for tensor, changed in zip(moved, changes, strict=True) if changed), *outputs]
 
-        function = compile_flat(flat, example())
+        function = compile_flat(flat, example(), what=self._what)
         if not changes:  # running eagerly: nothing was traced
             flat(*example())
         graph = self._graphs[closed, layout] = _Graph(function, tuple(changes))

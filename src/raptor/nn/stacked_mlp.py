@@ -100,6 +100,11 @@ def laid_out(layers: Layers) -> Layers:
     return tuple(Layer(layer.weight.mT.contiguous().mT, layer.bias.contiguous()) for layer in layers)
 
 
+def members(layers: Layers, index: slice | Tensor) -> Layers:
+    """Some of the networks."""
+    return tuple(Layer(layer.weight[index], layer.bias[index]) for layer in layers)
+
+
 def tile(layers: Layers, num: int) -> Layers:
     """Repeat each network `num` times in a row: T -> T num."""
     return tuple(Layer(*(tensor.repeat_interleave(num, dim=0) for tensor in layer)) for layer in layers)

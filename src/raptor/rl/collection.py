@@ -18,7 +18,7 @@ from raptor.environments.episode import Episode, Noise, advance, draw_noise, obs
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major
-from raptor.rl.flight import in_bounds
+from raptor.rl.objective import in_bounds
 from raptor.rl.replay import Experience
 from raptor.rl.sac import sample_action
 from raptor.tasks.task import Task
