@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raptor.nn.mlp_policy import MLPPolicy
-from raptor.nn.policy import PolicyParameters, RaptorPolicy, policy_step
+from raptor.nn.policy import MLPPolicy, PolicyParameters, RaptorPolicy, policy_step
 from raptor.rl import sequence_gradient, sequence_kernel
 from raptor.rl.sequence_gradient import SequenceGradient, TransitionGradient
 from raptor.rl.sequence_kernel import NUM_SEQUENCES

@@ -16,8 +16,7 @@ from raptor.core.errors import UserError
 from raptor.core.plain import to_plain
 from raptor.formats.torch_files import Advice, load_torch
 from raptor.formats.weights import LARGEST_WIDTH, check_values, plain_names
-from raptor.nn.mlp_policy import MLPPolicy
-from raptor.nn.policy import RaptorPolicy
+from raptor.nn.policy import MLPPolicy, RaptorPolicy
 
 FORMAT = "raptor-policy"
 VERSION = 1

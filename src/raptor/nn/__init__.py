@@ -2,8 +2,15 @@
 
 from raptor.nn.activations import Activations
 from raptor.nn.expert import ExpertNetwork, Normalizer
-from raptor.nn.mlp_policy import MLPParameters, MLPPolicy, mlp_step
-from raptor.nn.policy import PolicyParameters, RaptorPolicy, gru_gates, policy_step
+from raptor.nn.policy import (
+    MLPParameters,
+    MLPPolicy,
+    PolicyParameters,
+    RaptorPolicy,
+    gru_gates,
+    mlp_step,
+    policy_step,
+)
 from raptor.nn.teachers import TeacherPopulation
 
 __all__ = [

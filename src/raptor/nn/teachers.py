@@ -12,9 +12,8 @@ from torch import Tensor
 
 from raptor.core.errors import UserError
 from raptor.nn.activations import RELU_TANH, Activations
-from raptor.nn.expert import ExpertNetwork
-from raptor.nn.folding import fold_normalizer
-from raptor.nn.stacked_mlp import Layer, Layers, act, check_layers
+from raptor.nn.expert import ExpertNetwork, fold_normalizer
+from raptor.nn.stacked_mlp import Layer, Layers, act, check_layers, members
 from raptor.quadrotor import Quadrotors
 
 
@@ -40,12 +39,10 @@ class TeacherPopulation:
         object.__setattr__(self, "layers", tuple(Layer(*layer) for layer in self.layers))
         check_layers(self.layers, stacked=True)
         object.__setattr__(self, "records", tuple(dict(record) for record in self.records) or ({},) * len(self))
-        for what, number in (
-            ("records", len(self.records)),
-            ("quadrotors", len(self) if self.quadrotors is None else len(self.quadrotors)),
-        ):
-            if number != len(self):
-                raise UserError(f"{what} must be one for each of the {len(self)} teachers, got {number}")
+        for what in ("records", "quadrotors"):
+            given = getattr(self, what)
+            if given is not None and len(given) != len(self):
+                raise UserError(f"{what} must be one for each of the {len(self)} teachers, got {len(given)}")
 
     def __call__(self, observation: Tensor) -> Tensor:
         """Action (T, B, A) in [-1, 1] of each teacher for B observations (T, B, D) of its own."""
@@ -62,17 +59,12 @@ class TeacherPopulation:
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> TeacherPopulation:
         """Select teachers with their vehicles and records; an integer gives a population of one."""
-        chosen = torch.arange(len(self))
-        if isinstance(index, int):
-            chosen = chosen[range(len(self))[index]].reshape(1)
-        elif isinstance(index, slice):
-            chosen = chosen[index]
-        else:
+        if not isinstance(index, (int, slice)):
             index = torch.as_tensor(index, device="cpu").reshape(-1)
-            chosen = chosen[index if index.numel() else index.long()]
-        there = chosen.to(self.device)
+            index = index if index.numel() else index.long()
+        chosen = torch.arange(len(self))[index].reshape(-1)
         return TeacherPopulation(
-            tuple(Layer(layer.weight[there], layer.bias[there]) for layer in self.layers),
+            members(self.layers, chosen.to(self.device)),
             None if self.quadrotors is None else self.quadrotors[chosen],
             tuple(self.records[i] for i in chosen.tolist()),
             self.activations,
@@ -91,9 +83,9 @@ class TeacherPopulation:
         first, device = parts[0], parts[0].device
         for part in parts:
             if part.widths != first.widths:
+                found = " and ".join("-".join(map(str, widths)) for widths in (first.widths, part.widths))
                 raise UserError(
-                    f"teachers of widths {_dashed(first.widths)} and {_dashed(part.widths)} cannot be one population: "
-                    "train them with the same hidden layers"
+                    f"teachers of widths {found} cannot be one population: train them with the same hidden layers"
                 )
             if part.activations != first.activations:
                 found = " and with ".join(f"{a.hidden} and {a.output}" for a in (first.activations, part.activations))
@@ -133,16 +125,15 @@ class TeacherPopulation:
         parts = []
         for expert in experts:
             layers, activations = fold_normalizer(expert)
-            stacked = tuple(Layer(weight.unsqueeze(0), bias.unsqueeze(0)) for weight, bias in layers)
-            parts.append(TeacherPopulation(stacked, records=({"algorithm": expert.source},), activations=activations))
+            record = {"algorithm": expert.source}
+            parts.append(TeacherPopulation(members(layers, None), records=(record,), activations=activations))
         population = TeacherPopulation.concatenate(parts)
         given = tuple(dict(record) for record in records) or population.records
         return dataclasses.replace(population, quadrotors=quadrotors, records=given)
 
     def expert(self, index: int, source: str = "teacher of this package") -> ExpertNetwork:
         """Extract one teacher as a network."""
-        one = self[index]
-        layers = tuple(Layer(layer.weight[0].detach(), layer.bias[0].detach()) for layer in one.layers)
+        layers = tuple(Layer(*(tensor.detach() for tensor in layer)) for layer in members(self.layers, index))
         return ExpertNetwork(layers, self.activations.hidden, self.activations.output, source=source)
 
     def to(self, device: torch.device | str) -> TeacherPopulation:
@@ -190,7 +181,3 @@ class TeacherPopulation:
         """(T,) whether each teacher is good enough by its own record; False where that is not known."""
         solved = [bool(record.get("solved")) for record in self.records]
         return torch.tensor(solved, dtype=torch.bool, device=self.device)
-
-
-def _dashed(widths: Sequence[int]) -> str:
-    return "-".join(map(str, widths))

@@ -19,9 +19,8 @@ from torch.utils import _pytree as pytree
 from raptor.config.settings import Settings, at_least, between, each, not_negative, positive, setting
 from raptor.core.compilation import FlatFunction, compile_flat
 from raptor.nn.stacked_mlp import Layer, Layers, forward, initial_layers, laid_out
-from raptor.rl.adam import AdamState, adam_start, adam_step
+from raptor.rl.adam import AdamState, adam_start, adam_step, linear_decay
 from raptor.rl.replay import Batch
-from raptor.rl.schedule import linear_decay
 
 LOG_STD_RANGE = (-20.0, 2.0)
 TANH_ROUNDING = 1e-6

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from raptor.core.compilation import FlatFunction, Tensors, compile_flat, compile_pure, compiler_problem
-from raptor.nn.mlp_policy import MLPParameters, mlp_step
-from raptor.nn.policy import PolicyParameters, gru_gates
+from raptor.nn.policy import MLPParameters, PolicyParameters, gru_gates, mlp_step
 from raptor.nn.stacked_mlp import product
 from raptor.rl.sequence_kernel import SequenceKernel
 

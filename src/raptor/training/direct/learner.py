@@ -16,10 +16,10 @@ from raptor.environments.episode import Episode, Noise, begin_episode, draw_nois
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.rl.adam import warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.objective import Guide
-from raptor.rl.schedule import warmup_cosine
 from raptor.runs.learner import Rated
 from raptor.training.direct.config import GradientConfig
 from raptor.training.validation import TRAINING_SEEDS, Validation
