@@ -139,7 +139,7 @@ def test_where_the_kernel_cannot_be_built_torch_does_the_work(
         raise RuntimeError("no such tool chain")
 
     monkeypatch.setattr(sequence_kernel, "build_kernels", fail)
-    monkeypatch.setattr(sequence_gradient, "compile_flat", lambda function, example, enabled: function)
+    monkeypatch.setattr(sequence_gradient, "compile_pure", lambda function, enabled: function)
     policy, sequences = student(), drawn(3, generator)
     gradient = SequenceGradient()
     with pytest.warns(UserWarning, match="without a kernel: RuntimeError: no such tool chain"):
