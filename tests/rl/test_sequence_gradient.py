@@ -7,7 +7,7 @@ import torch
 
 from raptor.nn.policy import MLPPolicy, PolicyParameters, RaptorPolicy, policy_step
 from raptor.rl import sequence_gradient, sequence_kernel
-from raptor.rl.sequence_gradient import SequenceGradient, TransitionGradient
+from raptor.rl.sequence_gradient import SequenceGradient, transition_gradient
 from raptor.rl.sequence_kernel import NUM_SEQUENCES
 
 BATCH, BLOCK_STEPS = 5, 20
@@ -128,7 +128,7 @@ def test_the_gradient_over_transitions_is_that_of_autograd(compile: bool, genera
     observation, label, _ = (tensor.flatten(0, 1) for tensor in drawn(6, generator))
     error = torch.nn.functional.mse_loss(policy(observation)[0], label)
     expected = torch.autograd.grad(error, policy.tensors())
-    gradient, ours = TransitionGradient(compile)(policy.tensors(), observation, label)
+    gradient, ours = transition_gradient(compile)(policy.tensors(), observation, label)
     torch.testing.assert_close((tuple(gradient), ours), (expected, error.detach()), rtol=1e-9, atol=1e-9)
 
 

@@ -41,11 +41,7 @@ class MLPParameters(NamedTuple):
 
 
 def gru_gates(given: Sequence[Tensor], recalled: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Reset gate, update gate and candidate of a GRU, in any layout.
-
-    Args:
-        given: parts of the input in r, z and n, each with its bias.
-        recalled: parts of the hidden state.
+    """Reset gate, update gate and candidate of a GRU in any layout, from parts of input and hidden state in r, z and n.
 
     Source: torch.nn.GRU; the next hidden state is candidate + update * (hidden - candidate).
     """
@@ -156,15 +152,11 @@ class Network(Stepwise, nn.Module):
 
 
 class RaptorPolicy(Network):
-    """Recurrent policy: observation -> dense, ReLU -> GRU -> dense -> action.
+    """Recurrent policy: observation -> dense, ReLU -> GRU -> dense -> action, with a hidden state as wide as a layer.
 
-    The action is linear; the environment clips it to [-1, 1]. The initial hidden state is stored with the weights and
-    not trained, as in rl-tools; it counts among the 2084 parameters of the published size.
-
-    Args:
-        observation_dim: 22: position error 3, rotation matrix 9, velocity error 3, body rates 3, previous action 4.
-        hidden_dim: H, width of both hidden layers and of the hidden state.
-        action_dim: one number per rotor, in crazyflie order.
+    It observes position error 3, rotation matrix 9, velocity error 3, body rates 3 and previous action 4. The action,
+    one number per rotor in crazyflie order, is linear; the environment clips it to [-1, 1]. The initial hidden state is
+    stored with the weights and not trained, as in rl-tools; it counts among the 2084 parameters of the published size.
     """
 
     def __init__(self, observation_dim: int = 22, hidden_dim: int = 16, action_dim: int = 4) -> None:
@@ -192,13 +184,10 @@ class RaptorPolicy(Network):
     def forward_sequence(
         self, observations: Tensor, hidden: Tensor | None = None, resets: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Actions (T, B, A) and the last hidden state (B, H) of a batch of sequences.
+        """Actions (T, B, A) and the last hidden state (B, H) of a batch of sequences (T, B, D).
 
-        Args:
-            observations: (T, B, D).
-            hidden: (B, H) before the first step; the initial hidden state by default.
-            resets: (T, B) bool; True where a new episode begins: the hidden state of that row is set to the initial one
-                before the step, and no gradient crosses.
+        The hidden state (B, H) is before the first step the initial one by default; it is set to that one, and no
+        gradient crosses, before each step where `resets` (T, B) is True.
         """
         hidden = self.initial_hidden_state(observations.shape[1]) if hidden is None else hidden
         features = torch.relu(self.input_layer(observations))
@@ -225,6 +214,7 @@ class MLPPolicy(Network):
         self.input_layer = nn.Linear(observation_dim, hidden_dim)
         self.middle_layer = nn.Linear(hidden_dim, hidden_dim)
         self.output_layer = nn.Linear(hidden_dim, action_dim)
+        self.register_buffer("initial_hidden", torch.zeros(0), persistent=False)
 
     @property
     def summary(self) -> str:
@@ -235,10 +225,6 @@ class MLPPolicy(Network):
     def tensors(self) -> MLPParameters:
         """The trainable tensors, for `mlp_step`."""
         return MLPParameters(*self.parameters())
-
-    def initial_hidden_state(self, *shape: int) -> Tensor:
-        """An empty hidden state, (*shape, 0)."""
-        return self.output_layer.bias.new_zeros(*shape, 0)
 
     def step_rows(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stepwise.step_rows`."""

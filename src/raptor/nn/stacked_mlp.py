@@ -28,9 +28,7 @@ Layers = tuple[Layer, ...]
 
 def product(a: Tensor, b: Tensor, precision: str = "float32") -> Tensor:
     """Multiply, a @ b; `bfloat16` computes in that type, and the result has the type of a in any case."""
-    if precision == "bfloat16":
-        return (a.bfloat16() @ b.bfloat16()).to(a.dtype)
-    return a @ b
+    return (a.bfloat16() @ b.bfloat16()).to(a.dtype) if precision == "bfloat16" else a @ b
 
 
 def linear(layer: Layer, x: Tensor, precision: str = "float32") -> Tensor:
@@ -102,10 +100,10 @@ def check_layers(layers: Layers, stacked: bool) -> None:
     """
     if not layers:
         raise UserError("a network needs at least one layer, got none")
+    form = "(teachers, outputs, inputs)" if stacked else "(outputs, inputs)"
     num, inputs = layers[0].weight.shape[:-2], layers[0].weight.shape[-1:]
     for i, (weight, bias) in enumerate(layers):
         if weight.ndim != 2 + stacked:
-            form = "(teachers, outputs, inputs)" if stacked else "(outputs, inputs)"
             raise UserError(f"layers.{i}.weight must have shape {form}, got {tuple(weight.shape)}")
         outputs = weight.shape[-2:-1]
         check_shape(f"layers.{i}.weight", weight, num + outputs + inputs)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from raptor.core.errors import UserError
 from raptor.nn.activations import RELU_TANH, Activations
@@ -63,12 +64,9 @@ class TeacherPopulation:
             index = torch.as_tensor(index, device="cpu").reshape(-1)
             index = index if index.numel() else index.long()
         chosen = torch.arange(len(self))[index].reshape(-1)
-        return TeacherPopulation(
-            members(self.layers, chosen.to(self.device)),
-            None if self.quadrotors is None else self.quadrotors[chosen],
-            tuple(self.records[i] for i in chosen.tolist()),
-            self.activations,
-        )
+        layers, records = members(self.layers, chosen.to(self.device)), tuple(self.records[i] for i in chosen.tolist())
+        quadrotors = None if self.quadrotors is None else self.quadrotors[chosen]
+        return TeacherPopulation(layers, quadrotors, records, self.activations)
 
     @staticmethod
     def concatenate(populations: Iterable[TeacherPopulation]) -> TeacherPopulation:
@@ -94,10 +92,7 @@ class TeacherPopulation:
                 )
         vehicles = [part.quadrotors for part in parts if part.quadrotors is not None]
         return TeacherPopulation(
-            tuple(
-                Layer(*(torch.cat([tensor.to(device) for tensor in tensors]) for tensors in zip(*layers, strict=True)))
-                for layers in zip(*(part.layers for part in parts), strict=True)
-            ),
+            pytree.tree_map(lambda *some: torch.cat([t.to(device) for t in some]), *(part.layers for part in parts)),
             Quadrotors.concatenate(q.to(device) for q in vehicles) if len(vehicles) == len(parts) else None,
             tuple(record for part in parts for record in part.records),
             first.activations,
@@ -109,15 +104,10 @@ class TeacherPopulation:
         quadrotors: Quadrotors | None = None,
         records: Sequence[Mapping[str, Any]] = (),
     ) -> TeacherPopulation:
-        """Stack expert networks of one architecture, such as `load_expert` reads, in single precision.
+        """Stack expert networks of one architecture, such as `load_expert` reads, in single precision on the CPU.
 
         A normaliser becomes part of the first layer, bounds of the action part of the last; where an expert sees the
-        student's 22 numbers, the rotor speeds have no weight.
-
-        Args:
-            experts: on any device; the population is on the CPU.
-            quadrotors: the vehicle of each.
-            records: of each; by default the kind of file that it is from.
+        student's 22 numbers, the rotor speeds have no weight. By default a record says what kind of file it is from.
 
         Raises:
             UserError: there is none, their architectures differ, or observation or action are not those of a teacher.
@@ -133,16 +123,14 @@ class TeacherPopulation:
 
     def expert(self, index: int, source: str = "teacher of this package") -> ExpertNetwork:
         """Extract one teacher as a network."""
-        layers = tuple(Layer(*(tensor.detach() for tensor in layer)) for layer in members(self.layers, index))
+        layers: Layers = pytree.tree_map(Tensor.detach, members(self.layers, index))
         return ExpertNetwork(layers, self.activations.hidden, self.activations.output, source=source)
 
     def to(self, device: torch.device | str) -> TeacherPopulation:
         """Copy teachers and vehicles to another device."""
-        return dataclasses.replace(
-            self,
-            layers=tuple(Layer(layer.weight.to(device), layer.bias.to(device)) for layer in self.layers),
-            quadrotors=None if self.quadrotors is None else self.quadrotors.to(device),
-        )
+        layers = pytree.tree_map(lambda tensor: tensor.to(device), self.layers)
+        quadrotors = None if self.quadrotors is None else self.quadrotors.to(device)
+        return dataclasses.replace(self, layers=layers, quadrotors=quadrotors)
 
     @property
     def device(self) -> torch.device:

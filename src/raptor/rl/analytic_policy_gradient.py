@@ -22,7 +22,7 @@ from raptor.environments.episode import Episode, Noise, StepOutcome, advance
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import components, from_components
-from raptor.rl.objective import Guide, Objective, in_bounds, rounded_norm, step_cost
+from raptor.rl.objective import Objective, TeacherGuide, in_bounds, rounded_norm, step_cost
 from raptor.tasks.task import Task
 
 vjp: Any = torch.func.vjp  # whose result has a type of its own for each of its options
@@ -112,9 +112,9 @@ class SegmentGradient:
         episode: Episode,
         memory: Memory,
         noise: Sequence[Noise],
-        guide: Guide | None = None,
+        guide: TeacherGuide | None = None,
     ) -> tuple[Any, Segment]:
-        """Fly one step for each entry of `noise` from `episode` on, and differentiate the mean cost.
+        """Fly one step for each entry of `noise` from `episode` and `memory` on, and differentiate the mean cost.
 
         Args:
             parameters: the controller's weights, in any nesting.
@@ -125,9 +125,8 @@ class SegmentGradient:
             guide: whose actions are to be imitated, in the states that the controller comes to.
 
         Returns:
-            Gradient of the mean cost per vehicle and step, nested like the parameters, and the segment. Where several
-            networks act, each has the gradient of the mean cost of its own vehicles. What a guide adds to the gradient
-            is not among the costs of the segment.
+            Gradient of the mean cost per vehicle and step, nested like the parameters, and the segment. Each of several
+            networks has the gradient of the mean cost of its own vehicles. What a guide adds is not among the costs.
         """
         draws = [tuple(draw for draw in step if draw is not None) for step in noise]
         start = StepInputs(parameters, quadrotors, RolloutState.begin(episode, memory), draws[0])
@@ -211,15 +210,12 @@ class SegmentGradient:
     def step_adjoint(
         self, inputs: StepInputs, adjoint: tuple[Tensor, ...], pull: Sequence[Tensor] = ()
     ) -> tuple[Any, Tensors]:
-        """One step backward.
+        """One step backward: gradient by the parameters, and derivative by `differentiable` before the step.
 
         Args:
             inputs: of the step.
             adjoint: derivative of all that follows by `differentiable` of the rollout after the step.
             pull: label (..., 4) of a guide and its weight (), or nothing.
-
-        Returns:
-            Gradient by the parameters, and the derivative by `differentiable` of the rollout before the step.
         """
         rollout = inputs.rollout
 

@@ -154,7 +154,7 @@ class Curriculum:
         return episode
 
     def succeeded(self, episode: Episode, terminated: Tensor) -> Tensor:
-        """Whether episodes that end where `episode` (...) stands are successes, if not `terminated` (...) at any step."""
+        """Whether episodes (...) that end here are successes, (...) bool; not those that some step terminated."""
         position, target = components(episode.state.position), components(episode.reference.position)
         square = torch.stack([(x - r) ** 2 for x, r in zip(position, target, strict=True)]).sum(0)
         return (square <= self.config.max_position_error**2) & ~terminated  # not where it is not a number
@@ -163,11 +163,8 @@ class Curriculum:
         """Count the episodes that are over; vehicles advance or fall back accordingly.
 
         Where an episode finished, the next one is taken to begin now. Episodes that began in another stage than the
-        present one do not count: otherwise those left of an easy stage would pass the next one.
-
-        Args:
-            finished: (num,) or (num, E) bool, of the same shape at each call; for the population of any shape.
-            success: of the same shape, bool; read only where `finished`.
+        present one do not count: otherwise those left of an easy stage would pass the next one. Both are bool, (num,)
+        or (num, E), the same at each call, for the population of any shape; `success` is read only where `finished`.
         """
         window, rows = self.config.window, len(self.stage)
         counted = (finished & (self._began_in == self._beside(finished.ndim))).reshape(rows, -1)
@@ -189,7 +186,7 @@ class Curriculum:
         self._began_in = torch.where(finished, self._beside(finished.ndim), self._began_in)
 
     def summary(self) -> dict[str, float]:
-        """Mean `stage`, counted from 0; `fraction/NAME` in each; `success_rate` over all windows, full or not, if any."""
+        """Mean `stage`, from 0; `fraction/NAME` in each; `success_rate` over all windows, full or not, if any."""
         num_stages, counted = len(self._tasks), self._count.clamp(max=self.config.window).sum()
         in_stage = (self.stage.unsqueeze(-1) == torch.arange(num_stages, device=self.stage.device)).sum(0)
         *numbers, successes, episodes = torch.cat([in_stage, self._outcomes.sum()[None], counted[None]]).tolist()

@@ -18,7 +18,7 @@ from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.policy import PolicyParameters
 from raptor.rl.adam import adam_start, adam_step, warmup_cosine
 from raptor.rl.demonstrations import Demonstrations
-from raptor.rl.sequence_gradient import SequenceGradient, TransitionGradient
+from raptor.rl.sequence_gradient import SequenceGradient, transition_gradient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +137,9 @@ class Imitation:
         self.adam = adam_start(self.weights)
         self.scale = ObservationScale.none(policy.observation_dim, self.weights.input_weight)
         self.epoch_count, self.batch_count, self.skipped_count = 0, 0, 0
-        self._sequences = SequenceGradient(config.compile, precision)
-        self._transitions = TransitionGradient(config.compile, precision)
+        self._is_recurrent = isinstance(self.weights, PolicyParameters)
+        kind: Any = SequenceGradient if self._is_recurrent else transition_gradient
+        self._gradient = kind(config.compile, precision)
 
     def rescale(self, scale: ObservationScale) -> None:
         """Interpret the student's weights as those for observations of that scale."""
@@ -172,7 +173,7 @@ class Imitation:
         config, length = self.config, data.length
         num, steps = data.observation.shape[:2]
         size = config.batch_size * config.sequence_length
-        if isinstance(self.weights, PolicyParameters):
+        if self._is_recurrent:
             repeated = length.repeat(math.ceil((size + 1) / max(int(length.sum()), 1)))
             order = generator if config.shuffle else None
             packed = pack(repeated, steps, config.sequence_length, config.batch_size, order)
@@ -193,11 +194,7 @@ class Imitation:
         def part(own: slice) -> list[Tensor]:
             row, reset = (tensor[..., own] for tensor in batch)
             observation, label = (rows.index_select(0, row.flatten()).unflatten(0, row.shape) for rows in stored)
-            gradient: StudentParameters
-            if isinstance(weights, PolicyParameters):
-                gradient, loss = self._sequences(weights, observation, label, reset)
-            else:
-                gradient, loss = self._transitions(weights, observation, label)
+            gradient, loss = self._gradient(weights, observation, label, *([reset] if self._is_recurrent else []))
             return [*gradient, loss]
 
         *gradient, loss = self.parts.mean([part(own) for own in self.parts.own(size)], size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -84,18 +83,11 @@ def in_bounds(quadrotors: Quadrotors, state: State) -> Tensor:
     return within.to(quadrotors.mass.dtype)
 
 
-class Guide(Protocol):
-    """Gives the actions that a controller is pulled towards."""
-
-    weight: Tensor  # () of the mean squared difference of the actions, beside the cost of a step
-
-    def labels(self, quadrotors: Quadrotors, episodes: Sequence[Episode]) -> Sequence[Tensor]:
-        """Actions in each of these episodes, (..., 4) each in component-major layout."""
-        ...
-
-
 class TeacherGuide:
-    """T teachers as a `Guide`, each for the vehicles that are its own; `weight` may be changed."""
+    """T teachers towards whose actions a controller is pulled, each for the vehicles that are its own.
+
+    The `weight` () is of the mean squared difference of the actions, beside the cost of a step; it may be changed.
+    """
 
     def __init__(
         self, layers: Layers, weight: float = 1.0, compile: bool = True, activations: Activations = RELU_TANH
@@ -118,7 +110,7 @@ class TeacherGuide:
 
     @torch.no_grad()
     def labels(self, quadrotors: Quadrotors, episodes: Sequence[Episode]) -> list[Tensor]:
-        """See `Guide`; the vehicles (T B,) are those of the first teacher, then those of the second, and so on."""
+        """Actions (T B, 4) in each of these episodes, component-major; the vehicles of a teacher stand side by side."""
         num_teachers, (before, after) = len(self.layers[0].bias), self._missing
         seen = torch.stack([self._observe(quadrotors, episode).mT for episode in episodes])  # (S, 26, T B)
         seen = pad(seen, self._missing) if before or after else seen

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -185,17 +185,10 @@ def _slopes(adjoint: Tensor, gates: Sequence[Tensor], recalled: Tensor, entering
     return slope_n, slope_r, slope_z, slope_n * reset
 
 
-class TransitionGradient:
-    """Mean squared error of a student without memory over single steps, and its gradient."""
+def transition_gradient(compile: bool = True, precision: str = "float32") -> Callable[..., Any]:
+    """The same for a student without memory over single steps: (parameters, (M, D), (M, A)) -> gradient, error."""
 
-    def __init__(self, compile: bool = True, precision: str = "float32") -> None:
-        def error(parameters: MLPParameters, observation: Tensor, label: Tensor) -> Tensor:
-            return (mlp_step(parameters, observation, precision) - label).square().mean()
+    def error(parameters: MLPParameters, observation: Tensor, label: Tensor) -> Tensor:
+        return (mlp_step(parameters, observation, precision) - label).square().mean()
 
-        self._compiled = compile_pure(torch.func.grad_and_value(error), compile)
-
-    @torch.no_grad()
-    def __call__(self, parameters: MLPParameters, observation: Tensor, label: Tensor) -> tuple[MLPParameters, Tensor]:
-        """Gradient of the mean squared error for (M, D) and the actions to learn (M, A), and that error, a scalar."""
-        gradient, error = self._compiled(parameters, observation, label)
-        return gradient, error
+    return torch.no_grad()(compile_pure(torch.func.grad_and_value(error), compile))

@@ -19,7 +19,7 @@ from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.rl.adam import warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
-from raptor.rl.objective import Guide
+from raptor.rl.objective import TeacherGuide
 from raptor.runs.learner import Rated
 from raptor.training.direct.config import GradientConfig
 from raptor.training.validation import TRAINING_SEEDS, Validation
@@ -36,7 +36,7 @@ class Guidance(Protocol):
         """Those at some places of the batch."""
         ...
 
-    def guide(self, places: slice, update: int) -> Guide:
+    def guide(self, places: slice, update: int) -> TeacherGuide:
         """Whose actions the vehicles at these places imitate."""
         ...
 
