@@ -103,8 +103,8 @@ def train_shard(
             return None
         buffer = io.BytesIO()
         torch.save({"layers": [tensor.cpu() for tensor in pytree.tree_leaves(learner.best)]}, buffer)
-        store.write(WEIGHTS, buffer.getvalue())
-        store.write(CURVE, json.dumps(learner.curve).encode())
+        store[WEIGHTS] = buffer.getvalue()
+        store[CURVE] = json.dumps(learner.curve).encode()
         return {"records": records, "env_steps": learner.env_steps, "elapsed_s": learner.clock.elapsed_s}
 
 

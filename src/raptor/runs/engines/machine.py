@@ -1,21 +1,67 @@
-"""Tasks in processes of this machine, one for each device."""
+"""Tasks on this machine: in this process, or in processes of their own, one for each device."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import json
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
-from raptor.runs.engines.engine import Outcome, Report, Stop, Task, Work, run_task, set_threads
-from raptor.runs.engines.task_queue import TaskStore
+from raptor.runs.engines.engine import Outcome, Report, Stop, Task, TaskStore, Work, run_task, set_threads
 from raptor.runs.stopping import stop_on_signal
 
 POLL_S = 0.1
 PATIENCE_S = 5.0  # with a process that has nothing more to do
+
+
+class LocalWorkers:
+    """This process, where one task runs after another, and what it raises is raised.
+
+    Args:
+        device: where to compute.
+        threads: number of threads of an operation; None leaves it as it is.
+    """
+
+    capacity = num_at_once = 1
+
+    def __init__(self, device: str = "cpu", threads: int | None = None) -> None:
+        self.device, self.threads = device, threads
+        self.running: dict[str, Generator[Report, None, dict[str, Any] | None]] = {}
+
+    @contextlib.contextmanager
+    def opened(self, work: Work, stop: Stop) -> Iterator[None]:
+        """Compute with so many threads within the block."""
+        import torch  # not above: without it, the processes of the other engine begin at once
+
+        self._work, self._stop, before = work, stop, torch.get_num_threads()
+        try:
+            torch.set_num_threads(self.threads or before)
+            yield
+        finally:
+            torch.set_num_threads(before)
+            self.running.clear()
+
+    def begin(self, name: str, task: Task, store: TaskStore) -> None:
+        """Begin a task."""
+        self.running[name] = self._work(copy.deepcopy(task), store, self.device, self._stop)
+
+    def stop(self) -> None:
+        """Do nothing: the task asks by itself."""
+
+    def messages(self) -> list[tuple[str, Report | Outcome]]:
+        """The next report of the task, or how it ended."""
+        [(name, reports)] = self.running.items()
+        try:
+            return [(name, next(reports))]
+        except StopIteration as end:
+            self.running.clear()
+            return [(name, Outcome("stopped") if end.value is None else Outcome("finished", json.dumps(end.value)))]
 
 
 class ProcessWorkers:
@@ -24,16 +70,9 @@ class ProcessWorkers:
     Args:
         devices: one process for each.
         threads: number of threads of an operation in each process.
-
-    Raises:
-        UserError: one of the devices is not there.
     """
 
     def __init__(self, devices: Sequence[str], threads: int = 1) -> None:
-        for device in sorted({*devices} - {"cpu"}):
-            from raptor.core.devices import find_device  # not above: without torch, processes begin at once
-
-            find_device(device)
         self.devices, self.threads = tuple(devices), threads
         self.capacity, self.num_at_once = len(devices), max(map(self.devices.count, self.devices))
         self._processes: dict[int, _Process] = {}  # by place in self.devices
