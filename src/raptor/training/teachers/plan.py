@@ -14,15 +14,15 @@ import torch
 from raptor.core.atomic import write_atomically
 from raptor.core.errors import UserError
 from raptor.environments.episode import begin_episode, draw_noise
+from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.rl.flight import RolloutState
-from raptor.rl.replay import Replay
 from raptor.rl.sac import sac_start
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.training.memory import BASE_BYTES, GIB, budget_bytes, nbytes
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
-from raptor.training.teachers.sac import NUM_ACTIONS, replay_sizes
+from raptor.training.teachers.sac import make_replay
 from raptor.training.teachers.shard import make_algorithm
 
 CPU_EPISODES = 1024
@@ -125,10 +125,9 @@ def bytes_per_teacher(config: PreTrainConfig) -> int:
         networks = 3 * nbytes((single.layers, single.adam))
         return config.apg.segment_steps * step + 3 * config.apg.num_envs * rollout + networks + tests
     sac = config.sac
-    sizes = replay_sizes(sac, 1, config.task)
-    replay = Replay(sac.replay, sizes, gamma=sac.gamma, device="meta").nbytes
-    agents = 2 * nbytes(sac_start(sac, 1, TEACHER_DIM, NUM_ACTIONS, generator))
-    widths = TEACHER_DIM + NUM_ACTIONS + sum(sac.critic_widths)
+    replay = make_replay(sac, 1, config.task, device="meta").nbytes
+    agents = 2 * nbytes(sac_start(sac, 1, TEACHER_DIM, NUM_ROTORS, generator))
+    widths = TEACHER_DIM + NUM_ROTORS + sum(sac.critic_widths)
     activations = 4 * 16 * sac.batch_size * widths  # of two critics and their targets, forward and backward
     return replay + agents + activations + sac.block_steps * sac.num_envs * rollout + tests
 

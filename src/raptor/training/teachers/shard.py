@@ -35,41 +35,30 @@ VALIDATION_SEED = 2_000_000
 TEST_SEED = 3_000_000
 
 
-class ShardFiles:
-    """Checkpoints of a shard in its store; see `Checkpointing` and `Record` of `raptor.runs.learner`.
-
-    Nothing is recorded here: the curve and the best snapshots are part of the state.
-
-    Args:
-        store: of the shard.
-        device: of the tensors that are read.
-    """
-
-    def __init__(self, store: Store, device: str) -> None:
-        self.checkpoints, self.device = Checkpoints(store, "checkpoint_", keep=2), device
-        self.pass_over = self.checkpoints.pass_over
+class ShardFiles(Checkpoints):
+    """Checkpoints of a shard. Nothing else is recorded here: the curve and the best snapshots are part of the state."""
 
     def write(self, step: int, training: Mapping[str, Any]) -> str:
         """Write a checkpoint; returns its name."""
-        return self.checkpoints.write(step, {"training": dict(training)})
+        return super().write(step, {"training": dict(training)})
 
-    def newest_first(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def newest_first(self, device: torch.device | str = "cpu") -> Iterator[tuple[str, dict[str, Any]]]:
         """The states that were written, the newest first; none where all are damaged, with a warning."""
         try:
-            for name, document in self.checkpoints.newest_first(self.device):
+            for name, document in super().newest_first(device):
                 yield name, document["training"]
         except UserError:
             warnings.warn("the shard begins from the start, because none of its checkpoints is good", RunWarning, 2)
 
     def _nothing(self, *arguments: Any) -> None: ...
 
-    write_best = log = record_from = record = _nothing
+    write_best = record_from = record = _nothing
 
 
 def train_shard(
     task: dict[str, Any], store: Store, device: str, stop: Stop
 ) -> Generator[Report, None, dict[str, Any] | None]:
-    """Train the teachers of one shard, from where an earlier attempt left off.
+    """Train the teachers of one shard, from where an earlier attempt left off; see `raptor.runs.engines.Work`.
 
     Args:
         task: `config` (the settings), `quadrotors` (their documents), `seed`.
@@ -83,14 +72,28 @@ def train_shard(
     Returns:
         A record of each teacher, and sums; None where it was asked to stop.
     """
-    config = from_dict(PreTrainConfig, task["config"])
+    config, seed = from_dict(PreTrainConfig, task["config"]), task["seed"]
     quadrotors = Quadrotors.from_dicts(task["quadrotors"], device=device).component_major()
-    files, num_reported = ShardFiles(store, device), 0
+    files, num_reported = ShardFiles(store, "checkpoint_", keep=2), 0
+    num_steps, interval = config.apg.num_updates, config.apg.validation_interval
+    if config.algorithm == "sac":
+        num_steps, interval = config.sac.num_blocks, config.sac.blocks_between_validations
+    phase = Phase(
+        "training",
+        num_steps,
+        lambda: TeacherLearner(
+            make_algorithm(config, quadrotors, seed),
+            evaluation(config, quadrotors, config.num_validation, VALIDATION_SEED),
+        ),
+        interval,
+        checkpoint_interval_s=config.checkpoint_interval_s,
+        cheap_state=config.algorithm == "apg",
+    )
     with memory_explained(f"a shard of {len(quadrotors)} teachers: shard_size {len(quadrotors)}"):
-        trainer = Trainer([_phase(config, quadrotors, task["seed"])], files, files, stop, compiles=config.compile)
-        for progress in trainer:
+        trainer = Trainer([phase], files, files, stop, compiles=config.compile)
+        for _ in trainer:
             learner: Any = trainer.learner
-            done = len(quadrotors) * (learner.step_count + learner.fraction) / progress.num_steps
+            done = len(quadrotors) * (learner.step_count + learner.fraction) / num_steps
             points = [point | gpu_use(device) for point in learner.curve[num_reported:]]
             num_reported = len(learner.curve)
             yield {"teachers_done": done, "env_steps": learner.env_steps, "points": points}
@@ -98,14 +101,13 @@ def train_shard(
             return None
         try:
             with interruptible(stop):
-                records = _records(config, quadrotors, task["seed"], learner)
+                records = _records(config, quadrotors, seed, learner)
         except Abandoned:
             return None
-        buffer = io.BytesIO()
-        torch.save({"layers": [tensor.cpu() for tensor in pytree.tree_leaves(learner.best)]}, buffer)
-        store[WEIGHTS] = buffer.getvalue()
-        store[CURVE] = json.dumps(learner.curve).encode()
-        return {"records": records, "env_steps": learner.env_steps, "elapsed_s": learner.clock.elapsed_s}
+    buffer = io.BytesIO()
+    torch.save({"layers": [tensor.cpu() for tensor in pytree.tree_leaves(learner.best)]}, buffer)
+    store[WEIGHTS], store[CURVE] = buffer.getvalue(), json.dumps(learner.curve).encode()
+    return {"records": records, "env_steps": learner.env_steps, "elapsed_s": learner.clock.elapsed_s}
 
 
 def evaluation(config: PreTrainConfig, quadrotors: Quadrotors, num: int, seed: int) -> TeacherTest:
@@ -122,22 +124,6 @@ def make_algorithm(config: PreTrainConfig, quadrotors: Quadrotors, seed: int) ->
     if config.algorithm == "apg":
         return APGTeachers(config.apg, config.task, quadrotors, curriculum, seed, config.compile)
     return SACTeachers(config.sac, config.task, quadrotors, curriculum, seed, config.compile)
-
-
-def _phase(config: PreTrainConfig, quadrotors: Quadrotors, seed: int) -> Phase:
-    test = evaluation(config, quadrotors, config.num_validation, VALIDATION_SEED)
-    if config.algorithm == "apg":
-        num_steps, interval = config.apg.num_updates, config.apg.validation_interval
-    else:
-        num_steps, interval = config.sac.num_blocks, config.sac.blocks_between_validations
-    return Phase(
-        "training",
-        num_steps,
-        lambda: TeacherLearner(make_algorithm(config, quadrotors, seed), test),
-        interval,
-        checkpoint_interval_s=config.checkpoint_interval_s,
-        cheap_state=config.algorithm == "apg",
-    )
 
 
 def _records(
