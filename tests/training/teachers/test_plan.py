@@ -17,8 +17,8 @@ from raptor.training import memory
 from raptor.training.memory import BASE_BYTES, GIB, nbytes
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
-from raptor.training.teachers.plan import Plan, bytes_per_teacher, make_plan, read_plan
 from raptor.training.teachers.sac import SACTeachers, make_replay
+from raptor.training.teachers.shard import Plan, bytes_per_teacher, make_plan, read_plan
 
 NUM = 3
 FLIGHTS = ("num_validation=1", "num_evaluation=2", "compile=false")

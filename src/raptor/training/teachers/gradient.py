@@ -21,11 +21,9 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.adam import adam_start, adam_step
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
-from raptor.rl.curriculum import Curriculum
 from raptor.rl.objective import Objective
 from raptor.rl.schedule import warm_up, warmup_cosine
 from raptor.tasks.observation import TEACHER_DIM
-from raptor.tasks.task import Task
 from raptor.training.teachers.learner import Algorithm, beside, filled, hover_bias
 
 SHARED_DECLINE = 0.7
@@ -60,6 +58,7 @@ class APGConfig(Settings):
     objective: Objective = Objective(speed=30.0, speed_limit=1.5)
 
 
+@dataclasses.dataclass(eq=False)
 class APGTeachers(Algorithm):
     """T teachers that learn through the gradient, each from B episodes of its own vehicle.
 
@@ -67,20 +66,16 @@ class APGTeachers(Algorithm):
     so that they differ only in the throttle at which each hovers. Then each goes on alone.
 
     Episodes are staggered, so that each update sees all parts of one. What is not finite is left out: the adjoint of a
-    vehicle that blows up, and the update of a teacher whose gradient does. `compile=False` runs eagerly.
+    vehicle that blows up, and the update of a teacher whose gradient does.
     """
 
-    def __init__(
-        self,
-        config: APGConfig,
-        task: Task,
-        quadrotors: Quadrotors,
-        curriculum: Curriculum,
-        seed: int,
-        compile: bool = True,
-    ) -> None:
-        super().__init__(quadrotors, curriculum, seed, config.num_envs * config.segment_steps)
-        self.config, self.task = config, task.for_vehicles(quadrotors)
+    config: APGConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        config, quadrotors = self.config, self.quadrotors
+        self.steps_per_part = config.num_envs * config.segment_steps
+        self.task = self.task.for_vehicles(quadrotors)
         self.layers = laid_out(_hovering(config, quadrotors, self.generator))
         self.adam = adam_start(self.layers)
         self.gradient = _segment_gradient(
@@ -89,12 +84,12 @@ class APGTeachers(Algorithm):
             method=config.method,
             gradient_decay=config.gradient_decay,
             adjoint_limit=config.adjoint_limit,
-            compile=compile,
+            compile=self.compile,
             controller=Teachers(),
         )
         self.quadrotors = grid(quadrotors, config.num_envs)
-        self.episode = curriculum.begin(self.quadrotors, self.generator)
-        segments = math.ceil(task.episode_steps / config.segment_steps)
+        self.episode = self.curriculum.begin(self.quadrotors, self.generator)
+        segments = math.ceil(self.task.episode_steps / config.segment_steps)
         stagger = torch.arange(config.num_envs, device=quadrotors.device) * segments // config.num_envs
         self.age = (stagger * config.segment_steps).expand(self.quadrotors.shape).clone()
         self.lost = torch.zeros_like(self.quadrotors.mass)  # 1 where the episode met the end of RAPTOR's own

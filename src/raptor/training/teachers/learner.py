@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from raptor.rl.curriculum import Curriculum
 from raptor.rl.teacher_test import TeacherEpisodes
 from raptor.runs.learner import Rated
 from raptor.runs.progress import Clock
+from raptor.tasks.task import Task
 
 LARGEST_ACTION = 0.97
 """Bound on the action at the start, so that tanh keeps a slope there."""
@@ -25,21 +27,25 @@ LARGEST_ACTION = 0.97
 Tree = TypeVar("Tree")
 
 
+@dataclasses.dataclass(eq=False)
 class Algorithm(abc.ABC):
-    """T teachers that learn, each with its own vehicle, in episodes that a curriculum draws.
+    """T teachers that learn, each with its own vehicle."""
 
-    `seed` is that of the weights and of everything else that is drawn.
-    """
+    config: Any
+    task: Task
+    quadrotors: Quadrotors  # T
+    curriculum: Curriculum  # draws the episodes
+    seed: int  # of the weights and of everything else that is drawn
+    compile: bool = True  # False runs eagerly
 
-    def __init__(
-        self, quadrotors: Quadrotors, curriculum: Curriculum, seed: int, steps_per_part: int, num_parts: int = 1
-    ) -> None:
-        self.curriculum = curriculum
-        self.generator = torch.Generator(quadrotors.device).manual_seed(seed)
-        self.steps_per_part, self.num_parts = steps_per_part, num_parts  # steps flown in a part; parts of a step
+    num_parts = 1  # of a step
+    steps_per_part = 1  # that each teacher flies
+
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator(self.quadrotors.device).manual_seed(self.seed)
         self.step_count, self.part_count = 0, 0  # whole steps so far; parts of the next one
         # (T,) each: episodes that left their bounds and were begun anew; updates that were not finite and left out.
-        self.diverged = torch.zeros(len(quadrotors), dtype=torch.long, device=quadrotors.device)
+        self.diverged = torch.zeros(len(self.quadrotors), dtype=torch.long, device=self.quadrotors.device)
         self.skipped = self.diverged.clone()
 
     @property

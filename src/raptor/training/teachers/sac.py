@@ -14,9 +14,8 @@ from torch import Tensor
 from raptor.config.settings import at_least, not_negative, setting
 from raptor.core.capture import CapturedGraph
 from raptor.nn.stacked_mlp import Layers
-from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
+from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.rl.collection import BLOCK_STEPS, ExperienceCollector
-from raptor.rl.curriculum import Curriculum
 from raptor.rl.replay import Replay, ReplayConfig, ReplaySizes
 from raptor.rl.sac import SAC, Metrics, SACConfig
 from raptor.tasks.observation import TEACHER_DIM
@@ -65,38 +64,30 @@ class SACTeachersConfig(SACConfig):
         return max(1, self.validation_interval // (self.num_envs * self.block_steps))
 
 
+@dataclasses.dataclass(eq=False)
 class SACTeachers(Algorithm):
     """T teachers that learn by soft actor-critic, each from its own experience with its own vehicle.
 
-    A step is a block of steps of all environments. `compile=False` runs eagerly.
+    A step is a block of steps of all environments.
     """
 
-    def __init__(
-        self,
-        config: SACTeachersConfig,
-        task: Task,
-        quadrotors: Quadrotors,
-        curriculum: Curriculum,
-        seed: int,
-        compile: bool = True,
-    ) -> None:
-        super().__init__(quadrotors, curriculum, seed, config.num_envs, config.block_steps)
-        self.config, device, num = config, quadrotors.device, len(quadrotors)
+    config: SACTeachersConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        config, device, num = self.config, self.quadrotors.device, len(self.quadrotors)
+        self.steps_per_part, self.num_parts = config.num_envs, config.block_steps
         if config.precision == "tf32":
             torch.backends.cuda.matmul.allow_tf32 = True
-        self.agents = SAC(config, num, TEACHER_DIM, NUM_ROTORS, generator=self.generator, compile=compile)
+        drawn: dict[str, Any] = {"generator": self.generator, "compile": self.compile}
+        self.agents = SAC(config, num, TEACHER_DIM, NUM_ROTORS, **drawn)
         if config.start_at_hover:
-            self._start_at_hover(quadrotors)
+            self._start_at_hover()
+        begin, steps = self.curriculum.begin, config.block_steps
         self.collector = ExperienceCollector(
-            task,
-            quadrotors,
-            config.num_envs,
-            begin=curriculum.begin,
-            generator=self.generator,
-            compile=compile,
-            block_steps=config.block_steps,
+            self.task, self.quadrotors, config.num_envs, begin=begin, block_steps=steps, **drawn
         )
-        self.replay = make_replay(config, num, task, device=device, compile=compile)
+        self.replay = make_replay(config, num, self.task, device=device, compile=self.compile)
         self._progress = torch.zeros((), device=device)  # fraction of the training that is done
         self._metrics: Metrics | None = None  # of the last update that changed the actors
         self._ended: list[tuple[Tensor, Tensor]] = []  # of each step of the last `update`: finished, success
@@ -109,10 +100,10 @@ class SACTeachers(Algorithm):
         )
 
     @torch.no_grad()
-    def _start_at_hover(self, quadrotors: Quadrotors) -> None:
+    def _start_at_hover(self) -> None:
         last = self.agents.state.actor[-1]
         last.weight[:, :NUM_ROTORS] *= INITIAL_SCALE
-        last.bias[:, :NUM_ROTORS] = hover_bias(quadrotors).unsqueeze(-1)
+        last.bias[:, :NUM_ROTORS] = hover_bias(self.quadrotors).unsqueeze(-1)
 
     def teachers(self) -> Layers:
         """The deterministic part of the actors as they are."""
