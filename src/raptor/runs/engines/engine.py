@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import json
@@ -10,10 +11,10 @@ import sys
 import traceback
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from raptor.config.settings import Settings, at_least, not_negative, optional, positive, setting
 from raptor.core.atomic import explained
@@ -72,6 +73,9 @@ class Outcome(NamedTuple):
     text: str = ""  # the result as JSON, the sentence of a UserError, a traceback, or why the worker was lost
 
 
+Message = Report | Outcome
+
+
 class TaskStore(FolderStore):
     """The folder of a task; only the engine writes its result."""
 
@@ -95,44 +99,20 @@ class TaskStore(FolderStore):
                 remains.unlink()
 
 
-class Workers(Protocol):
-    """What runs the tasks of one run at a time."""
-
-    capacity: int  # most tasks at once
-    num_at_once: int  # tasks that share the memory of one machine, or of one GPU, at a time
-
-    @property
-    def running(self) -> Collection[Any]:
-        """The tasks that have begun and not ended."""
-        ...
-
-    def opened(self, work: Work, stop: Stop) -> AbstractContextManager[None]:
-        """Take tasks within the block, and leave no process behind."""
-        ...
-
-    def begin(self, name: str, task: Task, store: TaskStore) -> None:
-        """Begin a task, whose files are in `store`."""
-        ...
-
-    def stop(self) -> None:
-        """Ask the running tasks to stop where it is safe; called once."""
-        ...
-
-    def messages(self) -> Iterable[tuple[str, Report | Outcome]]:
-        """Wait a moment; then what tasks have reported and how they ended, by name."""
-        ...
-
-
-class Engine:
+class Engine(abc.ABC):
     """Runs tasks that do not depend on each other; one that loses its worker is begun again up to `retries` times."""
 
-    def __init__(self, workers: Workers, retries: int = 0) -> None:
-        self.workers, self.retries = workers, retries
+    capacity = 1  # most tasks at once
+    num_at_once = 1  # tasks that share the memory of one machine, or of one GPU, at a time
+
+    def __init__(self, retries: int) -> None:
+        self.retries = retries
+        self.running: dict[Any, Any] = {}  # the tasks that have begun and not ended
 
     def run(
         self, work: Work, tasks: Mapping[str, Task], folder: Path, on_report: Callable[[str, Report], None], stop: Stop
     ) -> dict[str, dict[str, Any]]:
-        """Run all tasks that are not finished yet.
+        """Run all tasks that are not finished yet; returns the results of finished ones, in the order of `tasks`.
 
         Args:
             work: what is to be done.
@@ -141,46 +121,45 @@ class Engine:
             on_report: called in this thread with the name of a task and what it reported.
             stop: asked a few times a second; once it says so, tasks end where it is safe, and no more are begun.
 
-        Returns:
-            The result of each finished task, in the order of `tasks`; those that were stopped are missing.
-
         Raises:
             UserError: a task raised it, a worker was lost too often, or the folder cannot be written. The other tasks
                 are stopped where it is safe, and the results of finished ones are kept.
             RuntimeError: a task raised anything else.
         """
-        workers, stopping, failures, losses = self.workers, False, list[Exception](), Counter[str]()
+        stopping, failures, losses = False, list[Exception](), Counter[str]()
         stores = {name: TaskStore(Path(folder).resolve() / name) for name in tasks}
         for store in stores.values():
             store.prepare()
         waiting = deque(name for name, store in stores.items() if read_result(store.path) is None)
-        with workers.opened(work, stop):
+        with self._opened(work, stop):
             while True:
                 if not stopping and (failures or stop()):
                     stopping = True
-                    workers.stop()
-                while not stopping and waiting and len(workers.running) < workers.capacity:
+                    self._ask_to_stop()
+                while not stopping and waiting and len(self.running) < self.capacity:
                     name = waiting.popleft()
-                    workers.begin(name, tasks[name], stores[name])
-                if not workers.running:
+                    self._begin(name, tasks[name], stores[name])
+                if not self.running:
                     break
-                for name, message in workers.messages():
+                for name, message in self._messages():
                     if not isinstance(message, Outcome):
                         on_report(name, message)
                         continue
+                    lost = message.kind in ("stopped", "lost")
+                    if lost and (stopping or stop()):  # a signal to all processes may stop one before it is asked
+                        continue
                     try:
-                        if message.kind in ("stopped", "lost"):
-                            if not (stopping or stop()):  # a signal to all processes may stop one before it is asked
-                                losses[name] += 1
-                                self._note_loss(name, losses[name], message.text or "it was asked to stop")
-                                stores[name].prepare()
-                                waiting.appendleft(name)
+                        if lost:
+                            losses[name] += 1
+                            self._note_loss(name, losses[name], message.text or "it was asked to stop")
+                            stores[name].prepare()
+                            waiting.appendleft(name)
                         elif message.kind == "finished":
                             stores[name].write(RESULT, message.text.encode())
+                        elif message.kind == "refused":
+                            raise UserError(message.text)
                         else:
-                            refused = message.kind == "refused"
-                            text = message.text if refused else f"{name} failed on its worker:\n{message.text}"
-                            raise (UserError if refused else RuntimeError)(text)
+                            raise RuntimeError(f"{name} failed on its worker:\n{message.text}")
                     except (UserError, RuntimeError) as error:
                         failures.append(error)
         if failures:
@@ -193,6 +172,22 @@ class Engine:
             raise UserError(f"{sentence}mend that, then go on with --resume; what was written is kept")
         warnings.warn(f"{name} goes on with another worker, because {why}", LostWorkerWarning, stacklevel=3)
 
+    @abc.abstractmethod
+    def _opened(self, work: Work, stop: Stop) -> AbstractContextManager[None]:
+        """Take tasks within the block, and leave no process behind."""
+
+    @abc.abstractmethod
+    def _begin(self, name: str, task: Task, store: TaskStore) -> None:
+        """Begin a task, whose files are in `store`."""
+
+    @abc.abstractmethod
+    def _ask_to_stop(self) -> None:
+        """Ask the running tasks to stop where it is safe; called once."""
+
+    @abc.abstractmethod
+    def _messages(self) -> Iterable[tuple[str, Message]]:
+        """Wait a moment; then what tasks have reported and how they ended, by name."""
+
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The result of the task in this folder, None where it has not finished."""
@@ -203,20 +198,15 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result
 
 
-def run_task(work: Work, task: Task, store: Store, device: str, stop: Stop) -> Iterator[Report | Outcome]:
-    """Run one task on a worker: its reports, then how it ended."""
-    try:
-        result = yield from work(task, store, device, stop)
-        outcome = Outcome("stopped") if result is None else Outcome("finished", json.dumps(result))
-    except UserError as error:
-        outcome = Outcome("refused", str(error))
-    except Exception:
-        outcome = Outcome("failed", traceback.format_exc())
-    yield outcome
-
-
-def set_threads(threads: int) -> None:
-    """Give operations of this process so many threads, of whatever is imported later too. Itself imports nothing."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+def run_task(work: Work, task: Task, store: Store, device: str, threads: int, stop: Stop) -> Iterator[Message]:
+    """Run one task on a worker, with so many threads of an operation: its reports, then how it ended."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for whatever is imported later
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(threads)
+    try:
+        result = yield from work(task, store, device, stop)
+        yield Outcome("stopped") if result is None else Outcome("finished", json.dumps(result))
+    except UserError as error:
+        yield Outcome("refused", str(error))
+    except Exception:
+        yield Outcome("failed", traceback.format_exc())

@@ -1,43 +1,71 @@
-"""Tasks on this machine: in this process, or in processes of their own, one for each device."""
+"""From settings to an engine, and tasks on this machine: in this process, or in one for each device."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 import json
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any
 
-from raptor.runs.engines.engine import Outcome, Report, Stop, Task, TaskStore, Work, run_task, set_threads
+from raptor.core.errors import MissingExtraError
+from raptor.runs.engines.engine import Engine, EngineConfig, Message, Outcome, Stop, Task, TaskStore, Work, run_task
 from raptor.runs.stopping import stop_on_signal
 
 POLL_S = 0.1
 PATIENCE_S = 5.0  # with a process that has nothing more to do
 
 
-class LocalWorkers:
-    """This process, where one task runs after another, and what it raises is raised.
+def make_engine(config: EngineConfig, device: str = "cpu") -> Engine:
+    """Make the engine of that name to compute on a device, and see whether it can work.
 
-    Args:
-        device: where to compute.
-        threads: number of threads of an operation; None leaves it as it is.
+    Raises:
+        UserError: a device is not there, or the Ray cluster does not answer.
+        MissingExtraError: Ray is not installed.
     """
+    if config.name == "ray":
+        if importlib.util.find_spec("ray") is None:
+            raise MissingExtraError("ray", "ray", "engine=ray")
+        from raptor.runs.engines.ray_engine import RayEngine
 
-    capacity = num_at_once = 1
+        return RayEngine(config, device)
+    from raptor.core.devices import find_device  # not above: without torch, processes begin at once
 
-    def __init__(self, device: str = "cpu", threads: int | None = None) -> None:
-        self.device, self.threads = device, threads
-        self.running: dict[str, Generator[Report, None, dict[str, Any] | None]] = {}
+    is_local = config.name == "local"
+    for each in (device,) if is_local or not config.devices else config.devices:
+        find_device(each)
+    return LocalEngine(config, device) if is_local else ProcessEngine(config, _devices(config, device))
+
+
+def _devices(config: EngineConfig, device: str) -> tuple[str, ...]:
+    """The device of each process."""
+    import torch
+
+    if config.devices:
+        return config.devices[: config.num_workers]
+    if device.startswith("cpu"):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return (device,) * (config.num_workers or max(1, cores // (config.threads_per_worker or 1)))
+    if device == "cuda":
+        return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))[: config.num_workers]
+    return (device,) * (config.num_workers or 1)
+
+
+class LocalEngine(Engine):
+    """This process, where one task runs after another, and what it raises is raised."""
+
+    def __init__(self, config: EngineConfig, device: str) -> None:
+        super().__init__(config.retries)
+        self.device, self.threads = device, config.threads_per_worker
 
     @contextlib.contextmanager
-    def opened(self, work: Work, stop: Stop) -> Iterator[None]:
-        """Compute with so many threads within the block."""
-        import torch  # not above: without it, the processes of the other engine begin at once
+    def _opened(self, work: Work, stop: Stop) -> Iterator[None]:
+        import torch
 
         self._work, self._stop, before = work, stop, torch.get_num_threads()
         try:
@@ -47,44 +75,31 @@ class LocalWorkers:
             torch.set_num_threads(before)
             self.running.clear()
 
-    def begin(self, name: str, task: Task, store: TaskStore) -> None:
-        """Begin a task."""
+    def _begin(self, name: str, task: Task, store: TaskStore) -> None:
         self.running[name] = self._work(copy.deepcopy(task), store, self.device, self._stop)
 
-    def stop(self) -> None:
-        """Do nothing: the task asks by itself."""
+    def _ask_to_stop(self) -> None: ...  # the task asks by itself
 
-    def messages(self) -> list[tuple[str, Report | Outcome]]:
-        """The next report of the task, or how it ended."""
+    def _messages(self) -> Iterator[tuple[str, Message]]:
         [(name, reports)] = self.running.items()
         try:
-            return [(name, next(reports))]
+            yield name, next(reports)
         except StopIteration as end:
             self.running.clear()
-            return [(name, Outcome("stopped") if end.value is None else Outcome("finished", json.dumps(end.value)))]
+            yield name, Outcome("stopped") if end.value is None else Outcome("finished", json.dumps(end.value))
 
 
-class ProcessWorkers:
-    """Processes that run one task after another. One that dies is replaced; all end with this one, however it ends.
+class ProcessEngine(Engine):
+    """Processes that run one task after another. One that dies is replaced; all end with this one, however it ends."""
 
-    Args:
-        devices: one process for each.
-        threads: number of threads of an operation in each process.
-    """
-
-    def __init__(self, devices: Sequence[str], threads: int = 1) -> None:
-        self.devices, self.threads = tuple(devices), threads
+    def __init__(self, config: EngineConfig, devices: Sequence[str]) -> None:
+        super().__init__(config.retries)
+        self.devices, self.threads = tuple(devices), config.threads_per_worker or 1  # one process for each device
         self.capacity, self.num_at_once = len(devices), max(map(self.devices.count, self.devices))
         self._processes: dict[int, _Process] = {}  # by place in self.devices
 
-    @property
-    def running(self) -> list[int]:
-        """The places where a task runs."""
-        return [place for place, process in self._processes.items() if process.task is not None]
-
     @contextlib.contextmanager
-    def opened(self, work: Work, stop: Stop) -> Iterator[None]:
-        """Begin processes as they are needed within the block."""
+    def _opened(self, work: Work, stop: Stop) -> Iterator[None]:
         self._work, patience_s = work, 0.0
         try:
             yield
@@ -95,37 +110,37 @@ class ProcessWorkers:
             for process in self._processes.values():
                 process.end(patience_s)
             self._processes.clear()
+            self.running.clear()
 
-    def begin(self, name: str, task: Task, store: TaskStore) -> None:
-        """Begin a task in a process that is free."""
-        place = min({*range(len(self.devices))} - {*self.running})
+    def _begin(self, name: str, task: Task, store: TaskStore) -> None:
+        busy = [*self.running.values()]
+        place = next(i for i in range(self.capacity) if self._processes.get(i) not in busy)
         process = self._processes.get(place)
         if process is None or not process.process.is_alive():
             process = self._processes[place] = _Process(self._work, self.devices[place], self.threads)
-        process.task = name
+        self.running[name] = process
         process.send((task, store))
 
-    def stop(self) -> None:
-        """Ask all processes to stop."""
+    def _ask_to_stop(self) -> None:
         for process in self._processes.values():
             process.process.terminate()
 
-    def messages(self) -> Iterator[tuple[str, Report | Outcome]]:
-        """Wait a moment for what the processes send."""
-        busy = [self._processes[place] for place in self.running]
-        wait([process.connection for process in busy], timeout=POLL_S)
-        for process in busy:
-            yield from process.messages()
+    def _messages(self) -> Iterator[tuple[str, Message]]:
+        wait([process.connection for process in self.running.values()], timeout=POLL_S)
+        for name, process in [*self.running.items()]:
+            for message in process.messages():
+                if isinstance(message, Outcome):
+                    del self.running[name]
+                yield name, message
 
 
 class _Process:
-    """A process, and the task that it is at."""
+    """A process that runs one task at a time."""
 
     def __init__(self, work: Work, device: str, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work, device, threads), name=f"raptor {device}")
-        self.task: str | None = None
         with _interrupts_held(), theirs:
             self.process.start()
 
@@ -133,20 +148,20 @@ class _Process:
         with contextlib.suppress(OSError):  # whether it is still there is found out elsewhere
             self.connection.send(message)
 
-    def messages(self) -> Iterator[tuple[str, Report | Outcome]]:
+    def messages(self) -> Iterator[Message]:
+        """What the task has sent, up to how it ended."""
         alive = self.process.is_alive()  # before its messages are read: what it sent before its death counts
         try:
-            while (name := self.task) is not None and self.connection.poll():
+            while self.connection.poll():
                 message = self.connection.recv()
+                yield message
                 if isinstance(message, Outcome):
-                    self.task = None
-                yield name, message
+                    return
         except (EOFError, OSError):
             alive = False
-        if (name := self.task) is not None and not alive:
+        if not alive:
             self.process.join()
-            self.task = None
-            yield name, Outcome("lost", _cause_of_death(self.process.exitcode))
+            yield Outcome("lost", _cause_of_death(self.process.exitcode or 0))
 
     def end(self, patience_s: float) -> None:
         """Make sure that the process is gone."""
@@ -159,12 +174,11 @@ class _Process:
 def _serve(connection: Connection, work: Work, device: str, threads: int) -> None:
     """Run one task after another; the main function of a process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    set_threads(threads)
     with stop_on_signal() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
         while not stop() and (order := connection.recv()) is not None:
             task, store = order
-            for message in run_task(work, task, store, device, stop):
+            for message in run_task(work, task, store, device, threads, stop):
                 connection.send(message)
 
 
@@ -188,8 +202,8 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _cause_of_death(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
+def _cause_of_death(exit_code: int) -> str:
+    if exit_code >= 0:
         return f"its process ended with status {exit_code}"
     name = signal.Signals(-exit_code).name
     memory = ", as it is where memory runs out" if name == "SIGKILL" else ""

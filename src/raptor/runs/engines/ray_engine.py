@@ -19,15 +19,15 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raptor.core.errors import UserError
-from raptor.runs.engines.engine import EngineConfig, Outcome, Report, Stop, Task, TaskStore, Work, run_task, set_threads
+from raptor.runs.engines.engine import Engine, EngineConfig, Message, Outcome, Stop, Task, TaskStore, Work, run_task
 from raptor.runs.stopping import stop_on_signal
 
 POLL_S = 0.2  # between two looks at what the tasks have sent, or at whether to stop
 PATIENCE_S = 20.0  # with a cluster that takes its time to answer
 
 
-class RayWorkers:
-    """The workers of a Ray cluster. A task is a streaming generator whose items carry reports and files to the driver.
+class RayEngine(Engine):
+    """Workers of a Ray cluster. A task is a streaming generator whose items carry reports and files to the driver.
 
     Ray does not retry a task that lost its worker, for it would begin from the start: it is submitted again, with its
     newest files. Tasks that reserve a GPU compute on `cuda`.
@@ -37,18 +37,18 @@ class RayWorkers:
     """
 
     def __init__(self, config: EngineConfig, device: str = "cpu") -> None:
+        super().__init__(config.retries)
         gpus = config.gpus_per_task or float(device.startswith("cuda"))
         self.config, self.device = config, "cuda" if gpus else "cpu"
         self.resources = {"num_cpus": config.cpus_per_task, "num_gpus": gpus}
         self.capacity = config.num_workers or sys.maxsize
         self.num_at_once = config.num_workers or 1  # all may come to the same machine
-        self.running: dict[Any, tuple[str, TaskStore]] = {}  # by the stream of its items
+        self.running: dict[Any, tuple[str, TaskStore]] = {}  # by the stream of a task's items
         self._connected = False
         self._connect()
 
     @contextlib.contextmanager
-    def opened(self, work: Work, stop: Stop) -> Iterator[None]:
-        """Be connected to the cluster within the block, and leave nothing there."""
+    def _opened(self, work: Work, stop: Stop) -> Iterator[None]:
         self._connect()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         flag: Any = ray.remote(num_cpus=0)(threading.Event).options(scheduling_strategy=here).remote()
@@ -71,21 +71,18 @@ class RayWorkers:
             self.running.clear()
             self._disconnect()
 
-    def begin(self, name: str, task: Task, store: TaskStore) -> None:
-        """Submit a task."""
+    def _begin(self, name: str, task: Task, store: TaskStore) -> None:
         files = {file: ray.put(content) for file, content in store.items()}
         stream = self._submit(self._flag, self._work, task, files, self.device, self.config.threads_per_worker or 1)
         self.running[stream] = name, store
 
-    def stop(self) -> None:
-        """Ask the running tasks to stop, and withdraw those that wait for room on the cluster."""
+    def _ask_to_stop(self) -> None:
         ray.get(self._flag.set.remote())
         for stream in {*self.running} - self._begun:
-            del self.running[stream]
+            del self.running[stream]  # it waits for room on the cluster
             ray.cancel(stream)
 
-    def messages(self) -> Iterator[tuple[str, Report | Outcome]]:
-        """Wait a moment for items of the tasks; their files are written here."""
+    def _messages(self) -> Iterator[tuple[str, Message]]:
         ready, _ = ray.wait([*self.running], timeout=POLL_S)
         if ready:
             ready, _ = ray.wait([*self.running], num_returns=len(self.running), timeout=0)
@@ -97,8 +94,8 @@ class RayWorkers:
             if message is not None:
                 yield name, message
 
-    def _receive(self, stream: Any, name: str, store: TaskStore) -> Report | Outcome | None:
-        message: Report | Outcome | None
+    def _receive(self, stream: Any, name: str, store: TaskStore) -> Message | None:
+        message: Message | None
         try:
             written, message = ray.get(next(stream))
             for file, content in written.items():
@@ -148,14 +145,13 @@ class RayWorkers:
 
 def _stream(
     flag: Any, work: Work, task: Task, files: dict[str, Any], device: str, threads: int
-) -> Iterator[tuple[dict[str, Any], Report | Outcome | None]]:
+) -> Iterator[tuple[dict[str, Any], Message | None]]:
     """Run one task on a worker; each item: files changed since the one before (None: deleted), report."""
-    set_threads(threads)
     store: dict[str, bytes] = {name: ray.get(content) for name, content in files.items()}
     with stop_on_signal() as stop, _signalled(flag):
         yield {}, None  # it has begun
         sent = dict(store)
-        for message in run_task(work, task, store, device, stop):
+        for message in run_task(work, task, store, device, threads, stop):
             # As arrays, Ray passes them on without copying.
             written = {n: c and np.frombuffer(c, np.uint8) for n, c in store.items() if c is not sent.get(n)}
             deleted, sent = dict.fromkeys(sent.keys() - store.keys()), dict(store)

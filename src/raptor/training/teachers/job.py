@@ -88,7 +88,7 @@ def pre_train(
     find_device(config.device)
     given = _given_vehicles(quadrotors, generate, num_teachers, config.seed)
     engine, plan_file = make_engine(config.engine, config.device), folder.path / PLAN
-    at_once = engine.workers.num_at_once
+    at_once = engine.num_at_once
 
     def stored_plan() -> tuple[Quadrotors, Plan]:
         folder.refuse_changes(folder.settings(PreTrainConfig), config, ("engine",))
