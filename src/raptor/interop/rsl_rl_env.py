@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raptor.core.errors import MissingExtraError, UserError
 from raptor.environments.episode import observe_as_teacher
-from raptor.environments.factory import Source, make_env
+from raptor.environments.quadrotor_env import Source, make_env
 from raptor.tasks.task import Task
 
 try:
@@ -31,7 +31,7 @@ class RslRlVecEnv(VecEnv):
     ended with the step, if any did.
 
     The quadrotor, the task and the settings (`compile`, `simulator`, `device`, and fields of the task, such as
-    `episode_steps=1000`) are those of `raptor.environments.factory.make_env`. `reward_scale` is a factor on the
+    `episode_steps=1000`) are those of `raptor.environments.quadrotor_env.make_env`. `reward_scale` is a factor on the
     rewards, not on the figures in `extras["log"]`: rsl_rl does not normalise rewards, and its algorithms like returns
     of a few units; RAPTOR's are between -100 and 150 at a discount of 0.99.
     """
