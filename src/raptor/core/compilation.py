@@ -26,10 +26,7 @@ FlatStep = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
 
 
 def register(*, constant: tuple[str, ...] = ()) -> Callable[[type], type]:
-    """Class decorator that lets `compile_pure` see through a frozen dataclass of tensors.
-
-    Fields that are `constant` are left out: compiled code sees their defaults.
-    """
+    """Let `compile_pure` see into a frozen dataclass of tensors; of `constant` fields it sees the defaults."""
 
     def decorate(cls: type) -> type:
         names = [field.name for field in dataclasses.fields(cls) if field.name not in constant]
@@ -121,8 +118,8 @@ def _compile(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> FlatFunc
 def compile_pure(function: Callable[..., Any], enabled: bool = True) -> Callable[..., Any]:
     """Compile a pure function of nested tuples, lists, dicts and registered dataclasses of tensors.
 
-    It takes positional arguments and returns any nesting of tensors; arguments that are not tensors are constants of
-    the compiled code. It is compiled anew for each structure, shape and layout that it meets.
+    Arguments are positional; those that are not tensors are constants of the compiled code. It is compiled anew for
+    each structure, shape and layout that it meets.
     """
     if not enabled:
         return function
@@ -167,7 +164,7 @@ class CompiledStep:
         self, function: FlatStep, compile: bool = True, patience: int = 0, what: str = "a step of the simulator"
     ) -> None:
         self._function, self._compile, self._patience, self._what = function, compile, patience, what
-        self._graphs: dict[Any, tuple[FlatFunction, list[bool]]] = {}
+        self._graphs: dict[Any, tuple[FlatFunction, list[bool]]] = {}  # and which of the carried tensors change
 
     def __call__(self, carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
         """Run the step; shapes and types must be those of the first call."""
@@ -189,10 +186,7 @@ class CompiledStep:
     def _graph(
         self, arguments: Tensors, num_carried: int, requiring: frozenset[int], layout: Any
     ) -> tuple[FlatFunction, list[bool]]:
-        """Compile for these arguments, or for more of them carrying a gradient, so that later steps need no other.
-
-        Beside the compiled function: which of the carried tensors the step replaces.
-        """
+        """Compile for these arguments, or for more of them carrying a gradient, so that later steps need no other."""
         changes: list[bool] = []
 
         def example() -> Tensors:

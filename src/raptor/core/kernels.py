@@ -75,10 +75,7 @@ def load_kernel(key: str) -> Callable[..., list[Tensor]] | None:
 
 
 def build_kernel(graph: torch.fx.GraphModule, example: Sequence[Tensor], key: str) -> Callable[..., list[Tensor]]:
-    """Compile a graph ahead of time, keep it in the cache where that can be written, and load it.
-
-    Raises an exception of any kind where the compiler fails.
-    """
+    """Compile a graph ahead of time, keep it in the cache where that can be written, and load it; it may fail."""
     from filelock import FileLock
     from torch._inductor import aot_compile, config
 

@@ -81,10 +81,9 @@ def to_plain(
 
 
 def load_yaml(text: str, name: str, ignore_tags: bool = False) -> Any:
-    """Read a YAML document as plain data with text as keys; `name` is what it is, for errors.
+    """Read a YAML document, which errors call `name`, as plain data with text as keys.
 
-    Tags are refused, or ignored: a group or a list with one is taken for one without, and a scalar for None. Keys that
-    come twice are refused, and what is larger or deeper than the bounds above.
+    Tags are refused, or ignored (a scalar with one is None), keys that come twice and what exceeds the bounds refused.
     """
     import yaml
 
@@ -115,10 +114,7 @@ def read_yaml(path: PathLike, ignore_tags: bool = False) -> Any:
 
 
 def dump_yaml(document: Any) -> str:
-    """Write plain data as YAML that reads the same here and in readers of YAML 1.1.
-
-    Lists of plain values take one line, groups and lists of groups several.
-    """
+    """Write plain data as YAML that reads the same in readers of YAML 1.1; lists of plain values take one line."""
     import yaml
 
     text: str = yaml.dump(document, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=120)

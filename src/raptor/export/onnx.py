@@ -50,11 +50,8 @@ def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: f
     initial hidden state and the policy's card as JSON. The file (`*.onnx`) appears verified, or not at all.
 
     Returns:
-        The largest absolute error of an action or a hidden state.
-
-    Raises:
-        UserError: the policy is ONNX already, its weights are not finite, or the file cannot be written.
-        ExportError: the written model differs from the policy, by more than the tolerance * (1 + abs(value)).
+        The largest absolute error of an action or a hidden state; beyond `tolerance` * (1 + abs(value)), it is an
+        `ExportError`.
     """
     target = Path(path)
     if isinstance(policy, OnnxPolicy):
@@ -84,10 +81,7 @@ def verify_onnx(
 ) -> float:
     """Run an ONNX file and its original side by side on normally distributed observations, each with its own memory.
 
-    The original is in float32 on the CPU; `name` is the file in error messages. One rollout for each batch size.
-
-    Returns:
-        The largest absolute error of an action or a hidden state.
+    The original is in float32 on the CPU; `name` is the file in error messages. Returns the largest absolute error.
     """
     exported = OnnxPolicy(path)
     largest = 0.0

@@ -30,16 +30,11 @@ _ADVICE = Advice(*["give a file that save_policy wrote"] * 2)
 def save_policy(
     policy: StudentPolicy, path: PathLike, card: Mapping[str, Any], training: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a policy to `path` (`*.pt`), complete or not at all, its weights in their own precision.
+    """Write a policy, on any device, to a file (`*.pt`), complete or not at all, its weights in their own precision.
 
-    Args:
-        policy: recurrent or memoryless, on any device.
-        path: the file; its folder is created if it is not there.
-        card: what the policy is and how it came about: text, numbers, and lists and groups of these.
-        training: state to go on training from: tensors, text, numbers, and nested lists and dictionaries of these.
-
-    Raises:
-        UserError: non-finite weights, a card of other types, or a file that cannot be written.
+    The card says what the policy is and how it came about, in text, numbers, and lists and groups of these; `training`
+    is state to go on from: tensors, text, numbers, and nested lists and dictionaries of these. Weights that are not
+    finite, and anything else in the card, are a `UserError`.
     """
     target = Path(path)
     if target.suffix.lower() != ".pt":

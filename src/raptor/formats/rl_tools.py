@@ -55,9 +55,7 @@ _EXAMPLE_TOLERANCE = 1e-4  # float32 in another order of summation gives 1e-6, a
 def read_rl_tools(path: PathLike) -> RaptorPolicy:
     """Read a dense-GRU-dense actor of any size, with the attributes of the group `actor` in its card.
 
-    Raises:
-        UserError: the file is damaged, lacks a group, or holds another architecture or activation function, a wrong
-            shape, a weight that is not finite, or an example that it does not reproduce.
+    A file that is damaged, holds another architecture, or an example that it does not reproduce, is refused.
     """
     with _opened(path) as file:
         actor, layers = _member(file, "actor", path), _member(file, "actor/layers", path)

@@ -74,11 +74,7 @@ def save_teachers(teachers: TeacherPopulation, folder: PathLike, overwrite: bool
 
 
 def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> TeacherPopulation:
-    """Read teachers with their vehicles and records from a folder of `save_teachers`.
-
-    Raises:
-        UserError: something is missing, damaged, of another kind, shape or number, or not finite; names it.
-    """
+    """Read teachers with their vehicles and records from a folder of `save_teachers`, completely checked."""
     find_device(device)
     source = checked_path(folder, "the teachers")
     if not (source / DOCUMENT).is_file():

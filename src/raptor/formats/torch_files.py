@@ -96,12 +96,9 @@ def _no_archive(head: bytes, name: PathLike, advice: Advice) -> str:
 def load_torch(
     source: PathLike | bytes, name: PathLike, device: torch.device | str = "cpu", advice: Advice = OWN
 ) -> dict[str, Any]:
-    """Read a dictionary that `torch.save` wrote: dense tensors, plain data, and scalars of numpy.
+    """Read a dictionary that `torch.save` wrote: dense tensors, plain data, and scalars of numpy; refuse anything else.
 
     The source is the file, or its content; `name` is the file in error messages.
-
-    Raises:
-        UserError: it is of another kind, damaged, holds other objects, or tensors larger than what is stored of them.
     """
     with opened_archive(source, name, advice) as archive:
         return read_document(archive, name, device, advice)

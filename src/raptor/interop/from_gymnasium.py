@@ -116,10 +116,8 @@ def make_gymnasium(
 ) -> FromGymnasium:
     """Make `num_envs` environments of that name, by default `DEFAULT_NUM_ENVS`, with the settings as keywords.
 
-    The name is as for `gymnasium.make`; `module:ID` imports the module first.
-
-    Raises:
-        UserError: there is no such environment, or it cannot be made or, for `video`, rendered here; says why.
+    The name is as for `gymnasium.make`; `module:ID` imports the module first. What cannot be made or, for `video`,
+    rendered here is a `UserError` that says why.
     """
     keywords = {**(settings or {}), **({"render_mode": "rgb_array"} if video else {})}
     number, made = DEFAULT_NUM_ENVS if num_envs is None else num_envs, None

@@ -27,8 +27,7 @@ FIELDS = ("position", "orientation", "linear_velocity", "angular_velocity", "rpm
 class L2FSimulator:
     """l2f in place of `raptor.quadrotor.step`, for up to 8192 vehicles; see `QuadrotorEnv(simulator=...)`.
 
-    l2f comes in sizes of powers of two; vehicles beyond `num` are ignored. The task gives it its step and the scale of
-    its disturbances.
+    l2f comes in sizes of powers of two; vehicles beyond `num` are ignored. The task gives its step and disturbances.
     """
 
     def __init__(self, num: int, task: Task) -> None:

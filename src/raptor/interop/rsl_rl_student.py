@@ -29,6 +29,7 @@ except ImportError as error:
     raise MissingExtraError("rsl-rl-lib 5.0 or newer", "rsl", "distillation by rsl_rl") from error
 
 Groups = Mapping[str, Tensor]  # observations (N, D) by group; rsl_rl passes a TensorDict
+Sets = Mapping[str, list[str]]  # groups of observations by the model that sees them
 
 
 class RaptorStudent(RNNModel):
@@ -41,11 +42,11 @@ class RaptorStudent(RNNModel):
     def __init__(
         self,
         obs: Groups,
-        obs_groups: dict[str, list[str]],
+        obs_groups: Sets,
         obs_set: str,
         output_dim: int,
         hidden_dim: int = 16,
-        distribution_cfg: dict[str, Any] | None = None,
+        distribution_cfg: Any = None,
     ) -> None:
         noise = distribution_cfg or {"class_name": GaussianDistribution, "init_std": 0.1}
         super().__init__(
@@ -62,9 +63,9 @@ class RaptorStudent(RNNModel):
     def to_policy(self) -> RaptorPolicy:
         """A copy of the network as a policy of this package, on the CPU."""
         policy = RaptorPolicy(*self.dimensions)
-        policy.input_layer.load_state_dict(self.obs_normalizer[0].state_dict())
-        policy.gru.load_state_dict(self.rnn.rnn.state_dict())
-        policy.output_layer.load_state_dict(self.mlp.state_dict())
+        own = (policy.input_layer, policy.gru, policy.output_layer)
+        for layer, trained in zip(own, (self.obs_normalizer[0], self.rnn.rnn, self.mlp), strict=True):
+            layer.load_state_dict(trained.state_dict())
         return policy
 
     def save(self, path: PathLike, card: Mapping[str, Any] | None = None) -> None:
@@ -83,12 +84,7 @@ class TeacherModel(nn.Module):
     is_recurrent = False
 
     def __init__(
-        self,
-        obs: Groups,
-        obs_groups: dict[str, list[str]],
-        obs_set: str,
-        output_dim: int,
-        teachers: PathLike | TeacherPopulation,
+        self, obs: Groups, obs_groups: Sets, obs_set: str, output_dim: int, teachers: PathLike | TeacherPopulation
     ) -> None:
         super().__init__()
         self.teachers = teachers if isinstance(teachers, TeacherPopulation) else load_teachers(teachers)
