@@ -19,7 +19,7 @@ from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import to_plain
 from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble
-from raptor.formats.onnx_policy import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
+from raptor.formats.policy_files import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
 from raptor.nn.policy import RaptorPolicy, gru_gates
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from raptor.formats.checkpoint import CARD_FIELDS, format_card, read_checkpoint, save_policy
 from raptor.formats.expert_files import load_expert
-from raptor.formats.onnx_policy import OnnxPolicy
-from raptor.formats.policy_files import POLICY_NAMES, load_policy, policy_card
+from raptor.formats.policy_files import POLICY_NAMES, OnnxPolicy, load_policy, policy_card
 from raptor.formats.rl_tools import write_rl_tools_teacher
 from raptor.formats.teacher_files import load_teachers, save_teachers
 

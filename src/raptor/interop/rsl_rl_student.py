@@ -46,7 +46,7 @@ class RaptorStudent(RNNModel):
         obs_set: str,
         output_dim: int,
         hidden_dim: int = 16,
-        distribution_cfg: Any = None,
+        distribution_cfg: dict[str, Any] | None = None,
     ) -> None:
         noise = distribution_cfg or {"class_name": GaussianDistribution, "init_std": 0.1}
         super().__init__(
