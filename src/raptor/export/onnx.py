@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,18 +129,24 @@ def _convert(policy: StudentPolicy) -> onnx.ModelProto:
     ports = 2 if policy.memory_dim else 1
     example = (torch.zeros(2, policy.observation_dim), torch.zeros(2, policy.hidden_dim))[:ports]
     batch = torch.export.Dim("batch")
-    with _quiet():
-        program = torch.onnx.export(
-            step.eval(),
-            example,
-            dynamo=True,
-            external_data=False,
-            opset_version=OPSET,
-            input_names=INPUTS[:ports],
-            output_names=OUTPUTS[:ports],
-            dynamic_shapes=({0: batch},) * ports,
-            verbose=False,
-        )
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # the exporter prints its progress, warns, and logs about its own parts
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                step.eval(),
+                example,
+                dynamo=True,
+                external_data=False,
+                opset_version=OPSET,
+                input_names=INPUTS[:ports],
+                output_names=OUTPUTS[:ports],
+                dynamic_shapes=({0: batch},) * ports,
+                verbose=False,
+            )
+    finally:
+        logging.disable(before)
     assert program is not None
     model = program.model_proto
     graph = model.graph
@@ -150,16 +156,3 @@ def _convert(policy: StudentPolicy) -> onnx.ModelProto:
     onnx.helper.set_model_props(model, metadata)  # in place of the exporter's own
     onnx.checker.check_model(model)
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter, which prints its progress, warns, and logs about its own parts."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -11,12 +11,11 @@ from typing import Any
 from raptor.core.atomic import PathLike, checked_path
 from raptor.core.errors import UserError, printable
 from raptor.core.yaml_files import read_yaml
-from raptor.formats.checkpoint import FORMAT, MLP, assemble
+from raptor.formats.checkpoint import FORMAT, MLP, assemble, halves, layers_of, plain_names, weight_of
 from raptor.formats.rl_tools import read_rl_tools_teacher
 from raptor.formats.stable_baselines3 import POLICY, SETTINGS, found_beside, read_stable_baselines3, with_statistics
 from raptor.formats.teacher_files import DOCUMENT, load_teachers
 from raptor.formats.torch_files import Advice, opened_archive, read_document
-from raptor.formats.weights import halves, layers_of, plain_names, weight_of
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork, Normalizer
 from raptor.nn.policy import MLPPolicy

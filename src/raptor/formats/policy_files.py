@@ -17,9 +17,8 @@ from raptor.core.atomic import PathLike, checked_path
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError, first_line
 from raptor.core.yaml_files import to_plain
-from raptor.formats.checkpoint import StudentPolicy, read_policy
+from raptor.formats.checkpoint import LARGEST, LARGEST_WIDTH, StudentPolicy, is_width, read_policy
 from raptor.formats.rl_tools import read_rl_tools
-from raptor.formats.weights import LARGEST, LARGEST_WIDTH, is_width
 from raptor.nn.policy import RaptorPolicy, Stepwise
 
 PUBLISHED = "published"
@@ -90,7 +89,7 @@ def _read_published() -> RaptorPolicy:
 
 
 def _find(source: PathLike) -> Path:
-    """The file behind a name or a path, which may be a run folder."""
+    """The file behind a name or a path; the best or the last checkpoint of a run folder."""
     if isinstance(source, str) and source in PACKAGED:
         if not (file := POLICIES / f"{source}.pt").is_file():
             remedy = "install raptor-python again, or train a policy with raptor train-direct and give its folder"
@@ -98,8 +97,16 @@ def _find(source: PathLike) -> Path:
         return file
     path = checked_path(source, "the policy")
     if path.is_dir():
-        path = _checkpoint_of(path)
-    elif not path.exists():
+        if best := [path / name for name in _BEST if (path / name).exists()]:
+            return best[0]
+        files = [file for pattern in _NUMBERED for file in path.glob(pattern)]
+        numbers = {file: re.fullmatch(r"[a-z_]+_([0-9]+)\.pt", file.name) for file in files}
+        numbered = {int(match[1]): file for file, match in numbers.items() if match}
+        if not numbered:
+            names = " nor ".join((*_BEST, *_NUMBERED))
+            raise UserError(f"{path} holds neither {names}: give the folder of a run that has written a checkpoint")
+        return numbered[max(numbered)]
+    if not path.exists():
         beside = [str(path.with_name(file.name)) for file in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(os.fspath(source), [*POLICY_NAMES, *beside], n=1, cutoff=0.7)
         suggestion = f", did you mean {near[0]!r}?" if near else ""
@@ -107,18 +114,6 @@ def _find(source: PathLike) -> Path:
     if path.suffix.lower() not in (".pt", ".h5", ".hdf5", ".onnx"):
         raise UserError(f"{path} is of an unknown kind {path.suffix!r}: give {_SOURCES}")
     return path
-
-
-def _checkpoint_of(run: Path) -> Path:
-    """The best checkpoint of a run, or its last."""
-    if best := [run / name for name in _BEST if (run / name).exists()]:
-        return best[0]
-    files = [file for pattern in _NUMBERED for file in run.glob(pattern)]
-    numbered = {int(match[1]): file for file in files if (match := re.fullmatch(r"[a-z_]+_([0-9]+)\.pt", file.name))}
-    if not numbered:
-        names = " nor ".join((*_BEST, *_NUMBERED))
-        raise UserError(f"{run} holds neither {names}: give the folder of a run that has written a checkpoint")
-    return numbered[max(numbered)]
 
 
 class OnnxPolicy(Stepwise):

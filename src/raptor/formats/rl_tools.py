@@ -18,9 +18,8 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError, first_line, printable
-from raptor.formats.checkpoint import assemble
+from raptor.formats.checkpoint import assemble, connected, halves, layer_of
 from raptor.formats.torch_files import refuse_bomb
-from raptor.formats.weights import connected, halves, layer_of
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork
 from raptor.nn.policy import RaptorPolicy
@@ -197,7 +196,15 @@ def write_rl_tools_teacher(expert: ExpertNetwork, path: PathLike, name: str = "t
     """
     import h5py
 
-    _check_writable(expert, path)
+    if Path(path).suffix.lower() not in (".h5", ".hdf5"):
+        raise UserError(f"a teacher of rl-tools ends in .h5, got {path}: choose another name")
+    bounds = [bound for bound in (expert.low, expert.high) if bound is not None]
+    if expert.squash != "tanh" or expert.normalizer is not None or any((bound.abs() != 1).any() for bound in bounds):
+        way = "rl-tools squashes the actions of a teacher to [-1, 1] by tanh and has no observation normaliser"
+        raise UserError(f"{way}: this teacher is another ({expert.description})")
+    if expert.activation not in ACTIVATIONS or len(expert.layers) < 2:
+        possible = f"rl-tools has {', '.join(ACTIVATIONS)} between two layers or more"
+        raise UserError(f"{possible}, got {expert.activation} between {len(expert.layers)}")
     expert = expert.to("cpu", torch.float32)
     generator = torch.Generator().manual_seed(0)
     observation = torch.randn(1, _NUM_EXAMPLES, expert.observation_dim, generator=generator)
@@ -224,18 +231,6 @@ def write_rl_tools_teacher(expert: ExpertNetwork, path: PathLike, name: str = "t
                 _add(file, f"example/{kind}", tensor, type="tensor", num_dims=tensor.ndim, **sizes)
         found = read_rl_tools_teacher(temporary)
     return float((found(observation) - expert(observation)).abs().max())
-
-
-def _check_writable(expert: ExpertNetwork, path: PathLike) -> None:
-    if Path(path).suffix.lower() not in (".h5", ".hdf5"):
-        raise UserError(f"a teacher of rl-tools ends in .h5, got {path}: choose another name")
-    bounds = [bound for bound in (expert.low, expert.high) if bound is not None]
-    if expert.squash != "tanh" or expert.normalizer is not None or any((bound.abs() != 1).any() for bound in bounds):
-        way = "rl-tools squashes the actions of a teacher to [-1, 1] by tanh and has no observation normaliser"
-        raise UserError(f"{way}: this teacher is another ({expert.description})")
-    if expert.activation not in ACTIVATIONS or len(expert.layers) < 2:
-        known = f"rl-tools has {', '.join(ACTIVATIONS)} between two layers or more"
-        raise UserError(f"{known}, got {expert.activation} between {len(expert.layers)}")
 
 
 def _add(file: h5py.File, name: str, tensor: Tensor | None = None, **attributes: object) -> None:

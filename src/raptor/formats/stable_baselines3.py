@@ -19,8 +19,8 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike, checked_path
 from raptor.core.errors import UserError, first_line
+from raptor.formats.checkpoint import connected, layer_of, layers_of, plain_names, weight_of
 from raptor.formats.torch_files import Advice, Record, array_of, load_torch, read_pickle
-from raptor.formats.weights import connected, layer_of, layers_of, plain_names, weight_of
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork, Normalizer
 from raptor.nn.stacked_mlp import Layer

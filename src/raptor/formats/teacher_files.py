@@ -22,7 +22,7 @@ from raptor.core.atomic import PathLike, checked_path, write_atomically
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import to_plain
-from raptor.formats.weights import check_values, is_width
+from raptor.formats.checkpoint import check_values, is_width
 from raptor.nn.activations import Activations
 from raptor.nn.stacked_mlp import Layer, Layers
 from raptor.nn.teachers import TeacherPopulation

@@ -69,7 +69,14 @@ def opened_archive(source: PathLike | bytes, name: PathLike, advice: Advice = OW
             head, size = file.read(len(_BEFORE_1_6)), file.seek(0, io.SEEK_END)
             members = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
             if min((member.header_offset for member in members), default=1):  # none, or the end of another archive
-                raise UserError(_no_archive(head, name, advice))
+                if head == _BEFORE_1_6:
+                    remedy = 'write it anew: torch.save(torch.load("old.pt", weights_only=True), "new.pt")'
+                    found = "has torch's file format before 1.6, which can hold code"
+                    raise UserError(f"{name} was refused and not executed: it {found}; {remedy}")
+                if re.match(rb"\x80[\x00-\x05]", head):
+                    found = "it is a pickle, which can hold code"
+                    raise UserError(f"{name} was refused and not executed: {found}; {advice.convert}")
+                raise UserError(f"{name} is damaged, truncated, or of another kind: {advice.known}")
             refuse_bomb(name, size, sum(member.file_size for member in members), f"; {advice.known}")
             with zipfile.ZipFile(file) as archive:
                 yield archive
@@ -80,17 +87,6 @@ def opened_archive(source: PathLike | bytes, name: PathLike, advice: Advice = OW
     except Exception as error:  # whatever zipfile, zlib and a damaged pickle raise
         reason = re.sub("Bad CRC-32 for file (.*)", r"the checksum of \1 is wrong", first_line(error))
         raise UserError(f"{name} is damaged: {reason}; {advice.known}") from error
-
-
-def _no_archive(head: bytes, name: PathLike, advice: Advice) -> str:
-    """Diagnosis of a file that is no zip archive, by its first bytes."""
-    if head == _BEFORE_1_6:
-        anew = 'torch.save(torch.load("old.pt", weights_only=True), "new.pt")'
-        found = f"it has torch's file format before 1.6, which can hold code; write it anew: {anew}"
-        return f"{name} was refused and not executed: {found}"
-    if re.match(rb"\x80[\x00-\x05]", head):
-        return f"{name} was refused and not executed: it is a pickle, which can hold code; {advice.convert}"
-    return f"{name} is damaged, truncated, or of another kind: {advice.known}"
 
 
 def load_torch(

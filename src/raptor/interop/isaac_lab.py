@@ -118,13 +118,10 @@ def override(cfg: Any, key: str, value: Any) -> None:
         for name, part in value.items():
             override(cfg, f"{key}.{name}", part)
         return
-    new = _as(now, value, key)
-    if isinstance(inner, Mapping):
-        inner[last] = new  # type: ignore[index]
-    elif isinstance(inner, list):
-        inner[int(last)] = new
+    if isinstance(inner, (Mapping, list)):
+        inner[int(last) if isinstance(inner, list) else last] = _as(now, value, key)  # type: ignore[index]
     else:
-        setattr(inner, last, new)
+        setattr(inner, last, _as(now, value, key))
 
 
 def _entry(group: Any, name: str, before: str, key: str) -> Any:
