@@ -198,35 +198,24 @@ class SettingsCommand(TyperCommand):
     They are made when they are needed, because settings are declared beside what needs torch.
     """
 
-    _own: list[Any]
+    _flags: tuple[Any, ...] = ()
 
-    @functools.cached_property
-    def _flags(self) -> list[Any]:
-        return _flags(without=("task", "teacher_checkpoint", "teacher_normalizer"))
-
-    @functools.cached_property
-    def _all(self) -> list[Any]:
-        return [*self._own, *self._flags]
-
-    @property
-    def params(self) -> list[Any]:
+    def get_params(self, ctx: Any) -> list[Any]:
         """Arguments and options of the command itself, and the flags."""
-        return self._all
+        if not self._flags:
+            self._flags = tuple(_flags(without=("task", "teacher_checkpoint", "teacher_normalizer")))
+            self.params = [*self.params, *self._flags]
+        return super().get_params(ctx)
 
-    @params.setter
-    def params(self, params: list[Any]) -> None:
-        self._own = params
-
-    def parse_args(self, context: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Spell the arguments as the options are declared, then parse them."""
-        declared = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
-        switches = {name for option in self.params if getattr(option, "is_flag", False) for name in option.opts}
-        rest = super().parse_args(context, list(respell(args, declared, switches)))
-        context.obj = []
-        for flag in self._flags:
-            if (value := context.params.pop(flag.name)) is not None:
-                text = value if flag.metavar in ("N", "X") else json.dumps(value)
-                context.obj.append(f"{flag.name}={text}")
+        options = self.get_params(ctx)
+        declared = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+        switches = {name for option in options if getattr(option, "is_flag", False) for name in option.opts}
+        rest = super().parse_args(ctx, list(respell(args, declared, switches)))
+        given = {flag: value for flag in self._flags if (value := ctx.params.pop(flag.name)) is not None}
+        texts = {flag.name: value if flag.metavar in ("N", "X") else json.dumps(value) for flag, value in given.items()}
+        ctx.obj = [f"{name}={text}" for name, text in texts.items()]
         return rest
 
 
