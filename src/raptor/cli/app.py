@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from raptor.cli import distill, doctor, evaluate, export, quadrotors, run, training
+from raptor.cli import distill, doctor, policies, quadrotors, run, training
 from raptor.cli.common import INTERRUPTED, option
 from raptor.core.errors import LostProcessError, UserError, printable
 from raptor.core.torchrun import silent, started_together
@@ -109,8 +109,8 @@ def raptor(
         )
 
 
-COMMANDS: list[Callable[..., None]] = [evaluate.quickstart, training.train_direct, training.pre_train]
-COMMANDS += [training.post_train, run.run, evaluate.evaluate, export.export, export.card]
+COMMANDS: list[Callable[..., None]] = [policies.quickstart, training.train_direct, training.pre_train]
+COMMANDS += [training.post_train, run.run, policies.evaluate, policies.export, policies.card]
 COMMANDS += [quadrotors.platforms, quadrotors.sample, quadrotors.describe, doctor.doctor]
 for command in COMMANDS:
     app.command()(command)

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from raptor.config.files import leaves
 from raptor.core.atomic import PathLike, write_atomically
+from raptor.core.plotting import to_png
 from raptor.environments.controllers import Policy
 from raptor.evaluation import plots
 from raptor.evaluation.evaluator import Progress
-from raptor.evaluation.recordings import record_figure_eights, record_recovery
 from raptor.evaluation.results import HEADINGS, Evaluation, better, cell, rows
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
 
@@ -111,12 +111,12 @@ def _pictures(
     eights, falls = {}, {}
     for done, (name, policy) in enumerate(policies.items()):
         show(f"pictures: {name}, figure eights", done, 2 * len(policies))
-        eights[name] = record_figure_eights(policy, intervals, **how)
+        eights[name] = plots.record_figure_eights(policy, intervals, **how)
     if eights:
         yield _picture("Figure eights", EIGHTS, plots.figure_eights(eights))
     for done, (name, policy) in enumerate(policies.items(), len(policies)):
         show(f"pictures: {name}, recovery", done, 2 * len(policies))
-        falls[name] = record_recovery(policy, **how)
+        falls[name] = plots.record_recovery(policy, **how)
     if falls:
         yield _picture("Recovery from tilted starts", RECOVERY, plots.recovery(falls))
     if {"platforms", "figure-eight"} & {*evaluation.suites}:
@@ -139,7 +139,7 @@ def _learning_curve(curve: Curve, evaluation: Evaluation, unit: str) -> dict[str
 
 def _picture(heading: str, text: str, figure: Figure) -> dict[str, Any]:
     """A figure with its heading and caption."""
-    source = "data:image/png;base64," + base64.b64encode(plots.to_png(figure)).decode("ascii")
+    source = "data:image/png;base64," + base64.b64encode(to_png(figure)).decode("ascii")
     return {"heading": heading, "text": text, "source": source, "width": round(PIXELS_PER_INCH * figure.get_figwidth())}
 
 
