@@ -19,16 +19,7 @@ from raptor.environments.episode import Episode
 from raptor.environments.rollout import VEHICLES_AT_ONCE, rollout
 from raptor.evaluation import suites as all_suites
 from raptor.evaluation.results import Evaluation
-from raptor.evaluation.statistics import (
-    CONFIDENCE,
-    METRICS,
-    RESAMPLES,
-    Estimate,
-    Means,
-    average,
-    bootstrap_means,
-    metrics_of,
-)
+from raptor.evaluation.statistics import CONFIDENCE, RESAMPLES, Estimate, bootstrap_means, estimates, metrics_of
 from raptor.evaluation.suites import SUITES, Condition, begin_together, conditions
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.tasks.observation import STUDENT_DIM
@@ -69,8 +60,10 @@ def evaluate(
     most = VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"])
     pad_to = min(most, max(map(_num_vehicles, planned.values())))
     batches = {suite: _batches(group, pad_to) for suite, group in planned.items()}
-    flown = [batch for group in batches.values() for batch in group]
-    num_steps = len(policies) * sum(b[0].num_steps * math.ceil(_num_vehicles(b) / pad_to) for b in flown)
+    flown = (
+        batch[0].num_steps * math.ceil(_num_vehicles(batch) / pad_to) for each in batches.values() for batch in each
+    )
+    num_steps = len(policies) * sum(flown)
     compile = num_steps > steps_before_compiling(pad_to) if compile is None else compile
     results: dict[str, dict[str, dict[str, Estimate]]] = {name: {} for name in policies}
     show, done = progress or (lambda what, done, total: None), 0
@@ -79,8 +72,8 @@ def evaluate(
             means = {}
             for batch in group:
                 what = " ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip()
-                tables = []
                 show(what, done, num_steps)
+                tables = []
                 for table in _measure(policy, batch, pad_to, compile):
                     tables.append(table)
                     done += batch[0].num_steps
@@ -91,7 +84,7 @@ def evaluate(
                     num_groups = max(1, len(condition.groups))
                     labels = np.repeat(np.arange(num_groups), len(rows) // num_groups)
                     means[condition.name] = bootstrap_means(rows, labels, seed)
-            results[name][suite] = _estimates(means, planned[suite][0].groups)
+            results[name][suite] = estimates(means, planned[suite][0].groups)
     settings = {
         "version": importlib.metadata.version("raptor-python"),
         "suites": list(planned),
@@ -177,16 +170,3 @@ def fly(
         compile=compile,
     )
     return episodes, errors
-
-
-def _estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, Estimate]:
-    """Flatten to CONDITION/GROUP/METRIC, after the averages over conditions and over groups."""
-    rows = [("", average([table.over_groups() for table in means.values()]), 0)]
-    for name, table in means.items():
-        rows += [(f"{name}/", table.over_groups(), 0)] if name else []
-        rows += [(f"{name}/{group}/".lstrip("/"), table, index) for index, group in enumerate(groups)]
-    return {
-        prefix + metric: table.estimate(row, column)
-        for prefix, table, row in rows
-        for column, metric in enumerate(METRICS)
-    }

@@ -108,6 +108,19 @@ def average(tables: Sequence[Means]) -> Means:
     return Means(*(np.mean(parts, axis=0) for parts in zip(*tables, strict=True)))
 
 
+def estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, Estimate]:
+    """Flatten to CONDITION/GROUP/METRIC, after the averages over conditions and over groups."""
+    rows = [("", average([table.over_groups() for table in means.values()]), 0)]
+    for name, table in means.items():
+        rows += [(f"{name}/", table.over_groups(), 0)] if name else []
+        rows += [(f"{name}/{group}/".lstrip("/"), table, index) for index, group in enumerate(groups)]
+    return {
+        prefix + metric: table.estimate(row, column)
+        for prefix, table, row in rows
+        for column, metric in enumerate(METRICS)
+    }
+
+
 def _resampled_means(rows: Floats, num_resamples: int, generator: np.random.Generator) -> Floats:
     """(R, M) means of resamples of the rows (n, M)."""
     num, parts = len(rows), []
