@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from raptor.cli import distill, doctor, policies, quadrotors, run, training
+from raptor.cli import distill, doctor, policies, quadrotors, training
 from raptor.cli.common import INTERRUPTED, option
 from raptor.core.errors import LostProcessError, UserError, printable
 from raptor.core.torchrun import silent, started_together
@@ -110,7 +110,7 @@ def raptor(
 
 
 COMMANDS: list[Callable[..., None]] = [policies.quickstart, training.train_direct, training.pre_train]
-COMMANDS += [training.post_train, run.run, policies.evaluate, policies.export, policies.card]
+COMMANDS += [training.post_train, training.run, policies.evaluate, policies.export, policies.card]
 COMMANDS += [quadrotors.platforms, quadrotors.sample, quadrotors.describe, doctor.doctor]
 for command in COMMANDS:
     app.command()(command)

@@ -44,9 +44,12 @@ class Distillation:
     resume: common.Resume = False
     overwrite: common.Overwrite = False
 
-    def settle(self, words: Sequence[str], task: str | None, teacher: Path | None, device: str) -> EnvDistillConfig:
-        """The settings of a command line: words, environment, files of the teacher and flags, over those of a run."""
-        from raptor.config import load_config
+    def settle(
+        self, words: Sequence[str], task: str | None, teacher: Path | None, device: str = "cpu"
+    ) -> tuple[EnvDistillConfig, dict[str, Any], ExpertNetwork]:
+        """The settings of a command line over those of a run, the values among them for the task, and the teacher."""
+        from raptor.config import load_config, parse_overrides
+        from raptor.formats import load_expert
         from raptor.runs.manifest import job_of
         from raptor.training.distillation.env_job import EnvDistillConfig, load_env_distill_config
 
@@ -76,7 +79,13 @@ class Distillation:
             if value is None:
                 nothing = f"there is no run in {self.output}, and " if self.resume else ""
                 raise UserError(f"{nothing}the {what} is not named: see --help")
-        return config
+        expert = load_expert(str(config.teacher_checkpoint), config.teacher_activation, config.teacher_normalizer)
+        say(expert.description)
+        values = {}
+        for setting, source in zip(config.task_settings, parse_overrides(config.task_settings), strict=True):
+            key = setting.partition("=")[0].strip()
+            values[key] = functools.reduce(lambda group, name: group[name], key.split("."), source.settings)
+        return config, values, expert
 
     def train(self, env: VecEnv, expert: ExpertNetwork, config: EnvDistillConfig) -> None:
         """Distil the teacher, and print what came of it."""
@@ -114,9 +123,7 @@ def distill(
     """
     from raptor.interop.from_gymnasium import make_gymnasium
 
-    config = run.settle(run.overrides or [], env, teacher, "cpu")
-    expert = _read_teacher(config)
-    settings = values_of(config.task_settings)
+    config, settings, expert = run.settle(run.overrides or [], env, teacher)
     made = make_gymnasium(str(config.task), config.num_envs, settings, config.device, config.video)
     with contextlib.closing(made):
         run.train(made, expert, config)
@@ -149,9 +156,8 @@ def distill_isaac(
 
     check_installed()
     arguments, words = launcher_arguments(run.overrides or [])
-    config = run.settle(words, task, teacher_checkpoint, "cuda:0")
-    expert = _read_teacher(config)
-    with isaac_env(config, values_of(config.task_settings), arguments, headless) as env:
+    config, settings, expert = run.settle(words, task, teacher_checkpoint, "cuda:0")
+    with isaac_env(config, settings, arguments, headless) as env:
         run.train(env, expert, config)
 
 
@@ -171,24 +177,6 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[st
         else:
             environment.append(word.removeprefix("env."))
     return training, environment, others
-
-
-def values_of(settings: Sequence[str]) -> dict[str, Any]:
-    """The values of `key=value`s, read as YAML, by their dotted keys."""
-    from raptor.config import parse_overrides
-
-    keys = [setting.partition("=")[0].strip() for setting in settings]
-    given = zip(keys, parse_overrides(settings), strict=True)
-    return {key: functools.reduce(lambda group, name: group[name], key.split("."), at.settings) for key, at in given}
-
-
-def _read_teacher(config: EnvDistillConfig) -> ExpertNetwork:
-    """Load the teacher, and print what it is."""
-    from raptor.formats import load_expert
-
-    expert = load_expert(str(config.teacher_checkpoint), config.teacher_activation, config.teacher_normalizer)
-    say(expert.description)
-    return expert
 
 
 class SettingsCommand(TyperCommand):

@@ -96,7 +96,7 @@ def evaluate(
         "starts_per_platform": all_suites.starts_per_platform(num_quadrotors, episodes),
         "figure_eight_intervals_s": list(all_suites.FIGURE_EIGHT_INTERVALS),
         "figure_eight_duration_s": all_suites.FIGURE_EIGHT_DURATION,
-        "figure_eight_starts_per_platform": all_suites.starts_per_figure(num_quadrotors, episodes),
+        "figure_eight_starts_per_platform": all_suites.starts_per_platform(num_quadrotors, episodes, 32),
         "vehicles_at_once": pad_to,
         "compiled": compile,
         "confidence": CONFIDENCE,

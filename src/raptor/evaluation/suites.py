@@ -121,7 +121,7 @@ def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device
         starts = Task(references=References(langevin_share=0.0), sensing=_sensing())
         return [Condition("", VISIBLE, starts, vehicles, seed, groups=PLATFORMS)]
     if suite == "figure-eight":
-        num_starts = starts_per_figure(num_quadrotors, episodes)
+        num_starts = starts_per_platform(num_quadrotors, episodes, part=32)
         return [figure_eight(interval, num_starts, seed, device) for interval in FIGURE_EIGHT_INTERVALS]
     if suite not in SUITES:
         raise UserError(f"there is no suite {suite!r}: choose from {', '.join(SUITES)}")
@@ -138,14 +138,9 @@ def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device
     ]
 
 
-def starts_per_platform(num_quadrotors: int, episodes: int) -> int:
-    """How often each named platform starts in `platforms`."""
-    return max(1, num_quadrotors // 8) * episodes
-
-
-def starts_per_figure(num_quadrotors: int, episodes: int) -> int:
-    """How often each named platform starts on each figure of `figure-eight`."""
-    return max(1, num_quadrotors // 32) * episodes
+def starts_per_platform(num_quadrotors: int, episodes: int, part: int = 8) -> int:
+    """How often each named platform starts in `platforms`; with `part` 32, on each figure of `figure-eight`."""
+    return max(1, num_quadrotors // part) * episodes
 
 
 def figure_eight(interval: float, starts: int, seed: int, device: torch.device) -> Condition:
