@@ -21,9 +21,7 @@ from raptor.cli.common import INTERRUPTED, option
 from raptor.core.errors import LostProcessError, UserError, printable
 from raptor.core.torchrun import silent, started_together
 
-TOGETHER = ("train-direct", "post-train")
-"""Commands that several processes can carry out together."""
-
+TOGETHER = ("train-direct", "post-train")  # commands that several processes can carry out together
 GONE = {"raptor export --teacher": "name the teacher as FOLDER:NUMBER, raptor export teachers:3"}
 """Options that had another meaning once, and what to give instead."""
 

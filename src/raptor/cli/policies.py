@@ -90,12 +90,12 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
         summary = job.train_direct(output, config, resume=run.resume, overwrite=run.overwrite, progress=show)
     common.say_result(summary, again)
     figures, names = output / "evaluation.json", column_names([PUBLISHED, str(output)])
-    policies = {name: source for source, name in names.items()}
-    sources: dict[str, tuple[Any, ...]] = {"policy": (output,), "training": (output,), "evaluation": (figures,)}
+    sources: dict[str, dict[str, Any]] = {key: {"": output} for key in ("policy", "training")}
+    sources |= {"evaluation": {"": figures}, "policies": {name: source for source, name in names.items()}}
 
     def carry_out(job: Job) -> str:
         with counting(Console(stderr=True)) as progress:
-            return job.run(StageContext(output, sources, policies, False, progress, say)).sentence
+            return job.run(StageContext(output, sources, False, progress, say)).sentence
 
     trained = job.load_run_config(output)
     with common.going_on_with(again):

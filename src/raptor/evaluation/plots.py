@@ -28,14 +28,9 @@ from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import sense
 from raptor.tasks.reference import Lissajous, References
 
-SHOWN = ("crazyflie", "x500_real", "race", "soft")
-"""Platforms whose figure eights are drawn: from 30 g to 2 kg, slow and nervous ones."""
-
-RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, 30.0
-"""m and degrees; recovered means within both for the last half second."""
-
-RAMP = Lissajous().ramp[1]
-"""s; the figure eights reach their full speed after this time."""
+SHOWN = ("crazyflie", "x500_real", "race", "soft")  # in figures: from 30 g to 2 kg, slow and nervous ones
+RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, 30.0  # m and degrees; recovered: within both for the last half second
+RAMP = Lissajous().ramp[1]  # s; the figure eights reach their full speed after this time
 
 
 def record_figure_eights(
@@ -179,14 +174,17 @@ def platform_bars(evaluation: Evaluation) -> Figure:
         title = f"RMSE (cm), {interval:g} s figure eight"
         panels.append(("figure-eight", f"{interval:g}s/{{}}/position_rmse", title, 100))
     panels = [panel for panel in panels if panel[0] in evaluation.suites]
+    height = 0.8 / len(evaluation.policies)
     with matplotlib.rc_context(STYLE):
         size = 3.1 * max(1, len(panels)) + 0.8, 0.6 + len(PLATFORMS) * (0.2 + 0.2 * len(evaluation.policies))
         figure, axes = grid(1, max(1, len(panels)), size, sharey=True)
         for axis, (suite, key, title, scale) in zip(axes[0], panels, strict=False):
             for index, (suites, colour) in enumerate(zip(evaluation.policies.values(), cycle(COLOURS), strict=False)):
                 if suite in suites:
-                    estimates = [suites[suite][key.format(name)] for name in PLATFORMS]
-                    _bars(axis, scale * np.array(estimates), index, len(evaluation.policies), colour)
+                    places = np.arange(len(PLATFORMS)) - 0.4 + height * (index + 0.5)
+                    value, low, high = scale * np.array([suites[suite][key.format(name)] for name in PLATFORMS]).T
+                    axis.barh(places, value, height=0.9 * height, color=colour)
+                    axis.errorbar(value, places, xerr=[value - low, high - value], fmt="none", ecolor=INK, elinewidth=1)
             axis.set_title(title)
             axis.grid(visible=False, axis="y")
             axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -194,15 +192,6 @@ def platform_bars(evaluation: Evaluation) -> Figure:
         axes[0, 0].invert_yaxis()
         _legend(figure, list(evaluation.policies))
     return figure
-
-
-def _bars(axis: Axes, estimates: np.ndarray, index: int, num: int, colour: str) -> None:
-    """One policy's bars among those of `num` policies; estimates are (value, low, high) per row."""
-    height = 0.8 / num
-    places = np.arange(len(estimates)) - 0.4 + height * (index + 0.5)
-    value, low, high = estimates.T
-    axis.barh(places, value, height=0.9 * height, color=colour)
-    axis.errorbar(value, places, xerr=[value - low, high - value], fmt="none", ecolor=INK, elinewidth=1)
 
 
 def learning_curve(

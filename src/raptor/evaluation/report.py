@@ -30,11 +30,8 @@ COMPARED = {
 }
 """Curves of quadrotors that training does not fly, and the metric of an evaluation that each goes with."""
 
-CURVES = (*COMPARED, "training/loss")
-"""Quantities of the learning curve that are drawn, if they are there; else all of them."""
-
-PIXELS_PER_INCH = 78
-"""The same for all figures, so that letters are of one size."""
+CURVES = (*COMPARED, "training/loss")  # quantities that are drawn, if they are there; else all of them
+PIXELS_PER_INCH = 78  # the same for all figures, so that letters are of one size
 
 EIGHTS = (
     "Four of the nine named quadrotors from above, on one figure at full speed, with its RMSE. The policy knows of the "
@@ -46,8 +43,7 @@ RECOVERY = (
 )
 BARS = "Nine quadrotors that exist. Whiskers are 95 % intervals over starts."
 
-Curve = Mapping[str, Sequence[tuple[float, float]]]
-"""Points (update, value) by quantity."""
+Curve = Mapping[str, Sequence[tuple[float, float]]]  # points (update, value) by quantity
 
 
 def write_report(

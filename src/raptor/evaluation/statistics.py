@@ -41,8 +41,7 @@ class Estimate(NamedTuple):
         return cls(*(math.nan if (number := numbers[name]) is None else float(number) for name in cls._fields))
 
 
-Estimates = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
-"""By policy, suite and metric."""
+Estimates = Mapping[str, Mapping[str, Mapping[str, Estimate]]]  # by policy, suite and metric
 
 
 class Means(NamedTuple):
@@ -99,8 +98,16 @@ def bootstrap_means(values: ArrayLike, groups: ArrayLike, seed: int = 0, num_res
     generator = np.random.default_rng(seed)
     members = [table[labels == group] for group in range(int(labels.max()) + 1)]
     point = np.stack([_means(np.ones((1, len(rows))), rows)[0] for rows in members])
-    samples = np.stack([_resampled_means(rows, num_resamples, generator) for rows in members], axis=1)
-    return Means(point, samples)
+    samples = []
+    for rows in members:
+        num, parts = len(rows), []
+        for first in range(0, num_resamples, _CHUNK):
+            size = min(_CHUNK, num_resamples - first)
+            drawn = generator.integers(num, size=(size, num)) + num * np.arange(size)[:, None]
+            counts = np.bincount(drawn.ravel(), minlength=size * num).reshape(size, num)
+            parts.append(_means(counts.astype(np.float64), rows))
+        samples.append(np.concatenate(parts))
+    return Means(point, np.stack(samples, axis=1))
 
 
 def average(tables: Sequence[Means]) -> Means:
@@ -119,17 +126,6 @@ def estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, Es
         for prefix, table, row in rows
         for column, metric in enumerate(METRICS)
     }
-
-
-def _resampled_means(rows: Floats, num_resamples: int, generator: np.random.Generator) -> Floats:
-    """(R, M) means of resamples of the rows (n, M)."""
-    num, parts = len(rows), []
-    for first in range(0, num_resamples, _CHUNK):
-        size = min(_CHUNK, num_resamples - first)
-        drawn = generator.integers(num, size=(size, num)) + num * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * num).reshape(size, num)
-        parts.append(_means(counts.astype(np.float64), rows))
-    return np.concatenate(parts)
 
 
 def _means(weights: Floats, rows: Floats) -> Floats:

@@ -23,16 +23,10 @@ SUITES = ("paper", "unseen", "platforms", "figure-eight", "robustness")
 visible. `platforms`: the nine named vehicles, holding the origin. `figure-eight`: the same, following a figure eight.
 `robustness`: `unseen` with noise, delays and a wrong thrust."""
 
-TEST_SEEDS = 3_000_000
-"""Test vehicles are drawn from this seed on, those of training from 1 000 000 on, of validation from 2 000 000 on."""
-
-FIGURE_EIGHT_INTERVALS = (10.0, 6.5, 5.0)
-"""Seconds that each figure takes."""
-
-FIGURE_EIGHT_DURATION, FIGURE_EIGHT_BOX = 30.0, 2.0
-"""s that are flown of each figure, from rest at the origin, through the ramp; and half side in m of a box about the
-origin: leaving it counts as terminated, the position error counts regardless."""
-
+TEST_SEEDS = 3_000_000  # those of training are from 1 000 000 on, of validation from 2 000 000 on
+FIGURE_EIGHT_INTERVALS = (10.0, 6.5, 5.0)  # s that each figure takes
+FIGURE_EIGHT_DURATION = 30.0  # s that are flown of each figure, from rest at the origin, through the ramp
+FIGURE_EIGHT_BOX = 2.0  # m; half side of a box about the origin: leaving it counts as terminated
 NOISE = Sensing(position_noise=0.01, orientation_noise=0.02, linear_velocity_noise=0.05, angular_velocity_noise=0.1)
 
 VISIBLE = Task(
@@ -101,8 +95,7 @@ IMPAIRMENTS = {
 """Sensors and motors of `robustness`: noise, and steps of 10 ms by which all but the previous action is seen late, or
 the motors answer late."""
 
-THRUST_FACTORS = {"thrust-0.8": 0.8, "thrust-1.5": 1.5}
-"""Of `robustness`: thrust of the vehicle over that of its model."""
+THRUST_FACTORS = {"thrust-0.8": 0.8, "thrust-1.5": 1.5}  # thrust of the vehicle over that of its model
 
 
 def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device: torch.device) -> list[Condition]:

@@ -30,9 +30,7 @@ from raptor.lab.pipeline.jobs import POLICY, QUADROTORS, TEACHERS, Job
 RECORD, HEADER = "stage.yaml", "# Written by raptor run: what this folder was made from.\n"
 RENAMED = {"recipe": "fingerprint"}  # keys of records that earlier versions wrote
 NUM_CHANGES = 3  # that a sentence names
-SHOWN = "policies"
-"""The key of which the result shows the names, so that others make it another result."""
-
+SHOWN = "policies"  # the key of which the result shows the names, so that others make it another result
 Action = Literal["skip", "run", "resume", "anew", "wait"]
 
 

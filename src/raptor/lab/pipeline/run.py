@@ -17,7 +17,7 @@ from raptor.evaluation.results import column_names
 from raptor.lab.pipeline import plan
 from raptor.lab.pipeline.document import Pipeline, Stage, load_pipeline
 from raptor.lab.pipeline.jobs import StageContext, StageOutcome
-from raptor.lab.pipeline.plan import SHOWN, Planner, Step, entries
+from raptor.lab.pipeline.plan import Planner, Step, entries
 from raptor.runs.folder import locked
 
 DOCUMENT = "pipeline.yaml"
@@ -127,14 +127,17 @@ def output_of(pipeline: Pipeline, output: PathLike | None = None) -> Path:
 
 def _run(planner: Planner, step: Step, show: Callable[..., None], say: Announce) -> StageOutcome:
     """Run a stage; where it replaces a training, the record of that stays until something there has changed."""
-    (name, job, inputs), names = step.stage, planner.pipeline.names
+    name, job, inputs = step.stage
     before, is_recorded = entries(step.folder) if step.replaces else None, False
-    sources: dict[str, tuple[str | Path, ...]] = {}
-    for given in inputs:
-        source = planner.product(planner.pipeline[given.name]) if given.is_stage else given.name
-        sources[given.key] = (*sources.get(given.key, ()), source)
-    columns = column_names([given.name for given in inputs if given.key == SHOWN], names)
-    policies = dict(zip(columns.values(), sources.get(SHOWN, ()), strict=True))
+    sources: dict[str, dict[str, str | Path]] = {}
+    for key in job.references():
+        given = {
+            each.name: planner.product(planner.pipeline[each.name]) if each.is_stage else each.name
+            for each in inputs
+            if each.key == key
+        }
+        names = column_names(list(given), planner.pipeline.names)
+        sources[key] = {names[each]: source for each, source in given.items()}
 
     def note(*news: Any) -> None:
         nonlocal is_recorded
@@ -145,9 +148,7 @@ def _run(planner: Planner, step: Step, show: Callable[..., None], say: Announce)
             show(*news)
 
     note()
-    context = StageContext(
-        step.folder, sources, policies, step.action == "anew", note, lambda line: say(f"{name}: {line}")
-    )
+    context = StageContext(step.folder, sources, step.action == "anew", note, lambda line: say(f"{name}: {line}"))
     try:
         outcome = job.run(context)
         if outcome.finished:
