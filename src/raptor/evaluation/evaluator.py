@@ -23,7 +23,6 @@ from raptor.evaluation.statistics import CONFIDENCE, RESAMPLES, Estimate, bootst
 from raptor.evaluation.suites import SUITES, Condition, begin_together, conditions
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.tasks.observation import STUDENT_DIM
-from raptor.tasks.task import Task
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
@@ -138,33 +137,31 @@ def _num_vehicles(group: Sequence[Condition]) -> int:
 
 def _measure(policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool) -> Iterator[torch.Tensor]:
     """Metrics of all vehicles of a batch, one rollout of at most `pad_to` (n, 5) after the other."""
-    condition, (quadrotors, start, generator) = batch[0], begin_together(batch)
-    steps = condition.num_steps, condition.first_counted_step
+    quadrotors, start, generator = begin_together(batch)
     for first in range(0, len(quadrotors), pad_to):
         vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))
-        episodes, errors = fly(policy, condition.task, (vehicles, begun, generator), steps, pad_to, compile)
-        yield metrics_of(episodes, errors, begun.reference, condition.survivors_only)
+        episodes, errors = fly(policy, batch[0], (vehicles, begun, generator), pad_to, compile)
+        yield metrics_of(episodes, errors, begun.reference, batch[0].survivors_only)
 
 
 def fly(
     policy: Policy,
-    task: Task,
+    condition: Condition,
     begun: tuple[Quadrotors, Episode, torch.Generator],
-    steps: tuple[int, int],
     pad_to: int | None,
     compile: bool,
     watch: Recorder | None = None,
 ) -> tuple[Episodes, PositionErrors]:
-    """One rollout; steps are their number, and the first that position errors count from."""
+    """One rollout under a condition, of vehicles that have begun."""
     quadrotors, start, generator = begun
     episodes, (errors,) = rollout(
         *controller_of(policy, len(quadrotors)),
-        task,
+        condition.task,
         quadrotors,
         generator,
         start=start,
-        num_steps=steps[0],
-        collectors=[PositionErrors.begin(quadrotors.mass, steps[1])],
+        num_steps=condition.num_steps,
+        collectors=[PositionErrors.begin(quadrotors.mass, condition.first_counted_step)],
         watch=watch,
         pad_to=pad_to,
         compile=compile,

@@ -47,9 +47,9 @@ def record_figure_eights(
     """
     group = [figure_eight(interval, 1, seed, torch.device(device)) for interval in intervals]
     dt, places = group[0].task.dt, len(PLATFORMS)
-    longest = round((RAMP + max(intervals)) / dt)
+    longest = dataclasses.replace(group[0], num_steps=round((RAMP + max(intervals)) / dt))
     recorder = Recorder(dt, places * len(group))
-    fly(policy, group[0].task, begin_together(group), (longest, 0), pad_to, compile, recorder)
+    fly(policy, longest, begin_together(group), pad_to, compile, recorder)
     whole = recorder.recording
     return {
         interval: whole[: round((RAMP + interval) / dt) + 1, index * places : (index + 1) * places]
@@ -88,7 +88,7 @@ def record_recovery(
     sensed, commanded = (seen,) * len(start.sensed), (held,) * len(start.commanded)
     start = dataclasses.replace(start, state=state, previous_action=held, sensed=sensed, commanded=commanded)
     recorder = Recorder(task.dt, num)
-    fly(policy, task, (quadrotors, start, generator), (condition.num_steps, 0), pad_to, compile, recorder)
+    fly(policy, condition, (quadrotors, start, generator), pad_to, compile, recorder)
     return recorder.recording
 
 
