@@ -38,17 +38,10 @@ def evaluate(
     progress: Progress | None = None,
     compile: bool | None = None,
 ) -> Evaluation:
-    """Evaluate policies on suites; each of them meets the same vehicles, starts, references and noise.
+    """Evaluate policies by name on suites; each of them meets the same vehicles, starts, references and noise.
 
-    Args:
-        policies: by name; the first is the one that others are compared with.
-        suites: some of `SUITES`.
-        num_quadrotors: vehicles that are sampled; see `raptor.evaluation.suites.conditions` for the named platforms.
-        episodes: of each vehicle.
-        seed: of vehicles, starts, references and noise.
-        device: of the simulation.
-        progress: called with how far it is, in steps.
-        compile: None runs eagerly where compiling would take longer.
+    The first policy is the one that others are compared with. `num_quadrotors` are sampled; see `conditions` in
+    `raptor.evaluation.suites` for the named platforms. Unless `compile` says so, it is compiled where that saves time.
 
     Raises:
         UserError: an unknown suite or device, a number out of range, no policy, or one of other dimensions.
