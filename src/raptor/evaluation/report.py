@@ -60,16 +60,8 @@ def write_report(
 ) -> Path:
     """Write one self-contained HTML file: settings, learning curve, table, and figures of rollouts made for it.
 
-    Args:
-        path: the file; it is replaced at once or not at all.
-        title: of the page.
-        settings: of the training, nested as one likes; may be empty.
-        curve: of the training; may be empty.
-        evaluation: the figures; the first policy is the one that others are compared with.
-        policies: those to record, by the names that they have in the evaluation.
-        seed: of the recordings.
-        progress: called with how far it is, in recordings.
-        compile: False runs eagerly; by default as in the evaluation.
+    Settings and curve of the training may be empty. Policies, by the names that they have in the evaluation, are
+    recorded with this seed, and compiled by default as in the evaluation, whose first policy others are compared with.
     """
     pictures = list(_pictures(curve, evaluation, policies, seed, progress, compile))
     environment = jinja2.Environment(

@@ -84,15 +84,9 @@ def metrics_of(episodes: Episodes, errors: PositionErrors, reference: Reference,
 
 
 def bootstrap_means(values: ArrayLike, groups: ArrayLike, seed: int = 0, num_resamples: int = RESAMPLES) -> Means:
-    """Resample the rows within each group, with replacement.
+    """Resample the rows (n, M) within each group (n,) from 0 to S - 1, with replacement; NaN entries are left out.
 
     The same seed and sizes give the same resampling: tables of the same vehicles are averaged resample by resample.
-
-    Args:
-        values: (n, M); NaN entries are left out of their column's mean.
-        groups: (n,) integers from 0 to S - 1.
-        seed: of the resampling.
-        num_resamples: R.
     """
     table, labels = np.asarray(values, dtype=np.float64), np.asarray(groups)
     generator = np.random.default_rng(seed)
