@@ -60,18 +60,11 @@ def run_pipeline(
     progress: Progress | None = None,
     announce: Announce | None = None,
 ) -> PipelineSummary:
-    """Run the stages of a pipeline, each in a folder of its name.
+    """Run the stages of a pipeline, or of a file or preset, each in a folder of its name in `output`.
 
     A stage that finished with the same settings and inputs is not run again; one that was interrupted goes on.
-
-    Args:
-        pipeline: of `load_pipeline`, or a file or preset for it.
-        output: folder of everything; by default what the pipeline says.
-        overwrite: replace trainings that were made from other settings or inputs.
-        only: run no other stage than this one, on what the others have left.
-        until: run only this stage and what it needs.
-        progress: see `Progress`.
-        announce: called with a line about what happens to each stage.
+    Trainings that were made from something else are replaced only with `overwrite`. `only` one stage runs on what the
+    others have left, `until` one runs it and what it needs. `announce` is told what happens to each stage.
 
     Raises:
         UserError: see `load_pipeline` and `make_plan`; or a training would be replaced, a device is missing, a stage
