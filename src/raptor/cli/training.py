@@ -166,18 +166,10 @@ def pre_train(
     config = run.load(job.load_pre_train_config, *algorithms, resume=part is not None)
     again = run.again if part is None else f"{run.again.removesuffix('--resume')}--shard {shard}"
     with common.watched(run.output, run.resume or part is not None, again) as (show, announce):
-        summary = job.pre_train(
-            run.output,
-            quadrotors,
-            config,
-            generate=generate,
-            num_teachers=num_teachers,
-            resume=run.resume,
-            overwrite=run.overwrite,
-            part=part,
-            progress=teacher_progress(show, config.compile),
-            announce=announce,
-        )
+        given: dict[str, Any] = {"generate": generate, "num_teachers": num_teachers, "part": part}
+        how: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite, "announce": announce}
+        relay = teacher_progress(show, config.compile)
+        summary = job.pre_train(run.output, quadrotors, config, **given, **how, progress=relay)
     if summary.stopped:
         common.leave("stopped, with checkpoints", again)
     if part is not None:

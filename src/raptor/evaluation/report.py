@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import importlib.resources
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,29 @@ def write_report(
     Settings and curve of the training may be empty. Policies, by the names that they have in the evaluation, are
     recorded with this seed, and compiled by default as in the evaluation, whose first policy others are compared with.
     """
-    pictures = list(_pictures(curve, evaluation, policies, seed, progress, compile))
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+    measured, show = evaluation.settings, progress or (lambda what, done, total: None)
+    pictures: list[dict[str, Any]] = []
+    intervals = measured.get("figure_eight_intervals_s", FIGURE_EIGHT_INTERVALS)
+    how = {"seed": seed, "device": measured.get("device", "cpu"), "pad_to": measured.get("vehicles_at_once")}
+    how["compile"] = bool(measured.get("compiled", True)) if compile is None else compile
+    if any(curve.values()):
+        pictures.append(_learning_curve(curve, evaluation))
+    eights, falls = {}, {}
+    for done, (name, policy) in enumerate(policies.items()):
+        show(f"pictures: {name}, figure eights", done, 2 * len(policies))
+        eights[name] = plots.record_figure_eights(policy, intervals, **how)
+    if eights:
+        pictures.append(_picture("Figure eights", EIGHTS, plots.figure_eights(eights)))
+    for done, (name, policy) in enumerate(policies.items(), len(policies)):
+        show(f"pictures: {name}, recovery", done, 2 * len(policies))
+        falls[name] = plots.record_recovery(policy, **how)
+    if falls:
+        pictures.append(_picture("Recovery from tilted starts", RECOVERY, plots.recovery(falls)))
+    if {"platforms", "figure-eight"} & {*evaluation.suites}:
+        pictures.append(_picture("Platform by platform", BARS, plots.platform_bars(evaluation)))
+    show("pictures: done", 2 * len(policies), 2 * len(policies))
+    strict: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined}
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **strict)
     template = importlib.resources.files("raptor.evaluation") / "templates" / "report.html.j2"
     html = environment.from_string(template.read_text(encoding="utf-8")).render(
         title=title,
@@ -76,44 +95,15 @@ def write_report(
         table={"headings": HEADINGS, "rows": rows, "cell": cell, "better": better},
         pictures=pictures,
         training=_flat(settings),
-        measuring=_flat(evaluation.settings),
+        measuring=_flat(measured),
     )
     return write_atomically(path, html)
 
 
-def _pictures(
-    curve: Curve,
-    evaluation: Evaluation,
-    policies: Mapping[str, Policy],
-    seed: int,
-    progress: Progress | None,
-    compile: bool | None,
-) -> Iterator[dict[str, Any]]:
-    settings, show = evaluation.settings, progress or (lambda what, done, total: None)
-    intervals = settings.get("figure_eight_intervals_s", FIGURE_EIGHT_INTERVALS)
-    how = {"seed": seed, "device": settings.get("device", "cpu"), "pad_to": settings.get("vehicles_at_once")}
-    how["compile"] = bool(settings.get("compiled", True)) if compile is None else compile
-    chosen = {name: curve[name] for name in CURVES if curve.get(name)} or {n: c for n, c in curve.items() if c}
-    if chosen:
-        yield _learning_curve(chosen, evaluation, "epoch" if "data_collection/mean_return" in curve else "update")
-    eights, falls = {}, {}
-    for done, (name, policy) in enumerate(policies.items()):
-        show(f"pictures: {name}, figure eights", done, 2 * len(policies))
-        eights[name] = plots.record_figure_eights(policy, intervals, **how)
-    if eights:
-        yield _picture("Figure eights", EIGHTS, plots.figure_eights(eights))
-    for done, (name, policy) in enumerate(policies.items(), len(policies)):
-        show(f"pictures: {name}, recovery", done, 2 * len(policies))
-        falls[name] = plots.record_recovery(policy, **how)
-    if falls:
-        yield _picture("Recovery from tilted starts", RECOVERY, plots.recovery(falls))
-    if {"platforms", "figure-eight"} & {*evaluation.suites}:
-        yield _picture("Platform by platform", BARS, plots.platform_bars(evaluation))
-    show("pictures: done", 2 * len(policies), 2 * len(policies))
-
-
-def _learning_curve(curve: Curve, evaluation: Evaluation, unit: str) -> dict[str, Any]:
+def _learning_curve(curve: Curve, evaluation: Evaluation) -> dict[str, Any]:
     """The curves, beside what the first policy reaches on unseen vehicles."""
+    unit = "epoch" if "data_collection/mean_return" in curve else "update"
+    curve = {name: curve[name] for name in CURVES if curve.get(name)} or {n: c for n, c in curve.items() if c}
     first, suites = next(iter(evaluation.policies.items()))
     unseen = suites.get("unseen", {})
     levels = {name: {first: unseen[metric].value} for name, metric in COMPARED.items() if metric in unseen}
