@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from raptor.cli import common, progress
 from raptor.cli.common import Run, TeacherRun, argument, option, say, takes_options
@@ -18,7 +17,7 @@ from raptor.cli.progress import cell, counted, duration, plain_table, quantity, 
 from raptor.core.errors import UserError
 
 if TYPE_CHECKING:
-    from raptor.lab.pipeline import PipelineSummary, Stage, Step
+    from raptor.lab.pipeline import Stage
 
 DONE = {"skip": "unchanged", "run": "run", "resume": "continued", "anew": "run anew"}
 PLANNED = {"skip": "nothing", "run": "run", "resume": "go on", "anew": "run anew", "wait": "wait and see"}
@@ -219,13 +218,18 @@ def run(
 
     The format of a file is in docs/reference/pipeline.md.
     """
+    from raptor.evaluation import Evaluation
     from raptor.lab.pipeline import load_pipeline, make_plan, output_of, run_pipeline
 
     given = common.overrides(changes, seed, device)
     loaded = load_pipeline(pipeline, given)
     folder = output_of(loaded, output)
     if dry_run:
-        wide_console().print(_plan_table(make_plan(loaded, folder, only, until)))
+        table = plain_table("stage", "job", "to do", "why")
+        for step in make_plan(loaded, folder, only, until):
+            why = f"{step.why}; needs --overwrite" if step.replaces else step.why
+            table.add_row(step.stage.name, step.stage.job.NAME, PLANNED[step.action], cell(why))
+        wide_console().print(table)
         return
     console = Console(stderr=True)
     words = ["raptor", "run", pipeline, *given, "--output", str(folder)]
@@ -236,7 +240,16 @@ def run(
         summary = run_pipeline(loaded, folder, overwrite, only, until, lambda stage: _shown(stage, console), tell)
     if not summary.finished:
         common.leave(f"stopped in {summary.stages[-1].name}", again)
-    _show(summary)
+    table = plain_table("stage", "", "time", "result")
+    for name, job, action, _, seconds, result, product in summary.stages:
+        if job == "evaluate" and action != "skip":
+            wide_console().print(Evaluation.load(product).table(details=False))
+        time = duration(seconds) if action != "skip" else ""
+        table.add_row(name, DONE[action], time, cell(result if job != "report" else ""))
+    wide_console().print(table)
+    for stage in summary.stages:
+        if stage.job in ("report", "export"):
+            say(f"{stage.name}: {stage.product}")
 
 
 @contextlib.contextmanager
@@ -250,28 +263,3 @@ def _shown(stage: Stage, console: Console) -> Iterator[Any]:
     with progress.job_progress(console) as show:
         is_relayed = stage.job.NAME == "pre-train"
         yield teacher_progress(show, stage.job.settings.compile) if is_relayed else show  # type: ignore[attr-defined]
-
-
-def _show(summary: PipelineSummary) -> None:
-    """The figures that are new, what was done, and where the report is."""
-    from raptor.evaluation import Evaluation
-
-    console, table, files = wide_console(), plain_table("stage", "", "time", "result"), []
-    for name, job, action, _, seconds, result, product in summary.stages:
-        if job == "evaluate" and action != "skip":
-            console.print(Evaluation.load(product).table(details=False))
-        if job in ("report", "export"):
-            files.append(f"{name}: {product}")
-        time = duration(seconds) if action != "skip" else ""
-        table.add_row(name, DONE[action], time, cell(result if job != "report" else ""))
-    console.print(table)
-    for file in files:
-        say(file)
-
-
-def _plan_table(steps: Sequence[Step]) -> Table:
-    table = plain_table("stage", "job", "to do", "why")
-    for step in steps:
-        why = f"{step.why}; needs --overwrite" if step.replaces else step.why
-        table.add_row(step.stage.name, step.stage.job.NAME, PLANNED[step.action], cell(why))
-    return table

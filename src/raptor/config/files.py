@@ -48,23 +48,21 @@ def parse_overrides(overrides: Sequence[str]) -> list[Source]:
     return sources
 
 
-def read_files(file: str | Path, job: str = "train-direct") -> list[Source]:
-    """Read a file, a run or a preset of a job, and all that it is based on; from the deepest base to the file itself.
+def read_files(
+    file: str | Path, job: str = "train-direct", folder: Path = Path(), above: tuple[Path, ...] = ()
+) -> list[Source]:
+    """Read a file in a folder, a run or a preset of a job, and all that it is based on, the deepest base first.
 
     Raises:
         UserError: a file is missing or holds something else than settings, or files are based on each other.
     """
-    return _with_bases(file, Path(), (), job)
-
-
-def _with_bases(name: str | Path, folder: Path, above: tuple[Path, ...], job: str) -> list[Source]:
-    named, what = folder / Path(name).expanduser(), f" (base of {above[-1]})" if above else ""
-    if found := [file for file in (named, named / MANIFEST) if file.is_file()]:
+    named, what = folder / Path(file).expanduser(), f" (base of {above[-1]})" if above else ""
+    if found := [each for each in (named, named / MANIFEST) if each.is_file()]:
         path = found[0].resolve()
-    elif str(name) in presets(job):
-        path = PRESETS / job / f"{name}.yaml"
-    elif new := RENAMED.get((job, str(name))):
-        raise UserError(f"the preset {name} is called {new} now{what}")
+    elif str(file) in presets(job):
+        path = PRESETS / job / f"{file}.yaml"
+    elif new := RENAMED.get((job, str(file))):
+        raise UserError(f"the preset {file} is called {new} now{what}")
     else:
         raise UserError(
             f"there is no configuration file {named}{what}: give a YAML file, a run, or one of the presets "
@@ -84,7 +82,7 @@ def _with_bases(name: str | Path, folder: Path, above: tuple[Path, ...], job: st
     bases = [given] if isinstance(given, str) else given
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(f"base must be the name of a file or a list of names, got {show(bases)} ({path})")
-    inherited = [source for base in bases for source in _with_bases(base, path.parent, (*above, path), job)]
+    inherited = [source for base in bases for source in read_files(base, job, path.parent, (*above, path))]
     return [*inherited, Source(str(path), settings)]
 
 

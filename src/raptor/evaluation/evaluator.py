@@ -47,7 +47,17 @@ def evaluate(
         UserError: an unknown suite or device, a number out of range, no policy, or one of other dimensions.
     """
     where = find_device(device)
-    _check(policies, suites)
+    if not policies:
+        raise UserError("there is no policy to evaluate: name at least one")
+    if isinstance(suites, str) or not suites:
+        raise UserError(f"suites must be some of {', '.join(SUITES)}, got {suites!r}")
+    for name, policy in policies.items():
+        dimensions = getattr(policy, "observation_dim", STUDENT_DIM), getattr(policy, "action_dim", NUM_ROTORS)
+        if dimensions != (STUDENT_DIM, NUM_ROTORS):
+            raise UserError(
+                f"policy {name!r} maps {dimensions[0]} numbers to {dimensions[1]}, and no suite can fly it: "
+                f"it must map {STUDENT_DIM} to {NUM_ROTORS}"
+            )
     planned = {suite: conditions(suite, num_quadrotors, episodes, seed, where) for suite in dict.fromkeys(suites)}
     most = VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"])
     pad_to = min(most, max(map(_num_vehicles, planned.values())))
@@ -95,20 +105,6 @@ def evaluate(
         "bootstrap_resamples": RESAMPLES,
     }
     return Evaluation(results, settings)
-
-
-def _check(policies: Mapping[str, Policy], suites: Sequence[str]) -> None:
-    if not policies:
-        raise UserError("there is no policy to evaluate: name at least one")
-    if isinstance(suites, str) or not suites:
-        raise UserError(f"suites must be some of {', '.join(SUITES)}, got {suites!r}")
-    for name, policy in policies.items():
-        dimensions = getattr(policy, "observation_dim", STUDENT_DIM), getattr(policy, "action_dim", NUM_ROTORS)
-        if dimensions != (STUDENT_DIM, NUM_ROTORS):
-            raise UserError(
-                f"policy {name!r} maps {dimensions[0]} numbers to {dimensions[1]}, and no suite can fly it: "
-                f"it must map {STUDENT_DIM} to {NUM_ROTORS}"
-            )
 
 
 def _batches(group: Sequence[Condition], pad_to: int) -> list[list[Condition]]:
