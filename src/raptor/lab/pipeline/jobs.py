@@ -199,10 +199,9 @@ class TrainDirect(Job):
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Train it."""
-        config, source = self.settings, stage.source("initial_policy")
-        if source is not None:
-            place = str(source.resolve() if isinstance(source, Path) else source)
-            config = dataclasses.replace(config, initial_policy=place)
+        source = stage.source("initial_policy")
+        place = str(source.resolve()) if isinstance(source, Path) else source or self.settings.initial_policy
+        config = dataclasses.replace(self.settings, initial_policy=place)
         summary = train_direct(stage.folder, config, **stage.training)
         return _trained(summary, f"{summary.num_steps} updates")
 

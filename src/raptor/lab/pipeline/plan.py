@@ -123,20 +123,21 @@ class Planner:
         """What other stages read of a stage."""
         return self.output / stage.name / stage.job.product
 
+    def source(self, given: Input) -> Path | str:
+        """Where something is that a stage reads."""
+        return self.product(self.pipeline[given.name]) if given.is_stage else given.name
+
     def _identity(self, reader: Stage, given: Input) -> Identity:
-        if not given.is_stage:
-            found = content(given.kind, given.name)
-            return Identity(given.key, given.name, found, found)
-        if given.name in self._made:
+        if given.is_stage and given.name in self._made:
             return Identity(given.key, given.name, *self._made[given.name])
-        record = read_record(self.output / given.name)  # it is not to run now
-        if record is None or record.state != "finished":
+        record = read_record(self.output / given.name) if given.is_stage else None  # it is not to run now
+        if given.is_stage and (record is None or record.state != "finished"):
             raise UserError(
                 f"{reader.name} reads {given.name}, which has not finished in {self.output}: "
                 f"run that first, or both with --until {reader.name}"
             )
-        made = content(given.kind, self.product(self.pipeline[given.name]))
-        return Identity(given.key, given.name, record.fingerprint, made)
+        found = content(given.kind, self.source(given))
+        return Identity(given.key, given.name, found if record is None else record.fingerprint, found)
 
 
 def make_plan(pipeline: Pipeline, output: PathLike, only: str | None = None, until: str | None = None) -> list[Step]:

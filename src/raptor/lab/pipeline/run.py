@@ -124,11 +124,7 @@ def _run(planner: Planner, step: Step, show: Callable[..., None], say: Announce)
     before, is_recorded = entries(step.folder) if step.replaces else None, False
     sources: dict[str, dict[str, str | Path]] = {}
     for key in job.references():
-        given = {
-            each.name: planner.product(planner.pipeline[each.name]) if each.is_stage else each.name
-            for each in inputs
-            if each.key == key
-        }
+        given = {each.name: planner.source(each) for each in inputs if each.key == key}
         names = column_names(list(given), planner.pipeline.names)
         sources[key] = {names[each]: source for each, source in given.items()}
 
