@@ -14,7 +14,7 @@ from raptor.config.settings import setting
 from raptor.core.errors import UserError
 from raptor.runs.folder import Layout, RunFolder
 from raptor.runs.manifest import read_manifest, read_settings
-from raptor.runs.metrics import read_curve, read_metrics
+from raptor.runs.progress import read_curve, read_metrics
 
 DIRECT = Layout("train-direct")
 MANIFEST = {"version": 2, "job": "train-direct", "raptor-python": version("raptor-python")}

@@ -20,8 +20,7 @@ from raptor.core.errors import UserError
 from raptor.runs.checkpoints import RunWarning
 from raptor.runs.folder import Layout, RunFolder
 from raptor.runs.learner import Best
-from raptor.runs.metrics import read_curve
-from raptor.runs.progress import Progress
+from raptor.runs.progress import Progress, read_curve
 from raptor.runs.stopping import StopRequest, stop_on_signal
 from raptor.runs.trainer import Phase, Trainer
 

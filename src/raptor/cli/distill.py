@@ -22,7 +22,7 @@ from raptor.core.errors import UserError
 
 if TYPE_CHECKING:
     from raptor.environments.vec_env import VecEnv
-    from raptor.training.distillation.env_config import EnvDistillConfig
+    from raptor.training.distillation.config import EnvDistillConfig
 
 Output = Annotated[
     Path | None, option("--output -o", "DIR", "Folder of the run; logs/distillation/EXPERIMENT/DATE_TIME by default.")
@@ -154,7 +154,7 @@ def settle(
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Sort what stands on a command line beside the flags: training, environment, and neither."""
-    from raptor.training.distillation.env_config import EnvDistillConfig
+    from raptor.training.distillation.config import EnvDistillConfig
 
     own = {*(field.name for field in dataclasses.fields(EnvDistillConfig)), *EnvDistillConfig.RENAMED}
     training, environment, others = [], [], []

@@ -31,7 +31,7 @@ def announcer(console: Console) -> Callable[[str], None]:
 
 
 def leave(how: str, again: str) -> NoReturn:
-    """End the command where somebody asked to stop, and say how to go on."""
+    """End the command after a request to stop, and say how to go on."""
     say(f"{how}; go on with: {again}", err=True)
     raise typer.Exit(INTERRUPTED)
 
@@ -71,12 +71,12 @@ def _written(file: Path) -> int | None:
 
 
 def say_result(summary: RunSummary, again: str, more: str = "", imitated: dict[str, float] | None = None) -> None:
-    """Print what came of a run; leaves the command where it was asked to stop."""
+    """Print what came of a run; leaves the command after a request to stop."""
     from raptor.cli.progress import duration, quantity
 
     unit, num = summary.unit, summary.num_steps
     if not summary.finished:
-        leave(f"stopped after {unit} {num}, with a checkpoint", again)
+        leave(f"stopped after {unit} {num} of {summary.total_steps}, with a checkpoint", again)
     speed = [f"{summary.rate:.3g} {unit}s/s"] if summary.rate else []
     if speed and summary.env_steps:
         speed.append(f"{quantity(summary.rate * summary.env_steps / max(num, 1))} env-steps/s")

@@ -68,7 +68,7 @@ def given_flags(context: typer.Context) -> list[str]:
 def _flags(without: Sequence[str]) -> list[Any]:
     """Options for all settings but those, which put what is given into the context."""
     from raptor.config.settings import limits_of, meanings_of
-    from raptor.training.distillation.env_config import EnvDistillConfig as Settings
+    from raptor.training.distillation.config import EnvDistillConfig as Settings
 
     hints, limits, meanings = typing.get_type_hints(Settings), limits_of(Settings), meanings_of(Settings)
     parameters = []

@@ -16,8 +16,8 @@ from raptor.config.files import MANIFEST
 from raptor.core.atomic import PathLike, explained, write_atomically
 from raptor.core.errors import UserError
 from raptor.runs.checkpoints import Checkpoints
-from raptor.runs.manifest import OLD_SETTINGS, job_of, note_status, old_job, read_manifest, write_manifest
-from raptor.runs.metrics import Metrics, is_validation
+from raptor.runs.manifest import OLD_SETTINGS, job_of, note_status, old_runs, read_manifest, write_manifest
+from raptor.runs.progress import Metrics
 from raptor.runs.store import FolderStore
 
 T = TypeVar("T")
@@ -39,22 +39,17 @@ class Layout:
 
 
 class RunFolder:
-    """The files of one run. Nothing is written before `open`.
-
-    Args:
-        path: the folder.
-        layout: of the job that runs in it.
-    """
+    """The files of one run. Nothing is written before `open`."""
 
     def __init__(self, path: PathLike, layout: Layout) -> None:
-        self.path, self.layout, self.store = Path(path), layout, FolderStore(path)
+        self.path, self.layout = Path(path), layout
         self.manifest, self.log_file = self.path / MANIFEST, self.path / "train.log"
         self.metrics, self.tensorboard = self.path / "metrics.jsonl", self.path / "tensorboard"
         self.summary = self.path / "summary.json"
-        self.checkpoints = Checkpoints(self.store, layout.checkpoints, log=self.log)
+        self.checkpoints = Checkpoints(FolderStore(path), layout.checkpoints, log=self.log)
         self.writes = True  # False where another process writes for this one
         self._closing = contextlib.ExitStack()
-        self._recorder = Metrics(self.metrics, self.tensorboard)
+        self._recorder: Metrics | None = None
 
     def holds_run(self) -> bool:
         """Whether a run has been here.
@@ -94,23 +89,13 @@ class RunFolder:
         return holds and resume
 
     def settings(self, cls: type[T]) -> T:
-        """The settings that the run began with.
-
-        Raises:
-            UserError: the manifest is damaged.
-        """
-        return from_dict(cls, read_manifest(self.path).get("settings", {}))
+        """The settings that the run began with."""
+        return from_dict(cls, read_manifest(self.path)["settings"])
 
     def refuse_changes(self, stored: Any, given: Any, free: Sequence[str] = ()) -> None:
-        """Refuse to go on with settings that would change the result.
+        """Refuse to go on with settings that would change the result, by their names.
 
-        Args:
-            stored: what the run began with.
-            given: what it is asked to go on with.
-            free: groups that may change, beside the settings that are declared `free=True`.
-
-        Raises:
-            UserError: names them.
+        Groups in `free` may change, and so may settings that are declared `free=True`.
         """
         if changed := differences(stored, _except_free(stored, given, free)):
             raise UserError(
@@ -119,12 +104,7 @@ class RunFolder:
             )
 
     def open(self, settings: Any, resume: bool = False, overwrite: bool = False) -> None:
-        """Take hold of the folder.
-
-        Args:
-            settings: of the job.
-            resume: go on with the run that is there, if any.
-            overwrite: delete what an earlier run wrote, and nothing else.
+        """Take hold of the folder, to go on with the run that is there or to begin one.
 
         Raises:
             UserError: see `check`; or another process is at work in the folder, or it cannot be written.
@@ -135,16 +115,16 @@ class RunFolder:
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._closing.enter_context(locked(self.path))
-        going_on = self.check(resume, overwrite)  # once more: nobody else can come in between now
+        resumes = self.check(resume, overwrite)  # once more: nobody else can come in between now
         with explained(self.path):
             for remains in (*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")):  # what a killed process left
                 remains.unlink(missing_ok=True)
-            if not going_on:
-                if self.holds_run():
-                    self.clear()
-                self.write_manifest(settings)
-            else:
+            if resumes:
                 self.note_status("running")
+                return
+            if self.holds_run():
+                self.clear()
+            self.write_manifest(settings)
 
     def note_status(self, status: str) -> None:
         """Note how the run stands: running, stopped or finished."""
@@ -166,58 +146,54 @@ class RunFolder:
         """
 
         def keep(line: Mapping[str, float]) -> bool:
-            return line["update"] < step or (line["update"] == step and (validated or not is_validation(line)))
+            is_validation = any(name.startswith("evaluation/") for name in line)
+            return line["update"] < step or (line["update"] == step and (validated or not is_validation))
 
         self.record_where(keep)
 
     def record_where(self, keep: Callable[[Mapping[str, float]], bool]) -> None:
         """Begin recording behind those lines of an earlier session that are to be kept."""
         if self.writes:
-            self._recorder.begin(keep)
+            self._recorder = Metrics(self.metrics, self.tensorboard, keep)
+            self._closing.callback(self._recorder.close)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Append to the metrics and to TensorBoard; names are `group/name`."""
-        if self.writes:
+        if self._recorder is not None:
             self._recorder.record(step, values)
 
     def log(self, message: str) -> None:
         """Append a line to the log."""
-        if not self.writes:
-            return
-        with explained(self.log_file), open(self.log_file, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {message}\n")
+        if self.writes:
+            with explained(self.log_file), open(self.log_file, "a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {message}\n")
 
     def clear(self) -> None:
         """Delete what a run wrote. The manifest goes last: by it the folder is known as that of a run."""
+        last = [*old_runs(self.path), self.manifest]
         parts = [*self._parts(), *(self.path / name for name in PRODUCTS), *self.tensorboard.glob("events.*")]
         for part in parts:
-            if part in (self.tensorboard, self.manifest):
-                continue
-            if part.is_dir():
+            if part.is_dir() and part != self.tensorboard:
                 shutil.rmtree(part)
-            else:
+            elif part not in (self.tensorboard, *last):
                 part.unlink(missing_ok=True)
-        names = [self.layout.checkpoints, self.layout.best, self.layout.settings, *self.layout.own]
-        folders = {(self.path / name).parent for name in (*names, *OLD_SETTINGS) if name} | {self.tensorboard}
-        for folder in folders - {self.path}:
+        named = [self.layout.checkpoints, self.layout.best, self.layout.settings, *self.layout.own, *OLD_SETTINGS]
+        for folder in {self.tensorboard, *((self.path / name).parent for name in named if name)} - {self.path}:
             with contextlib.suppress(OSError):  # something else is in it, or it is not there
                 folder.rmdir()
-        for name in (*OLD_SETTINGS, MANIFEST):
-            path = self.path / name
-            if name == MANIFEST or old_job(path) is not None:
-                path.unlink(missing_ok=True)
+        for file in last:
+            file.unlink(missing_ok=True)
 
     def _parts(self) -> list[Path]:
         """The files and folders that only this job writes."""
-        layout = self.layout
-        named = [self.path / name for name in (layout.best, layout.settings) if name]
+        own = [self.manifest, self.log_file, self.metrics, self.summary, self.tensorboard]
+        named = [self.path / name for name in (self.layout.best, self.layout.settings) if name]
         kept = [self.path / name for name in self.checkpoints.names().values()] if self.path.is_dir() else []
-        further = [part for name in layout.own for part in sorted(self.path.glob(name))]
-        return [self.manifest, self.log_file, self.metrics, self.summary, self.tensorboard, *kept, *named, *further]
+        further = [part for name in self.layout.own for part in sorted(self.path.glob(name))]
+        return [*own, *kept, *named, *further]
 
     def close(self) -> None:
         """Release the folder."""
-        self._recorder.close()
         self._closing.close()
 
 
@@ -249,21 +225,20 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
 
 
 def settings_of(
-    cls: type[T], folder: RunFolder, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
+    cls: type[T],
+    layout: Layout,
+    run: PathLike,
+    file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = True,
 ) -> T:
-    """The settings of a run: those that it was begun with, under those that are given now.
-
-    Args:
-        cls: of the settings of the run's job.
-        folder: of the run.
-        file: see `load_config`.
-        overrides: see `load_config`.
-        resume: False ignores what the folder holds.
+    """The settings that a file and overrides say, over those of the run in the folder `run` where it is resumed.
 
     Raises:
         UserError: see `load_config`, and `RunFolder.check`.
     """
-    stored = folder.settings(cls) if resume and folder.holds_run() and folder.check(True, False) else None
+    folder = RunFolder(run, layout)
+    stored = folder.settings(cls) if resume and folder.check(True, False) else None
     return load_config(cls, file, overrides, default=stored)
 
 

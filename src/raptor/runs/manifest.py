@@ -38,7 +38,7 @@ def job_of(folder: Path) -> str | None:
     """The job that runs in a folder, also one of an older version; None where it holds no run."""
     if (folder / MANIFEST).is_file() and (folder / MANIFEST).read_text(errors="replace").startswith(HEADER):
         return str(read_manifest(folder).get("job"))
-    return next((job for name in OLD_SETTINGS if (job := old_job(folder / name)) is not None), None)
+    return next(iter(old_runs(folder).values()), None)
 
 
 def read_manifest(folder: PathLike) -> dict[str, Any]:
@@ -61,11 +61,11 @@ def read_settings(run: PathLike) -> dict[str, Any]:
     """The settings of a run, nested; none where the folder is that of no run."""
     if (Path(run) / MANIFEST).is_file():
         return dict(read_manifest(run)["settings"])
-    old = next((Path(run) / name for name in OLD_SETTINGS if old_job(Path(run) / name) is not None), None)
-    return {} if old is None else dict(read_yaml(old))
+    return next((dict(read_yaml(old)) for old in old_runs(Path(run))), {})
 
 
-def old_job(config: Path) -> str | None:
-    """What an older version ran in the folder of this file; None where it is that of no run."""
-    begins = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
-    return begins.splitlines()[0][len(OLD_MARK) :] if begins.startswith(OLD_MARK) else None
+def old_runs(folder: Path) -> dict[Path, str]:
+    """The files of settings that an older version left in a folder, and the job of each."""
+    files = [folder / name for name in OLD_SETTINGS if (folder / name).is_file()]
+    first = {file: file.read_text(encoding="utf-8", errors="replace").partition("\n")[0] for file in files}
+    return {file: line.removeprefix(OLD_MARK) for file, line in first.items() if line.startswith(OLD_MARK)}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
+from raptor.core.errors import LostProcessError
 from raptor.core.torchrun import started_together
 
 PATIENCE_S = 2.0
@@ -15,15 +16,14 @@ PATIENCE_S = 2.0
 
 
 class Abandoned(BaseException):
-    """A step or a validation was given up because somebody asked to stop; what it had computed is lost."""
+    """A step or a validation was given up because of a request to stop; what it had computed is lost."""
 
 
 class StopRequest:
-    """Whether somebody asked to stop; calling it says so."""
+    """A request to stop; calling it says whether one was `made`."""
 
     def __init__(self) -> None:
-        self.made = False
-        self._interruptible = False
+        self.made = self._interruptible = False
 
     def __call__(self) -> bool:
         """Whether to stop."""
@@ -50,6 +50,24 @@ class StopRequest:
     def _give_up(self, number: int, frame: FrameType | None) -> None:
         if self._interruptible:
             raise Abandoned
+
+
+@contextlib.contextmanager
+def interruptible(stop: Callable[[], bool]) -> Iterator[None]:
+    """Run a block that a `StopRequest` can give up.
+
+    What fails after a request is given up too: Ctrl-C reaches the compiler as well, which does not survive it. A
+    process that is lost stays an error: torchrun asks the others to stop when one has died.
+    """
+    try:
+        with stop.interruptible() if isinstance(stop, StopRequest) else contextlib.nullcontext():
+            yield
+    except LostProcessError:
+        raise
+    except Exception as error:
+        if stop():
+            raise Abandoned from error
+        raise
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from raptor.training.direct.config import TrainDirectConfig
 from raptor.training.direct.job import TrainDirectSummary, load_run_config, train_direct
 from raptor.training.distillation.env_job import EnvDistillConfig, EnvDistillSummary, distill, load_env_distill_config
 from raptor.training.distillation.job import PostTrainConfig, PostTrainSummary, load_post_train_config, post_train
-from raptor.training.distillation.teacher_sources import TeacherFile
+from raptor.training.distillation.teachers import TeacherFile
 from raptor.training.teachers.job import (
     PreTrainConfig,
     PreTrainProgress,

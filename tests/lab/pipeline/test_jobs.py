@@ -24,7 +24,7 @@ from raptor.runs.manifest import read_settings
 from raptor.runs.progress import Progress
 from raptor.tasks.task import Task
 from raptor.training import TrainDirectConfig
-from raptor.training.distillation import selection
+from raptor.training.distillation import teachers as selection
 from raptor.training.distillation.config import PostTrainConfig
 
 CHAIN = """

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+import functools
 
 import torch
 
@@ -15,10 +14,10 @@ from raptor.core.errors import UserError
 from raptor.formats.policy_files import load_policy
 from raptor.nn.policy import RaptorPolicy
 from raptor.runs.folder import Layout, RunFolder, settings_of
-from raptor.runs.job import RunSummary, held, run_to_end, settle, write_summary
-from raptor.runs.policies import PolicyFiles
+from raptor.runs.job import PolicyFiles, RunSummary, held, run_to_end, settle
 from raptor.runs.progress import ProgressFunction
-from raptor.runs.trainer import Phase
+from raptor.runs.stopping import StopRequest
+from raptor.runs.trainer import Phase, Trainer
 from raptor.training.direct.config import TrainDirectConfig
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
 from raptor.training.memory import largest_batch
@@ -73,8 +72,7 @@ def train_direct(
         folder.writes = world.is_main_process
         seeking = largest and stored is None
         if seeking:
-            trial = first_policy(config, begins=False)
-            num = largest_batch(config, trial, config.device, world)
+            num = largest_batch(config, first_policy(config, begins=False), config.device, world)
             config = dataclasses.replace(config, batch_size=num)
         Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
         with memory_explained(f"batch_size {config.batch_size}"):
@@ -82,26 +80,34 @@ def train_direct(
             with held(folder, config, resume, overwrite, world) as stop:
                 if seeking:
                     folder.log(f"the largest batch that fits: batch_size={config.batch_size}")
-                files = PolicyFiles(folder, learner.policy, config, lambda step: _description(config, step))
-                intervals = config.validation_interval, config.checkpoint_interval
-                phase = Phase("training", config.num_updates, lambda: learner, *intervals)
-                trainer = run_to_end(files, [phase], stop, progress, world)
-                counts = {"diverged": learner.diverged_count, "skipped": learner.skipped_count}
-                return write_summary(files, trainer, TrainDirectSummary, **counts)
+                return _train(folder, learner, config, stop, progress, world)
 
 
-def _description(config: TrainDirectConfig, step: int) -> str:
-    return (
-        f"through the gradient of the simulator: update {step} of {config.num_updates}, "
-        f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
-    )
+load_run_config = functools.partial(settings_of, TrainDirectConfig, LAYOUT)
+"""The settings of the run in a folder; see `settings_of`."""
 
 
-def load_run_config(
-    run: PathLike, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
-) -> TrainDirectConfig:
-    """The settings of the run in a folder; see `raptor.runs.folder.settings_of`."""
-    return settings_of(TrainDirectConfig, RunFolder(run, LAYOUT), file, overrides, resume)
+def _train(
+    folder: RunFolder,
+    learner: GradientLearner,
+    config: TrainDirectConfig,
+    stop: StopRequest,
+    progress: ProgressFunction | None,
+    world: World,
+) -> TrainDirectSummary:
+    def describe(step: int) -> str:
+        return (
+            f"through the gradient of the simulator: update {step} of {config.num_updates}, "
+            f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
+        )
+
+    def own(trainer: Trainer) -> dict[str, int]:
+        return {"diverged": learner.diverged_count, "skipped": learner.skipped_count}
+
+    intervals = config.validation_interval, config.checkpoint_interval
+    phase = Phase("training", config.num_updates, lambda: learner, *intervals)
+    files = PolicyFiles(folder, learner.policy, config, describe)
+    return run_to_end(files, [phase], stop, TrainDirectSummary, own, progress, world=world)
 
 
 def make_learner(config: TrainDirectConfig, policy: RaptorPolicy, world: World = ALONE) -> GradientLearner:

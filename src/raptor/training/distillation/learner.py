@@ -1,4 +1,4 @@
-"""Imitation: one student learns what teachers do, epoch by epoch; the learner, without files.
+"""How a student learns from teachers: by imitation, epoch by epoch, and guided by them in fine-tuning; without files.
 
 In the first epochs the teachers act (behaviour cloning), then the student does and the teachers label what it should
 have done (DAgger, Ross et al. 2011). Source: RAPTOR's post-training.
@@ -6,6 +6,7 @@ have done (DAgger, Ross et al. 2011). Source: RAPTOR's post-training.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,15 +15,16 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.environments.controllers import StudentParameters
-from raptor.formats.checkpoint import StudentPolicy
-from raptor.nn.mlp_policy import MLPPolicy
-from raptor.nn.policy import RaptorPolicy
+from raptor.formats.checkpoint import KINDS, StudentPolicy
+from raptor.nn.stacked_mlp import Layer
+from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.demonstrations import Demonstrations
+from raptor.rl.guide import TeacherGuide
 from raptor.rl.imitation import Imitation, weights_of
 from raptor.rl.observation_scale import ObservationScale
 from raptor.runs.learner import Rated
-from raptor.training.distillation.config import PostTrainConfig, StudentConfig
-from raptor.training.distillation.env_config import EnvDistillConfig
+from raptor.training.direct.learner import Guidance
+from raptor.training.distillation.config import EnvDistillConfig, FineTuneConfig, PostTrainConfig, StudentConfig
 from raptor.training.distillation.sources import Source
 
 
@@ -34,35 +36,26 @@ class _Recipe(NamedTuple):
     plan: Any  # of the source
 
 
+@dataclasses.dataclass
 class Distiller:
-    """Teaches a student.
+    """Teaches a student to do what its teachers do."""
 
-    Args:
-        config: the settings.
-        policy: the student, improved in place.
-        source: of demonstrations.
-        validate: figures of a policy, see `raptor.runs.trainer.Learner`.
-        normalize: whether the first layer is trained for the mean and scale of what is seen in the first epoch.
-    """
+    config: PostTrainConfig | EnvDistillConfig
+    policy: StudentPolicy  # the student, improved in place
+    source: Source  # of demonstrations
+    evaluate: Callable[[StudentPolicy], Mapping[str, float]] | None = None  # figures of a policy, for `validate`
+    normalize: bool = False  # whether the first layer is trained for the mean and scale of the first epoch
 
-    def __init__(
-        self,
-        config: PostTrainConfig | EnvDistillConfig,
-        policy: StudentPolicy,
-        source: Source,
-        validate: Callable[[StudentPolicy], Mapping[str, float]] | None = None,
-        normalize: bool = False,
-    ) -> None:
-        self.config, self.source, self._validate, self.normalize = config, source, validate, normalize
-        self.policy = policy.to(source.device)
-        self.imitation = Imitation(config, self.policy, source.parts, config.precision)
+    def __post_init__(self) -> None:
+        self.policy.to(self.source.device)
+        self.imitation = Imitation(self.config, self.policy, self.source.parts, self.config.precision)
         self.acted = self._copy()  # the student as it was in the last epoch's episodes, before it learnt from them
         self.rated: Rated | None = None
         self.notes: list[str] = []
         self.env_steps = 0.0
         self._recipes: list[_Recipe] = []
         self._is_collected = True  # False where the data of earlier epochs is still to be collected again
-        self.data = source.room(config.num_slots)
+        self.data = self.source.room(self.config.num_slots)
 
     @property
     def step_count(self) -> int:
@@ -89,8 +82,8 @@ class Distiller:
 
     def validate(self) -> Mapping[str, float]:
         """Figures of the student, in episodes that it never learns from."""
-        assert self._validate is not None, "this learner was made without a validation"
-        return self._validate(self.policy)
+        assert self.evaluate is not None, "this learner was made without a validation"
+        return self.evaluate(self.policy)
 
     def _copy(self) -> StudentParameters:
         return pytree.tree_map(torch.clone, weights_of(self.policy))
@@ -127,21 +120,53 @@ class Distiller:
         self.imitation.load_state_dict(state["imitation"])
         self.source.load_state_dict(state["source"])
         kind, device = type(self.imitation.weights), self.source.device
+
+        def here(leaf: Any) -> Any:  # all but states of generators
+            return leaf.to(device) if isinstance(leaf, Tensor) and leaf.dtype != torch.uint8 else leaf
+
         self._recipes = [
-            _Recipe(epoch, kind(*(w.to(device) for w in student)) if student else None, _on(device, plan))
-            for epoch, student, plan in state["recipes"]
+            _Recipe(epoch, kind(*student) if student else None, plan)
+            for epoch, student, plan in pytree.tree_map(here, state["recipes"])
         ]
         self.env_steps = state["env_steps"]
         self._is_collected = self.config.num_slots == 1
-
-
-def _on(device: torch.device, plan: Any) -> Any:
-    return pytree.tree_map(lambda x: x.to(device) if isinstance(x, Tensor) and x.dtype != torch.uint8 else x, plan)
 
 
 def first_student(config: StudentConfig, seed: int, observation_dim: int = 22, action_dim: int = 4) -> StudentPolicy:
     """An untrained student, drawn as `torch.nn` does."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        kind = RaptorPolicy if config.kind == "gru" else MLPPolicy
-        return kind(observation_dim, config.hidden_dim, action_dim)
+        return KINDS[config.kind](observation_dim, config.hidden_dim, action_dim)
+
+
+def guidance_of(
+    config: FineTuneConfig, teachers: TeacherPopulation | None, device: torch.device | str, compile: bool
+) -> Guidance | None:
+    """The guidance in fine-tuning that the settings ask for, if any.
+
+    Each vehicle of the batch belongs to one of the teachers; of more teachers than the batch has places, as many as it
+    has take part, spread over all of them. See `shared_evenly` for the batch.
+    """
+    if teachers is None or not config.is_guided:
+        return None
+    num = min(len(teachers), config.batch_size)
+    chosen = teachers[torch.arange(num) * len(teachers) // num].to(device)
+    assert chosen.quadrotors is not None
+    vehicles = dataclasses.replace(chosen.quadrotors, names=None, documents=None)
+    layers = tuple(Layer(*(tensor.detach() for tensor in layer)) for layer in chosen.layers)
+    guide = TeacherGuide(layers, config.imitation, compile, chosen.activations)
+    return Guidance(
+        vehicles.repeat_interleave(config.batch_size // num), guide, config.imitation, config.imitation_updates
+    )
+
+
+def shared_evenly(config: FineTuneConfig, num_teachers: int) -> FineTuneConfig:
+    """The settings with a batch that so many teachers share evenly, as long as they take part.
+
+    Raises:
+        UserError: the other settings do not go with that batch.
+    """
+    if not config.is_guided:
+        return config
+    taking_part = min(num_teachers, config.batch_size)
+    return dataclasses.replace(config, batch_size=taking_part * round(config.batch_size / taking_part))

@@ -20,9 +20,9 @@ from raptor.rl.curriculum import Curriculum
 from raptor.rl.teacher_test import TeacherTest
 from raptor.runs.checkpoints import Checkpoints, RunWarning
 from raptor.runs.engines import Report, Stop
-from raptor.runs.stopping import Abandoned
+from raptor.runs.stopping import Abandoned, interruptible
 from raptor.runs.store import Store
-from raptor.runs.trainer import Phase, Trainer, interruptible
+from raptor.runs.trainer import Phase, Trainer
 from raptor.tasks.task import Task
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers

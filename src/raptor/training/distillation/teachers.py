@@ -1,10 +1,11 @@
-"""Teachers to learn from: reading them from folders and files, with the vehicles that they were trained on."""
+"""Teachers to learn from: read from folders and files with their vehicles, tested, and selected by their test."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from raptor.core.atomic import PathLike
+from raptor.core.distributed import ALONE, World
 from raptor.core.errors import UserError
 from raptor.formats.expert_files.load import folder_of, load_expert
 from raptor.formats.teacher_files import load_teachers
@@ -21,7 +23,16 @@ from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import PLATFORMS, Quadrotors, load_platform
 from raptor.quadrotor.parameters import NUM_ROTORS
+from raptor.rl.teacher_test import TeacherTest
+from raptor.runs.progress import Progress, ProgressFunction
 from raptor.tasks.observation import TEACHER_DIM
+from raptor.tasks.task import Task
+from raptor.training.distillation.config import PostTrainConfig
+
+TEACHERS_AT_ONCE = 64
+NUM_NAMED = 10
+TEST_TASK, TEST_SEED = Task(), 20_000_000
+"""The episodes that teachers are tested in: RAPTOR's, whatever the student is to fly."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +61,7 @@ TeacherSource = TeacherPopulation | OneSource | Sequence[OneSource]
 class TeacherNote(NamedTuple):
     """What a run notes of its teachers, so that it can be resumed without giving them again."""
 
-    source: list[Any] | None  # see `document_of_sources`
+    source: list[Any] | None  # the folders and files that they are read from; None where they are no files
     fingerprint: str
     records: list[Any]  # of each teacher, with the figures of its test
 
@@ -61,11 +72,11 @@ class TeacherNote(NamedTuple):
         Raises:
             UserError: it is damaged.
         """
-        if not path.exists():
-            return None
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             return cls(*(document[name] for name in cls._fields))
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path} cannot be read: start anew with --overwrite") from error
 
@@ -76,13 +87,7 @@ def teacher_files(
     activation: str | None = None,
     normalizer: PathLike | None = None,
 ) -> list[TeacherFile]:
-    """A `TeacherFile` for each path.
-
-    Args:
-        paths: of the networks.
-        quadrotors: the vehicle of each, one for all, or none.
-        activation: of all.
-        normalizer: of all.
+    """A `TeacherFile` for each path; the vehicle of each is given, one for all, or none.
 
     Raises:
         UserError: there are other than no, one or as many vehicles as networks.
@@ -94,27 +99,22 @@ def teacher_files(
             f"--quadrotor must be given once for all, or once for each of the {len(paths)} teachers, got "
             f"{len(quadrotors)}"
         )
-    vehicles: list[PathLike | None] = [*quadrotors] or [None]
-    vehicles = vehicles * len(paths) if len(vehicles) == 1 else vehicles
+    vehicles = quadrotors if len(quadrotors) > 1 else [*quadrotors, None][:1] * len(paths)
     return [TeacherFile(path, vehicle, activation, normalizer) for path, vehicle in zip(paths, vehicles, strict=True)]
 
 
 def read_teachers(source: TeacherSource) -> tuple[TeacherPopulation, list[str]]:
-    """Teachers with their vehicles, from one source or from several; in single precision, like every student.
-
-    Returns:
-        The teachers, and the architecture of each source, in words.
+    """Teachers with their vehicles, in single precision, like every student; and the architecture of each source.
 
     Raises:
         UserError: a source holds none, they come without vehicles, or observe or do other than a teacher does.
     """
-    lines: list[str] = []
     if isinstance(source, TeacherPopulation):
-        teachers = source
+        teachers, lines = source, []
     else:
         found = [read_source(one) for one in _several(source)]
-        parts, lines = [teachers for teachers, _ in found], [line for _, line in found]
-        teachers = parts[0] if len(parts) == 1 else TeacherPopulation.concatenate(parts)
+        teachers = found[0][0] if len(found) == 1 else TeacherPopulation.concatenate(part for part, _ in found)
+        lines = [architecture for _, architecture in found]
     if teachers.quadrotors is None:
         raise UserError("the teachers come without their quadrotors: a student flies the vehicle of each teacher")
     if (teachers.observation_dim, teachers.action_dim) != (TEACHER_DIM, NUM_ROTORS):
@@ -158,9 +158,8 @@ def read_source(source: OneSource) -> tuple[TeacherPopulation, str]:
 
 def fingerprint(teachers: TeacherPopulation) -> str:
     """The same for the same weights and vehicles."""
-    assert teachers.quadrotors is not None
-    digest = hashlib.sha256()
-    vehicles = [getattr(teachers.quadrotors, field.name) for field in dataclasses.fields(teachers.quadrotors)]
+    digest, quadrotors = hashlib.sha256(), teachers.quadrotors
+    vehicles = [getattr(quadrotors, field.name) for field in dataclasses.fields(Quadrotors)]
     for tensor in (*(t for layer in teachers.layers for t in layer), *vehicles):
         if isinstance(tensor, torch.Tensor):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -179,6 +178,71 @@ def document_of_sources(teachers: TeacherSource | None) -> list[str | dict[str, 
 def documented(source: str | dict[str, Any]) -> OneSource:
     """The source that an entry of `document_of_sources` describes."""
     return source if isinstance(source, str) else TeacherFile(**source)
+
+
+def examine(
+    teachers: TeacherPopulation,
+    config: PostTrainConfig,
+    progress: ProgressFunction | None = None,
+    world: World = ALONE,
+) -> TeacherPopulation:
+    """The same teachers, each with the return, termination rate and offset of a test of its own.
+
+    The processes of the world share the tests; `progress` is called after each block of teachers.
+    """
+    tested: dict[int, list[dict[str, Any]]] = {}  # by the first teacher
+    for first in range(world.rank * TEACHERS_AT_ONCE, len(teachers), world.size * TEACHERS_AT_ONCE):
+        some = teachers[first : first + TEACHERS_AT_ONCE].to(config.device)
+        assert some.quadrotors is not None
+        test = TeacherTest(
+            TEST_TASK, some.quadrotors, config.num_teacher_episodes, TEST_SEED, config.compile, some.activations
+        )
+        found = test(some.layers)
+        figures = {
+            "return": [returns.mean().item() for returns in found.returns.cpu()],
+            "termination_rate": [terminated.float().mean().item() for terminated in found.terminated.cpu()],
+            "position_offset": found.position_offset.cpu().nan_to_num(0.0).tolist(),
+        }
+        rows = zip(some.records, *figures.values(), strict=True)
+        tested[first] = [record | dict(zip(figures, row, strict=True)) for record, *row in rows]
+        if progress is not None:
+            done = min(len(teachers), first + world.size * TEACHERS_AT_ONCE)
+            progress(Progress("testing teachers", done, len(teachers), "teacher"))
+    together = {first: records for part in world.all_gather(tested) for first, records in part.items()}
+    return dataclasses.replace(teachers, records=tuple(r for first in sorted(together) for r in together[first]))
+
+
+def select(teachers: TeacherPopulation, config: PostTrainConfig) -> tuple[TeacherPopulation, list[str]]:
+    """Those that are good enough by their records, and the names of those that are not.
+
+    Raises:
+        UserError: none is, or some are not and `weak_teachers` is refuse.
+    """
+    returns = [record["return"] for record in teachers.records]
+    strong = [i for i, value in enumerate(returns) if value >= config.solved_return]  # not a number is not good
+    if not strong:
+        best = max((value for value in returns if not math.isnan(value)), default=math.nan)
+        raise UserError(
+            f"none of the {len(teachers)} teachers reaches solved_return {config.solved_return:g}, the best has "
+            f"{best:.1f}: train them longer, or lower solved_return"
+        )
+    if len(strong) == len(teachers):
+        return teachers, []
+    vehicles = teachers.quadrotors
+    names = vehicles.names if vehicles is not None and vehicles.names else tuple(map(str, range(len(teachers))))
+    weak = [f"{teachers.records[i].get('name', names[i])}" for i in sorted({*range(len(teachers))} - {*strong})]
+    if config.weak_teachers == "refuse":
+        raise UserError(
+            f"{len(weak)} of {len(teachers)} teachers do not reach solved_return {config.solved_return:g}: "
+            f"{shortened(weak)}; train them longer, lower solved_return, or set weak_teachers=drop"
+        )
+    return teachers[strong], weak
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first few names."""
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return ", ".join(names[:NUM_NAMED]) + more
 
 
 def _several(source: OneSource | Sequence[OneSource]) -> list[OneSource]:
