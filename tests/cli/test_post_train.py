@@ -195,7 +195,7 @@ def test_an_interruption_before_an_old_run_is_overwritten_does_not_lead_back_to_
     command = ["post-train", "-t", str(teachers / "some"), "-o", str(tmp_path / "run")]
     raptor(*command, *TINY, "num_epochs=1", "fine_tune.num_updates=0")
 
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(post_training, "examine", interrupted)

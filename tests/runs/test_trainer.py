@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +75,10 @@ class Files:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.best = folder, []
+        self.newest_first, self.pass_over = folder.checkpoints.newest_first, folder.checkpoints.pass_over
 
     def write(self, step: int, training: dict[str, Any]) -> str:
         return self.folder.checkpoints.write(step, {"training": training})
-
-    def newest_first(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for name, document in self.folder.checkpoints.newest_first():
-            yield name, document["training"]
-
-    def pass_over(self, name: str, problem: object) -> None:
-        self.folder.checkpoints.pass_over(name, problem)
 
     def write_best(self, best: Best, milestone: bool) -> None:
         self.best.append((best.step, milestone))

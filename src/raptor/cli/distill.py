@@ -121,7 +121,7 @@ def settle(
 ) -> EnvDistillConfig:
     """The settings of a command line: words, environment, files of the teacher and flags, over those of a run."""
     from raptor.config import load_config
-    from raptor.runs.manifest import job_of
+    from raptor.runs.folder import job_of
     from raptor.training.distillation.env_job import EnvDistillConfig, load_env_distill_config
 
     training, environment, others = split_overrides(words)

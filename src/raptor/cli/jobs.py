@@ -51,7 +51,7 @@ def watched(output: Path, resume: bool, again: str) -> Iterator[tuple[ProgressFu
     from rich.console import Console
 
     from raptor.cli.progress import job_progress
-    from raptor.runs.manifest import MANIFEST
+    from raptor.config.files import MANIFEST
 
     console, before = Console(stderr=True), _written(output / MANIFEST)
     try:

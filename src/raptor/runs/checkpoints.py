@@ -38,12 +38,7 @@ class Checkpoints:
     def write(self, step: int, document: Mapping[str, Any]) -> str:
         """Write a checkpoint, then delete the oldest beyond those to keep; returns its name.
 
-        Args:
-            step: how many steps were made.
-            document: plain data and tensors; its group `training` holds all that the next step depends on.
-
-        Raises:
-            UserError: it cannot be written; those before it are intact.
+        The document is plain data and tensors; its group `training` holds all that the next step depends on.
         """
         name, buffer = f"{self.prefix}{step:06d}.pt", io.BytesIO()
         torch.save(dict(document), buffer)
@@ -58,7 +53,7 @@ class Checkpoints:
         return name
 
     def newest_first(self, device: torch.device | str = "cpu") -> Iterator[tuple[str, dict[str, Any]]]:
-        """Names and documents of those that can be read, with a warning for each one that cannot.
+        """Names and states of training of those that can be read, with a warning for each one that cannot.
 
         A caller that finds that one of them holds something else calls `pass_over` and takes the next.
 
@@ -68,13 +63,13 @@ class Checkpoints:
         names = list(self.names().values())
         for name in reversed(names):
             try:
-                document = load_torch(self.store.read(name) or b"", name, device)
-                if not isinstance(document.get("training"), dict):
+                training = load_torch(self.store.read(name) or b"", name, device).get("training")
+                if not isinstance(training, dict):
                     raise UserError(f"{name} holds a policy, but no state to go on training from")
             except UserError as error:
                 self.pass_over(name, error)
                 continue
-            yield name, document
+            yield name, training
         if names:
             raise UserError(f"no checkpoint {self.prefix}*.pt of this run can be read: start anew with --overwrite")
 
@@ -88,4 +83,4 @@ class Checkpoints:
         """The state of training in the newest one, empty where there is none; without the warnings."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return next((document["training"] for _, document in self.newest_first()), {})
+            return next((training for _, training in self.newest_first()), {})

@@ -5,22 +5,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from raptor.config import differences, from_dict, load_config, to_yaml
+from raptor.config import differences, from_dict, load_config, to_dict, to_yaml
 from raptor.config.files import MANIFEST
 from raptor.core.atomic import PathLike, explained, write_atomically
 from raptor.core.errors import UserError
+from raptor.core.yaml_files import dump_yaml, read_yaml
 from raptor.runs.checkpoints import Checkpoints
-from raptor.runs.manifest import OLD_SETTINGS, job_of, note_status, old_runs, read_manifest, write_manifest
 from raptor.runs.progress import Metrics
 from raptor.runs.store import FolderStore
 
 T = TypeVar("T")
+
+HEADER = "# Written by raptor: what runs here, its status and its settings.\n"
+VERSION = 2
+"""Of the layout of a run. Before the manifest there was the first: settings under a mark in one of `OLD_SETTINGS`."""
+
+OLD_MARK = "# raptor run: "
+OLD_SETTINGS = ("config.yaml", "params/config.yaml", "params/agent.yaml")
 
 PRODUCTS = ("evaluation.json", "policy.onnx", "report.html")
 """What is made from the policy of a run, beside it; it is deleted when the run is overwritten."""
@@ -52,11 +61,7 @@ class RunFolder:
         self._recorder: Metrics | None = None
 
     def holds_run(self) -> bool:
-        """Whether a run has been here.
-
-        Raises:
-            UserError: it holds a run of another job, or something else under the names that a run needs.
-        """
+        """Whether a run has been here; refuses one of another job, and what else has the names that a run needs."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose another output folder")
         job = job_of(self.path)
@@ -67,12 +72,7 @@ class RunFolder:
         return job is not None
 
     def check(self, resume: bool, overwrite: bool) -> bool:
-        """Whether a run is to be resumed; changes nothing.
-
-        Raises:
-            UserError: the folder holds a run, and it is to be neither resumed nor overwritten; or an older version of
-                this package began it, and it is to be resumed.
-        """
+        """Whether a run is to be resumed; refuses what can be neither resumed nor overwritten, and changes nothing."""
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other: keep one of them")
         holds = self.holds_run()
@@ -93,10 +93,7 @@ class RunFolder:
         return from_dict(cls, read_manifest(self.path)["settings"])
 
     def refuse_changes(self, stored: Any, given: Any, free: Sequence[str] = ()) -> None:
-        """Refuse to go on with settings that would change the result, by their names.
-
-        Groups in `free` may change, and so may settings that are declared `free=True`.
-        """
+        """Refuse settings that would change the result: all but groups in `free` and settings declared `free=True`."""
         if changed := differences(stored, _except_free(stored, given, free)):
             raise UserError(
                 f"the run in {self.path} was begun with other settings: {', '.join(changed)}; "
@@ -104,11 +101,7 @@ class RunFolder:
             )
 
     def open(self, settings: Any, resume: bool = False, overwrite: bool = False) -> None:
-        """Take hold of the folder, to go on with the run that is there or to begin one.
-
-        Raises:
-            UserError: see `check`; or another process is at work in the folder, or it cannot be written.
-        """
+        """Take hold of the folder, to go on with the run that is there or to begin one; see `check` and `locked`."""
         if not self.writes:
             return
         self.check(resume, overwrite)
@@ -129,7 +122,8 @@ class RunFolder:
     def note_status(self, status: str) -> None:
         """Note how the run stands: running, stopped or finished."""
         if self.writes:
-            note_status(self.path, status)
+            text = self.manifest.read_text(encoding="utf-8")
+            write_atomically(self.manifest, re.sub(r"^status: .*$", f"status: {status}", text, flags=re.MULTILINE))
 
     def write_manifest(self, settings: Any, status: str = "running") -> None:
         """Note what runs here; see `note_status`."""
@@ -137,10 +131,12 @@ class RunFolder:
             return
         if self.layout.settings is not None:
             write_atomically(self.path / self.layout.settings, to_yaml(settings))
-        write_manifest(self.path, self.layout.job, settings, status)
+        facts = {"version": VERSION, "job": self.layout.job, "raptor-python": version("raptor-python")}
+        document = {**facts, "status": status, "settings": to_dict(settings)}
+        write_atomically(self.manifest, f"{HEADER}{dump_yaml(document)}")
 
     def record_from(self, step: int, validated: bool = True) -> None:
-        """Begin recording after `step`; records of later steps, of a run that was killed, are dropped everywhere.
+        """Begin recording after `step`; what a run that was killed recorded later is dropped.
 
         So is the validation of this step where the state that the run goes on from was saved before it.
         """
@@ -170,14 +166,11 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete what a run wrote. The manifest goes last: by it the folder is known as that of a run."""
-        last = [*old_runs(self.path), self.manifest]
-        parts = [*self._parts(), *(self.path / name for name in PRODUCTS), *self.tensorboard.glob("events.*")]
-        for part in parts:
-            if part.is_dir() and part != self.tensorboard:
-                shutil.rmtree(part)
-            elif part not in (self.tensorboard, *last):
-                part.unlink(missing_ok=True)
-        named = [self.layout.checkpoints, self.layout.best, self.layout.settings, *self.layout.own, *OLD_SETTINGS]
+        last, layout = [*old_runs(self.path), self.manifest], self.layout
+        products = [self.path / name for name in PRODUCTS]
+        for part in {*self._parts(), *products, *self.tensorboard.glob("events.*")} - {self.tensorboard, *last}:
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+        named = [layout.checkpoints, layout.best, layout.settings, *layout.own, *OLD_SETTINGS]
         for folder in {self.tensorboard, *((self.path / name).parent for name in named if name)} - {self.path}:
             with contextlib.suppress(OSError):  # something else is in it, or it is not there
                 folder.rmdir()
@@ -197,17 +190,46 @@ class RunFolder:
         self._closing.close()
 
 
+def job_of(folder: Path) -> str | None:
+    """The job that runs in a folder, also one of an older version; None where it holds no run."""
+    if (folder / MANIFEST).is_file() and (folder / MANIFEST).read_text(errors="replace").startswith(HEADER):
+        return str(read_manifest(folder).get("job"))
+    return next(iter(old_runs(folder).values()), None)
+
+
+def read_manifest(folder: PathLike) -> dict[str, Any]:
+    """What `run.yaml` says."""
+    path = Path(folder) / MANIFEST
+    try:
+        document = read_yaml(path)
+        if not isinstance(document, dict) or not isinstance(document.get("settings"), dict):
+            raise UserError(f"{path} lacks the group settings")
+    except UserError as error:
+        raise UserError(f"{error}: start anew with --overwrite") from error
+    return document
+
+
+def read_settings(run: PathLike) -> dict[str, Any]:
+    """The settings of a run, nested; none where the folder is that of no run."""
+    if (Path(run) / MANIFEST).is_file():
+        return dict(read_manifest(run)["settings"])
+    return next((dict(read_yaml(old)) for old in old_runs(Path(run))), {})
+
+
+def old_runs(folder: Path) -> dict[Path, str]:
+    """The files of settings that an older version left in a folder, and the job of each."""
+    files = [folder / name for name in OLD_SETTINGS if (folder / name).is_file()]
+    first = {file: file.read_text(encoding="utf-8", errors="replace").partition("\n")[0] for file in files}
+    return {file: line.removeprefix(OLD_MARK) for file, line in first.items() if line.startswith(OLD_MARK)}
+
+
 class BusyError(UserError):
     """Another process is at work in a folder."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Keep other processes that do the same out of a folder; those that share it let each other in.
-
-    Raises:
-        BusyError: one is at work there.
-    """
+    """Keep other processes that do the same out of a folder, by a `BusyError`; those that share it come in together."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -232,11 +254,7 @@ def settings_of(
     overrides: Sequence[str] = (),
     resume: bool = True,
 ) -> T:
-    """The settings that a file and overrides say, over those of the run in the folder `run` where it is resumed.
-
-    Raises:
-        UserError: see `load_config`, and `RunFolder.check`.
-    """
+    """The settings that a file and overrides say, over those of the run in the folder `run` where it is resumed."""
     folder = RunFolder(run, layout)
     stored = folder.settings(cls) if resume and folder.check(True, False) else None
     return load_config(cls, file, overrides, default=stored)

@@ -57,7 +57,8 @@ class PolicyFiles:
 
     def __post_init__(self) -> None:
         checkpoints = self.folder.checkpoints
-        checkpoints.keep, self.pass_over = self.settings.keep_checkpoints, checkpoints.pass_over
+        checkpoints.keep = self.settings.keep_checkpoints
+        self.newest_first, self.pass_over = checkpoints.newest_first, checkpoints.pass_over
 
     def write(self, step: int, training: Mapping[str, Any]) -> str:
         """Write a checkpoint, which is a policy file too."""
@@ -65,11 +66,6 @@ class PolicyFiles:
             return ""
         document = policy_document(self.policy, self._card(step, training["validation"]), self.folder.path)
         return self.folder.checkpoints.write(step, {**document, "training": {**training, **self.beside}})
-
-    def newest_first(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The states that were written, the newest first."""
-        for name, document in self.folder.checkpoints.newest_first():
-            yield name, document["training"]
 
     def write_best(self, best: Best, milestone: bool) -> None:
         """Write the best policy, or that of a phase that is over."""
@@ -107,14 +103,8 @@ def settle(
 ) -> tuple[T, T | None]:
     """The settings of a run, and those that it began with, None where it begins now; writes nothing.
 
-    Args:
-        folder: of the run.
-        cls: of the settings.
-        given: by default those that the run began with, or else the default ones.
-        resume: go on with the run in the folder, if any.
-        overwrite: replace it.
-        free: groups of settings that may differ from those that the run began with.
-        changes: values in place of those that are given; None leaves them.
+    Where none are given, they are those that the run began with, or else the default ones; `changes` that are not None
+    take their place. Groups named by `free` may differ from those that the run began with.
 
     Raises:
         UserError: see `RunFolder.check` and `RunFolder.refuse_changes`.
@@ -149,14 +139,8 @@ def run_to_end(
 ) -> S:
     """Train until the end, where the final policy is written, or until a request to stop; then sum up.
 
-    Args:
-        files: of the policy that is trained; their settings have a `device` and say whether to `compile`.
-        phases: those without a step are left out.
-        stop: the request to stop, if any.
-        cls: of the summary, which is also written.
-        own: gives its fields that only this job has.
-        progress: called by the main process after each step and around what takes long.
-        options: of the `Trainer`: world, clock, after_step.
+    Phases without a step are left out. `own` gives the fields of the summary that only this job has; `progress` is
+    called by the main process; `options` are those of the `Trainer`: world, clock, after_step.
     """
     folder, settings = files.folder, files.settings
     trainer = Trainer(

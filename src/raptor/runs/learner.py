@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 
 Figures = Mapping[str, float]
 Weights = Mapping[str, torch.Tensor]
-
-
-class Rated(NamedTuple):
-    """A policy and how good it is."""
-
-    figures: Figures  # `mean_return` among them
-    weights: Weights
+Rated = tuple[Figures, Weights]
+"""How good a policy is, with its `mean_return`, and its weights."""
 
 
 @dataclasses.dataclass

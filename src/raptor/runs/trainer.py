@@ -57,8 +57,8 @@ class Trainer:
     after_step: Callable[[int, bool], None] = lambda step, is_last: None  # called with the step; the last of a phase?
 
     def __post_init__(self) -> None:
-        self.place = 0  # of the present phase
-        self.learner: Learner = self.phases[0].begin()
+        self.num_steps = sum(phase.num_steps for phase in self.phases)
+        self._begin(0)
         self.values: dict[str, float] = {}  # of the last step
         self.validation: dict[str, float] = {}
         self.validated_at = 0
@@ -70,25 +70,21 @@ class Trainer:
         self._saved: tuple[float, int] | None = None
         self._saved_at = time.perf_counter()
 
-    @property
-    def phase(self) -> Phase:
-        """The present one."""
-        return self.phases[self.place]
+    def _begin(self, place: int) -> None:
+        """Begin the phase at a place."""
+        self.place, self.phase = place, self.phases[place]
+        self._steps_before = sum(phase.num_steps for phase in self.phases[:place])
+        self.learner: Learner = self.phase.begin()
 
     @property
     def step(self) -> int:
         """Whole steps of all phases so far."""
-        return sum(phase.num_steps for phase in self.phases[: self.place]) + self.learner.step_count
+        return self._steps_before + self.learner.step_count
 
     @property
     def done(self) -> float:
         """Steps so far, with the part of the next one that is done."""
         return self.step + getattr(self.learner, "fraction", 0.0)
-
-    @property
-    def num_steps(self) -> int:
-        """Steps of all phases."""
-        return sum(phase.num_steps for phase in self.phases)
 
     @property
     def env_steps(self) -> float:
@@ -144,7 +140,7 @@ class Trainer:
 
     def progress(self, stage: str | None = None) -> Progress:
         """Where it stands."""
-        rate, end = self.clock.rate, sum(phase.num_steps for phase in self.phases[: self.place + 1])
+        rate, end = self.clock.rate, self._steps_before + self.phase.num_steps
         return Progress(
             stage=stage or self.phase.name,
             step=self.step,
@@ -166,7 +162,7 @@ class Trainer:
         return self.learner.step_count >= self.phase.num_steps
 
     def _is_due(self, interval: int) -> bool:
-        """Whether something that is done at intervals and at the end of a phase is to be done after this step."""
+        """Whether what is done at intervals, and at the end of a phase, is to be done after this step."""
         return self.done == self.step and (self.learner.step_count % interval == 0 or self._ends_phase())
 
     def _validation_is_due(self) -> bool:
@@ -237,12 +233,9 @@ class Trainer:
             if self.phase.revalidates:
                 self.best = dataclasses.replace(self.best, figures=dict(self.learner.validate()), by="validation")
             self.milestones.append(self.best.summary(self.unit))
-            for milestone in (True, False):
-                self.checkpoints.write_best(self.best, milestone)
+            self.checkpoints.write_best(self.best, milestone=True)
+            self.checkpoints.write_best(self.best, milestone=False)
         self.clock.restart_rates()
-
-    def _begin(self, place: int) -> None:
-        self.place, self.learner = place, self.phases[place].begin()
 
     def _state(self) -> dict[str, Any]:
         return {

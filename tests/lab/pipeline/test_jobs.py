@@ -20,7 +20,7 @@ from raptor.lab.pipeline.job import TEACHERS
 from raptor.lab.pipeline.records import content
 from raptor.lab.pipeline.run import column_names
 from raptor.quadrotor.population import read_population
-from raptor.runs.manifest import read_settings
+from raptor.runs.folder import read_settings
 from raptor.runs.progress import Progress
 from raptor.tasks.task import Task
 from raptor.training import TrainDirectConfig

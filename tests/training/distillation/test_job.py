@@ -26,9 +26,8 @@ from raptor.formats import load_policy, read_checkpoint, save_teachers
 from raptor.nn import MLPPolicy, RaptorPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.imitation import Imitation
-from raptor.runs.folder import RunFolder
+from raptor.runs.folder import RunFolder, read_manifest
 from raptor.runs.job import PolicyFiles
-from raptor.runs.manifest import read_manifest
 from raptor.runs.progress import Progress, read_curve
 from raptor.training.direct.config import GradientConfig, TrainDirectConfig
 from raptor.training.direct.job import LAYOUT as DIRECT

@@ -28,7 +28,7 @@ from raptor.lab.pipeline.job import (
 from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
 from raptor.quadrotor.population import write_population
 from raptor.runs import read_curve
-from raptor.runs.manifest import read_settings
+from raptor.runs.folder import read_settings
 from raptor.training import TrainDirectConfig, train_direct
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.job import post_train

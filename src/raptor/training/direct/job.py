@@ -16,7 +16,6 @@ from raptor.nn.policy import RaptorPolicy
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.job import PolicyFiles, RunSummary, held, run_to_end, settle
 from raptor.runs.progress import ProgressFunction
-from raptor.runs.stopping import StopRequest
 from raptor.runs.trainer import Phase, Trainer
 from raptor.training.direct.config import TrainDirectConfig
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
@@ -24,6 +23,9 @@ from raptor.training.memory import largest_batch
 from raptor.training.validation import TRAINING_SEEDS, Validation
 
 LAYOUT = Layout("train-direct")
+
+load_run_config = functools.partial(settings_of, TrainDirectConfig, LAYOUT)
+"""The settings of the run in a folder; see `settings_of`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,60 +79,36 @@ def train_direct(
         Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
         with memory_explained(f"batch_size {config.batch_size}"):
             learner = make_learner(config, first_policy(config, begins=stored is None), world)
+            how = f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
+
+            def describe(step: int) -> str:
+                return f"through the gradient of the simulator: update {step} of {config.num_updates}, {how}"
+
+            def own(trainer: Trainer) -> dict[str, int]:
+                return {"diverged": learner.diverged_count, "skipped": learner.skipped_count}
+
             with held(folder, config, resume, overwrite, world) as stop:
                 if seeking:
                     folder.log(f"the largest batch that fits: batch_size={config.batch_size}")
-                return _train(folder, learner, config, stop, progress, world)
-
-
-load_run_config = functools.partial(settings_of, TrainDirectConfig, LAYOUT)
-"""The settings of the run in a folder; see `settings_of`."""
-
-
-def _train(
-    folder: RunFolder,
-    learner: GradientLearner,
-    config: TrainDirectConfig,
-    stop: StopRequest,
-    progress: ProgressFunction | None,
-    world: World,
-) -> TrainDirectSummary:
-    def describe(step: int) -> str:
-        return (
-            f"through the gradient of the simulator: update {step} of {config.num_updates}, "
-            f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
-        )
-
-    def own(trainer: Trainer) -> dict[str, int]:
-        return {"diverged": learner.diverged_count, "skipped": learner.skipped_count}
-
-    intervals = config.validation_interval, config.checkpoint_interval
-    phase = Phase("training", config.num_updates, lambda: learner, *intervals)
-    files = PolicyFiles(folder, learner.policy, config, describe)
-    return run_to_end(files, [phase], stop, TrainDirectSummary, own, progress, world=world)
+                intervals = config.validation_interval, config.checkpoint_interval
+                phase = Phase("training", config.num_updates, lambda: learner, *intervals)
+                files = PolicyFiles(folder, learner.policy, config, describe)
+                return run_to_end(files, [phase], stop, TrainDirectSummary, own, progress, world=world)
 
 
 def make_learner(config: TrainDirectConfig, policy: RaptorPolicy, world: World = ALONE) -> GradientLearner:
     """The learner of `raptor train-direct`."""
-    validation = None
+    task, num, drawn_from = config.task, config.num_validation, config.distribution
+    device, compile, validation = config.device, config.compile, None
     if config.validation_interval:
-        validation = Validation(
-            config.task,
-            config.num_validation,
-            device=config.device,
-            compile=config.compile,
-            distribution=config.distribution,
-            world=world,
-        )
-    return GradientLearner(config, policy, config.seed, config.device, config.compile, world, validation=validation)
+        validation = Validation(task, num, device=device, compile=compile, distribution=drawn_from, world=world)
+    return GradientLearner(config, policy, config.seed, device, compile, world, validation=validation)
 
 
 def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy:
     """The policy to begin with: drawn by the seed, or the one that the settings name.
 
-    Args:
-        config: the settings.
-        begins: False where a checkpoint replaces its weights: it is then only of the right size.
+    Where a checkpoint replaces its weights (`begins` is False), it is only of the right size.
 
     Raises:
         UserError: it cannot be read, or has another width.
@@ -145,8 +123,6 @@ def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy
     if not isinstance(found, RaptorPolicy):
         raise UserError(f"initial_policy must be a recurrent policy that can be trained, got {config.initial_policy}")
     if found.hidden_dim != config.hidden_dim:
-        raise UserError(
-            f"initial_policy {config.initial_policy} has hidden_dim={found.hidden_dim}, the settings ask for "
-            f"{config.hidden_dim}: give the same"
-        )
+        has = f"has hidden_dim={found.hidden_dim}, the settings ask for {config.hidden_dim}: give the same"
+        raise UserError(f"initial_policy {config.initial_policy} {has}")
     return found

@@ -84,8 +84,9 @@ class GradientLearner:
         self.update_count = 0
         self.diverged_count = 0  # vehicles that left their bounds and were replaced
         self.skipped_count = 0  # updates without a step, because their gradient was not finite
-        has_stages = config.curriculum.enabled
-        self.curriculum = Curriculum(config.curriculum, config.task, num, self.device) if has_stages else None
+        self.curriculum: Curriculum | None = None
+        if config.curriculum.enabled:
+            self.curriculum = Curriculum(config.curriculum, config.task, num, self.device)
         # Whether a step of the present episode would have ended it.
         self.terminated = torch.zeros(num, dtype=torch.bool, device=self.device)
         places = torch.arange(num, device=self.device)
@@ -136,22 +137,17 @@ class GradientLearner:
 
     def update(self) -> dict[str, float] | None:
         """Run one segment and take one step of the optimiser; figures where that completes a step of the training."""
-        config, imitation = self.config, self.imitation
+        config, count, imitation = self.config, self.update_count, self.imitation
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
         (*gradient, cost, reward), (flight, alive, terminated) = self._fly(noise)
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
-        learning_rate = warmup_cosine(
-            config.learning_rate,
-            config.final_learning_rate,
-            self.update_count / max(config.num_updates, 1),
-            self.update_count,
-            config.warm_up_updates,
-        )
+        share = count / max(config.num_updates, 1)
+        rate = warmup_cosine(config.learning_rate, config.final_learning_rate, share, count, config.warm_up_updates)
         if math.isfinite(norm):
             scale = min(1.0, config.gradient_norm / max(norm, 1e-12))
             for parameter, g in zip(self.policy.tensors(), gradient, strict=True):
                 parameter.grad = g * scale
-            self.optimizer.param_groups[0]["lr"] = learning_rate
+            self.optimizer.param_groups[0]["lr"] = rate
             self.optimizer.step()
         else:
             self.skipped_count += 1
@@ -163,7 +159,7 @@ class GradientLearner:
         figures = {
             "loss": cost.item(),
             "gradient_norm": norm,
-            "learning_rate": learning_rate,
+            "learning_rate": rate,
             "reward": reward.item(),
             "out_of_bounds": 1 - alive.mean().item(),
             "num_skipped": float(self.skipped_count),
@@ -177,12 +173,10 @@ class GradientLearner:
         return {f"{group}/{name}": value for group, values in groups for name, value in values.items()}
 
     def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], tuple[RolloutState, Tensor, Tensor]]:
-        """Fly a segment part by part.
+        """Fly a segment part by part; gives the gradient with the mean cost and reward, and the end of the segment.
 
-        Returns:
-            The gradient, followed by the mean cost and the mean reward; and the end of the segment: where it is, and
-            (N,) 1 or 0 each, whether a vehicle stayed within bounds, and whether some step would have ended its
-            episode.
+        That is where it ends, and (N,) 1 or 0 each, whether a vehicle stayed within bounds, and whether some step would
+        have ended its episode.
         """
         num, parameters, guide = self.config.batch_size, self.policy.tensors(), None
         if self.guidance and self.imitation:
@@ -193,8 +187,8 @@ class GradientLearner:
             there = cut((self.quadrotors, self.episode, self.memory, list(noise)), places)
             gradient, segment = self.gradient(parameters, *there, guide and guide.of(places, num))
             means.append([*gradient, segment.cost.mean(), segment.reward.clamp(min=-20).mean()])
-            flight, alive = RolloutState.begin(segment.episode, segment.memory), segment.alive
-            ends.append((flight, alive, segment.terminated.any(0).to(alive.dtype)))
+            terminated = segment.terminated.any(0).to(segment.alive.dtype)
+            ends.append((RolloutState.begin(segment.episode, segment.memory), segment.alive, terminated))
         return self.parts.mean(means, num), self.parts.gather(ends, num)
 
     def _replace(self, alive: Tensor) -> None:

@@ -125,11 +125,7 @@ def plain_settings(settings: Any) -> Any:
 
 
 def _train(
-    folder: RunFolder,
-    config: EnvDistillConfig,
-    source: EnvSource,
-    stop: StopRequest,
-    progress: ProgressFunction | None,
+    folder: RunFolder, config: EnvDistillConfig, source: EnvSource, stop: StopRequest, progress: ProgressFunction | None
 ) -> EnvDistillSummary:
     env, seed = source.env, draw_seed(config.seed, WEIGHTS, 0)
     policy = first_student(config.student, seed, env.widths[config.student_group], env.num_actions).to(env.device)

@@ -77,7 +77,7 @@ class Distiller:
         before = {name: tensor.clone() for name, tensor in self.policy.state_dict().items()}
         trained = self.imitation.epoch(self.data, self.source.order(epoch))
         self.env_steps += found["num_steps"]
-        self.rated = None if forced or self.config.best_by != "data_collection" else Rated(found, before)
+        self.rated = None if forced or self.config.best_by != "data_collection" else (found, before)
         return {**{f"data_collection/{name}": value for name, value in found.items()}, **trained}
 
     def validate(self) -> Mapping[str, float]:

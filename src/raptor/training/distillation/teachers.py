@@ -181,10 +181,7 @@ def documented(source: str | dict[str, Any]) -> OneSource:
 
 
 def examine(
-    teachers: TeacherPopulation,
-    config: PostTrainConfig,
-    progress: ProgressFunction | None = None,
-    world: World = ALONE,
+    teachers: TeacherPopulation, config: PostTrainConfig, progress: ProgressFunction | None = None, world: World = ALONE
 ) -> TeacherPopulation:
     """The same teachers, each with the return, termination rate and offset of a test of its own.
 

@@ -56,8 +56,7 @@ class ShardFiles:
     def newest_first(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The states that were written, the newest first; none where all are damaged, with a warning."""
         try:
-            for name, document in self.checkpoints.newest_first(self.device):
-                yield name, document["training"]
+            yield from self.checkpoints.newest_first(self.device)
         except UserError:
             warnings.warn("the shard begins from the start, because none of its checkpoints is good", RunWarning, 2)
 
