@@ -53,12 +53,9 @@ class Checkpoints:
         return name
 
     def newest_first(self, device: torch.device | str = "cpu") -> Iterator[tuple[str, dict[str, Any]]]:
-        """Names and states of training of those that can be read, with a warning for each one that cannot.
+        """Names and states of training of those that can be read; an error where there are some and none was good.
 
         A caller that finds that one of them holds something else calls `pass_over` and takes the next.
-
-        Raises:
-            UserError: there are checkpoints, and none was good.
         """
         names = list(self.names().values())
         for name in reversed(names):

@@ -104,10 +104,8 @@ def settle(
     """The settings of a run, and those that it began with, None where it begins now; writes nothing.
 
     Where none are given, they are those that the run began with, or else the default ones; `changes` that are not None
-    take their place. Groups named by `free` may differ from those that the run began with.
-
-    Raises:
-        UserError: see `RunFolder.check` and `RunFolder.refuse_changes`.
+    take their place. Groups named by `free` may differ from those that the run began with. See `RunFolder.check` and
+    `RunFolder.refuse_changes` for what is refused.
     """
     stored = folder.settings(cls) if folder.check(resume, overwrite) else None
     changes = {name: value for name, value in changes.items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -38,7 +39,12 @@ class Clock:
 
     def __init__(self, before_s: float = 0.0) -> None:
         self._start = time.perf_counter() - before_s
-        self._ticks: list[tuple[float, float, float]] = []  # the first and the last: time, steps, env-steps
+        self.restart_rates()
+
+    def restart_rates(self) -> None:
+        """Count rates anew: something else begins."""
+        self._first: tuple[float, float, float] | None = None  # time, steps and env-steps at the first tick
+        self.rate = self.env_steps_per_s = 0.0  # steps, and steps of simulation, per second since then; 0: unknown
 
     @property
     def elapsed_s(self) -> float:
@@ -47,27 +53,11 @@ class Clock:
 
     def tick(self, steps: float, env_steps: float) -> None:
         """Take note of how many steps, and steps of simulation, were made so far."""
-        self._ticks = [*self._ticks[:1], (time.perf_counter(), steps, env_steps)]
-
-    @property
-    def rate(self) -> float:
-        """Steps per second of this session after its first one; 0 where unknown."""
-        return self._per_second(1)
-
-    @property
-    def env_steps_per_s(self) -> float:
-        """Steps of simulation per second; 0 where unknown."""
-        return self._per_second(2)
-
-    def restart_rates(self) -> None:
-        """Count rates anew: something else begins."""
-        self._ticks = []
-
-    def _per_second(self, what: int) -> float:
-        if not self._ticks or self._ticks[-1][1] == self._ticks[0][1]:
-            return 0.0
-        first, last = self._ticks
-        return (last[what] - first[what]) / (time.perf_counter() - first[0])
+        now = time.perf_counter(), steps, env_steps
+        self._first = self._first or now
+        duration, made, flown = (new - old for new, old in zip(now, self._first, strict=True))
+        if made:
+            self.rate, self.env_steps_per_s = made / duration, flown / duration
 
 
 class Metrics:
@@ -108,12 +98,9 @@ class Metrics:
 def read_metrics(path: PathLike) -> list[dict[str, float]]:
     """The lines of a `metrics.jsonl`, up to the first one that a killed process left incomplete."""
     lines: list[dict[str, float]] = []
-    if Path(path).exists():
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+            lines.append(json.loads(line))
     return lines
 
 

@@ -46,26 +46,21 @@ def train_direct(
     progress: ProgressFunction | None = None,
     largest: bool = False,
 ) -> TrainDirectSummary:
-    """Train a policy through the simulator's gradient, in a run folder.
+    """Train a policy through the simulator's gradient, in the run folder `output`.
 
     A run that was killed at any moment and resumed gives bit for bit what it would have given without, on the same
     machine with as many threads. Where torchrun started several processes, they share each batch, and the first one
     writes; a run may be resumed by another number of them.
 
-    Args:
-        output: the run folder.
-        config: the settings; by default those of the run that is resumed, or else the default ones.
-        seed: instead of that of the settings.
-        device: instead of that of the settings.
-        resume: go on with the run in `output`; start it where there is none.
-        overwrite: delete what an earlier run wrote to `output`.
-        progress: called after each update and around each validation.
-        largest: begin with the largest `batch_size` that fits into memory; a run that is resumed keeps its own.
+    Where no `config` is given, the settings are those of the run that is resumed, or else the default ones; `seed` and
+    `device` take the place of theirs. `resume` goes on with the run that is there, if any, and `overwrite` deletes what
+    it wrote. `progress` is called after each update and around each validation. `largest` begins with the largest
+    `batch_size` that fits into memory; a run that is resumed keeps its own.
 
     Raises:
         UserError: the folder holds a run and neither `resume` nor `overwrite` is given, the settings differ from those
-            of the run to be resumed, the device is missing, the batch does not fit into memory or cannot be cut evenly
-            for all processes, one of these ended, the disk is full.
+            of the run to be resumed, the batch does not fit into memory or cannot be cut evenly for all processes, one
+            of these ended, the device is missing, the disk is full.
     """
     folder = RunFolder(output, LAYOUT)
     config, stored = settle(folder, TrainDirectConfig, config, resume, overwrite, seed=seed, device=device)
@@ -109,9 +104,6 @@ def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy
     """The policy to begin with: drawn by the seed, or the one that the settings name.
 
     Where a checkpoint replaces its weights (`begins` is False), it is only of the right size.
-
-    Raises:
-        UserError: it cannot be read, or has another width.
     """
     if config.initial_policy is None or not begins:
         with torch.random.fork_rng(devices=[]):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World, cut
-from raptor.environments.controllers import Student
+from raptor.environments.controllers import Student, controller_of
 from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
@@ -91,24 +91,20 @@ class GradientLearner:
         self.terminated = torch.zeros(num, dtype=torch.bool, device=self.device)
         places = torch.arange(num, device=self.device)
         self.quadrotors, self.episode = self._draw(places)
-        self.memory = self._initial_memory(num)
+        self.memory = controller_of(self.policy, num)[2]
         segments = math.ceil(config.task.episode_steps / config.segment_steps)
         self.age = places * segments // num * config.segment_steps
-
-    @property
-    def _is_complete(self) -> bool:
-        return self.update_count >= self.config.num_updates
 
     @property
     def step_count(self) -> int:
         """Whole steps so far; the last one may have fewer updates."""
         whole, rest = divmod(self.update_count, self.updates_per_step)
-        return whole + (rest > 0 and self._is_complete)
+        return whole + (rest > 0 and self.update_count >= self.config.num_updates)
 
     @property
     def fraction(self) -> float:
         """Part of the next step that is done."""
-        return 0.0 if self._is_complete else self.update_count % self.updates_per_step / self.updates_per_step
+        return max(0.0, self.update_count / self.updates_per_step - self.step_count)
 
     @property
     def env_steps(self) -> float:
@@ -130,10 +126,6 @@ class GradientLearner:
         if self.curriculum is None:
             return quadrotors, begin_episode(self.config.task, quadrotors, self.generator)
         return quadrotors, self.curriculum.begin(quadrotors, self.generator)
-
-    def _initial_memory(self, num: int) -> tuple[Tensor, ...]:
-        hidden = self.policy.initial_hidden_state(num).detach()
-        return (hidden,) if hidden.shape[-1] else ()
 
     def update(self) -> dict[str, float] | None:
         """Run one segment and take one step of the optimiser; figures where that completes a step of the training."""
@@ -203,7 +195,7 @@ class GradientLearner:
         if len(places) == 0:
             return
         old = (self.quadrotors, self.episode, self.memory)
-        new = (*self._draw(places), self._initial_memory(len(places)))
+        new = (*self._draw(places), controller_of(self.policy, len(places))[2])
 
         def put(kept: Tensor, fresh: Tensor) -> Tensor:
             merged = kept.clone(memory_format=torch.preserve_format)
@@ -228,16 +220,16 @@ class GradientLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on."""
-        state: dict[str, Any] = {
+        state = {
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "flight": pytree.tree_leaves((self.quadrotors, self.episode, self.memory, self.age)),
             "counts": [self.update_count, self.diverged_count, self.skipped_count],
         }
-        if self.curriculum is not None:
-            state["curriculum"] = {**self.curriculum.state_dict(), "terminated": self.terminated}
-        return state
+        if self.curriculum is None:
+            return state
+        return state | {"curriculum": {**self.curriculum.state_dict(), "terminated": self.terminated}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state that `state_dict` gave, in place of what this learner did since."""

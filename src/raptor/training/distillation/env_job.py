@@ -67,20 +67,13 @@ def distill(
     A run that was killed at any moment and resumed gives bit for bit what it would have given without, if `reset` of
     the environment takes a seed and repeats itself; if it does not, the episodes that are kept are collected anew.
 
-    Args:
-        env: any environment that keeps the contract of `raptor.environments.VecEnv`.
-        expert: the teacher, a `raptor.load_expert` or any function from observations (N, D) to actions (N, A).
-        config: the settings; by default those of the run that is resumed, or else the default ones.
-        output: the run folder, see `raptor.load_policy`; see `log_folder` for the default.
-        resume: go on with the run in `output`; start it where there is none.
-        overwrite: delete what an earlier run wrote to `output`.
-        progress: called after each epoch and around what takes long.
-        announce: called with the plan, in words.
+    The environment keeps the contract of `raptor.environments.VecEnv`. The teacher is a `raptor.load_expert` or any
+    function from observations (N, D) to actions (N, A). Where no `output` is given, see `log_folder`. `announce` is
+    called with the plan, in words. For all else see `train_direct`.
 
     Raises:
-        UserError: the environment breaks the contract, the teacher does not fit it, the folder holds a run and neither
-            `resume` nor `overwrite` is given, settings or teacher differ from those of the run to be resumed, the data
-            does not fit into memory, the device is missing, the disk is full.
+        UserError: as in `train_direct`; or the environment breaks the contract, the teacher does not fit it or is not
+            that of the run to be resumed.
     """
     folder = RunFolder(log_folder(config or EnvDistillConfig()) if output is None else output, LAYOUT)
     config, stored = settle(folder, EnvDistillConfig, config, resume, overwrite)
@@ -94,10 +87,10 @@ def distill(
         planned = _plan(config, source)
         if announce is not None:
             announce(planned)
+        closing.enter_context(memory_explained(f"num_episodes {config.num_episodes} of {source.shape[0]} steps"))
         stop = closing.enter_context(held(folder, config, resume, overwrite))
         write_atomically(folder.path / ENVIRONMENT, dump_yaml(plain_settings(env.cfg)))
-        with memory_explained(f"num_episodes {config.num_episodes} of {source.env.episode_steps} steps"):
-            return _train(folder, config, source, stop, progress)
+        return _train(folder, config, source, stop, progress)
 
 
 load_env_distill_config = functools.partial(settings_of, EnvDistillConfig, LAYOUT)
@@ -128,7 +121,7 @@ def _train(
     folder: RunFolder, config: EnvDistillConfig, source: EnvSource, stop: StopRequest, progress: ProgressFunction | None
 ) -> EnvDistillSummary:
     env, seed = source.env, draw_seed(config.seed, WEIGHTS, 0)
-    policy = first_student(config.student, seed, env.widths[config.student_group], env.num_actions).to(env.device)
+    policy = first_student(config.student, seed, *source.shape[1:]).to(env.device)
     before, probe = folder.checkpoints.newest(), source.probe()
     if isinstance(known := before.get("probe"), torch.Tensor) and not torch.allclose(known, probe, 1e-4, 1e-4):
         raise UserError(f"the run in {folder.path} learns from another teacher: give the one that it began with")
@@ -157,14 +150,9 @@ def _train(
 
 
 def _plan(config: EnvDistillConfig, source: EnvSource) -> str:
-    """What will be collected and kept, in words.
-
-    Raises:
-        UserError: it does not fit into memory.
-    """
+    """What will be collected and kept, in words; refused where it does not fit into memory."""
     env, kept = source.env, source.num_episodes * config.num_slots
-    widths = env.widths[config.student_group], env.num_actions
-    used = memory.BASE_BYTES + sum(imitation_bytes(config, kept, env.episode_steps, *widths))
+    used = memory.BASE_BYTES + sum(imitation_bytes(config, kept, *source.shape))
     budget = memory.budget_bytes(config.memory_gib, config.device)
     remedy = f"lower num_episodes{'' if config.on_policy else ' or num_data_epochs'}, take fewer environments"
     memory.refuse_too_large(f"{kept} episodes of up to {env.episode_steps} steps take", used, budget, remedy)

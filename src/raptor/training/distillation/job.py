@@ -12,7 +12,6 @@ from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import World, process_group
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
 from raptor.nn.teachers import TeacherPopulation
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.job import PolicyFiles, RunSummary, held, run_to_end, settle
@@ -26,17 +25,7 @@ from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.learner import Distiller, first_student, guidance_of, shared_evenly
 from raptor.training.distillation.plan import check_parts, make_plan, with_largest_batch
 from raptor.training.distillation.sources import SimulatorSource
-from raptor.training.distillation.teachers import (
-    TeacherNote,
-    TeacherSource,
-    document_of_sources,
-    documented,
-    examine,
-    fingerprint,
-    read_teachers,
-    select,
-    shortened,
-)
+from raptor.training.distillation.teachers import TeacherNote, TeacherSource, examine, read_teachers, select, shortened
 from raptor.training.validation import TRAINING_SEEDS, Validation
 
 FINAL, IMITATED, TEACHERS = "final_student.pt", "imitated_student.pt", "params/teachers.json"
@@ -75,22 +64,14 @@ def post_train(
     of machine with as many threads. Where torchrun started several processes, they share rollouts and batches, and the
     first one writes; a run may be resumed by another number of them.
 
-    Args:
-        output: the run folder, see `raptor.load_policy`.
-        teachers: a folder of `raptor pre-train`, a third-party `TeacherFile`, several of these, or a population; by
-            default those of the run that is resumed.
-        config: the settings; by default those of the run that is resumed, or else the default ones.
-        resume: go on with the run in `output`; start it where there is none.
-        overwrite: delete what an earlier run wrote to `output`.
-        progress: called after each epoch and around what takes long.
-        announce: called with the architecture of the teachers, with the plan, and with the teachers that are left out.
-        largest: begin with the largest `fine_tune.batch_size` that fits; a run that is resumed keeps its own.
+    Teachers are a folder of `raptor pre-train`, a third-party `TeacherFile`, several of these, or a population; by
+    default those of the run that is resumed, as are the settings. `announce` is called with the architecture of the
+    teachers, with the plan, and with the teachers that are left out; `largest` begins with the largest
+    `fine_tune.batch_size` that fits into memory. For all else see `train_direct`.
 
     Raises:
-        UserError: the folder holds a run and neither `resume` nor `overwrite` is given, settings or teachers differ
-            from those of the run to be resumed, teachers cannot be read, are too weak or come without vehicles, the
-            training does not fit into memory or cannot be cut evenly for all processes, one of these ended, the device
-            is missing, the disk is full.
+        UserError: as in `train_direct`; or teachers differ from those of the run to be resumed, cannot be read, are too
+            weak or come without vehicles.
     """
     folder, clock = RunFolder(output, LAYOUT), Clock()
 
@@ -109,10 +90,13 @@ def post_train(
         say = announce or (lambda line: None)
         note_file = folder.path / TEACHERS
         noted = TeacherNote.read(note_file) if stored is not None else None
-        population, lines = read_teachers(_source(folder, noted, teachers))
-        mark = fingerprint(population)
-        if noted is not None and noted.fingerprint != mark:
-            raise UserError(f"the run in {folder.path} learns from other teachers: resume it without giving any")
+        source = noted.sources(folder.path) if teachers is None and noted is not None else teachers
+        if source is None:
+            remedy = "give the output folder of raptor pre-train, or teacher files"
+            raise UserError(f"there are no teachers to learn from: {remedy}")
+        population, lines = read_teachers(source)
+        if noted is not None:
+            population = noted.restore(population, folder.path)
         if largest and noted is None:
             config = with_largest_batch(config, population, world)
             lines.append(f"the largest batch that fits: fine_tune.batch_size={config.fine_tune.batch_size}")
@@ -120,15 +104,12 @@ def post_train(
             say(line)
         if noted is None:
             population = examine(population, config, progress, world)
-        else:
-            population = dataclasses.replace(population, records=tuple(noted.records))
         strong, weak = select(population, config)
         if weak:
             plural = "teachers do" if len(weak) > 1 else "teacher does"
             say(f"{len(weak)} {plural} not reach {config.solved_return:g}, left out: {shortened(weak)}")
             check_parts(config, len(strong), world)
-        records = [to_plain(record, f"records[{i}]") for i, record in enumerate(population.records)]
-        note = TeacherNote(document_of_sources(teachers), mark, records)
+        note = noted or TeacherNote.of(teachers, population)
         batches = f"batch_size {config.batch_size} or fine_tune.batch_size {config.fine_tune.batch_size}"
         with held(folder, config, resume, overwrite, world) as stop, memory_explained(batches):
             with world.main_process_first():
@@ -143,18 +124,6 @@ def post_train(
 
 load_post_train_config = functools.partial(settings_of, PostTrainConfig, LAYOUT)
 """The settings of the run in a folder; see `settings_of`."""
-
-
-def _source(folder: RunFolder, noted: TeacherNote | None, teachers: TeacherSource | None) -> TeacherSource:
-    if teachers is not None:
-        return teachers
-    if noted is None:
-        raise UserError(
-            "there are no teachers to learn from: give the output folder of raptor pre-train, or teacher files"
-        )
-    if noted.source is None:
-        raise UserError(f"the run in {folder.path} began with teachers of no folder: give the same ones to resume it")
-    return [documented(source) for source in noted.source]
 
 
 def _train(

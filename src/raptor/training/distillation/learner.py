@@ -55,7 +55,8 @@ class Distiller:
         self.env_steps = 0.0
         self._recipes: list[_Recipe] = []
         self._is_collected = True  # False where the data of earlier epochs is still to be collected again
-        self.data = self.source.room(self.config.num_slots)
+        num, like = self.config.num_slots * self.source.num_episodes, torch.zeros(0, device=self.source.device)
+        self.data = Demonstrations.empty(num, self.source.shape[0], like, *self.source.shape[1:])
 
     @property
     def step_count(self) -> int:
@@ -64,7 +65,12 @@ class Distiller:
 
     def update(self) -> dict[str, float]:
         """Collect demonstrations, then learn from all that are kept."""
-        self._collect_again()
+        if not self._is_collected:
+            state = self.source.state_dict()
+            for recipe in self._recipes[max(0, len(self._recipes) + 1 - self.config.num_slots) :]:
+                self._collect(recipe)  # all that this epoch still learns from
+            self.source.load_state_dict(state)
+            self._is_collected = True
         epoch = self.step_count
         forced = epoch < self.config.epoch_teacher_forcing
         self.acted = self._copy()
@@ -90,21 +96,11 @@ class Distiller:
 
     def _place(self, epoch: int) -> Demonstrations:
         """Where the data of an epoch is kept."""
-        num = self.source.num_episodes
-        first = epoch % self.config.num_slots * num
-        return Demonstrations(*(tensor[first : first + num] for tensor in self.data))
+        num, slot = self.source.num_episodes, epoch % self.config.num_slots
+        return Demonstrations(*(tensor[slot * num : (slot + 1) * num] for tensor in self.data))
 
     def _collect(self, recipe: _Recipe) -> dict[str, float]:
         return self.source.collect(recipe.plan, recipe.student, self._place(recipe.epoch))
-
-    def _collect_again(self) -> None:
-        """Collect the data of earlier epochs that the next ones still learn from."""
-        if not self._is_collected:
-            state = self.source.state_dict()
-            for recipe in self._recipes[max(0, len(self._recipes) + 1 - self.config.num_slots) :]:
-                self._collect(recipe)  # all but what the next epoch replaces
-            self.source.load_state_dict(state)
-            self._is_collected = True
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next epoch depends on; data that is kept is collected again, not stored."""
@@ -161,11 +157,7 @@ def guidance_of(
 
 
 def shared_evenly(config: FineTuneConfig, num_teachers: int) -> FineTuneConfig:
-    """The settings with a batch that so many teachers share evenly, as long as they take part.
-
-    Raises:
-        UserError: the other settings do not go with that batch.
-    """
+    """The settings with a batch that so many teachers share evenly, as long as they take part."""
     if not config.is_guided:
         return config
     taking_part = min(num_teachers, config.batch_size)

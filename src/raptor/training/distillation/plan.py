@@ -21,8 +21,7 @@ from raptor.training.distillation.learner import first_student, shared_evenly
 def make_plan(config: PostTrainConfig, teachers: TeacherPopulation, world: World = ALONE) -> str:
     """What will be collected and kept, in words; each process holds all data and its share of all else.
 
-    Raises:
-        UserError: something does not fit into memory or cannot be cut into parts; names the settings to change.
+    What does not fit into memory, or cannot be cut into parts, is refused by the settings to change.
     """
     check_parts(config, len(teachers), world)
     budget = memory.budget_of_each(config.memory_gib, config.device, world)

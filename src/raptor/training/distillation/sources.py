@@ -17,9 +17,11 @@ from raptor.environments.controllers import StudentParameters
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
+from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
 from raptor.rl.imitation import weights_of
 from raptor.rl.vec_demonstrations import Observations, Record, VecStudent, rollout_vec_env
+from raptor.tasks.observation import STUDENT_DIM
 from raptor.training.distillation.config import EnvDistillConfig, PostTrainConfig
 from raptor.training.validation import TRAINING_SEEDS
 
@@ -42,9 +44,7 @@ class Source(Protocol):
     device: torch.device
     parts: Parts  # how batches are cut
     num_episodes: int  # of an epoch
-
-    def room(self, num_collections: int) -> Demonstrations:
-        """Room for so many epochs."""
+    shape: tuple[int, int, int]  # steps of an episode, width of what the student sees, and of actions
 
     def plan(self, epoch: int, forced: bool) -> Any:
         """What to collect in an epoch, as plain data; `forced` says that the teachers act."""
@@ -78,12 +78,8 @@ class SimulatorSource:
         self.student_returns = torch.full((len(self.teachers),), -math.inf, device=self.device)
         self.num_active = config.num_active(len(self.teachers))
         self.num_episodes = self.num_active * config.num_episodes
+        self.shape = config.task.episode_steps, STUDENT_DIM, NUM_ROTORS
         self._demonstrations: SimulatedDemonstrations | None = None
-
-    def room(self, num_collections: int) -> Demonstrations:
-        """See `Source`."""
-        like = torch.zeros(0, device=self.device)
-        return Demonstrations.empty(num_collections * self.num_episodes, self.config.task.episode_steps, like)
 
     def plan(self, epoch: int, forced: bool) -> list[Tensor]:
         """The state of the generator, and the active teachers: in turn where they act, else those of the worst returns.
@@ -153,15 +149,17 @@ class EnvSource:
     def __init__(self, config: EnvDistillConfig, env: CheckedVecEnv, expert: Expert) -> None:
         self.config, self.env = config, env
         self.expert: Any = expert.to(env.device) if hasattr(expert, "to") else expert
+        self.observes, self.acts = (getattr(expert, name, None) for name in ("observation_dim", "action_dim"))
         self.device, self.parts = torch.device(env.device), Parts()
         self.num_episodes = math.ceil(config.num_episodes / env.num_envs) * env.num_envs
         env.watch(config.student_group)
+        self.shape = env.episode_steps, env.widths[config.student_group], env.num_actions
         self.groups = config.teacher_group.split("+") if config.teacher_group is not None else [self._fitting_group()]
         env.watch(*dict.fromkeys((config.student_group, *self.groups)))
         self.width = sum(env.widths[name] for name in self.groups)
-        if self._says("observation_dim") not in (None, self.width):
+        if self.observes not in (None, self.width):
             raise self._misfit(f"group {' + '.join(self.groups)} has {self.width} numbers")
-        if self._says("action_dim") not in (None, env.num_actions):
+        if self.acts not in (None, env.num_actions):
             raise self._misfit(f"the environment takes {env.num_actions} actions")
         self.act(env.observe())
 
@@ -175,12 +173,6 @@ class EnvSource:
         observation = torch.randn(PROBES, self.width, generator=torch.Generator().manual_seed(0))
         action: Tensor = self.expert(observation.to(self.device))
         return action.detach().float().cpu()
-
-    def room(self, num_collections: int) -> Demonstrations:
-        """See `Source`."""
-        env, like = self.env, torch.zeros(0, device=self.device)
-        widths = env.widths[self.config.student_group], env.num_actions
-        return Demonstrations.empty(num_collections * self.num_episodes, env.episode_steps, like, *widths)
 
     def plan(self, epoch: int, forced: bool) -> int:
         """The epoch, from which the seed of the episodes follows."""
@@ -237,24 +229,18 @@ class EnvSource:
             raise UserError(f"the teacher must give actions of shape {expected}, got {got}")
         return action.float()
 
-    def _says(self, width: str) -> Any:
-        """A width that the teacher says that it has; None where it says nothing."""
-        return getattr(self.expert, width, None)
-
     def _fitting_group(self) -> str:
         """The first group that a teacher may see and that is as wide as what it observes."""
         for name in TEACHER_GROUPS:
-            if name in self.env.widths and self._says("observation_dim") in (None, self.env.widths[name]):
+            if name in self.env.widths and self.observes in (None, self.env.widths[name]):
                 return name
         raise self._misfit(f"the environment shows {self.env.layout()}")
 
     def _misfit(self, instead: str) -> UserError:
-        observes, acts = getattr(self.expert, "observation_dim", "any"), self._says("action_dim")
-        does = f" and gives {acts} actions" if acts is not None else ""
-        return UserError(
-            f"the teacher observes {observes} numbers{does}, but {instead}; groups: {self.env.layout()}; actions: "
-            f"{self.env.num_actions}: give teacher_group (two groups are joined by +), or a teacher of this environment"
-        )
+        says = f"{self.observes or 'any'} numbers" + (f" and gives {self.acts} actions" if self.acts else "")
+        shows = f"groups: {self.env.layout()}; actions: {self.env.num_actions}"
+        remedy = "give teacher_group (two groups are joined by +), or a teacher of this environment"
+        return UserError(f"the teacher observes {says}, but {instead}; {shows}: {remedy}")
 
 
 def draw_seed(seed: int, stream: int, number: int) -> int:

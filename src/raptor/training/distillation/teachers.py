@@ -16,6 +16,7 @@ import torch
 from raptor.core.atomic import PathLike
 from raptor.core.distributed import ALONE, World
 from raptor.core.errors import UserError
+from raptor.core.plain import to_plain
 from raptor.formats.expert_files.load import folder_of, load_expert
 from raptor.formats.teacher_files import load_teachers
 from raptor.nn.activations import RELU_TANH
@@ -46,9 +47,8 @@ class TeacherFile:
 
     def document(self) -> dict[str, str | None]:
         """For JSON; paths are absolute."""
-        vehicle = None if self.quadrotor is None else os.fspath(self.quadrotor)
-        if vehicle is not None and vehicle not in PLATFORMS:
-            vehicle = _absolute(vehicle)
+        vehicle = self.quadrotor and os.fspath(self.quadrotor)
+        vehicle = vehicle if vehicle in (None, *PLATFORMS) else _absolute(vehicle)
         document = {"path": _absolute(self.path), "quadrotor": vehicle, "activation": self.activation}
         return document if self.normalizer is None else document | {"normalizer": _absolute(self.normalizer)}
 
@@ -67,11 +67,7 @@ class TeacherNote(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> TeacherNote | None:
-        """The note in a file; None where the run was stopped before.
-
-        Raises:
-            UserError: it is damaged.
-        """
+        """The note in a file; None where the run was stopped before."""
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             return cls(*(document[name] for name in cls._fields))
@@ -80,6 +76,26 @@ class TeacherNote(NamedTuple):
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path} cannot be read: start anew with --overwrite") from error
 
+    @classmethod
+    def of(cls, source: TeacherSource | None, teachers: TeacherPopulation) -> TeacherNote:
+        """The note of teachers that were read from a source."""
+        several = None if source is None or isinstance(source, TeacherPopulation) else _several(source)
+        documents = [one.document() if isinstance(one, TeacherFile) else _absolute(one) for one in several or ()]
+        records = [to_plain(record, f"records[{i}]") for i, record in enumerate(teachers.records)]
+        return cls(None if several is None else documents, fingerprint(teachers), records)
+
+    def sources(self, run: Path) -> list[OneSource]:
+        """What to read the teachers of a run from again."""
+        if self.source is None:
+            raise UserError(f"the run in {run} began with teachers of no folder: give the same ones to resume it")
+        return [documented(source) for source in self.source]
+
+    def restore(self, teachers: TeacherPopulation, run: Path) -> TeacherPopulation:
+        """The teachers with the figures of their test; refuses others than those that the run began with."""
+        if self.fingerprint != fingerprint(teachers):
+            raise UserError(f"the run in {run} learns from other teachers: resume it without giving any")
+        return dataclasses.replace(teachers, records=tuple(self.records))
+
 
 def teacher_files(
     paths: Sequence[PathLike],
@@ -87,18 +103,12 @@ def teacher_files(
     activation: str | None = None,
     normalizer: PathLike | None = None,
 ) -> list[TeacherFile]:
-    """A `TeacherFile` for each path; the vehicle of each is given, one for all, or none.
-
-    Raises:
-        UserError: there are other than no, one or as many vehicles as networks.
-    """
+    """A `TeacherFile` for each path; the vehicle of each is given, one for all, or none."""
     if not paths and (quadrotors or activation or normalizer):
         raise UserError("--quadrotor and --teacher-* are of a teacher: give its file with --teacher")
     if len(quadrotors) not in (0, 1, len(paths)):
-        raise UserError(
-            f"--quadrotor must be given once for all, or once for each of the {len(paths)} teachers, got "
-            f"{len(quadrotors)}"
-        )
+        once = f"once for all, or once for each of the {len(paths)} teachers"
+        raise UserError(f"--quadrotor must be given {once}, got {len(quadrotors)}")
     vehicles = quadrotors if len(quadrotors) > 1 else [*quadrotors, None][:1] * len(paths)
     return [TeacherFile(path, vehicle, activation, normalizer) for path, vehicle in zip(paths, vehicles, strict=True)]
 
@@ -118,10 +128,8 @@ def read_teachers(source: TeacherSource) -> tuple[TeacherPopulation, list[str]]:
     if teachers.quadrotors is None:
         raise UserError("the teachers come without their quadrotors: a student flies the vehicle of each teacher")
     if (teachers.observation_dim, teachers.action_dim) != (TEACHER_DIM, NUM_ROTORS):
-        raise UserError(
-            f"a teacher maps {TEACHER_DIM} numbers to {NUM_ROTORS}, these map {teachers.observation_dim} to "
-            f"{teachers.action_dim}"
-        )
+        these = f"these map {teachers.observation_dim} to {teachers.action_dim}"
+        raise UserError(f"a teacher maps {TEACHER_DIM} numbers to {NUM_ROTORS}, {these}")
     if {teachers.dtype, teachers.quadrotors.mass.dtype} == {torch.float32}:
         return teachers, lines
     layers = tuple(Layer(*(tensor.float() for tensor in layer)) for layer in teachers.layers)
@@ -168,15 +176,8 @@ def fingerprint(teachers: TeacherPopulation) -> str:
     return digest.hexdigest()
 
 
-def document_of_sources(teachers: TeacherSource | None) -> list[str | dict[str, str | None]] | None:
-    """The folders and files that teachers are read from, for JSON; None where they are no files."""
-    if teachers is None or isinstance(teachers, TeacherPopulation):
-        return None
-    return [one.document() if isinstance(one, TeacherFile) else _absolute(one) for one in _several(teachers)]
-
-
 def documented(source: str | dict[str, Any]) -> OneSource:
-    """The source that an entry of `document_of_sources` describes."""
+    """The source that an entry of a note describes."""
     return source if isinstance(source, str) else TeacherFile(**source)
 
 
@@ -215,24 +216,21 @@ def select(teachers: TeacherPopulation, config: PostTrainConfig) -> tuple[Teache
     Raises:
         UserError: none is, or some are not and `weak_teachers` is refuse.
     """
-    returns = [record["return"] for record in teachers.records]
+    returns, num = [record["return"] for record in teachers.records], len(teachers)
     strong = [i for i, value in enumerate(returns) if value >= config.solved_return]  # not a number is not good
+    wanted = f"solved_return {config.solved_return:g}"
     if not strong:
-        best = max((value for value in returns if not math.isnan(value)), default=math.nan)
-        raise UserError(
-            f"none of the {len(teachers)} teachers reaches solved_return {config.solved_return:g}, the best has "
-            f"{best:.1f}: train them longer, or lower solved_return"
-        )
-    if len(strong) == len(teachers):
+        best = f"{max((value for value in returns if not math.isnan(value)), default=math.nan):.1f}"
+        remedy = "train them longer, or lower solved_return"
+        raise UserError(f"none of the {num} teachers reaches {wanted}, the best has {best}: {remedy}")
+    if len(strong) == num:
         return teachers, []
     vehicles = teachers.quadrotors
-    names = vehicles.names if vehicles is not None and vehicles.names else tuple(map(str, range(len(teachers))))
-    weak = [f"{teachers.records[i].get('name', names[i])}" for i in sorted({*range(len(teachers))} - {*strong})]
+    names = vehicles.names if vehicles is not None and vehicles.names else range(num)
+    weak = [f"{teachers.records[i].get('name', names[i])}" for i in range(num) if i not in strong]
     if config.weak_teachers == "refuse":
-        raise UserError(
-            f"{len(weak)} of {len(teachers)} teachers do not reach solved_return {config.solved_return:g}: "
-            f"{shortened(weak)}; train them longer, lower solved_return, or set weak_teachers=drop"
-        )
+        remedy = "train them longer, lower solved_return, or set weak_teachers=drop"
+        raise UserError(f"{len(weak)} of {num} teachers do not reach {wanted}: {shortened(weak)}; {remedy}")
     return teachers[strong], weak
 
 
