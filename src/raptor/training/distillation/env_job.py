@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import re
 import time
 from collections.abc import Callable
@@ -34,14 +33,8 @@ from raptor.viewer.env_videos import RecordedVecEnv
 
 LOGS = Path("logs") / "distillation"
 FINAL, VIDEOS, ENVIRONMENT = "final_student.pt", "videos", "params/env.yaml"
-LAYOUT = Layout(
-    "distill",
-    unit="epoch",
-    checkpoints="checkpoint_epoch_",
-    best="best_student.pt",
-    settings="params/agent.yaml",
-    own=(FINAL, f"{VIDEOS}/step_*", ENVIRONMENT),
-)
+OWN = FINAL, f"{VIDEOS}/step_*", ENVIRONMENT
+LAYOUT = Layout("distill", "epoch", "checkpoint_epoch_", "best_student.pt", settings="params/agent.yaml", own=OWN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +128,9 @@ def _train(
         folder.log(f"teacher {', '.join(f'{name} {value:.5g}' for name, value in teacher.items())}")
 
     def describe(step: int) -> str:
-        return (
-            f"distilled from one teacher in {config.task or 'a third-party environment'}, epoch {step} of "
-            f"{config.num_epochs}; the teacher returns {teacher.get('mean_return', math.nan):.5g}"
-        )
+        where = config.task or "a third-party environment"
+        epoch = f"epoch {step} of {config.num_epochs}; the teacher returns {teacher['mean_return']:.5g}"
+        return f"distilled from one teacher in {where}, {epoch}"
 
     def imitation() -> Distiller:
         return Distiller(config, policy, source, source.evaluate, config.normalize_observations)

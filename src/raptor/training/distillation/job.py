@@ -29,13 +29,8 @@ from raptor.training.distillation.teachers import TeacherNote, TeacherSource, ex
 from raptor.training.validation import TRAINING_SEEDS, Validation
 
 FINAL, IMITATED, TEACHERS = "final_student.pt", "imitated_student.pt", "params/teachers.json"
-LAYOUT = Layout(
-    "post-train",
-    unit="epoch",
-    checkpoints="checkpoint_epoch_",
-    best="best_student.pt",
-    own=(FINAL, IMITATED, "videos/epoch_*.gif", TEACHERS),
-)
+OWN = FINAL, IMITATED, "videos/epoch_*.gif", TEACHERS
+LAYOUT = Layout("post-train", "epoch", "checkpoint_epoch_", "best_student.pt", own=OWN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,16 +147,10 @@ def _train(
     def fine_tuning() -> Learner:
         if not imitates:
             shrink_output_layer(policy)
-        return GradientLearner(
-            tuning,
-            policy,
-            config.seed,
-            **compute,
-            validation=of_tuning,
-            guidance=guidance_of(tuning, teachers, config.device, config.compile) if imitates else None,
-            group="fine_tuning",
-            updates_per_step=tuning.updates_per_epoch,
-        )
+        guidance = guidance_of(tuning, teachers, config.device, config.compile) if imitates else None
+        shown = {"group": "fine_tuning", "updates_per_step": tuning.updates_per_epoch}
+        options = {**compute, **shown, "validation": of_tuning, "guidance": guidance}
+        return GradientLearner(tuning, policy, config.seed, **options)
 
     by, interval = config.best_by.replace("_", " "), config.checkpoint_interval
     revalidates = by != "validation" or of_imitation.task != of_tuning.task

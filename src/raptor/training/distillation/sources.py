@@ -111,19 +111,12 @@ class SimulatorSource:
 
     def _demonstrations_of(self, teachers: TeacherPopulation) -> SimulatedDemonstrations:
         config, offset = self.config, teachers.position_offset
+        offset = offset if config.steady_state_position_correction else torch.zeros_like(offset)
+        noise = 0.0 if config.teacher_deterministic else config.teacher_noise
         assert teachers.quadrotors is not None
-        return SimulatedDemonstrations(
-            config.flown_task,
-            teachers.quadrotors,
-            teachers.layers,
-            config.num_episodes,
-            offset if config.steady_state_position_correction else torch.zeros_like(offset),
-            config.compile,
-            0.0 if config.teacher_deterministic else config.teacher_noise,
-            config.method,
-            activations=teachers.activations,
-            world=self.world,
-        )
+        flown = config.flown_task, teachers.quadrotors, teachers.layers, config.num_episodes, offset
+        how = config.compile, noise, config.method, teachers.activations, self.world
+        return SimulatedDemonstrations(*flown, *how)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Source`."""

@@ -192,10 +192,8 @@ def examine(
     for first in range(world.rank * TEACHERS_AT_ONCE, len(teachers), world.size * TEACHERS_AT_ONCE):
         some = teachers[first : first + TEACHERS_AT_ONCE].to(config.device)
         assert some.quadrotors is not None
-        test = TeacherTest(
-            TEST_TASK, some.quadrotors, config.num_teacher_episodes, TEST_SEED, config.compile, some.activations
-        )
-        found = test(some.layers)
+        episodes = TEST_TASK, some.quadrotors, config.num_teacher_episodes, TEST_SEED
+        found = TeacherTest(*episodes, config.compile, some.activations)(some.layers)
         figures = {
             "return": [returns.mean().item() for returns in found.returns.cpu()],
             "termination_rate": [terminated.float().mean().item() for terminated in found.terminated.cpu()],
