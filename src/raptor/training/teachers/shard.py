@@ -74,7 +74,7 @@ def train_shard(
         task: `config` (the settings), `quadrotors` (their documents), `seed`.
         store: of its files.
         device: to train on.
-        stop: whether somebody asked to stop.
+        stop: whether a stop was requested.
 
     Yields:
         How far it is, and those points of the learning curve that this session has not yielded before.
