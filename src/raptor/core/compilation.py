@@ -171,10 +171,13 @@ class CompiledStep:
         function: the step.
         compile: False runs eagerly.
         patience: so many steps are run eagerly before one is compiled.
+        what: is compiled, for the log.
     """
 
-    def __init__(self, function: FlatStep, compile: bool = True, patience: int = 0) -> None:
-        self._function, self._compile, self._patience = function, compile, patience
+    def __init__(
+        self, function: FlatStep, compile: bool = True, patience: int = 0, what: str = "a step of the simulator"
+    ) -> None:
+        self._function, self._compile, self._patience, self._what = function, compile, patience, what
         self._graphs: dict[Any, tuple[FlatFunction, list[bool]]] = {}
 
     def __call__(self, carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
@@ -218,7 +221,7 @@ class CompiledStep:
             moved, _ = self._function(leaves[:num_carried], leaves[num_carried:])
             requiring |= {i for i, tensor in enumerate(moved) if tensor.requires_grad}
         if (requiring, layout) not in self._graphs:
-            function = compile_flat(flat, example())
+            function = compile_flat(flat, example(), what=self._what)
             if not changes:  # running eagerly: nothing was traced
                 flat(*example())
             self._graphs[requiring, layout] = function, changes

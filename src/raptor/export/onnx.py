@@ -21,8 +21,7 @@ from raptor.core.errors import UserError
 from raptor.core.yaml_files import to_plain
 from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble
 from raptor.formats.onnx_policy import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
-from raptor.nn.mlp_policy import MLPPolicy
-from raptor.nn.policy import RaptorPolicy, gru_gates
+from raptor.nn.policy import MLPPolicy, RaptorPolicy, gru_gates
 
 if TYPE_CHECKING:
     import onnx

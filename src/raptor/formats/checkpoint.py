@@ -16,8 +16,7 @@ from raptor.core.errors import UserError, printable
 from raptor.core.yaml_files import to_plain
 from raptor.formats.torch_files import Advice, load_torch
 from raptor.formats.weights import LARGEST_WIDTH, check_values, is_width, plain_names
-from raptor.nn.mlp_policy import MLPPolicy
-from raptor.nn.policy import RaptorPolicy
+from raptor.nn.policy import MLPPolicy, RaptorPolicy
 
 FORMAT, VERSION = "raptor-policy", 1
 GRU, MLP = "gru", "mlp"

@@ -16,7 +16,7 @@ from raptor.formats.teacher_files import DOCUMENT, load_teachers
 from raptor.formats.torch_files import Advice, opened_archive, read_document
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork
-from raptor.nn.mlp_policy import MLPPolicy
+from raptor.nn.policy import MLPPolicy
 
 KNOWN = (
     "give a checkpoint of rsl_rl (.pt), an archive of stable-baselines3 (.zip; its VecNormalize is given as its "

@@ -12,16 +12,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World, cut
-from raptor.environments.controllers import Student, controller_of
+from raptor.environments.controllers import Memory, Student, controller_of
 from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.rl.adam import warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
-from raptor.rl.flight import RolloutState
-from raptor.rl.guide import TeacherGuide
-from raptor.rl.schedule import warmup_cosine
+from raptor.rl.objective import TeacherGuide
 from raptor.runs.learner import Rated
 from raptor.training.direct.config import GradientConfig
 from raptor.training.validation import TRAINING_SEEDS, Validation
@@ -131,7 +130,7 @@ class GradientLearner:
         """Run one segment and take one step of the optimiser; figures where that completes a step of the training."""
         config, count, imitation = self.config, self.update_count, self.imitation
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
-        (*gradient, cost, reward), (flight, alive, terminated) = self._fly(noise)
+        (*gradient, cost, reward), (self.episode, self.memory, alive, terminated) = self._fly(noise)
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
         share = count / max(config.num_updates, 1)
         rate = warmup_cosine(config.learning_rate, config.final_learning_rate, share, count, config.warm_up_updates)
@@ -143,7 +142,6 @@ class GradientLearner:
             self.optimizer.step()
         else:
             self.skipped_count += 1
-        self.episode, self.memory = flight.into(self.episode), flight.memory
         self.age = self.age + config.segment_steps
         self.terminated = self.terminated | (terminated > 0)
         self._replace(alive)
@@ -164,11 +162,11 @@ class GradientLearner:
         groups = ((self.group, figures), ("curriculum", stages))
         return {f"{group}/{name}": value for group, values in groups for name, value in values.items()}
 
-    def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], tuple[RolloutState, Tensor, Tensor]]:
+    def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], tuple[Episode, Memory, Tensor, Tensor]]:
         """Fly a segment part by part; gives the gradient with the mean cost and reward, and the end of the segment.
 
-        That is where it ends, and (N,) 1 or 0 each, whether a vehicle stayed within bounds, and whether some step would
-        have ended its episode.
+        That is the episode, the memory, and (N,) 1 or 0 each, whether a vehicle stayed within bounds, and whether some
+        step would have ended its episode.
         """
         num, parameters, guide = self.config.batch_size, self.policy.tensors(), None
         if self.guidance and self.imitation:
@@ -179,8 +177,7 @@ class GradientLearner:
             there = cut((self.quadrotors, self.episode, self.memory, list(noise)), places)
             gradient, segment = self.gradient(parameters, *there, guide and guide.of(places, num))
             means.append([*gradient, segment.cost.mean(), segment.reward.clamp(min=-20).mean()])
-            terminated = segment.terminated.any(0).to(segment.alive.dtype)
-            ends.append((RolloutState.begin(segment.episode, segment.memory), segment.alive, terminated))
+            ends.append((*segment[:3], segment.terminated.any(0).to(segment.alive.dtype)))
         return self.parts.mean(means, num), self.parts.gather(ends, num)
 
     def _replace(self, alive: Tensor) -> None:

@@ -19,9 +19,8 @@ from raptor.formats.checkpoint import KINDS, StudentPolicy
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.demonstrations import Demonstrations
-from raptor.rl.guide import TeacherGuide
-from raptor.rl.imitation import Imitation, weights_of
-from raptor.rl.observation_scale import ObservationScale
+from raptor.rl.imitation import Imitation, ObservationScale, weights_of
+from raptor.rl.objective import TeacherGuide
 from raptor.runs.learner import Rated
 from raptor.training.direct.learner import Guidance
 from raptor.training.distillation.config import EnvDistillConfig, FineTuneConfig, PostTrainConfig, StudentConfig

@@ -18,9 +18,9 @@ from raptor.environments.vec_env import CheckedVecEnv
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import NUM_ROTORS
-from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
+from raptor.rl import demonstrations
+from raptor.rl.demonstrations import Demonstrations, Observations, SimulatedDemonstrations, VecStudent
 from raptor.rl.imitation import weights_of
-from raptor.rl.vec_demonstrations import Observations, Record, VecStudent, rollout_vec_env
 from raptor.tasks.observation import STUDENT_DIM
 from raptor.training.distillation.config import EnvDistillConfig, PostTrainConfig
 from raptor.training.validation import TRAINING_SEEDS
@@ -185,7 +185,8 @@ class EnvSource:
 
         controller = teacher_acts if student is None else VecStudent(student, group)
         each = self.num_episodes // self.env.num_envs
-        found = rollout_vec_env(self.env, controller, each, Record(out, group, self.act))
+        record = demonstrations.Record(out, group, self.act)
+        found = demonstrations.rollout_vec_env(self.env, controller, each, record)
         return {**found.figures(), "num_steps": float(found.lengths.sum())}
 
     def evaluate(self, policy: StudentPolicy | None = None) -> dict[str, float]:
@@ -195,7 +196,7 @@ class EnvSource:
         student = None if policy is None else VecStudent(weights_of(policy), config.student_group)
         controller = student or (lambda observations, begins: self.act(observations))
         num_each = math.ceil(config.num_validation_episodes / self.env.num_envs)
-        return rollout_vec_env(self.env, controller, num_each).figures()
+        return demonstrations.rollout_vec_env(self.env, controller, num_each).figures()
 
     def order(self, epoch: int) -> torch.Generator:
         """See `Source`."""
