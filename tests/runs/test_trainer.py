@@ -76,6 +76,7 @@ class Files:
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.best = folder, []
         self.newest_first, self.pass_over = folder.checkpoints.newest_first, folder.checkpoints.pass_over
+        self.log, self.record, self.record_from = folder.log, folder.record, folder.record_from
 
     def write(self, step: int, training: dict[str, Any]) -> str:
         return self.folder.checkpoints.write(step, {"training": training})
@@ -101,7 +102,7 @@ def trained(path: Path, watch: Watch | None = None, slow_at: int = -1, **options
     files = Files(folder)
     try:
         with stop_on_signal() as stop:
-            trainer = Trainer(phases, folder, files, stop, **options)
+            trainer = Trainer(phases, files, stop, **options)
             for progress in trainer:
                 if watch is not None:
                     watch(progress, stop)

@@ -108,7 +108,7 @@ class RunFolder:
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._closing.enter_context(locked(self.path))
-        resumes = self.check(resume, overwrite)  # once more: nobody else can come in between now
+        resumes = self.check(resume, overwrite)  # once more: no other process can come in between now
         with explained(self.path):
             for remains in (*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")):  # what a killed process left
                 remains.unlink(missing_ok=True)

@@ -56,9 +56,10 @@ class PolicyFiles:
     beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what checkpoints hold beside the state
 
     def __post_init__(self) -> None:
-        checkpoints = self.folder.checkpoints
+        folder, checkpoints = self.folder, self.folder.checkpoints
         checkpoints.keep = self.settings.keep_checkpoints
         self.newest_first, self.pass_over = checkpoints.newest_first, checkpoints.pass_over
+        self.log, self.record, self.record_from = folder.log, folder.record, folder.record_from
 
     def write(self, step: int, training: Mapping[str, Any]) -> str:
         """Write a checkpoint, which is a policy file too."""
@@ -143,7 +144,6 @@ def run_to_end(
     folder, settings = files.folder, files.settings
     trainer = Trainer(
         [phase for phase in phases if phase.num_steps],
-        folder,
         files,
         stop,
         unit=folder.layout.unit,

@@ -1,4 +1,4 @@
-"""What the trainer asks of those that it works with: a learner, a record of its figures, and files of its state."""
+"""What the trainer asks of those that it works with: a learner, and files of its figures and its state."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Learner(Protocol):
         """Go back to a state that `state_dict` gave."""
 
 
-class Record(Protocol):
-    """Where a run is recorded: a `RunFolder`, or the store that an engine gives to a part of one."""
+class TrainingFiles(Protocol):
+    """Where a training is recorded and its state is kept: a run folder, or the store of a part of a run."""
 
     def log(self, message: str) -> None:
         """Append a line to the log."""
@@ -67,10 +67,6 @@ class Record(Protocol):
 
     def record(self, step: int, values: Figures) -> None:
         """Append figures."""
-
-
-class Checkpointing(Protocol):
-    """How the state of a job becomes files."""
 
     def write(self, step: int, training: Mapping[str, Any]) -> str:
         """Write a checkpoint; returns its name."""

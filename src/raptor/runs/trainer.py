@@ -16,7 +16,7 @@ from typing import Any
 from raptor.core.devices import gpu_use, host
 from raptor.core.distributed import ALONE, World
 from raptor.core.errors import UserError
-from raptor.runs.learner import Best, Checkpointing, Figures, Learner, Record, Weights
+from raptor.runs.learner import Best, Figures, Learner, TrainingFiles, Weights
 from raptor.runs.progress import Clock, Progress
 from raptor.runs.stopping import Abandoned, StopRequest, interruptible
 
@@ -40,13 +40,12 @@ class Phase:
 class Trainer:
     """Takes learners to their last step; iterating yields a `Progress` after each step and around what takes long.
 
-    A session that ends, is stopped or killed anywhere and is gone on with comes to the same bits as one that was not,
+    A session that ends, is stopped or killed anywhere and is resumed comes to the same bits as one that was not,
     on the same machine with as many threads.
     """
 
     phases: Sequence[Phase]  # one after the other
-    run: Record  # where it is recorded
-    checkpoints: Checkpointing  # how its state is written and read
+    files: TrainingFiles  # where it is recorded, and its state is kept
     stop: Callable[[], bool]  # whether a stop was requested; a `StopRequest` also gives up what takes too long
     _: dataclasses.KW_ONLY
     unit: str = "update"  # what a step is
@@ -104,17 +103,17 @@ class Trainer:
     def __iter__(self) -> Iterator[Progress]:
         """Go on until the last step or a request to stop."""
         self._restore()
-        self.run.record_from(self.step, self.validated_at == self.step)
-        self.run.log(", ".join(f"{name} {fact}" for name, fact in host(self.device).items()))
+        self.files.record_from(self.step, self.validated_at == self.step)
+        self.files.log(", ".join(f"{name} {fact}" for name, fact in host(self.device).items()))
         if self.world.size > 1:
-            self.run.log(f"shared by {self.world.size} processes")
-        self.run.log(f"begins after {self.unit} {self.step} of {self.num_steps}")
+            self.files.log(f"shared by {self.world.size} processes")
+        self.files.log(f"begins after {self.unit} {self.step} of {self.num_steps}")
         self._saved = self._mark()
         yield self.progress("compiling" if self.compiles and self.step < self.num_steps else None)
         try:
             yield from self._steps()
         except Abandoned:
-            self.run.log(f"{self.unit} {self.step}: stopped in the middle of a step or a validation, which is given up")
+            self._log("stopped in the middle of a step or a validation, which is given up")
             if self._is_updating:
                 if self._snapshot is None:
                     return  # what is left of the state is of no use: the last checkpoint stands
@@ -155,6 +154,9 @@ class Trainer:
             best_return=None if self.best is None else self.best.figures["mean_return"],
         )
 
+    def _log(self, message: str) -> None:
+        self.files.log(f"{self.unit} {self.step}: {message}")
+
     def _stopping(self) -> bool:
         return self.world.any_rank(self.stop())
 
@@ -191,7 +193,7 @@ class Trainer:
         self._is_updating, self._snapshot = False, None
         self.clock.tick(self.done, self.learner.env_steps)
         for note in self.learner.notes:
-            self.run.log(f"{self.unit} {self.step}: {note}")
+            self._log(note)
         self.learner.notes.clear()
         if values is None:
             return False
@@ -201,7 +203,7 @@ class Trainer:
             f"speed/{self.unit}s_per_s": self.clock.rate,
             "speed/env_steps_per_s": self.clock.env_steps_per_s,
         }
-        self.run.record(self.step, {**self.values, **speed, **gpu_use(self.device)})
+        self.files.record(self.step, {**self.values, **speed, **gpu_use(self.device)})
         if self.learner.rated is not None:
             self._keep_if_better(self.step - 1, *self.learner.rated, self.phase.best_by)
         return True
@@ -210,9 +212,9 @@ class Trainer:
         with interruptible(self.stop):
             self.validation = dict(self.learner.validate())
         self.validated_at = self.step
-        self.run.record(self.step, {f"evaluation/{name}": value for name, value in self.validation.items()})
+        self.files.record(self.step, {f"evaluation/{name}": value for name, value in self.validation.items()})
         figures = ", ".join(f"{name} {value:.5g}" for name, value in self.validation.items())
-        self.run.log(f"{self.unit} {self.step}: evaluation {figures}")
+        self._log(f"evaluation {figures}")
         if self.phase.best_by == "validation" and self.learner.policy is not None:
             self._keep_if_better(self.step, self.validation, self.learner.policy.state_dict(), "validation")
 
@@ -221,7 +223,7 @@ class Trainer:
         if math.isfinite(found) and (self.best is None or found > self.best.figures["mean_return"]):
             copies = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
             self.best = Best(step, dict(figures), copies, by)
-            self.checkpoints.write_best(self.best, milestone=False)
+            self.files.write_best(self.best, milestone=False)
 
     def _begin_next_phase(self) -> None:
         """Let the next learner begin with the best policy so far, rated by the validation of its phase."""
@@ -233,8 +235,8 @@ class Trainer:
             if self.phase.revalidates:
                 self.best = dataclasses.replace(self.best, figures=dict(self.learner.validate()), by="validation")
             self.milestones.append(self.best.summary(self.unit))
-            self.checkpoints.write_best(self.best, milestone=True)
-            self.checkpoints.write_best(self.best, milestone=False)
+            self.files.write_best(self.best, milestone=True)
+            self.files.write_best(self.best, milestone=False)
         self.clock.restart_rates()
 
     def _state(self) -> dict[str, Any]:
@@ -252,24 +254,24 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        name = self.checkpoints.write(math.ceil(self.done), self._state())  # one within a step is replaced at its end
-        self.run.log(f"{self.unit} {self.step}: wrote {name.rsplit('/', 1)[-1]}")
+        name = self.files.write(math.ceil(self.done), self._state())  # one within a step is replaced at its end
+        self._log(f"wrote {name.rsplit('/', 1)[-1]}")
         self._saved, self._saved_at = self._mark(), time.perf_counter()
 
     def _restore(self) -> None:
         """Go on from the newest checkpoint whose content fits; those that do not are passed over with a warning."""
-        for name, training in self.checkpoints.newest_first():
+        for name, training in self.files.newest_first():
             try:
                 self._load(training)
             except (UserError, MemoryError):
                 raise
             except Exception as error:  # whatever a state of another structure makes the learner raise
-                self.checkpoints.pass_over(name, f"it holds no state of this job ({type(error).__name__}: {error})")
+                self.files.pass_over(name, f"it holds no state of this job ({type(error).__name__}: {error})")
                 self._begin(0)
                 continue
-            self.run.log(f"going on from {name.rsplit('/', 1)[-1]}")
+            self.files.log(f"going on from {name.rsplit('/', 1)[-1]}")
             if self.best is not None:  # a session that was killed may have found a better one, which is yet to come
-                self.checkpoints.write_best(self.best, milestone=False)
+                self.files.write_best(self.best, milestone=False)
             return
 
     def _load(self, training: Mapping[str, Any]) -> None:

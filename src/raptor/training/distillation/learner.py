@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,14 +27,6 @@ from raptor.training.distillation.config import EnvDistillConfig, FineTuneConfig
 from raptor.training.distillation.sources import Source
 
 
-class _Recipe(NamedTuple):
-    """All that is needed to collect the data of an epoch once more, as far as its source repeats itself."""
-
-    epoch: int
-    student: StudentParameters | None  # None: the teachers act
-    plan: Any  # of the source
-
-
 @dataclasses.dataclass
 class Distiller:
     """Teaches a student to do what its teachers do."""
@@ -48,11 +40,12 @@ class Distiller:
     def __post_init__(self) -> None:
         self.policy.to(self.source.device)
         self.imitation = Imitation(self.config, self.policy, self.source.parts, self.config.precision)
-        self.acted = self._copy()  # the student as it was in the last epoch's episodes, before it learnt from them
+        self.acted: StudentParameters | None = None  # the student that acted, or would have, in the last epoch
         self.rated: Rated | None = None
         self.notes: list[str] = []
         self.env_steps = 0.0
-        self._recipes: list[_Recipe] = []
+        # What it takes to collect each kept epoch once more: its number, who acted (None: the teachers), and the plan.
+        self._recipes: list[tuple[int, StudentParameters | None, Any]] = []
         self._is_collected = True  # False where the data of earlier epochs is still to be collected again
         num, like = self.config.num_slots * self.source.num_episodes, torch.zeros(0, device=self.source.device)
         self.data = Demonstrations.empty(num, self.source.shape[0], like, *self.source.shape[1:])
@@ -67,14 +60,14 @@ class Distiller:
         if not self._is_collected:
             state = self.source.state_dict()
             for recipe in self._recipes[max(0, len(self._recipes) + 1 - self.config.num_slots) :]:
-                self._collect(recipe)  # all that this epoch still learns from
+                self._collect(*recipe)  # all that this epoch still learns from
             self.source.load_state_dict(state)
             self._is_collected = True
         epoch = self.step_count
         forced = epoch < self.config.epoch_teacher_forcing
-        self.acted = self._copy()
-        recipe = _Recipe(epoch, None if forced else self.acted, self.source.plan(epoch, forced))
-        found = self._collect(recipe)
+        self.acted = pytree.tree_map(torch.clone, weights_of(self.policy))
+        recipe = epoch, None if forced else self.acted, self.source.plan(epoch, forced)
+        found = self._collect(*recipe)
         self._recipes = [*self._recipes, recipe][-self.config.num_slots :]
         if epoch == 0 and self.normalize:
             place = self._place(epoch)
@@ -90,16 +83,13 @@ class Distiller:
         assert self.evaluate is not None, "this learner was made without a validation"
         return self.evaluate(self.policy)
 
-    def _copy(self) -> StudentParameters:
-        return pytree.tree_map(torch.clone, weights_of(self.policy))
-
     def _place(self, epoch: int) -> Demonstrations:
         """Where the data of an epoch is kept."""
         num, slot = self.source.num_episodes, epoch % self.config.num_slots
         return Demonstrations(*(tensor[slot * num : (slot + 1) * num] for tensor in self.data))
 
-    def _collect(self, recipe: _Recipe) -> dict[str, float]:
-        return self.source.collect(recipe.plan, recipe.student, self._place(recipe.epoch))
+    def _collect(self, epoch: int, student: StudentParameters | None, plan: Any) -> dict[str, float]:
+        return self.source.collect(plan, student, self._place(epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next epoch depends on; data that is kept is collected again, not stored."""
@@ -120,7 +110,7 @@ class Distiller:
             return leaf.to(device) if isinstance(leaf, Tensor) and leaf.dtype != torch.uint8 else leaf
 
         self._recipes = [
-            _Recipe(epoch, kind(*student) if student else None, plan)
+            (epoch, kind(*student) if student else None, plan)
             for epoch, student, plan in pytree.tree_map(here, state["recipes"])
         ]
         self.env_steps = state["env_steps"]

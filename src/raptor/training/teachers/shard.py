@@ -201,7 +201,7 @@ def train_shard(
         cheap_state=config.algorithm == "apg",
     )
     with memory_explained(f"a shard of {len(quadrotors)} teachers: shard_size {len(quadrotors)}"):
-        trainer = Trainer([phase], files, files, stop, compiles=config.compile)
+        trainer = Trainer([phase], files, stop, compiles=config.compile)
         for _ in trainer:
             learner: Any = trainer.learner
             done = len(quadrotors) * (learner.step_count + learner.fraction) / num_steps
