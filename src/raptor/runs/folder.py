@@ -77,10 +77,8 @@ class RunFolder:
             raise UserError("--resume and --overwrite exclude each other: keep one of them")
         holds = self.holds_run()
         if holds and not (resume or overwrite):
-            raise UserError(
-                f"{self.path} already holds a run: go on with --resume, replace it with --overwrite, "
-                "or choose another output folder"
-            )
+            remedy = "go on with --resume, replace it with --overwrite, or choose another output folder"
+            raise UserError(f"{self.path} already holds a run: {remedy}")
         if holds and resume and not self.manifest.exists():
             raise UserError(
                 f"the run in {self.path} was begun by an older version of raptor-python, whose checkpoints this one "
@@ -95,10 +93,8 @@ class RunFolder:
     def refuse_changes(self, stored: Any, given: Any, free: Sequence[str] = ()) -> None:
         """Refuse settings that would change the result: all but groups in `free` and settings declared `free=True`."""
         if changed := differences(stored, _except_free(stored, given, free)):
-            raise UserError(
-                f"the run in {self.path} was begun with other settings: {', '.join(changed)}; "
-                "resume it without them, or choose another output folder"
-            )
+            remedy = "resume it without them, or choose another output folder"
+            raise UserError(f"the run in {self.path} was begun with other settings: {', '.join(changed)}; {remedy}")
 
     def open(self, settings: Any, resume: bool = False, overwrite: bool = False) -> None:
         """Take hold of the folder, to go on with the run that is there or to begin one; see `check` and `locked`."""

@@ -22,6 +22,7 @@ from raptor.runs.progress import ProgressFunction
 from raptor.runs.stopping import StopRequest, stop_on_signal
 from raptor.runs.trainer import Phase, Trainer
 
+Names = Callable[[], Sequence[str]]
 T = TypeVar("T", bound=Settings)
 S = TypeVar("S", bound="RunSummary")
 
@@ -94,13 +95,7 @@ class PolicyFiles:
 
 
 def settle(
-    folder: RunFolder,
-    cls: type[T],
-    given: T | None,
-    resume: bool,
-    overwrite: bool,
-    free: Callable[[], Sequence[str]] = tuple,
-    **changes: Any,
+    folder: RunFolder, cls: type[T], given: T | None, resume: bool, overwrite: bool, free: Names = tuple, **changes: Any
 ) -> tuple[T, T | None]:
     """The settings of a run, and those that it began with, None where it begins now; writes nothing.
 

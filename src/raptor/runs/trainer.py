@@ -109,7 +109,7 @@ class Trainer:
             self.files.log(f"shared by {self.world.size} processes")
         self.files.log(f"begins after {self.unit} {self.step} of {self.num_steps}")
         self._saved = self._mark()
-        yield self.progress("compiling" if self.compiles and self.step < self.num_steps else None)
+        yield self._progress("compiling" if self.compiles and self.step < self.num_steps else None)
         try:
             yield from self._steps()
         except Abandoned:
@@ -123,22 +123,21 @@ class Trainer:
 
     def _steps(self) -> Iterator[Progress]:
         while True:
-            if self._validation_is_due() and not self._stopping():
-                yield self.progress("validating")
+            if self._validation_is_due() and not self.world.any_rank(self.stop()):
+                yield self._progress("validating")
                 self._validate()
-                yield self.progress()
+                yield self._progress()
             if self._checkpoint_is_due():
                 self._save()
-            if self.step >= self.num_steps or self._stopping():
+            if self.step >= self.num_steps or self.world.any_rank(self.stop()):
                 return
             if self._ends_phase():
                 self._begin_next_phase()
             if self._update():
                 self.after_step(self.step, self._ends_phase())
-            yield self.progress()
+            yield self._progress()
 
-    def progress(self, stage: str | None = None) -> Progress:
-        """Where it stands."""
+    def _progress(self, stage: str | None = None) -> Progress:
         rate, end = self.clock.rate, self._steps_before + self.phase.num_steps
         return Progress(
             stage=stage or self.phase.name,
@@ -156,9 +155,6 @@ class Trainer:
 
     def _log(self, message: str) -> None:
         self.files.log(f"{self.unit} {self.step}: {message}")
-
-    def _stopping(self) -> bool:
-        return self.world.any_rank(self.stop())
 
     def _ends_phase(self) -> bool:
         return self.learner.step_count >= self.phase.num_steps

@@ -143,7 +143,7 @@ def _train(
 def _plan(config: EnvDistillConfig, source: EnvSource) -> str:
     """What will be collected and kept, in words; refused where it does not fit into memory."""
     env, kept = source.env, source.num_episodes * config.num_slots
-    used = memory.BASE_BYTES + sum(imitation_bytes(config, kept, *source.shape))
+    used = memory.BASE_BYTES + sum(imitation_bytes(config, kept, source.shape))
     budget = memory.budget_bytes(config.memory_gib, config.device)
     remedy = f"lower num_episodes{'' if config.on_policy else ' or num_data_epochs'}, take fewer environments"
     memory.refuse_too_large(f"{kept} episodes of up to {env.episode_steps} steps take", used, budget, remedy)

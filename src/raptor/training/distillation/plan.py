@@ -30,7 +30,8 @@ def make_plan(config: PostTrainConfig, teachers: TeacherPopulation, world: World
     if config.num_epochs:
         num, steps = config.num_active(len(teachers)) * config.num_episodes, config.task.episode_steps
         kept = num * config.num_slots
-        data, learning = imitation_bytes(config, kept, steps, parts=world.size * config.accumulation)
+        shape, parts = (steps, STUDENT_DIM, NUM_ROTORS), world.size * config.accumulation
+        data, learning = imitation_bytes(config, kept, shape, parts)
         imitation += data + learning + num * (episode + 4.0 * BLOCK_STEPS * (TEACHER_DIM + 24)) / world.size
         fewer = "num_episodes, num_active_teachers" + ("" if config.on_policy else ", num_data_epochs")
         what = f"{kept} episodes of {steps} steps and batches of {config.batch_size} sequences take"
@@ -67,19 +68,13 @@ def with_largest_batch(config: PostTrainConfig, teachers: TeacherPopulation, wor
 
 
 def imitation_bytes(
-    config: DistillConfig,
-    num_episodes: int,
-    episode_steps: int,
-    observation_dim: int = STUDENT_DIM,
-    action_dim: int = NUM_ROTORS,
-    parts: int = 1,
+    config: DistillConfig, num: int, shape: tuple[int, int, int], parts: int = 1
 ) -> tuple[float, float]:
-    """What episodes take that are kept, and what learning from them takes besides: their order, and a batch."""
-    one = Demonstrations.empty(1, episode_steps, torch.empty(0, device="meta"), observation_dim, action_dim)
-    data = float(num_episodes) * memory.nbytes(one)
-    numbers = 2 * (observation_dim + action_dim) + 12 * config.student.hidden_dim
-    batch = 4.0 * config.sequence_length * config.batch_size * numbers
-    return data, 20.0 * num_episodes * episode_steps + batch / parts
+    """What `num` kept episodes take, see `Source.shape`, and what learning from them does: their order, and a batch."""
+    steps, *widths = shape
+    data = float(num) * memory.nbytes(Demonstrations.empty(1, steps, torch.empty(0, device="meta"), *widths))
+    batch = 4.0 * config.sequence_length * config.batch_size * (2 * sum(widths) + 12 * config.student.hidden_dim)
+    return data, 20.0 * num * steps + batch / parts
 
 
 def _episode_bytes(config: PostTrainConfig) -> float:

@@ -134,9 +134,6 @@ class EnvSource:
     It sees the groups of observations that the settings name, joined by `+`; by default the first of `TEACHER_GROUPS`
     whose width is its own. Where it has an `observation_dim` and an `action_dim`, these are checked; where it has a
     `sample(observation, generator)`, it can act with noise.
-
-    Raises:
-        UserError: it does not fit; says what it observes and does, and which groups there are.
     """
 
     def __init__(self, config: EnvDistillConfig, env: CheckedVecEnv, expert: Expert) -> None:

@@ -53,6 +53,7 @@ class TeacherFile:
         return document if self.normalizer is None else document | {"normalizer": _absolute(self.normalizer)}
 
 
+Paths = Sequence[PathLike]
 OneSource = PathLike | TeacherFile
 TeacherSource = TeacherPopulation | OneSource | Sequence[OneSource]
 """Teachers: a population, a folder of `raptor pre-train`, a third-party file, or several of the last two."""
@@ -98,10 +99,7 @@ class TeacherNote(NamedTuple):
 
 
 def teacher_files(
-    paths: Sequence[PathLike],
-    quadrotors: Sequence[PathLike],
-    activation: str | None = None,
-    normalizer: PathLike | None = None,
+    paths: Paths, quadrotors: Paths, activation: str | None = None, normalizer: PathLike | None = None
 ) -> list[TeacherFile]:
     """A `TeacherFile` for each path; the vehicle of each is given, one for all, or none."""
     if not paths and (quadrotors or activation or normalizer):
@@ -114,11 +112,7 @@ def teacher_files(
 
 
 def read_teachers(source: TeacherSource) -> tuple[TeacherPopulation, list[str]]:
-    """Teachers with their vehicles, in single precision, like every student; and the architecture of each source.
-
-    Raises:
-        UserError: a source holds none, they come without vehicles, or observe or do other than a teacher does.
-    """
+    """Teachers with their vehicles, in single precision, like every student; and the architecture of each source."""
     if isinstance(source, TeacherPopulation):
         teachers, lines = source, []
     else:
@@ -138,11 +132,7 @@ def read_teachers(source: TeacherSource) -> tuple[TeacherPopulation, list[str]]:
 
 
 def read_source(source: OneSource) -> tuple[TeacherPopulation, str]:
-    """The teachers of a folder, or the one of a file, with their vehicles; and their architecture, in words.
-
-    Raises:
-        UserError: it cannot be read, or is of another architecture, or does not say which vehicle it was trained on.
-    """
+    """The teachers of a folder, or the one of a file, with their vehicles; and their architecture, in words."""
     if not isinstance(source, TeacherFile):
         teachers = load_teachers(source)
         return teachers, teachers.expert(0, f"{len(teachers)} teachers in {source}").description
@@ -155,13 +145,14 @@ def read_source(source: OneSource) -> tuple[TeacherPopulation, str]:
         if teachers.quadrotors is not None:
             return teachers, expert.description
     if source.quadrotor is None:
-        raise UserError(
-            f"the vehicle of the teacher {source.path} is not known: give the one that it was trained on, "
-            f"--quadrotor with one of {', '.join(PLATFORMS)}, or with a JSON file"
-        )
-    name = os.fspath(source.quadrotor)
+        remedy = f"--quadrotor with one of {', '.join(PLATFORMS)}, or with a JSON file"
+        unknown = f"the vehicle of the teacher {source.path} is not known"
+        raise UserError(f"{unknown}: give the one that it was trained on, {remedy}")
+    name, vehicle = os.fspath(source.quadrotor), load_quadrotors(os.fspath(source.quadrotor))
+    if len(vehicle) != 1:
+        raise UserError(f"{name} holds {len(vehicle)} quadrotors: a teacher flies one, give its file")
     record = {"name": Path(source.path).stem, "quadrotor": name, "algorithm": expert.source}
-    return TeacherPopulation.of([expert], _vehicle(name), [record]), expert.description
+    return TeacherPopulation.of([expert], vehicle, [record]), expert.description
 
 
 def fingerprint(teachers: TeacherPopulation) -> str:
@@ -209,11 +200,7 @@ def examine(
 
 
 def select(teachers: TeacherPopulation, config: PostTrainConfig) -> tuple[TeacherPopulation, list[str]]:
-    """Those that are good enough by their records, and the names of those that are not.
-
-    Raises:
-        UserError: none is, or some are not and `weak_teachers` is refuse.
-    """
+    """Those that are good enough by their records, and the names of those that are not, where these may be dropped."""
     returns, num = [record["return"] for record in teachers.records], len(teachers)
     strong = [i for i, value in enumerate(returns) if value >= config.solved_return]  # not a number is not good
     wanted = f"solved_return {config.solved_return:g}"
@@ -240,13 +227,6 @@ def shortened(names: Sequence[str]) -> str:
 
 def _several(source: OneSource | Sequence[OneSource]) -> list[OneSource]:
     return [source] if isinstance(source, (str, os.PathLike, TeacherFile)) else list(source)
-
-
-def _vehicle(name: str) -> Quadrotors:
-    vehicle = load_quadrotors(name)
-    if len(vehicle) != 1:
-        raise UserError(f"{name} holds {len(vehicle)} quadrotors: a teacher flies one, give its file")
-    return vehicle
 
 
 def _absolute(path: PathLike) -> str:
