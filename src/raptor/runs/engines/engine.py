@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 import json
 import os
@@ -21,8 +20,7 @@ from raptor.core.atomic import explained
 from raptor.core.errors import UserError
 from raptor.runs.store import FolderStore, Store
 
-RESULT = "result.json"
-"""Written last; a task that has one is finished."""
+RESULT = "result.json"  # written last; a task that has one is finished
 
 Task = dict[str, Any]
 Report = Mapping[str, Any]
@@ -70,7 +68,7 @@ class Outcome(NamedTuple):
     """How an attempt at a task ended."""
 
     kind: Literal["finished", "stopped", "refused", "failed", "lost"]
-    text: str = ""  # the result as JSON, the sentence of a UserError, a traceback, or why the worker was lost
+    text: str = "it was asked to stop"  # the result as JSON, a UserError's sentence, a traceback, why it was lost
 
 
 Message = Report | Outcome
@@ -94,9 +92,8 @@ class TaskStore(FolderStore):
         """Create the folder, without what a lost worker left half written."""
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        for remains in self.path.rglob(".*.tmp"):
-            with contextlib.suppress(OSError):
-                remains.unlink()
+            for remains in self.path.rglob(".*.tmp"):
+                remains.unlink(missing_ok=True)
 
 
 class Engine(abc.ABC):
@@ -148,29 +145,32 @@ class Engine(abc.ABC):
                     lost = message.kind in ("stopped", "lost")
                     if lost and (stopping or stop()):  # a signal to all processes may stop one before it is asked
                         continue
+                    losses[name] += lost
                     try:
-                        if lost:
-                            losses[name] += 1
-                            self._note_loss(name, losses[name], message.text or "it was asked to stop")
-                            stores[name].prepare()
-                            waiting.appendleft(name)
-                        elif message.kind == "finished":
-                            stores[name].write(RESULT, message.text.encode())
-                        elif message.kind == "refused":
-                            raise UserError(message.text)
-                        else:
-                            raise RuntimeError(f"{name} failed on its worker:\n{message.text}")
+                        self._settle(name, message, stores[name], losses[name])
                     except (UserError, RuntimeError) as error:
                         failures.append(error)
+                    else:
+                        waiting.extendleft([name] if lost else [])
         if failures:
             raise failures[0]
         return {name: found for name, store in stores.items() if (found := read_result(store.path)) is not None}
 
-    def _note_loss(self, name: str, times: int, why: str) -> None:
-        if times > self.retries:
-            sentence = f"{name} lost its worker {times} times, the last time because {why}: "
+    def _settle(self, name: str, outcome: Outcome, store: TaskStore, times_lost: int) -> None:
+        """Keep the result of a task, or see to it that it can begin again, or raise what it raised."""
+        kind, text = outcome
+        if kind == "finished":
+            store.write(RESULT, text.encode())
+        elif kind == "refused":
+            raise UserError(text)
+        elif kind == "failed":
+            raise RuntimeError(f"{name} failed on its worker:\n{text}")
+        elif times_lost > self.retries:
+            sentence = f"{name} lost its worker {times_lost} times, the last time because {text}: "
             raise UserError(f"{sentence}mend that, then go on with --resume; what was written is kept")
-        warnings.warn(f"{name} goes on with another worker, because {why}", LostWorkerWarning, stacklevel=3)
+        else:
+            warnings.warn(f"{name} goes on with another worker, because {text}", LostWorkerWarning, 3)
+            store.prepare()
 
     @abc.abstractmethod
     def _opened(self, work: Work, stop: Stop) -> AbstractContextManager[None]:

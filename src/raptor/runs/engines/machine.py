@@ -141,8 +141,14 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work, device, threads), name=f"raptor {device}")
-        with _interrupts_held(), theirs:
-            self.process.start()
+        # It begins with Ctrl-C blocked, which would reach it before it can ignore it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if os.name == "posix" else None
+        try:
+            with theirs:
+                self.process.start()
+        finally:
+            if before is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def send(self, message: object) -> None:
         with contextlib.suppress(OSError):  # whether it is still there is found out elsewhere
@@ -161,7 +167,10 @@ class _Process:
             alive = False
         if not alive:
             self.process.join()
-            yield Outcome("lost", _cause_of_death(self.process.exitcode or 0))
+            code = self.process.exitcode or 0
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            memory = ", as it is where memory runs out" if code == -signal.SIGKILL else ""
+            yield Outcome("lost", f"its process {how}{memory}")
 
     def end(self, patience_s: float) -> None:
         """Make sure that the process is gone."""
@@ -187,24 +196,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let processes begin with Ctrl-C blocked, or it would reach them before they can ignore it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _cause_of_death(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"its process ended with status {exit_code}"
-    name = signal.Signals(-exit_code).name
-    memory = ", as it is where memory runs out" if name == "SIGKILL" else ""
-    return f"its process was killed by {name}{memory}"

@@ -24,7 +24,7 @@ from raptor.rl.collection import grid
 from raptor.rl.objective import Objective
 from raptor.rl.schedule import warm_up, warmup_cosine
 from raptor.tasks.observation import TEACHER_DIM
-from raptor.training.teachers.learner import Algorithm, beside, filled, hover_bias
+from raptor.training.teachers.learner import TeacherLearner, beside, filled, hover_bias
 
 SHARED_DECLINE = 0.7
 """Fraction of the learning rate that is gone when teachers part."""
@@ -59,7 +59,7 @@ class APGConfig(Settings):
 
 
 @dataclasses.dataclass(eq=False)
-class APGTeachers(Algorithm):
+class APGTeachers(TeacherLearner):
     """T teachers that learn through the gradient, each from B episodes of its own vehicle.
 
     In the first updates they learn what they have in common: all take the same step, along the mean of their gradients,
@@ -71,8 +71,7 @@ class APGTeachers(Algorithm):
 
     config: APGConfig
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _begin(self) -> None:
         config, quadrotors = self.config, self.quadrotors
         self.steps_per_part = config.num_envs * config.segment_steps
         self.task = self.task.for_vehicles(quadrotors)
@@ -110,7 +109,7 @@ class APGTeachers(Algorithm):
         return warmup_cosine(config.learning_rate, config.final_learning_rate, progress, done, config.warm_up_updates)
 
     @torch.no_grad()
-    def update(self) -> dict[str, Tensor]:
+    def update(self) -> dict[str, Any]:
         """Fly one segment and take one step; returns what happened to each teacher, (T,) each."""
         config = self.config
         noise = draw_noise(self.task, self.quadrotors.mass, self.generator, config.segment_steps)
@@ -130,7 +129,8 @@ class APGTeachers(Algorithm):
         self.episode, self.age = segment.episode, self.age + config.segment_steps
         self._replace(segment.alive, segment.terminated)
         self.step_count += 1
-        return {"loss": segment.cost.mean((0, 2)), "gradient_norm": norm}
+        self.figures = {"loss": segment.cost.mean((0, 2)), "gradient_norm": norm}
+        return self.figures
 
     def _replace(self, alive: Tensor, terminated: Tensor) -> None:
         """Begin anew where an episode is over or a vehicle left its bounds."""
@@ -147,26 +147,14 @@ class APGTeachers(Algorithm):
         self.age = self.age.masked_fill(over, 0)
         self.lost = self.lost.masked_fill(over, 0.0)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on."""
-        return {
-            "layers": pytree.tree_leaves(self.layers),
-            "adam": pytree.tree_leaves(self.adam),
-            "generator": self.generator.get_state(),
-            "flight": pytree.tree_leaves((self.episode, self.age, self.lost)),
-            "curriculum": self.curriculum.state_dict(),
-            "counts": [self.step_count, self.diverged, self.skipped],
-        }
+    def _own_state(self) -> dict[str, Any]:
+        flight = self.episode, self.age, self.lost
+        parts = {"layers": self.layers, "adam": self.adam, "flight": flight}
+        return {name: pytree.tree_leaves(part) for name, part in parts.items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state that `state_dict` gave."""
+    def _load_own_state(self, state: Mapping[str, Any]) -> None:
         self.layers, self.adam = filled(self.layers, state["layers"]), filled(self.adam, state["adam"])
         self.episode, self.age, self.lost = filled((self.episode, self.age, self.lost), state["flight"])
-        self.generator.set_state(state["generator"].cpu())
-        self.curriculum.load_state_dict(state["curriculum"])
-        self.step_count, diverged, skipped = state["counts"]
-        self.diverged.copy_(diverged)
-        self.skipped.copy_(skipped)
 
 
 _segment_gradient = functools.lru_cache(maxsize=4)(SegmentGradient)
