@@ -42,18 +42,10 @@ class EngineConfig(Settings):
 
     SHORTHAND: ClassVar[str] = "name"
 
-    name: Literal["local", "processes", "ray"] = setting(
-        "local", "in this process, in one for each device, on a Ray cluster"
-    )
-    address: str = setting(
-        "auto", "ray: auto finds the cluster that this machine is part of; host:port; local starts one here"
-    )
-    devices: tuple[str, ...] = setting(
-        (), "processes: one for each, [cuda:0,cuda:1]; empty: all of the kind of `device`"
-    )
-    num_workers: int | None = setting(
-        None, "most tasks at once; null: one for each core, or GPU, or what Ray has room for", optional(at_least(1))
-    )
+    name: Literal["local", "processes", "ray"] = setting("local", "in this process, one for each device, on Ray")
+    address: str = setting("auto", "ray: auto finds the cluster of this machine; host:port; local starts one")
+    devices: tuple[str, ...] = setting((), "processes: one for each, [cuda:0,cuda:1]; empty: all like `device`")
+    num_workers: int | None = setting(None, "tasks at once; null: by cores, GPUs or Ray", optional(at_least(1)))
     threads_per_worker: int | None = setting(
         None, "the same number gives the same rounding everywhere; null: 1, local: torch's", optional(at_least(1))
     )

@@ -34,19 +34,13 @@ SHARED_DECLINE = 0.7
 class APGConfig(Settings):
     """Settings of teachers that are trained through the simulator's gradient."""
 
-    num_updates: int = setting(
-        600, "steps of the optimiser; the learning rate falls to its end over as many", at_least(1)
-    )
+    num_updates: int = setting(600, "steps of the optimiser; the learning rate falls to its end over all", at_least(1))
     num_envs: int = setting(16, "parallel episodes of each teacher", at_least(1))
     segment_steps: int = setting(100, "steps between two updates, over which the gradient is propagated", at_least(1))
     learning_rate: float = setting(1e-2, "of Adam, at its highest", positive)
     final_learning_rate: float = setting(0.01, "fraction of the learning rate at the end of the cosine", between(0, 1))
-    warm_up_updates: int = setting(
-        30, "updates over which the learning rate rises, at the start and when teachers part", not_negative
-    )
-    shared_updates: int = setting(
-        150, "first updates, in which all teachers of a shard take the same step, each from its hover", not_negative
-    )
+    warm_up_updates: int = setting(30, "rise of the learning rate, at the start and when teachers part", not_negative)
+    shared_updates: int = setting(150, "in which all of a shard take the same step, each from its hover", not_negative)
     shared_learning_rate: float = setting(2e-2, "of Adam in those", positive)
     gradient_norm: float = setting(1.0, "bound on the norm of each teacher's gradient", positive)
     gradient_decay: float = setting(1.0, "factor on each vehicle's adjoint per step backwards", between(0, 1))

@@ -36,17 +36,13 @@ class SACTeachersConfig(SACConfig):
     num_envs: int = setting(8, "environments of each teacher", at_least(1))
     start_steps: int = setting(2_000, "steps of each teacher before the first update", not_negative)
     updates_per_step: int = setting(8, "updates after a step of all environments", at_least(1))
-    block_steps: int = setting(
-        BLOCK_STEPS, "steps of all environments that are drawn, and on a GPU recorded, as one", at_least(1)
-    )
+    block_steps: int = setting(BLOCK_STEPS, "steps of all environments drawn, on a GPU recorded, as one", at_least(1))
     validation_interval: int = setting(8_000, "steps of each teacher between two validations", at_least(1))
     start_at_hover: bool = setting(True, "whether the first mean action is the throttle at which the vehicle hovers")
     actor_learning_rate: float = setting(5e-4, "of Adam")
     critic_learning_rate: float = setting(1e-3, "of Adam")
     temperature_learning_rate: float = setting(1e-3, "of Adam, on the logarithm of the temperature")
-    final_learning_rate: float = setting(
-        0.1, "fraction of the learning rates that is left at the end; they fall linearly to it"
-    )
+    final_learning_rate: float = setting(0.1, "fraction of the learning rates at the end; they fall linearly to it")
     polyak: float = setting(0.02, "fraction of the critics that goes into their targets at each update")
     reward_scale: float = setting(0.1, "factor on the rewards that the critics learn from")
     initial_temperature: float = setting(0.05, "weight of the entropy at the start")
