@@ -15,7 +15,7 @@ from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, draw_noise
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.rl.flight import RolloutState
+from raptor.rl.analytic_policy_gradient import RolloutState
 from raptor.tasks.task import Task
 from raptor.training.direct.config import GradientConfig
 from raptor.training.direct.learner import GradientLearner
@@ -56,7 +56,7 @@ def step_bytes(
 ) -> int:
     """What is kept of a step for the backward pass: where it began, its noise, cost, reward and termination."""
     noise = draw_noise(task, quadrotors.mass, generator)
-    return nbytes((RolloutState.begin(episode, memory), noise)) + 12 * quadrotors.mass.numel()
+    return nbytes((RolloutState.begin(episode, memory).moving, noise)) + 12 * quadrotors.mass.numel()
 
 
 def segment_bytes(config: GradientConfig, policy: StudentPolicy, world: World = ALONE) -> float:

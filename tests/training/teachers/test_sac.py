@@ -15,8 +15,8 @@ from raptor.nn.stacked_mlp import forward
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.curriculum import Curriculum, CurriculumConfig, Stage
 from raptor.rl.replay_storage import read
+from raptor.tasks.reward import Termination
 from raptor.tasks.task import Task
-from raptor.tasks.termination import Termination
 from raptor.training.teachers.sac import SACTeachers, SACTeachersConfig
 
 NUM = 2
@@ -49,7 +49,7 @@ def block(teachers: SACTeachers) -> dict[str, torch.Tensor]:
 
 
 def leaves(teachers: SACTeachers) -> list[torch.Tensor]:
-    return [*teachers.agents._leaves, *teachers.replay._state, *teachers.collector._carried]
+    return [*teachers.agents._leaves, *teachers.replay._state, *teachers.collector.state_dict()["carried"]]
 
 
 def test_nothing_is_learnt_before_the_first_steps_are_flown() -> None:

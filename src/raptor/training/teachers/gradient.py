@@ -18,11 +18,10 @@ from raptor.environments.episode import draw_noise
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers, laid_out, tile
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.rl.adam import adam_start, adam_step
+from raptor.rl.adam import adam_start, adam_step, warm_up, warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
 from raptor.rl.objective import Objective
-from raptor.rl.schedule import warm_up, warmup_cosine
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.training.teachers.learner import TeacherLearner, beside, filled, hover_bias
 
