@@ -7,14 +7,12 @@ import os
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, DryRunWorld, World
 from raptor.core.errors import UserError
-from raptor.environments.episode import Episode, draw_noise
+from raptor.environments.episode import draw_noise
 from raptor.formats.checkpoint import StudentPolicy
-from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.analytic_policy_gradient import RolloutState
 from raptor.tasks.task import Task
 from raptor.training.direct.config import GradientConfig
@@ -51,12 +49,10 @@ def nbytes(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor))
 
 
-def step_bytes(
-    task: Task, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...], generator: torch.Generator
-) -> int:
-    """What is kept of a step for the backward pass: where it began, its noise, cost, reward and termination."""
-    noise = draw_noise(task, quadrotors.mass, generator)
-    return nbytes((RolloutState.begin(episode, memory).moving, noise)) + 12 * quadrotors.mass.numel()
+def step_bytes(task: Task, learner: Any, memory: Any = ()) -> int:
+    """What a learner keeps of a step for the backward pass: where it began, its noise, cost, reward and termination."""
+    noise = draw_noise(task, learner.quadrotors.mass, learner.generator)
+    return nbytes((RolloutState.begin(learner.episode, memory).moving, noise)) + 12 * learner.quadrotors.mass.numel()
 
 
 def segment_bytes(config: GradientConfig, policy: StudentPolicy, world: World = ALONE) -> float:
@@ -64,7 +60,7 @@ def segment_bytes(config: GradientConfig, policy: StudentPolicy, world: World = 
     parts = world.size * config.accumulation
     num = max(SAMPLE_VEHICLES, parts)
     small = _trial(config, policy, num, "cpu", world)
-    step = step_bytes(config.task, small.quadrotors, small.episode, small.memory, small.generator)
+    step = step_bytes(config.task, small, small.memory)
     noise = nbytes(draw_noise(config.task, small.quadrotors.mass, small.generator))
     drawn = noise if parts > 1 else 0  # for the whole batch, beside that of the part
     return (config.segment_steps * (step / parts + drawn) + 4 * nbytes((small.quadrotors, small.episode))) / num

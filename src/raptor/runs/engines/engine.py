@@ -103,12 +103,9 @@ class Engine(abc.ABC):
     ) -> dict[str, dict[str, Any]]:
         """Run all tasks that are not finished yet; returns the results of finished ones, in the order of `tasks`.
 
-        Args:
-            work: what is to be done.
-            tasks: each task by its name, which is a folder inside `folder`.
-            folder: where the files of the tasks are gathered, and the `result.json` of each that has finished.
-            on_report: called in this thread with the name of a task and what it reported.
-            stop: asked a few times a second; once it says so, tasks end where it is safe, and no more are begun.
+        Each has a folder of its name inside `folder`, for its files and its `result.json`. What it reports comes to
+        `on_report`, in this thread. Once `stop`, which is asked a few times a second, says so, tasks end where it is
+        safe, and no more are begun.
 
         Raises:
             UserError: a task raised it, a worker was lost too often, or the folder cannot be written. The other tasks

@@ -18,7 +18,6 @@ from raptor.runs.engines.engine import Engine, EngineConfig, Message, Outcome, S
 from raptor.runs.stopping import stop_on_signal
 
 POLL_S = 0.1
-PATIENCE_S = 5.0  # with a process that has nothing more to do
 
 
 def make_engine(config: EngineConfig, device: str = "cpu") -> Engine:
@@ -100,15 +99,14 @@ class ProcessEngine(Engine):
 
     @contextlib.contextmanager
     def _opened(self, work: Work, stop: Stop) -> Iterator[None]:
-        self._work, patience_s = work, 0.0
+        self._work = work
         try:
             yield
-            for process in self._processes.values():
-                process.send(None)
-            patience_s = PATIENCE_S
         finally:
             for process in self._processes.values():
-                process.end(patience_s)
+                process.process.kill()
+                process.process.join()
+                process.connection.close()
             self._processes.clear()
             self.running.clear()
 
@@ -119,7 +117,8 @@ class ProcessEngine(Engine):
         if process is None or not process.process.is_alive():
             process = self._processes[place] = _Process(self._work, self.devices[place], self.threads)
         self.running[name] = process
-        process.send((task, store))
+        with contextlib.suppress(OSError):  # whether it is still there is found out in `messages`
+            process.connection.send((task, store))
 
     def _ask_to_stop(self) -> None:
         for process in self._processes.values():
@@ -150,10 +149,6 @@ class _Process:
             if before is not None:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def send(self, message: object) -> None:
-        with contextlib.suppress(OSError):  # whether it is still there is found out elsewhere
-            self.connection.send(message)
-
     def messages(self) -> Iterator[Message]:
         """What the task has sent, up to how it ended."""
         alive = self.process.is_alive()  # before its messages are read: what it sent before its death counts
@@ -172,21 +167,14 @@ class _Process:
             memory = ", as it is where memory runs out" if code == -signal.SIGKILL else ""
             yield Outcome("lost", f"its process {how}{memory}")
 
-    def end(self, patience_s: float) -> None:
-        """Make sure that the process is gone."""
-        self.process.join(patience_s)
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
-
 
 def _serve(connection: Connection, work: Work, device: str, threads: int) -> None:
     """Run one task after another; the main function of a process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with stop_on_signal() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
-        while not stop() and (order := connection.recv()) is not None:
-            task, store = order
+        while not stop():
+            task, store = connection.recv()
             for message in run_task(work, task, store, device, threads, stop):
                 connection.send(message)
 

@@ -44,7 +44,7 @@ class RayEngine(Engine):
         self.capacity = config.num_workers or sys.maxsize
         self.num_at_once = config.num_workers or 1  # all may come to the same machine
         self.running: dict[Any, tuple[str, TaskStore]] = {}  # by the stream of a task's items
-        self._connected = False
+        self._leaving = contextlib.ExitStack()
         self._connect()
 
     @contextlib.contextmanager
@@ -71,7 +71,7 @@ class RayEngine(Engine):
                     ray.cancel(stream, force=True)
                 ray.kill(flag)
             self.running.clear()
-            self._disconnect()
+            self._leaving.close()
 
     def _begin(self, name: str, task: Task, store: TaskStore) -> None:
         self.running[self._submit(task, dict(store))] = name, store
@@ -88,30 +88,26 @@ class RayEngine(Engine):
             ready, _ = ray.wait([*self.running], num_returns=len(self.running), timeout=0)
         for stream in ready:
             name, store = self.running[stream]
-            message = self._receive(stream, name, store)
+            message: Message | None
+            try:
+                written, deleted, message = ray.get(next(stream))
+                store.update(written)
+                for file in deleted:
+                    del store[file]
+                self._begun.add(stream)
+            except UserError as error:
+                ray.cancel(stream, force=True)
+                message = Outcome("refused", str(error))
+            except RayTaskError as error:
+                why = str(error).strip().splitlines()[-1]
+                advice = "install the same raptor-python, and what else the task needs, on every node"
+                message = Outcome("refused", f"a Ray worker cannot run {name} ({why}): {advice}")
+            except RayError as error:
+                message = Outcome("lost", f"Ray reports {type(error).__name__}")
             if isinstance(message, Outcome):
                 del self.running[stream]
             if message is not None:
                 yield name, message
-
-    def _receive(self, stream: Any, name: str, store: TaskStore) -> Message | None:
-        message: Message | None
-        try:
-            written, deleted, message = ray.get(next(stream))
-            store.update(written)
-            for file in deleted:
-                del store[file]
-        except UserError as error:
-            ray.cancel(stream, force=True)
-            return Outcome("refused", str(error))
-        except RayTaskError as error:
-            why = str(error).strip().splitlines()[-1]
-            advice = "install the same raptor-python, and what else the task needs, on every node"
-            return Outcome("refused", f"a Ray worker cannot run {name} ({why}): {advice}")
-        except RayError as error:
-            return Outcome("lost", f"Ray reports {type(error).__name__}")
-        self._begun.add(stream)
-        return message
 
     def _connect(self) -> None:
         if ray.is_initialized():
@@ -126,18 +122,12 @@ class RayEngine(Engine):
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(f"cannot use Ray at {address}: {first_line}") from error
-        self._connected = True
+        self._leaving.callback(ray.shutdown)  # which also ends a cluster of its own
         for kind in ("cpus", "gpus") if own else ():
             needed, there = self.resources[f"num_{kind}"], ray.cluster_resources().get(kind.upper()[:-1], 0.0)
             if needed > there:
-                self._disconnect()
+                self._leaving.close()
                 raise UserError(f"engine.{kind}_per_task must be at most {there:g} on this machine, got {needed:g}")
-
-    def _disconnect(self) -> None:
-        """Leave the cluster, or end it, if this object entered or started it."""
-        if self._connected:
-            ray.shutdown()
-            self._connected = False
 
 
 def _stream(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,10 +22,9 @@ from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
 from raptor.rl.objective import Objective
 from raptor.tasks.observation import TEACHER_DIM
-from raptor.training.teachers.learner import TeacherLearner, beside, filled, hover_bias
+from raptor.training.teachers.learner import TeacherLearner, beside, hover_bias
 
-SHARED_DECLINE = 0.7
-"""Fraction of the learning rate that is gone when teachers part."""
+SHARED_DECLINE = 0.7  # fraction of the learning rate that is gone when teachers part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +60,8 @@ class APGTeachers(TeacherLearner):
     vehicle that blows up, and the update of a teacher whose gradient does.
     """
 
+    STATE = ("layers", "adam", "episode", "age", "lost")
+
     config: APGConfig
 
     def _begin(self) -> None:
@@ -70,15 +70,9 @@ class APGTeachers(TeacherLearner):
         self.task = self.task.for_vehicles(quadrotors)
         self.layers = laid_out(_hovering(config, quadrotors, self.generator))
         self.adam = adam_start(self.layers)
-        self.gradient = _segment_gradient(
-            self.task,
-            config.objective,
-            method=config.method,
-            gradient_decay=config.gradient_decay,
-            adjoint_limit=config.adjoint_limit,
-            compile=self.compile,
-            controller=Teachers(),
-        )
+        bounds = {"gradient_decay": config.gradient_decay, "adjoint_limit": config.adjoint_limit}
+        how = {"method": config.method, "compile": self.compile, "controller": Teachers()}
+        self.gradient = _segment_gradient(self.task, config.objective, **bounds, **how)
         self.quadrotors = grid(quadrotors, config.num_envs)
         self.episode = self.curriculum.begin(self.quadrotors, self.generator)
         segments = math.ceil(self.task.episode_steps / config.segment_steps)
@@ -139,15 +133,6 @@ class APGTeachers(TeacherLearner):
         self.episode = pytree.tree_map(restart, self.episode, self.curriculum.begin(self.quadrotors, self.generator))
         self.age = self.age.masked_fill(over, 0)
         self.lost = self.lost.masked_fill(over, 0.0)
-
-    def _own_state(self) -> dict[str, Any]:
-        flight = self.episode, self.age, self.lost
-        parts = {"layers": self.layers, "adam": self.adam, "flight": flight}
-        return {name: pytree.tree_leaves(part) for name, part in parts.items()}
-
-    def _load_own_state(self, state: Mapping[str, Any]) -> None:
-        self.layers, self.adam = filled(self.layers, state["layers"]), filled(self.adam, state["adam"])
-        self.episode, self.age, self.lost = filled((self.episode, self.age, self.lost), state["flight"])
 
 
 _segment_gradient = functools.lru_cache(maxsize=4)(SegmentGradient)

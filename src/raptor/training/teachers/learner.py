@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class TeacherLearner(abc.ABC):
 
     See `raptor.runs.learner.Learner`: an update gives figures of each teacher, (T,) each.
     """
+
+    STATE: ClassVar[tuple[str, ...]]  # the attributes that the next update depends on
 
     config: Any
     task: Task
@@ -71,14 +73,6 @@ class TeacherLearner(abc.ABC):
     def update(self) -> dict[str, Any] | None:
         """Learn a little."""
 
-    @abc.abstractmethod
-    def _own_state(self) -> dict[str, Any]:
-        """What the next update depends on beside generator, curriculum and counts."""
-
-    @abc.abstractmethod
-    def _load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state that `_own_state` gave."""
-
     @property
     def fraction(self) -> float:
         """The part of the next step that is done."""
@@ -116,10 +110,10 @@ class TeacherLearner(abc.ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update and the result depend on."""
+        parts = {name: getattr(self, name) for name in (*self.STATE, "curriculum")}
         learning = {
-            **self._own_state(),
+            **{n: p.state_dict() if hasattr(p, "state_dict") else pytree.tree_leaves(p) for n, p in parts.items()},
             "generator": self.generator.get_state(),
-            "curriculum": self.curriculum.state_dict(),
             "counts": [self.step_count, self.part_count, self.diverged.clone(), self.skipped.clone()],
         }
         return {
@@ -135,9 +129,13 @@ class TeacherLearner(abc.ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state that `state_dict` gave."""
         learning = state["algorithm"]
-        self._load_own_state(learning)
+        for name in (*self.STATE, "curriculum"):
+            part = getattr(self, name)
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(learning[name])
+            else:
+                setattr(self, name, filled(part, learning[name]))
         self.generator.set_state(learning["generator"].cpu())
-        self.curriculum.load_state_dict(learning["curriculum"])
         self.step_count, self.part_count, diverged, skipped = learning["counts"]
         self.diverged.copy_(diverged)
         self.skipped.copy_(skipped)

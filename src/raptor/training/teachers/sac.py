@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,10 +21,7 @@ from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.training.teachers.learner import TeacherLearner, hover_bias
 
-INITIAL_SCALE = 0.3
-"""Factor on the usual initial weights of the mean actions where they start at hover."""
-
-STATEFUL = ("agents", "collector", "replay")
+INITIAL_SCALE = 0.3  # factor on the usual initial weights of the mean actions where they start at hover
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +62,8 @@ class SACTeachers(TeacherLearner):
 
     A step is a block of steps of all environments.
     """
+
+    STATE = ("agents", "collector", "replay")
 
     config: SACTeachersConfig
 
@@ -135,13 +133,6 @@ class SACTeachers(TeacherLearner):
                 self.skipped += ~priority.isfinite().all(1)
                 if metrics is not None:  # the actors were changed
                     self.figures = metrics._asdict()
-
-    def _own_state(self) -> dict[str, Any]:
-        return {name: getattr(self, name).state_dict() for name in STATEFUL}
-
-    def _load_own_state(self, state: Mapping[str, Any]) -> None:
-        for name in STATEFUL:
-            getattr(self, name).load_state_dict(state[name])
 
 
 def make_replay(config: SACTeachersConfig, num_teachers: int, task: Task, **options: Any) -> Replay:

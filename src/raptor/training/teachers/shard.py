@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -42,11 +43,8 @@ WEIGHTS, CURVE = "weights.pt", "curve.json"
 VALIDATION_SEED, TEST_SEED, TEACHER_SEEDS = 2_000_000, 3_000_000, 10_000_000
 """Seeds of validation and test, and where those of shards begin, apart from those of the vehicles."""
 
-CPU_EPISODES = 1024
-"""Episodes that a processor's core computes best at once: enough to fill its vectors, few enough for its cache."""
-
-CPU_AGENTS = 16
-"""Agents of soft actor-critic per shard on a processor, where more together are no faster."""
+CPU_EPISODES = 1024  # that a core computes best at once: enough to fill its vectors, few enough for its cache
+CPU_AGENTS = 16  # of soft actor-critic per shard on a processor, where more together are no faster
 
 
 class Plan(NamedTuple):
@@ -130,9 +128,8 @@ def bytes_per_teacher(config: PreTrainConfig) -> int:
     rollout = nbytes((vehicle, begin_episode(config.task, vehicle, generator)))  # of one environment
     tests = 2 * max(config.num_validation, config.num_evaluation) * rollout
     if config.algorithm == "apg":
-        single = make_learner(dataclasses.replace(config, compile=False), vehicle, seed=0)
-        assert isinstance(single, APGTeachers)
-        step = step_bytes(config.task, single.quadrotors, single.episode, (), generator)
+        single: Any = make_learner(dataclasses.replace(config, compile=False), vehicle, seed=0)
+        step = step_bytes(config.task, single)
         networks = 3 * nbytes((single.layers, single.adam))
         return config.apg.segment_steps * step + 3 * config.apg.num_envs * rollout + networks + tests
     sac = config.sac
@@ -171,20 +168,15 @@ def train_shard(
     The task holds `config` (the settings), `quadrotors` (their documents) and `seed`. Reports say how far it is, with
     the points of the learning curve that are new; the result is a record of each teacher, and sums.
     """
-    config, seed = from_dict(PreTrainConfig, task["config"]), task["seed"]
+    config = from_dict(PreTrainConfig, task["config"])
     quadrotors = Quadrotors.from_dicts(task["quadrotors"], device=device).component_major()
     num, files, num_reported = len(quadrotors), ShardFiles(store, "checkpoint_", keep=2), 0
     num_steps, interval = config.apg.num_updates, config.apg.validation_interval
     if config.algorithm == "sac":
         num_steps, interval = config.sac.num_blocks, config.sac.blocks_between_validations
-    phase = Phase(
-        "training",
-        num_steps,
-        lambda: make_learner(config, quadrotors, seed),
-        interval,
-        checkpoint_interval_s=config.checkpoint_interval_s,
-        cheap_state=config.algorithm == "apg",
-    )
+    begin = functools.partial(make_learner, config, quadrotors, task["seed"])
+    seconds, is_small = config.checkpoint_interval_s, config.algorithm == "apg"
+    phase = Phase("training", num_steps, begin, interval, checkpoint_interval_s=seconds, cheap_state=is_small)
     with memory_explained(f"a shard of {num} teachers: shard_size {num}"):
         trainer = Trainer([phase], files, files, stop, compiles=config.compile)
         for _ in trainer:
