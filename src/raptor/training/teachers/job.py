@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch.utils import _pytree as pytree
 
 from raptor.core.atomic import PathLike
 from raptor.core.devices import find_device
@@ -22,15 +23,7 @@ from raptor.runs.folder import BusyError, Layout, RunFolder, locked, settings_of
 from raptor.runs.job import settle
 from raptor.runs.stopping import stop_on_signal
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.session import (
-    CURVES,
-    QUADROTORS,
-    SHARDS,
-    PreTrainProgress,
-    PreTrainSummary,
-    ProgressFunction,
-    Session,
-)
+from raptor.training.teachers.session import CURVES, QUADROTORS, SHARDS, PreTrainProgress, PreTrainSummary, Session
 from raptor.training.teachers.shard import Plan, make_plan, read_plan
 
 __all__ = ["PreTrainConfig", "PreTrainProgress", "PreTrainSummary", "load_pre_train_config", "pre_train"]
@@ -52,7 +45,7 @@ def pre_train(
     resume: bool = False,
     overwrite: bool = False,
     part: tuple[int, int] | None = None,
-    progress: ProgressFunction | None = None,
+    progress: Callable[[PreTrainProgress], None] | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> PreTrainSummary:
     """Train one teacher for each vehicle.
@@ -69,8 +62,7 @@ def pre_train(
         num_teachers: train only for the first so many.
         resume: go on with the run in `output`; start it where there is none.
         overwrite: delete what an earlier run wrote to `output`.
-        part: (i, n): train only the i-th of n parts, from 1. The first one to come begins the run, and the others go on
-            with it, as does a part that was interrupted.
+        part: (i, n): train only the i-th of n parts, from 1. The first one to come begins the run.
         progress: called with each report of a shard.
         announce: called once with the plan, in words.
 
@@ -166,11 +158,9 @@ def _own_vehicles(run: Path, plan: Plan, given: Quadrotors | None, num: int | No
             f"the run in {run} trains {len(own)} teachers, got {wanted} quadrotors: resume it without them, "
             "or choose another output folder"
         )
-    if given is not None:
-        pairs = [(getattr(given, field.name), getattr(own, field.name)) for field in dataclasses.fields(Quadrotors)]
-        tensors = [(a.to(b), b) for a, b in pairs if isinstance(b, torch.Tensor)]
-        if not all(torch.allclose(a, b, rtol=1e-5, atol=1e-12) for a, b in tensors):
-            raise UserError(f"the run in {run} trains for other quadrotors: resume it without giving any")
+    pairs = [] if given is None else zip(pytree.tree_leaves(given), pytree.tree_leaves(own), strict=True)
+    if not all(torch.allclose(a.to(b), b, rtol=1e-5, atol=1e-12) for a, b in pairs):
+        raise UserError(f"the run in {run} trains for other quadrotors: resume it without giving any")
     return dataclasses.replace(own, names=plan.names)
 
 
@@ -180,8 +170,9 @@ def _patiently(take: Callable[[], object]) -> None:
     while True:
         try:
             take()
-            return
         except BusyError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+        else:
+            return
