@@ -17,8 +17,7 @@ from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
 from raptor.quadrotor import dynamics
-from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.platforms import load_quadrotors
+from raptor.quadrotor.parameters import Quadrotors, load_quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.quadrotor.state import difference, norm
 from raptor.tasks.task import Task, make_task

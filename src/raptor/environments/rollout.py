@@ -70,35 +70,21 @@ def rollout(
     together: int = 1,
     block_steps: int = BLOCK_STEPS,
 ) -> tuple[Episodes, tuple[Any, ...]]:
-    """Fly one episode with each vehicle.
+    """Fly one episode with each vehicle; returns what came of the episodes, and the collectors at the end.
+
+    `controller_of` gives the controller, its parameters and its `memory` at the start, (N, H) each. The vehicles are N,
+    or of leading shape (T, B) where the controller says so, on the device of the generator of everything random.
+    Episodes `start` where they are drawn, and last as long as the task says, unless told otherwise. Vehicles whose
+    episode is over fly on, without adding to return and length.
+
+    `watch` is called at the start and after each step; `stop` is asked before each block of `block_steps` whether to
+    end. What they raise ends the rollout, and leaves nothing behind but draws of the generator. `action_noise` is the
+    standard deviation of what is added to the actions on their way to the motors.
 
     The step is compiled once for each task, method, controller, kind of collectors and shape; weights and vehicles are
-    its arguments. Vehicles whose episode is over fly on, without adding to return and length. What `watch` or `stop`
-    raises ends the rollout, and leaves nothing behind but draws of the generator.
-
-    Args:
-        controller: acts; see `controller_of` for the first three.
-        parameters: of the controller, nested tensors.
-        memory: what the controller remembers at the start, (N, H) each.
-        task: gives observation, reward and termination.
-        quadrotors: N vehicles; of leading shape (T, B) where the controller says so.
-        generator: of everything random, on the device of the vehicles.
-        start: where the episodes begin; drawn by default.
-        num_steps: length of the rollout; the task's by default.
-        collectors: as they begin.
-        watch: called at the start and after each step.
-        stop: asked before each block of steps whether to end.
-        method: integrator.
-        action_noise: standard deviation of what is added to the actions on their way to the motors.
-        pad_to: compiled, fly so many vehicles, at least N, by repeating them: code is compiled for one number of
-            vehicles, which this keeps the same from call to call.
-        compile: False runs eagerly.
-        world: the processes that share the vehicles; each is given everything that comes of them.
-        together: so many vehicles in a row stay in one process.
-        block_steps: steps whose noise is drawn at once.
-
-    Returns:
-        What came of the episodes, and the collectors at the end, on the device of the vehicles.
+    its arguments. Compiled, `pad_to` vehicles fly, at least N, by repeating them, which keeps their number the same
+    from call to call. The processes of `world` share the vehicles, `together` in a row of which stay in one process,
+    and each is given everything.
     """
     task = task.for_vehicles(quadrotors)
     num_steps = task.episode_steps if num_steps is None else num_steps

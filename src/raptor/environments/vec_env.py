@@ -117,7 +117,7 @@ class CheckedVecEnv:
     def step(self, action: Tensor) -> VecStep:
         """Apply actions (N, A)."""
         before = self.env.episode_length_buf.clone().to(self.device)
-        answer = self.env.step(action.to(self.env_device))
+        answer: Any = self.env.step(action.to(self.env_device))
         if not isinstance(answer, tuple) or len(answer) != 4:
             got = len(answer) if isinstance(answer, tuple) else type(answer).__name__
             wanted = "must return (observations, rewards, dones, extras)"

@@ -14,8 +14,7 @@ from raptor.environments.controllers import Policy, controller_of
 from raptor.environments.episode import Episode
 from raptor.environments.rollout import rollout
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, Condition, begin_together, conditions, figure_eight
-from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.platforms import PLATFORMS
+from raptor.quadrotor.parameters import PLATFORMS, Quadrotors
 from raptor.quadrotor.state import component_major, from_axis_angle
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import sense
