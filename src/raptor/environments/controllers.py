@@ -10,8 +10,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.environments.episode import Episode, observe, observe_as_teacher
 from raptor.nn.activations import RELU_TANH, Activations
-from raptor.nn.mlp_policy import MLPParameters, MLPPolicy, mlp_step
-from raptor.nn.policy import PolicyParameters, RaptorPolicy, policy_step
+from raptor.nn.policy import MLPParameters, MLPPolicy, PolicyParameters, RaptorPolicy, mlp_step, policy_step
 from raptor.nn.stacked_mlp import Layers, act
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major, components, from_components

@@ -13,7 +13,7 @@ from raptor.core.distributed import ALONE, DryRunWorld, World
 from raptor.core.errors import UserError
 from raptor.environments.episode import draw_noise
 from raptor.formats.checkpoint import StudentPolicy
-from raptor.rl.flight import RolloutState
+from raptor.rl.analytic_policy_gradient import RolloutState
 from raptor.training.direct.config import GradientConfig
 from raptor.training.direct.learner import GradientLearner
 
@@ -77,7 +77,7 @@ def segment_bytes(config: GradientConfig, policy: StudentPolicy, world: World = 
     parts = world.size * config.accumulation
     num = max(SAMPLE_VEHICLES, parts)
     small = _trial(config, policy, num, "cpu", world)
-    step = nbytes(RolloutState.begin(small.episode, small.memory)) + 12 * num  # and cost, reward, termination
+    step = nbytes(RolloutState.begin(small.episode, small.memory).moving) + 12 * num  # and cost, reward, termination
     noise = nbytes(draw_noise(config.task, small.quadrotors.mass, small.generator))
     standing = 4 * nbytes((small.quadrotors, small.episode))
     drawn = config.segment_steps * noise if parts > 1 else 0  # for the whole batch, beside that of the part

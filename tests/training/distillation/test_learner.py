@@ -13,13 +13,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.environments.controllers import StudentParameters
-from raptor.nn.mlp_policy import MLPPolicy
-from raptor.nn.policy import RaptorPolicy
+from raptor.nn.policy import MLPPolicy, RaptorPolicy
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.demonstrations import SimulatedDemonstrations
-from raptor.rl.imitation import weights_of
-from raptor.rl.packing import pack
+from raptor.rl.imitation import pack, weights_of
 from raptor.training.distillation.learner import Distiller, first_student
 from raptor.training.distillation.sources import SimulatorSource
 from raptor.training.validation import TRAINING_SEEDS

@@ -10,9 +10,8 @@ from raptor.config import load_config
 from raptor.core.errors import UserError
 from raptor.environments.episode import draw_noise
 from raptor.quadrotor import sample_quadrotors
-from raptor.rl.analytic_policy_gradient import StepInputs
+from raptor.rl.analytic_policy_gradient import RolloutState, StepInputs
 from raptor.rl.curriculum import Curriculum
-from raptor.rl.flight import RolloutState
 from raptor.rl.replay import Replay
 from raptor.training import memory
 from raptor.training.memory import BASE_BYTES, GIB, nbytes
@@ -109,7 +108,7 @@ def test_the_plan_of_the_gradient_is_what_a_segment_keeps(num_envs: int) -> None
     noise = draw_noise(asked.task, learner.quadrotors.mass, learner.generator, asked.apg.segment_steps)
     draws = [tuple(draw for draw in step if draw is not None) for step in noise]
     flight = RolloutState.begin(learner.episode, ())
-    start = StepInputs(learner.layers, learner.quadrotors, learner.episode, flight, draws[0])
+    start = StepInputs(learner.layers, learner.quadrotors, flight, draws[0])
     segment, trail = learner.gradient.fly(start, draws)
     inputs = list({tensor for step in trail for tensor in step})
     kept = (inputs, segment.cost, segment.reward, segment.terminated)

@@ -11,16 +11,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World, cut
-from raptor.environments.controllers import Student
+from raptor.environments.controllers import Memory, Student
 from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.rl.adam import warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
-from raptor.rl.flight import RolloutState
-from raptor.rl.guide import Guide
-from raptor.rl.schedule import warmup_cosine
+from raptor.rl.objective import TeacherGuide
 from raptor.runs.learner import Rated
 from raptor.training.direct.config import GradientConfig
 from raptor.training.validation import TRAINING_SEEDS, Validation
@@ -37,7 +36,7 @@ class Guidance(Protocol):
         """Those at some places of the batch."""
         ...
 
-    def guide(self, places: slice, update: int) -> Guide:
+    def guide(self, places: slice, update: int) -> TeacherGuide:
         """Whose actions the vehicles at these places imitate."""
         ...
 
@@ -155,7 +154,7 @@ class GradientLearner:
         """Run one segment and take one step of the optimiser; figures where that completes a step of the training."""
         config, imitation = self.config, self.imitation
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
-        (*gradient, cost, reward), (flight, alive, terminated) = self._fly(noise)
+        (*gradient, cost, reward), (self.episode, self.memory, alive, terminated) = self._fly(noise)
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
         learning_rate = warmup_cosine(
             config.learning_rate,
@@ -173,7 +172,6 @@ class GradientLearner:
             self.optimizer.step()
         else:
             self.skipped_count += 1
-        self.episode, self.memory = flight.into(self.episode), flight.memory
         self.age = self.age + config.segment_steps
         self.terminated = self.terminated | (terminated > 0)
         self._replace(alive)
@@ -194,12 +192,12 @@ class GradientLearner:
         named = {f"{self.group}/{name}": value for name, value in figures.items()}
         return named | {f"curriculum/{name}": value for name, value in staged.items()}
 
-    def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], tuple[RolloutState, Tensor, Tensor]]:
+    def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], tuple[Episode, Memory, Tensor, Tensor]]:
         """Fly a segment part by part.
 
         Returns:
-            The gradient, followed by the mean cost and the mean reward; and the end of the segment: where it is, and
-            (N,) 1 or 0 each, whether a vehicle stayed within bounds, and whether some step would have ended its
+            The gradient, followed by the mean cost and the mean reward; and the end of the segment: episode, memory,
+            and (N,) 1 or 0 each, whether a vehicle stayed within bounds, and whether some step would have ended its
             episode.
         """
         num, parameters = self.config.batch_size, self.policy.tensors()
@@ -209,8 +207,7 @@ class GradientLearner:
             guide = self.guidance.guide(places, self.update_count) if self.guidance and self.imitation else None
             gradient, segment = self.gradient(parameters, *there, guide)
             means.append([*gradient, segment.cost.mean(), segment.reward.clamp(min=-20).mean()])
-            flight, alive = RolloutState.begin(segment.episode, segment.memory), segment.alive
-            ends.append((flight, alive, segment.terminated.any(0).to(alive.dtype)))
+            ends.append((*segment[:3], segment.terminated.any(0).to(segment.alive.dtype)))
         return self.parts.mean(means, num), self.parts.gather(ends, num)
 
     def _replace(self, alive: Tensor) -> None:

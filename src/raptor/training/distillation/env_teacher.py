@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raptor.core.errors import UserError
 from raptor.environments.vec_env import CheckedVecEnv
-from raptor.rl.vec_demonstrations import Observations
+from raptor.rl.demonstrations import Observations
 
 TEACHER_GROUPS = ("teacher", "privileged", "critic", "policy")
 """Groups of observations that a teacher may see, in the order of preference."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.rl.guide import TeacherGuide
+from raptor.rl.objective import TeacherGuide
 from raptor.training.distillation.config import FineTuneConfig
 
 

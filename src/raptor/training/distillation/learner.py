@@ -15,11 +15,9 @@ from torch.utils import _pytree as pytree
 
 from raptor.environments.controllers import StudentParameters
 from raptor.formats.checkpoint import StudentPolicy
-from raptor.nn.mlp_policy import MLPPolicy
-from raptor.nn.policy import RaptorPolicy
+from raptor.nn.policy import MLPPolicy, RaptorPolicy
 from raptor.rl.demonstrations import Demonstrations
-from raptor.rl.imitation import Imitation, weights_of
-from raptor.rl.observation_scale import ObservationScale
+from raptor.rl.imitation import Imitation, ObservationScale, weights_of
 from raptor.runs.learner import Rated
 from raptor.training.distillation.config import PostTrainConfig, StudentConfig
 from raptor.training.distillation.env_config import EnvDistillConfig

@@ -15,9 +15,15 @@ from raptor.environments.controllers import StudentParameters
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
-from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
+from raptor.rl.demonstrations import (
+    Demonstrations,
+    Observations,
+    Record,
+    SimulatedDemonstrations,
+    VecStudent,
+    rollout_vec_env,
+)
 from raptor.rl.imitation import weights_of
-from raptor.rl.vec_demonstrations import Observations, Record, VecStudent, rollout_vec_env
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.env_config import EnvDistillConfig
 from raptor.training.distillation.env_teacher import EnvTeacher

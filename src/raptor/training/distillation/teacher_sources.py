@@ -14,7 +14,7 @@ import torch
 
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
-from raptor.formats.expert_files.load import folder_of, load_expert
+from raptor.formats.expert_files import folder_of, load_expert
 from raptor.formats.teacher_files import load_teachers
 from raptor.nn.activations import RELU_TANH
 from raptor.nn.stacked_mlp import Layer

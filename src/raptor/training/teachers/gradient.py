@@ -18,12 +18,11 @@ from raptor.environments.episode import Episode, draw_noise
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers, laid_out, tile
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.rl.adam import adam_start, adam_step
+from raptor.rl.adam import adam_start, adam_step, warm_up, warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.objective import Objective
-from raptor.rl.schedule import warm_up, warmup_cosine
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.training.teachers.learner import beside, filled, hover_bias

@@ -15,7 +15,7 @@ from raptor.core.atomic import write_atomically
 from raptor.core.errors import UserError
 from raptor.environments.episode import begin_episode, draw_noise
 from raptor.quadrotor.sampling import sample_quadrotors
-from raptor.rl.flight import RolloutState
+from raptor.rl.analytic_policy_gradient import RolloutState
 from raptor.rl.replay import Replay
 from raptor.rl.sac import sac_start
 from raptor.tasks.observation import TEACHER_DIM
@@ -119,7 +119,7 @@ def bytes_per_teacher(config: PreTrainConfig) -> int:
         single = make_algorithm(dataclasses.replace(config, compile=False), vehicle, seed=0)
         assert isinstance(single, APGTeachers)
         step = nbytes(
-            (RolloutState.begin(single.episode, ()), draw_noise(config.task, single.quadrotors.mass, generator))
+            (RolloutState.begin(single.episode, ()).moving, draw_noise(config.task, single.quadrotors.mass, generator))
         )
         step += 12 * config.apg.num_envs  # cost, reward, termination
         networks = 3 * nbytes((single.layers, single.adam))

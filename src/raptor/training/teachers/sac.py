@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raptor.config.settings import at_least, not_negative, setting
-from raptor.core.capture import CapturedGraph
+from raptor.core.devices import CapturedGraph
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.collection import BLOCK_STEPS, ExperienceCollector
