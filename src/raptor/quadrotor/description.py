@@ -48,12 +48,11 @@ def from_description(
     Raises:
         UserError: names the file, the key, the value and what is allowed.
     """
-    path = None if isinstance(source, Mapping) else Path(source)
     known = Description(source if isinstance(source, Mapping) else Path(source))
+    own, files = ("my_quadrotor", None) if known.path is None else (known.path.stem, [known.path])
     known.get("name", lambda name: isinstance(name, str), "text")
-    name = known.content.get("name", "my_quadrotor" if path is None else path.stem)
-    document = {"dynamics": _dynamics(known)}
-    exact = Quadrotors.from_dicts([document], torch.float64, names=[name], sources=None if path is None else [path])
+    names, documents = [known.content.get("name", own)], [{"dynamics": _dynamics(known)}]
+    exact = Quadrotors.from_dicts(documents, torch.float64, names=names, sources=files)
     if known.doubts:
         text = f"unusual for a quadrotor, check the units: {', '.join(known.doubts)}{known.where}"
         warnings.warn(text, QuadrotorWarning, stacklevel=2)
