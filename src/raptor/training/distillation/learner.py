@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.environments.controllers import StudentParameters
+from raptor.environments.rollout import StudentParameters
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.policy import MLPPolicy, RaptorPolicy
 from raptor.rl.demonstrations import Demonstrations

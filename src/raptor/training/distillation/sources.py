@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from raptor.core.distributed import ALONE, Parts, World
-from raptor.environments.controllers import StudentParameters
+from raptor.environments.rollout import StudentParameters
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
