@@ -18,7 +18,7 @@ from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid, to_png
 from raptor.environments.collectors import Recording
 from raptor.evaluation.recordings import RAMP
 from raptor.evaluation.results import Evaluation
-from raptor.quadrotor.platforms import PLATFORMS
+from raptor.quadrotor.parameters import PLATFORMS
 
 __all__ = ["figure_eights", "learning_curve", "num_recovered", "platform_bars", "recovery", "to_png"]
 

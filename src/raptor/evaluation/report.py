@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from raptor.config.files import leaves
 from raptor.core.atomic import PathLike, write_atomically
-from raptor.environments.controllers import Policy
+from raptor.environments.rollout import Policy
 from raptor.evaluation import plots
 from raptor.evaluation.evaluator import Progress
 from raptor.evaluation.recordings import record_figure_eights, record_recovery

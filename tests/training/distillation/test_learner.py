@@ -12,7 +12,7 @@ from short_distillation import few_teachers, tiny
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.environments.controllers import StudentParameters
+from raptor.environments.rollout import StudentParameters
 from raptor.nn.policy import MLPPolicy, RaptorPolicy
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World, cut
-from raptor.environments.controllers import Memory, Student, controller_of
 from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
+from raptor.environments.rollout import Memory, Student, controller_of
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.environments.controllers import StudentParameters
+from raptor.environments.rollout import StudentParameters
 from raptor.formats.checkpoint import KINDS, StudentPolicy
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation

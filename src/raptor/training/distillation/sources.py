@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raptor.core.distributed import ALONE, Parts, World
 from raptor.core.errors import UserError
-from raptor.environments.controllers import StudentParameters
+from raptor.environments.rollout import StudentParameters
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
