@@ -45,7 +45,8 @@ def read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | N
     groups = [agent.get(name) for name in (("actor", "policy") if new else ("policy", "actor"))]
     settings = next((group for group in groups if group and isinstance(group, Mapping)), {})
     layers, noise = _split_noise(layers_of(weights, "mlp" if new else "actor", path), weights, settings, path)
-    name, notes, clip = activation or settings.get("activation"), [], agent.get("clip_actions")
+    name: Any = activation or settings.get("activation")
+    notes, clip = list[str](), agent.get("clip_actions")
     if activation is None and isinstance(name, str):
         name, notes = activation_name(name, f"params/agent.yaml beside {path}"), ["activation from params/agent.yaml"]
     elif activation is None:
