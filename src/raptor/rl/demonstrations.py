@@ -180,15 +180,13 @@ class _Rows(NamedTuple):
         return _Rows(self.offset, rows(from_components([*corrected, *others])), rows(answer))
 
 
+@dataclasses.dataclass(eq=False)
 class VecStudent:
-    """A student, recurrent or not, as a `VecController` with a memory for each environment.
+    """A student as a `VecController`, with a memory for each environment."""
 
-    It sees one `group` of the observations.
-    """
-
-    def __init__(self, parameters: StudentParameters, group: str) -> None:
-        self.parameters, self.group = parameters, group
-        self._memory: Memory | None = None
+    parameters: StudentParameters  # recurrent or not
+    group: str  # of observations, that it sees
+    _memory: Memory | None = None
 
     def __call__(self, observations: Observations, begins: Tensor) -> Tensor:
         """Actions (N, A); the memory starts afresh where an episode `begins`, (N,)."""
@@ -206,14 +204,6 @@ class Record(NamedTuple):
     demonstrations: Demonstrations  # (N K, S, ...), the environment's number first
     group: str  # of observations, that the student sees
     label: Label
-
-    def write(self, observations: Observations, flying: Tensor, row: Tensor, step: Tensor) -> None:
-        """Note a step of the environments `flying`; what an ignored action leaves is not counted."""
-        stored = self.demonstrations
-        fits = step < stored.observation.shape[1]  # all but what is seen after the last step of an episode
-        flying, row, step = flying[fits], row[fits], step[fits]
-        stored.observation[row, step] = observations[self.group][flying]
-        stored.label[row, step] = self.label(observations)[flying]
 
 
 @torch.no_grad()
@@ -234,8 +224,12 @@ def rollout_vec_env(
     while bool((episode < num_episodes).any()):
         flying = ((episode >= 0) & (episode < num_episodes)).nonzero().squeeze(-1)
         action = controller(observations, begins)
-        if record is not None:
-            record.write(observations, flying, flying * num_episodes + episode[flying], env.steps[flying])
+        if record is not None:  # what an ignored action leaves is written, and not counted
+            stored = record.demonstrations
+            fits = flying[env.steps[flying] < stored.observation.shape[1]]  # not what follows the last step
+            row, step = fits * num_episodes + episode[fits], env.steps[fits]
+            stored.observation[row, step] = observations[record.group][fits]
+            stored.label[row, step] = record.label(observations)[fits]
         result = env.step(action)
         counted = flying[~result.ignored[flying]]
         place = counted, episode[counted]
