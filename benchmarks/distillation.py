@@ -25,8 +25,8 @@ from raptor.nn import RaptorPolicy
 from raptor.nn.stacked_mlp import initial_layers
 from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
 from raptor.rl.sequence_gradient import SequenceGradient
+from raptor.tasks.reward import Termination
 from raptor.tasks.task import Task
-from raptor.tasks.termination import Termination
 
 Work = Callable[[], object]
 

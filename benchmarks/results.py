@@ -17,7 +17,7 @@ from rich.console import Console
 
 from raptor.cli.progress import counting, wide_console
 from raptor.evaluation import SUITES, Evaluation, Policy, evaluate, plots, recordings
-from raptor.evaluation.table import HEADINGS, better, cell, rows
+from raptor.evaluation.results import HEADINGS, better, cell, rows
 from raptor.formats import load_policy
 
 ROOT = Path(__file__).parents[1]

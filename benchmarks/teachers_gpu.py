@@ -26,8 +26,8 @@ from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
 from raptor.training.teachers.job import pre_train
 from raptor.training.teachers.learner import Algorithm
-from raptor.training.teachers.plan import Plan, make_plan
 from raptor.training.teachers.sac import SACTeachers
+from raptor.training.teachers.shard import Plan, make_plan
 
 CAPACITY_STEP = 50_000
 """Capacities of the replay are tried in such steps."""

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     options = parser.parse_args(arguments)
 
     vehicles = raptor.load_platform(options.platform).repeat_interleave(options.num_episodes)
-    env = raptor.QuadrotorEnv(vehicles, seed=options.seed, compile=False, auto_reset=False)
+    env = raptor.QuadrotorEnv(vehicles, seed=options.seed, auto_reset=False)
     policy = raptor.load_policy(options.policy)
 
     observation, _ = env.reset()

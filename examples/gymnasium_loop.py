@@ -18,7 +18,7 @@ from raptor.formats import OnnxPolicy
 
 def fly_one(policy: raptor.RaptorPolicy | OnnxPolicy) -> float:
     """One episode on the X500; returns its return."""
-    env = gymnasium.make("raptor/Hover-v0", quadrotor="x500_real", compile=False)
+    env = gymnasium.make("raptor/Hover-v0", quadrotor="x500_real")
     observation, info = env.reset(seed=0)
     policy.reset()
     total, over = 0.0, False
@@ -33,7 +33,7 @@ def fly_one(policy: raptor.RaptorPolicy | OnnxPolicy) -> float:
 
 def fly_many(policy: raptor.RaptorPolicy | OnnxPolicy, num_envs: int, num_steps: int) -> list[float]:
     """Episodes on random vehicles; returns the returns of those that ended."""
-    envs = gymnasium.make_vec("raptor/Track-v0", num_envs=num_envs, quadrotor="random", compile=False)
+    envs = gymnasium.make_vec("raptor/Track-v0", num_envs=num_envs, quadrotor="random")
     observations, _ = envs.reset(seed=0)
     hidden = policy.initial_hidden_state(num_envs)
     running, finished = np.zeros(num_envs), []

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         quadrotor = raptor.Quadrotors.from_json(file)
         print(f"wrote {file}")
 
-    env = raptor.QuadrotorEnv(quadrotor.repeat_interleave(options.num_episodes), compile=False, auto_reset=False)
+    env = raptor.QuadrotorEnv(quadrotor.repeat_interleave(options.num_episodes), auto_reset=False)
     policy = raptor.load_policy(options.policy)
     observation, _ = env.reset()
     hidden = policy.initial_hidden_state(env.num_envs)

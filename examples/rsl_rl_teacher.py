@@ -63,7 +63,7 @@ def train(env: RslRlVecEnv, config: dict[str, Any], num_iterations: int, folder:
 def mean_return(act: Callable[[Tensor], Tensor], quadrotor: raptor.Quadrotors, task: raptor.Task, num: int) -> float:
     """Mean return of one episode each of `num` vehicles."""
     vehicles = quadrotor[torch.zeros(num, dtype=torch.int64)]
-    env = raptor.QuadrotorEnv(vehicles, task, auto_reset=False, compile=False)
+    env = raptor.QuadrotorEnv(vehicles, task, auto_reset=False)
     env.reset(seed=1)
     total, over = torch.zeros(num), torch.zeros(num, dtype=torch.bool)
     with torch.no_grad():

@@ -12,8 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from raptor.cli.distill import split_overrides
-from raptor.cli.setting_flags import respell
+from raptor.cli.distill import respell, split_overrides
 from raptor.formats import load_policy, save_policy
 from raptor.nn import MLPPolicy, RaptorPolicy
 from raptor.runs import read_curve

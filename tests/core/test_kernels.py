@@ -40,6 +40,10 @@ def cache(cached, monkeypatch):
     return cached / "raptor"
 
 
+def warned(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "raptor.core.compilation"]
+
+
 def libraries(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.so"))
 
@@ -86,22 +90,25 @@ def test_the_same_computation_has_the_same_name_whatever_the_numbers():
     assert constants[0] == constants[1]
 
 
-def test_what_takes_part_in_a_gradient_or_writes_into_its_arguments_has_no_name():
+def test_what_takes_part_in_a_gradient_or_writes_into_its_arguments_or_constants_has_no_name():
     x = torch.ones(3)
     assert kernel_key(lambda x: [2 * x], [x.clone().requires_grad_()]) is None
     assert kernel_key(lambda x: [x.add_(1)], [x]) is None
     assert kernel_key(lambda x: [x[:2].mul_(2)], [x]) is None
+    assert kernel_key(lambda y: [x[1:].mul_(y)], [torch.ones(2)]) is None
     assert x.tolist() == [1, 1, 1]
     assert kernel_key(lambda x: [torch.zeros(3).add_(x)], [x]) is not None
 
 
-def test_a_damaged_library_is_not_loaded(cache):
+def test_a_damaged_library_is_not_loaded_and_the_reason_logged_once(cache, caplog):
     key = kernel_key(function, EXAMPLE)
     (library,) = libraries(cache)
     kept = library.rename(cache / "kept")
     try:
         library.write_bytes(kept.read_bytes()[:-1000])
         assert load_kernel(key) is None
+        assert load_kernel(key) is None
+        assert warned(caplog) == [f"compiled code is made again: {library} is damaged"]
     finally:
         kept.rename(library)
     assert load_kernel(key) is not None
@@ -116,6 +123,16 @@ def test_a_folder_that_others_can_write_to_is_not_trusted(cache):
     finally:
         cache.chmod(0o700)
     assert load_kernel(key) is not None
+
+
+def test_what_cannot_be_kept_runs_all_the_same_and_the_reason_is_logged(monkeypatch, tmp_path, caplog):
+    (tmp_path / "raptor").write_text("in the way")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    compiled = compile_flat(lambda x: [torch.cos(x)], [torch.ones(2)])
+    torch.testing.assert_close(compiled(torch.ones(2))[0], torch.cos(torch.ones(2)))
+    assert warned(caplog) == [
+        f"compiled code is not kept for later starts: {tmp_path}/raptor is not a folder of this user alone"
+    ]
 
 
 def test_libraries_that_nobody_uses_are_forgotten(cache):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
+from raptor.core.yaml_files import to_plain
 
 
 def nested(depth: int) -> Any:

@@ -14,9 +14,9 @@ from gymnasium.vector import AutoresetMode
 import raptor  # registers the environments
 from raptor.core.errors import UserError
 from raptor.environments import QuadrotorEnv
-from raptor.environments.factory import TASKS
 from raptor.quadrotor import load_platform, sample_quadrotors
 from raptor.tasks import References, Task, Termination
+from raptor.tasks.task import TASKS
 
 IDS = ("raptor/Hover-v0", "raptor/Track-v0")
 ZERO, ONE = np.zeros(4, np.float32), np.ones(4, np.float32)

@@ -9,7 +9,7 @@ import torch
 
 from raptor.environments.collectors import Episodes, PositionErrors
 from raptor.evaluation import METRICS, bootstrap_means
-from raptor.evaluation.metrics import table
+from raptor.evaluation.statistics import metrics_of
 from raptor.tasks import References, sample_reference
 
 
@@ -29,7 +29,7 @@ def reference(generator):
 
 
 def row(flown, reference, index, **options):
-    return dict(zip(METRICS, table(*flown, reference, **options)[index].tolist(), strict=True))
+    return dict(zip(METRICS, metrics_of(*flown, reference, **options)[index].tolist(), strict=True))
 
 
 def test_a_vehicle_that_held_its_position_has_every_metric(flown, reference):
@@ -47,7 +47,7 @@ def test_a_return_that_is_no_number_is_the_worst_and_is_not_left_out(flown, refe
     episodes, errors = flown
     lost = episodes._replace(returns=torch.tensor([700.0, torch.nan, 650.0])), errors
     assert row(lost, reference, 1)["return"] == -torch.inf
-    means = bootstrap_means(table(*lost, reference).numpy(), [0, 0, 0])
+    means = bootstrap_means(metrics_of(*lost, reference).numpy(), [0, 0, 0])
     assert means.estimate(0, METRICS.index("return")).value == -torch.inf
     assert means.estimate(0, METRICS.index("position_rmse")).value == pytest.approx(0.15)
 

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 
 from raptor.core.errors import UserError
 from raptor.formats import load_policy
-from raptor.formats.pickles import Name, Record, array_of, read_pickle
-from raptor.formats.torch_files import load_torch
+from raptor.formats.torch_files import Name, Record, array_of, load_torch, read_pickle
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats(allow_nan=False) | st.text() | st.binary(),

@@ -16,7 +16,7 @@ from raptor.environments.vec_env import CheckedVecEnv
 from raptor.interop import rsl_rl_env as module
 from raptor.interop.rsl_rl_env import RslRlVecEnv
 from raptor.quadrotor import sample_quadrotors
-from raptor.tasks.termination import Termination
+from raptor.tasks.reward import Termination
 
 NEVER = Termination(enabled=False)
 

@@ -17,7 +17,7 @@ from raptor.nn import TeacherPopulation
 from raptor.nn.stacked_mlp import Layer, initial_layers
 from raptor.quadrotor import sample_quadrotors
 from raptor.tasks import Task
-from raptor.tasks.termination import Termination
+from raptor.tasks.reward import Termination
 
 ROOM = "raptor.interop.rsl_rl_student:"
 GROUPS = {"student": ["policy"], "teacher": ["teacher"]}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from raptor.core.errors import UserError
 from raptor.environments import QuadrotorEnv
 from raptor.quadrotor import Quadrotors, QuadrotorWarning, from_description, load_platforms, validate
-from raptor.quadrotor.description_file import KEYS
-from raptor.quadrotor.estimates import ROTORS, inertia_of_frame
+from raptor.quadrotor.description import inertia_of_frame
+from raptor.quadrotor.description_file import DESCRIPTION_KEYS, ROTORS
 from raptor.tasks import InitialStates, Task
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_quadrotor.yaml"
@@ -79,7 +79,7 @@ def test_the_example_file_is_read_and_says_what_it_estimates():
 
 def test_the_example_file_mentions_every_key():
     text = EXAMPLE.read_text()
-    assert all(f"{key}:" in text for key in KEYS)
+    assert all(f"{key}:" in text for key in DESCRIPTION_KEYS)
 
 
 def test_the_mass_alone_is_enough():
@@ -381,7 +381,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
 @pytest.mark.parametrize("size", [5e-324, 1e-200, 1e-30, 1e30, 1e200, 1.7e308])
 @pytest.mark.parametrize(
-    "key", [key for key in KEYS if key not in ("arm_offset", "motor_positions", "inertia", "size")]
+    "key", [key for key in DESCRIPTION_KEYS if key not in ("arm_offset", "motor_positions", "inertia", "size")]
 )
 def test_numbers_of_absurd_size_are_understood_or_refused(key, size):
     try:
@@ -395,7 +395,9 @@ scalars = st.none() | st.booleans() | st.integers(-10, 10) | st.floats() | st.te
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner))
 
 
-@given(st.sampled_from([key for key in KEYS if key not in ("arm_offset", "motor_positions", "size")]), values)
+@given(
+    st.sampled_from([key for key in DESCRIPTION_KEYS if key not in ("arm_offset", "motor_positions", "size")]), values
+)
 @pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
 def test_any_value_of_any_key_is_understood_or_refused(key, value):
     try:

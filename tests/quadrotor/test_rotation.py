@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raptor.quadrotor import from_axis_angle, rotation_matrix
-from raptor.quadrotor.rotation import cross, quaternion_derivative, rotate
-from raptor.quadrotor.state import components, from_components
+from raptor.quadrotor.state import components, cross, from_components, quaternion_derivative, rotate
 
 numbers = st.floats(-1, 1, allow_subnormal=False)
 quaternions = st.tuples(numbers, numbers, numbers, numbers).filter(lambda q: math.hypot(*q) > 0.1)

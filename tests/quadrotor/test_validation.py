@@ -21,7 +21,7 @@ from raptor.quadrotor import (
     sample_quadrotors,
     validate,
 )
-from raptor.quadrotor.plausible import PLAUSIBLE
+from raptor.quadrotor.characteristics import CHARACTERISTICS
 
 
 def changed(field, index, value, quadrotors=None):
@@ -328,7 +328,7 @@ def test_a_torque_to_inertia_just_below_that_of_training_is_called_out():
 
 def test_the_ranges_of_training_that_are_named_are_those_of_the_distribution():
     ranges = {field.name: field.default for field in dataclasses.fields(Distribution)}
-    named = {name: entry.trained for name, entry in PLAUSIBLE.items() if name in ranges}
+    named = {name: entry.trained for name, entry in CHARACTERISTICS.items() if name in ranges}
     assert len(named) == 6
     assert named == {name: ranges[name] for name in named}
 

@@ -18,8 +18,8 @@ from raptor.rl.collection import ExperienceCollector, grid
 from raptor.rl.curriculum import Curriculum, CurriculumConfig
 from raptor.rl.replay import Experience
 from raptor.rl.sac import sample_action
+from raptor.tasks.reward import Termination
 from raptor.tasks.task import Task
-from raptor.tasks.termination import Termination
 
 TASK = Task(episode_steps=6, termination=Termination(linear_velocity=1.0))
 NUM, ENVS, BLOCK = 2, 2, 8

@@ -21,8 +21,8 @@ from raptor.quadrotor import Quadrotors, sample_quadrotors
 from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
 from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks.observation import Sensing
+from raptor.tasks.reward import Termination
 from raptor.tasks.task import Task
-from raptor.tasks.termination import Termination
 
 NUM, EPISODES, SEED, STEPS = 3, 2, 3, 14
 TASK = Task(episode_steps=STEPS, termination=Termination(linear_velocity=1.0))

@@ -16,8 +16,8 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import Quadrotors, sample_quadrotors
 from raptor.rl.collection import grid
 from raptor.rl.teacher_test import TeacherTest
+from raptor.tasks.reward import Termination
 from raptor.tasks.task import Task
-from raptor.tasks.termination import Termination
 
 NUM, EPISODES, SEED = 2, 5, 3
 TASK = Task(episode_steps=14, termination=Termination(linear_velocity=1.0))

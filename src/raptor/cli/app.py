@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from raptor.cli import distill, doctor, evaluate, export, post_train, pre_train, quadrotors, quickstart, run, train
-from raptor.cli.jobs import INTERRUPTED
-from raptor.cli.options import option
-from raptor.cli.setting_flags import SettingsCommand
+from raptor.cli import distill, doctor, evaluate, export, quadrotors, run, training
+from raptor.cli.common import INTERRUPTED, option
 from raptor.core.errors import LostProcessError, UserError, printable
 from raptor.core.torchrun import silent, started_together
 
 TOGETHER = ("train-direct", "post-train")
 """Commands that several processes can carry out together."""
-
-OTHERS_TOO = {"ignore_unknown_options": True}
-"""Options that a command does not know are those of a program that it starts."""
 
 GONE = {"raptor export --teacher": "name the teacher as FOLDER:NUMBER, raptor export teachers:3"}
 """Options that had another meaning once, and what to give instead."""
@@ -42,29 +38,27 @@ class Commands(TyperGroup):
         """Run the command line; `--debug` may stand anywhere in it."""
         given = list(sys.argv[1:] if args is None else args)
         end = given.index("--") if "--" in given else len(given)
-        debug = "--debug" in given[:end]
         arguments = [argument for argument in given[:end] if argument != "--debug"] + given[end:]
-        with _only_main_process_prints(), _plain_reports(), _signals_interrupt():
-            status = self._run(arguments, debug, more | {"prog_name": "raptor"})
+        with _as_a_command():
+            try:
+                if any("\0" in argument for argument in arguments):
+                    raise UserError(f"an argument holds a NUL: {' '.join(arguments)}")
+                status = super().main(arguments, standalone_mode=False, **more | {"prog_name": "raptor"})
+            except typer.Abort:
+                status = INTERRUPTED
+            except Exception as error:
+                message = _sentence(error, arguments)
+                if "--debug" in given[:end] or message is None:
+                    raise
+                # silent processes report, too, that one is lost, perhaps the one that prints, or that memory is short
+                lost = isinstance(error, LostProcessError) or isinstance(error.__cause__, (MemoryError, RuntimeError))
+                with contextlib.redirect_stderr(sys.__stderr__ if silent() and lost else sys.stderr):
+                    _say("error", message)
+                status = 2
+        status = status if isinstance(status, int) else 0
         if standalone_mode:
             sys.exit(status)
         return status
-
-    def _run(self, arguments: list[str], debug: bool, more: dict[str, Any]) -> int:
-        try:
-            if any("\0" in argument for argument in arguments):
-                raise UserError(f"an argument holds a NUL: {' '.join(arguments)}")
-            result = super().main(arguments, standalone_mode=False, **more)
-        except typer.Abort:
-            return INTERRUPTED
-        except Exception as error:
-            message = _sentence(error, arguments)
-            if debug or message is None:
-                raise
-            with contextlib.redirect_stderr(sys.__stderr__ if _concerns_every_process(error) else sys.stderr):
-                _say("error", message)
-            return 2
-        return result if isinstance(result, int) else 0
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; those that can be gone on with have said how before an interruption comes here."""
@@ -115,24 +109,13 @@ def raptor(
         )
 
 
-for name, command in (
-    ("quickstart", quickstart.quickstart),
-    ("train-direct", train.train_direct),
-    ("pre-train", pre_train.pre_train),
-    ("post-train", post_train.post_train),
-    ("run", run.run),
-    ("evaluate", evaluate.evaluate),
-    ("export", export.export),
-    ("card", export.card),
-    ("platforms", quadrotors.platforms),
-    ("sample", quadrotors.sample),
-    ("describe", quadrotors.describe),
-    ("doctor", doctor.doctor),
-):
-    app.command(name)(command)
-
-app.command("distill", cls=SettingsCommand)(distill.distill)
-app.command("distill-isaac", cls=SettingsCommand, context_settings=OTHERS_TOO)(distill.distill_isaac)
+COMMANDS: list[Callable[..., None]] = [evaluate.quickstart, training.train_direct, training.pre_train]
+COMMANDS += [training.post_train, run.run, evaluate.evaluate, export.export, export.card]
+COMMANDS += [quadrotors.platforms, quadrotors.sample, quadrotors.describe, doctor.doctor]
+for command in COMMANDS:
+    app.command()(command)
+app.command(cls=distill.SettingsCommand)(distill.distill)
+app.command(cls=distill.SettingsCommand, context_settings={"ignore_unknown_options": True})(distill.distill_isaac)
 
 
 def main() -> None:
@@ -144,84 +127,57 @@ def main() -> None:
     app()
 
 
-def _sentence(error: Exception, arguments: Sequence[str]) -> str | None:
+def _sentence(error: Any, arguments: Sequence[str]) -> str | None:
     """The message for the user about an error; None where it is a fault of this package."""
     if isinstance(error, UserError):
         return str(error)
-    if hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "raptor"
-        instead = GONE.get(f"{path} {getattr(error, 'option_name', '')}", f"see {path} --help")
-        message, value = str(error.format_message()).rstrip("."), _value_of(getattr(error, "param", None), arguments)
-        shown = (
-            f", got {value!r}" if message.startswith("Invalid") and value is not None and value not in message else ""
-        )
-        return f"{message}{shown}: {instead}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return None
-
-
-def _value_of(option: Any, arguments: Sequence[str]) -> str | None:
-    """What was given for an option, as `--name value` or `--name=value`."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        name, equals, value = argument.partition("=")
-        if name in getattr(option, "opts", ()):
-            return value if equals else following
-    return None
-
-
-@contextlib.contextmanager
-def _only_main_process_prints() -> Iterator[None]:
-    """Silence this process, where another one of the job prints."""
-    if not silent():
-        yield
-        return
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
-        yield
+    if not hasattr(error, "format_message"):  # which typer's own have: an unknown option, a missing argument
+        return None
+    context, names = getattr(error, "ctx", None), getattr(getattr(error, "param", None), "opts", ())
+    path = context.command_path if context is not None else "raptor"
+    instead = GONE.get(f"{path} {getattr(error, 'option_name', '')}", f"see {path} --help")
+    message = str(error.format_message()).rstrip(".")
+    parts = (
+        (*argument.partition("="), following) for argument, following in itertools.zip_longest(arguments, arguments[1:])
+    )
+    value = next((value if equals else following for name, equals, value, following in parts if name in names), None)
+    if value is not None and message.startswith("Invalid") and value not in message:
+        message += f", got {value!r}"
+    return f"{message}: {instead}"
 
 
 @contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """A termination signal and the closing of the terminal interrupt as Ctrl-C does."""
+def _as_a_command() -> Iterator[None]:
+    """Warnings, and what is compiled, are a line each; signals interrupt as Ctrl-C does; one process of a job prints.
 
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has the closing of the terminal ignored
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _plain_reports() -> Iterator[None]:
-    """Print warnings, and what is compiled, in a line each; leave a thread's failure to write to the main thread."""
+    A thread's failure to write is left to the main thread.
+    """
     logger, handler, hook = logging.getLogger("raptor.core.compilation"), logging.Handler(), threading.excepthook
-    handler.emit = lambda record: typer.echo(record.getMessage(), err=True)  # type: ignore[method-assign]
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    threading.excepthook = lambda failed: None if issubclass(failed.exc_type, OSError) else hook(failed)
-    with warnings.catch_warnings():
+    before = {}
+    with contextlib.ExitStack() as stack:
+        if silent():
+            nothing = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nothing))
+            stack.enter_context(contextlib.redirect_stderr(nothing))
+        stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = lambda message, *rest, **more: _say("warning", str(message))
+        handler.emit = lambda record: typer.echo(record.getMessage(), err=True)  # type: ignore[method-assign]
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        threading.excepthook = lambda failed: None if issubclass(failed.exc_type, OSError) else hook(failed)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+                if signal.getsignal(number) is signal.SIG_DFL:  # nohup has the closing of the terminal ignored
+                    before[number] = signal.signal(number, signal.default_int_handler)
         try:
             yield
         finally:
+            for number, default in before.items():
+                signal.signal(number, default)
             threading.excepthook = hook
             logger.removeHandler(handler)
-
-
-def _concerns_every_process(error: Exception) -> bool:
-    """Whether also silent processes report it: one is lost, perhaps the one that prints, or memory is short here."""
-    return silent() and (
-        isinstance(error, LostProcessError) or isinstance(error.__cause__, (MemoryError, RuntimeError))
-    )
 
 
 def _say(kind: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""`raptor distill` and `raptor distill-isaac`."""
+"""`raptor distill` and `raptor distill-isaac`, whose plain settings are flags, too."""
 
 from __future__ import annotations
 
@@ -8,40 +8,94 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from raptor.cli import options
-from raptor.cli.jobs import say, say_result, watched
-from raptor.cli.options import argument, option
-from raptor.cli.setting_flags import given_flags
+from raptor.cli import common
+from raptor.cli.common import argument, option, say, takes_options
 from raptor.core.errors import UserError
 
 if TYPE_CHECKING:
     from raptor.environments.vec_env import VecEnv
+    from raptor.nn.expert import ExpertNetwork
     from raptor.training.distillation.env_config import EnvDistillConfig
 
-Output = Annotated[
-    Path | None, option("--output -o", "DIR", "Folder of the run; logs/distillation/EXPERIMENT/DATE_TIME by default.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    argument("KEY=VALUE", "agent.KEY: settings of the training; other keys, also after env.: of the environment."),
-]
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """What both commands take; see `takes_options`."""
+
+    command: str
+    context: typer.Context
+    overrides: Annotated[
+        list[str] | None,
+        argument("KEY=VALUE", "agent.KEY: settings of the training; other keys, also after env.: of the environment."),
+    ] = None
+    teacher_normalizer: common.TeacherNormalizer = None
+    output: Annotated[
+        Path | None,
+        option("--output -o", "DIR", "Folder of the run; logs/distillation/EXPERIMENT/DATE_TIME by default."),
+    ] = None
+    resume: common.Resume = False
+    overwrite: common.Overwrite = False
+
+    def settle(self, words: Sequence[str], task: str | None, teacher: Path | None, device: str) -> EnvDistillConfig:
+        """The settings of a command line: words, environment, files of the teacher and flags, over those of a run."""
+        from raptor.config import load_config
+        from raptor.runs.manifest import job_of
+        from raptor.training.distillation.env_job import EnvDistillConfig, load_env_distill_config
+
+        training, environment, others = split_overrides(words)
+        if others and others[0].startswith("-"):
+            option = others[0].partition("=")[0]
+            names = [field.name for field in dataclasses.fields(EnvDistillConfig)]
+            near = difflib.get_close_matches(option.lstrip("-").replace("-", "_"), names, 1, 0.7)
+            hint = f"did you mean --{near[0].replace('_', '-')}?" if near else "see --help"
+            raise UserError(f"there is no option {option}: {hint}")
+        if others and self.resume:
+            raise UserError(f"--resume is a switch: give the folder as --output {others[0]} --resume")
+        if others:
+            raise UserError(f"settings are given as key=value, got {others[0]!r}: see --help for the flags")
+        if self.resume and self.output is None:
+            raise UserError("--resume goes on with the run in --output DIR: give its folder, in logs/distillation")
+        named: dict[str, Any] = {"task": task, "task_settings": environment}
+        for name, file in (("teacher_checkpoint", teacher), ("teacher_normalizer", self.teacher_normalizer)):
+            named[name] = file and str(file.expanduser().resolve())
+        given = [f"{name}={json.dumps(value)}" for name, value in named.items() if value]
+        given = [*training, *self.context.obj, *given]
+        if self.resume and self.output is not None and job_of(self.output) is not None:
+            config = load_env_distill_config(self.output, None, given)
+        else:
+            config = load_config(EnvDistillConfig, None, [f"device={device}", *given])
+        for what, value in (("environment", config.task), ("teacher", config.teacher_checkpoint)):
+            if value is None:
+                nothing = f"there is no run in {self.output}, and " if self.resume else ""
+                raise UserError(f"{nothing}the {what} is not named: see --help")
+        return config
+
+    def train(self, env: VecEnv, expert: ExpertNetwork, config: EnvDistillConfig) -> None:
+        """Distil the teacher, and print what came of it."""
+        from raptor.training.distillation import env_job
+
+        folder = self.output or env_job.log_folder(config)
+        again = f"{self.command} --output {folder} --resume"
+        with common.watched(folder, self.resume, again) as (progress, announce):
+            how = (self.resume, self.overwrite, progress, announce)
+            summary = env_job.distill(env, expert, config, folder, *how)
+        common.say_result(summary, again, f"; the teacher returns {summary.teacher['mean_return']:.1f}")
+        say(f"next: raptor card {summary.output}")
 
 
+@takes_options
 def distill(
-    context: typer.Context,
-    overrides: Overrides = None,
+    run: Distillation,
     env: Annotated[str | None, option("--env", "ID", "Gymnasium's name of the environment.")] = None,
     teacher: Annotated[Path | None, option("--teacher", "FILE", "Checkpoint of the teacher.")] = None,
-    teacher_normalizer: options.TeacherNormalizer = None,
-    output: Output = None,
-    resume: options.Resume = False,
-    overwrite: options.Overwrite = False,
 ) -> None:
     """Distil a teacher into a recurrent student in any Gymnasium environment.
 
@@ -60,26 +114,21 @@ def distill(
     """
     from raptor.interop.from_gymnasium import make_gymnasium
 
-    files = {"teacher_checkpoint": teacher, "teacher_normalizer": teacher_normalizer}
-    config = settle(overrides or [], env, files, given_flags(context), output, resume)
+    config = run.settle(run.overrides or [], env, teacher, "cpu")
     expert = _read_teacher(config)
-    assert config.task is not None
-    made = make_gymnasium(config.task, config.num_envs, values_of(config.task_settings), config.device, config.video)
+    settings = values_of(config.task_settings)
+    made = make_gymnasium(str(config.task), config.num_envs, settings, config.device, config.video)
     with contextlib.closing(made):
-        _carry_out(context, made, expert, config, output, resume, overwrite)
+        run.train(made, expert, config)
 
 
+@takes_options
 def distill_isaac(
-    context: typer.Context,
-    overrides: Overrides = None,
+    run: Distillation,
     task: Annotated[str | None, option("--task", "ID", "Name of the Isaac Lab task.")] = None,
     teacher_checkpoint: Annotated[
         Path | None, option("--teacher-checkpoint", "FILE", "Checkpoint of the teacher.")
     ] = None,
-    teacher_normalizer: options.TeacherNormalizer = None,
-    output: Output = None,
-    resume: options.Resume = False,
-    overwrite: options.Overwrite = False,
     headless: Annotated[bool, option("--headless/--no-headless", None, "Without a window.", True)] = True,
 ) -> None:
     """Distil a teacher into a recurrent student in an Isaac Lab task: manager-based, direct or multi-agent.
@@ -96,75 +145,28 @@ def distill_isaac(
 
     All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
-    from raptor.interop.isaac_lab import IsaacTask, check_installed, isaac_env, launcher_arguments
+    from raptor.interop.isaac_lab import check_installed, isaac_env, launcher_arguments
 
     check_installed()
-    arguments, words = launcher_arguments(overrides or [])
-    files = {"teacher_checkpoint": teacher_checkpoint, "teacher_normalizer": teacher_normalizer}
-    config = settle(words, task, files, given_flags(context), output, resume, device="cuda:0")
+    arguments, words = launcher_arguments(run.overrides or [])
+    config = run.settle(words, task, teacher_checkpoint, "cuda:0")
     expert = _read_teacher(config)
-    assert config.task is not None
-    settings = values_of(config.task_settings)
-    wanted = IsaacTask(config.task, config.num_envs, config.seed, config.device, settings, config.video)
-    with isaac_env(wanted, arguments, headless) as env:
-        _carry_out(context, env, expert, config, output, resume, overwrite)
-
-
-def settle(
-    words: Sequence[str],
-    task: str | None,
-    files: Mapping[str, Path | None],
-    flags: Sequence[str],
-    output: Path | None,
-    resume: bool,
-    device: str = "cpu",
-) -> EnvDistillConfig:
-    """The settings of a command line: words, environment, files of the teacher and flags, over those of a run."""
-    from raptor.config import load_config
-    from raptor.runs.manifest import job_of
-    from raptor.training.distillation.env_job import EnvDistillConfig, load_env_distill_config
-
-    training, environment, others = split_overrides(words)
-    if others and others[0].startswith("-"):
-        option = others[0].partition("=")[0]
-        names = [field.name for field in dataclasses.fields(EnvDistillConfig)]
-        near = difflib.get_close_matches(option.lstrip("-").replace("-", "_"), names, 1, 0.7)
-        hint = f"did you mean --{near[0].replace('_', '-')}?" if near else "see --help"
-        raise UserError(f"there is no option {option}: {hint}")
-    if others and resume:
-        raise UserError(f"--resume is a switch: give the folder as --output {others[0]} --resume")
-    if others:
-        raise UserError(f"settings are given as key=value, got {others[0]!r}: see --help for the flags")
-    if resume and output is None:
-        raise UserError("--resume goes on with the run in --output DIR: give its folder, in logs/distillation")
-    named = {"task": task} | {name: file and str(file.expanduser().resolve()) for name, file in files.items()}
-    given = [*training, *flags, *(f"{name}={json.dumps(value)}" for name, value in named.items() if value)]
-    if environment:
-        given.append(f"task_settings={json.dumps(environment)}")
-    if resume and output is not None and job_of(output) is not None:
-        config = load_env_distill_config(output, None, given)
-    else:
-        config = load_config(EnvDistillConfig, None, [f"device={device}", *given])
-    for what, value in (("environment", config.task), ("teacher", config.teacher_checkpoint)):
-        if value is None:
-            nothing = f"there is no run in {output}, and " if resume else ""
-            raise UserError(f"{nothing}the {what} is not named: see --help")
-    return config
+    with isaac_env(config, values_of(config.task_settings), arguments, headless) as env:
+        run.train(env, expert, config)
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Sort what stands on a command line beside the flags: training, environment, and neither."""
     from raptor.training.distillation.env_config import EnvDistillConfig
 
-    own = {*(field.name for field in dataclasses.fields(EnvDistillConfig)), *EnvDistillConfig.RENAMED}
+    own = {"agent", *(field.name for field in dataclasses.fields(EnvDistillConfig)), *EnvDistillConfig.RENAMED}
     training, environment, others = [], [], []
     for given in words:
         word = given.lstrip("+")  # with which Hydra adds a setting or overrides it
         key, equals, _ = word.partition("=")
-        first = key.split(".")[0]
         if not equals or not re.fullmatch(r"\w[\w.-]*", key):
             others.append(given)
-        elif first == "agent" or first in own:
+        elif key.split(".")[0] in own:
             training.append(word.removeprefix("agent."))
         else:
             environment.append(word.removeprefix("env."))
@@ -175,37 +177,96 @@ def values_of(settings: Sequence[str]) -> dict[str, Any]:
     """The values of `key=value`s, read as YAML, by their dotted keys."""
     from raptor.config import parse_overrides
 
-    values = {}
-    for setting, source in zip(settings, parse_overrides(settings), strict=True):
-        key = setting.partition("=")[0].strip()
-        values[key] = functools.reduce(lambda group, name: group[name], key.split("."), source.settings)
-    return values
+    keys = [setting.partition("=")[0].strip() for setting in settings]
+    given = zip(keys, parse_overrides(settings), strict=True)
+    return {key: functools.reduce(lambda group, name: group[name], key.split("."), at.settings) for key, at in given}
 
 
-def _read_teacher(config: EnvDistillConfig) -> Any:
+def _read_teacher(config: EnvDistillConfig) -> ExpertNetwork:
     """Load the teacher, and print what it is."""
     from raptor.formats import load_expert
 
-    assert config.teacher_checkpoint is not None
-    expert = load_expert(config.teacher_checkpoint, config.teacher_activation, config.teacher_normalizer)
+    expert = load_expert(str(config.teacher_checkpoint), config.teacher_activation, config.teacher_normalizer)
     say(expert.description)
     return expert
 
 
-def _carry_out(
-    context: typer.Context,
-    env: VecEnv,
-    expert: Any,
-    config: EnvDistillConfig,
-    output: Path | None,
-    resume: bool,
-    overwrite: bool,
-) -> None:
-    from raptor.training.distillation import env_job
+class SettingsCommand(TyperCommand):
+    """A command with a flag for each plain setting of `raptor distill`; its `context.obj` are those given.
 
-    folder = output or env_job.log_folder(config)
-    again = f"{context.command_path} --output {folder} --resume"
-    with watched(folder, resume, again) as (progress, announce):
-        summary = env_job.distill(env, expert, config, folder, resume, overwrite, progress, announce)
-    say_result(summary, again, f"; the teacher returns {summary.teacher['mean_return']:.1f}")
-    say(f"next: raptor card {summary.output}")
+    Flags may be spelled with underscores, as in Isaac Lab's workflows, and switches may be followed by true or false.
+    They are made when they are needed, because settings are declared beside what needs torch.
+    """
+
+    _own: list[Any]
+
+    @functools.cached_property
+    def _flags(self) -> list[Any]:
+        return _flags(without=("task", "teacher_checkpoint", "teacher_normalizer"))
+
+    @functools.cached_property
+    def _all(self) -> list[Any]:
+        return [*self._own, *self._flags]
+
+    @property
+    def params(self) -> list[Any]:
+        """Arguments and options of the command itself, and the flags."""
+        return self._all
+
+    @params.setter
+    def params(self, params: list[Any]) -> None:
+        self._own = params
+
+    def parse_args(self, context: Any, args: list[str]) -> list[str]:
+        """Spell the arguments as the options are declared, then parse them."""
+        declared = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
+        switches = {name for option in self.params if getattr(option, "is_flag", False) for name in option.opts}
+        rest = super().parse_args(context, list(respell(args, declared, switches)))
+        context.obj = []
+        for flag in self._flags:
+            if (value := context.params.pop(flag.name)) is not None:
+                text = value if flag.metavar in ("N", "X") else json.dumps(value)
+                context.obj.append(f"{flag.name}={text}")
+        return rest
+
+
+def respell(args: Sequence[str], declared: set[str], switches: set[str]) -> Iterator[str]:
+    """Arguments as the options are declared: hyphens for underscores, `--no-x` for `--x false`."""
+    rest = list(args)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if name.startswith("--") and name.replace("_", "-") in declared:
+            name = name.replace("_", "-")
+        if name in switches and not equals and rest and rest[0].lower() in ("true", "false"):
+            equals, value = "=", rest.pop(0)
+        if name in switches and equals and value.lower() in ("true", "false"):
+            yield name if value.lower() == "true" else f"--no-{name[2:]}"
+        else:
+            yield f"{name}{equals}{value}"
+
+
+def _flags(without: Sequence[str]) -> list[Any]:
+    """Options for all plain settings but those."""
+    from raptor.config.settings import limits_of, meanings_of
+    from raptor.training.distillation.env_config import EnvDistillConfig as Settings
+
+    hints, limits, meanings = typing.get_type_hints(Settings), limits_of(Settings), meanings_of(Settings)
+    parameters: dict[str, tuple[Any, Any]] = {}
+    for field in dataclasses.fields(Settings):
+        name, kinds = field.name, set(typing.get_args(hints[field.name])) or {hints[field.name]}
+        if name in without or not kinds <= {bool, int, float, str, type(None)}:
+            continue
+        facts = [limits[name].text] if name in limits else []
+        facts += [] if field.default is None else [f"{json.dumps(field.default).strip(chr(34))} by default"]
+        names = [name, *(old for old, new in Settings.RENAMED.items() if new == name)]
+        flags = f"--{name}/--no-{name}" if bool in kinds else " ".join(f"--{spelling}" for spelling in names)
+        made = option(
+            flags.replace("_", "-"),
+            None if bool in kinds else "N" if int in kinds else "X" if float in kinds else "TEXT",
+            f"{meanings[name]} ({'; '.join(facts)})" if facts else meanings[name],
+            rich_help_panel="Settings",
+        )
+        parameters[name] = Annotated[bool | None if bool in kinds else str | None, made], None  # type: ignore[valid-type]
+    app = typer.Typer(add_completion=False)
+    app.command()(common.with_parameters(lambda: None, parameters))
+    return list(typer.main.get_command(app).params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -11,11 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
 
 DISTRIBUTION = "raptor-python"
 EXTRAS = {
@@ -29,8 +30,8 @@ EXTRAS = {
 }
 """What each extra of pyproject.toml gives."""
 
-# Compiled in a process of its own with an empty cache: a kernel kept from earlier cannot hide that the compiler is
-# gone, and a compiler that crashes or hangs takes nothing else along.
+# In a process of its own with an empty cache: a kernel kept from earlier cannot hide that the compiler is gone, and a
+# compiler that crashes or hangs takes nothing else along.
 _COMPILE = """
 import sys, torch
 x = torch.linspace(-1, 1, 64, device=sys.argv[1])
@@ -62,8 +63,6 @@ def doctor() -> None:
     raptor doctor > doctor.txt     # for a bug report
     ```
     """
-    from rich.console import Console
-
     console = Console()
     with concurrent.futures.ThreadPoolExecutor() as beside:
         checks = [beside.submit(check_compilation, "cpu")]  # compiles while torch is imported here
@@ -90,88 +89,73 @@ def packages() -> dict[str, list[str]]:
 
 
 def version(package: str) -> str | None:
-    """Return the installed version of a distribution, or None where it is missing."""
-    try:
+    """The installed version of a distribution; None where it is missing."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return None
 
 
 def versions_table(packages: list[str]) -> Table:
     """Python, the system and the installed packages."""
-    table = _table("Versions")
-    table.add_row("python", f"{platform.python_version()} on {platform.platform()}")
-    for package in packages:
-        table.add_row(package, version(package) or "[red]missing")
-    return table
+    rows = {"python": f"{platform.python_version()} on {platform.platform()}"}
+    return _table("Versions", rows | {package: version(package) or "[red]missing" for package in packages})
 
 
 def extras_table(extras: dict[str, list[str]]) -> Table:
     """What is there of each extra; what it would give, and how to get it, where something is missing."""
-    table = _table("Extras")
+    rows = {}
     for extra, names in extras.items():
-        missing = ", ".join(name for name in names if version(name) is None)
-        state = f"[green]{', '.join(f'{name} {version(name)}' for name in names)}"
-        if missing:
+        rows[extra] = f"[green]{', '.join(f'{name} {version(name)}' for name in names)}"
+        if missing := ", ".join(name for name in names if version(name) is None):
             command = f"pip install '{DISTRIBUTION}\\[{extra}]'"
-            state = f"[yellow]missing {missing}; gives {EXTRAS.get(extra, extra)}: {command}"
-        table.add_row(extra, state)
-    return table
+            rows[extra] = f"[yellow]missing {missing}; gives {EXTRAS.get(extra, extra)}: {command}"
+    return _table("Extras", rows)
 
 
 def machine_table() -> Table:
     """The processor, every GPU, and the threads."""
     import torch
 
-    table = _table("Machine")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    table.add_row("cpu", f"{usable} usable of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}")
+    rows = {"cpu": f"{usable} usable of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"}
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
-        table.add_row(f"cuda:{index}", f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB")
+        rows[f"cuda:{index}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
     omp = os.environ.get("OMP_NUM_THREADS")
     threads = f"{torch.get_num_threads()} inside an operation, {torch.get_num_interop_threads()} between operations"
-    table.add_row("threads", f"{threads} (OMP_NUM_THREADS={omp})" if omp else threads)
+    return _table("Machine", rows | {"threads": f"{threads} (OMP_NUM_THREADS={omp})" if omp else threads})
+
+
+def _table(title: str, rows: dict[str, str]) -> Table:
+    columns = Column(style="bold", no_wrap=True), Column(overflow="fold")
+    table = Table(*columns, title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for row in rows.items():
+        table.add_row(*row)
     return table
 
 
 def check_compilation(device: str = "cpu", timeout_s: float = 300.0) -> Compilation:
     """Compile a tiny gradient on `cpu` or `cuda`, in a process of its own without any cache."""
-    start = time.perf_counter()
-    # With the instructions that the processor names; to try each of them takes as long again.
-    reason = _compile(device, timeout_s, {"TORCHINDUCTOR_VEC_ISA_OK": "1"})
-    if reason and device == "cpu" and time.perf_counter() - start < timeout_s:
-        reason = _compile(device, timeout_s, {})
+    start, command = time.perf_counter(), [sys.executable, "-c", _COMPILE, device]
+    # First with the instructions that the processor names: to try each of them takes as long again.
+    for settings in ({"TORCHINDUCTOR_VEC_ISA_OK": "1"}, {}) if device == "cpu" else ({},):
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {**os.environ, **settings, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
+            try:
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                reason = f"the compiler took longer than {timeout_s:g} s"
+                break
+        lines = done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"]
+        reason = lines[-1] if done.returncode else ""
+        if not reason or time.perf_counter() - start >= timeout_s:
+            break
     return Compilation(device, reason, time.perf_counter() - start)
-
-
-def _compile(device: str, timeout_s: float, settings: dict[str, str]) -> str:
-    """Why compiling fails; empty where it works."""
-    with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, **settings, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
-        command = [sys.executable, "-c", _COMPILE, device]
-        try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            return f"the compiler took longer than {timeout_s:g} s"
-    lines = done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"]
-    return lines[-1] if done.returncode else ""
 
 
 def verdict(check: Compilation) -> Text:
     """Whether compiling works, in words."""
-    from rich.text import Text
-
     head = f"torch.compile on {check.device}"
     if not check.reason:
         return Text(f"{head} works ({check.duration_s:.0f} s with an empty cache)", style="green")
     return Text(f"{head} does not work: {check.reason}; everything runs uncompiled, only slower", style="yellow")
-
-
-def _table(title: str) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table

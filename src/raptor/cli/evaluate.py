@@ -1,26 +1,28 @@
-"""`raptor evaluate`."""
+"""`raptor evaluate` and `raptor quickstart`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from raptor.cli import options
-from raptor.cli.jobs import say
-from raptor.cli.options import option
+from rich.console import Console
+
+from raptor.cli import common
+from raptor.cli.common import POLICY, Run, argument, option, say, takes_options
+from raptor.cli.progress import counting, wide_console
 
 if TYPE_CHECKING:
-    from raptor.evaluation import Evaluation, Policy
+    from raptor.evaluation import Policy
 
 PUBLISHED = "published"
 
 
 def evaluate(
-    policies: options.Policies,
-    suite: options.Suites = None,
+    policies: Annotated[list[str], argument("POLICY", f"Each: {POLICY}")],
+    suite: common.Suites = None,
     json: Annotated[Path | None, option("--json", "FILE", "Write every figure with its interval.")] = None,
-    num_quadrotors: options.NumQuadrotors = 2048,
+    num_quadrotors: common.NumQuadrotors = 2048,
     episodes: Annotated[int, option("--episodes", "N", "Episodes of each vehicle.", True, min=1)] = 1,
     seed: Annotated[int, option("--seed", "SEED", "Of the vehicles and their episodes.", True)] = 0,
     device: Annotated[str, option("--device", "DEVICE", "cpu, cuda, cuda:1.", True)] = "cpu",
@@ -45,55 +47,85 @@ def evaluate(
     ```
     """
     from raptor.core.devices import find_device
+    from raptor.core.errors import UserError
+    from raptor.evaluation import SUITES
+    from raptor.evaluation import evaluate as run
 
     find_device(device)
     columns = load_columns([*([PUBLISHED] if published else []), *policies], device)
-    if json is not None:
-        check_parent(json)
-    evaluation = evaluate_columns(columns, suite, num_quadrotors, episodes, seed, device, compile)
+    if json is not None and (json.is_dir() or not json.parent.is_dir()):
+        raise UserError(f"{json} cannot be written: name a file in a folder that exists")
+    with counting(Console(stderr=True)) as progress:
+        evaluation = run(columns, suite or SUITES, num_quadrotors, episodes, seed, device, progress, compile)
+    wide_console().print(evaluation.table())
     if json is not None:
         evaluation.save(json)
         say(f"wrote {json}")
 
 
-def evaluate_columns(
-    columns: Mapping[str, Policy],
-    suites: Sequence[str] | None,
-    num_quadrotors: int,
-    episodes: int,
-    seed: int,
-    device: str,
-    compile: bool | None,
-) -> Evaluation:
-    """Evaluate with progress on stderr, and print the table."""
-    from rich.console import Console
+@takes_options
+def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.NumQuadrotors = 1024) -> None:
+    """Train a policy, compare it with the published one, export it, and write report.html: about five minutes.
 
-    from raptor.cli.progress import counting, wide_console
-    from raptor.evaluation import SUITES
-    from raptor.evaluation import evaluate as run
+    ```
+    raptor quickstart -o runs/demo
+    raptor quickstart -o runs/look num_updates=200    # a quick look
+    raptor quickstart -o runs/demo --resume           # after Ctrl-C or a kill
+    ```
 
-    with counting(Console(stderr=True)) as progress:
-        evaluation = run(columns, suites or SUITES, num_quadrotors, episodes, seed, device, progress, compile)
-    wide_console().print(evaluation.table())
-    return evaluation
+    Each step is a command of its own, too: train-direct, evaluate, export.
+    """
+    import torch
+
+    from raptor.evaluation import SUITES, Evaluation
+    from raptor.evaluation.results import column_names
+    from raptor.evaluation.suites import conditions
+    from raptor.lab.pipeline.jobs import Evaluate, Export, Job, Report, StageContext
+    from raptor.training.direct import job
+
+    for name in suite or SUITES:
+        conditions(name, num_quadrotors, 1, 0, torch.device("cpu"))  # a mistake shall not come out after the training
+    output, again, config = run.output, run.again, run.load(job.load_run_config)
+    with common.watched(output, run.resume, again) as (show, _):
+        summary = job.train_direct(output, config, resume=run.resume, overwrite=run.overwrite, progress=show)
+    common.say_result(summary, again)
+    figures, names = output / "evaluation.json", column_names([PUBLISHED, str(output)])
+    policies = {name: source for source, name in names.items()}
+    sources: dict[str, tuple[Any, ...]] = {"policy": (output,), "training": (output,), "evaluation": (figures,)}
+
+    def carry_out(job: Job) -> str:
+        with counting(Console(stderr=True)) as progress:
+            return job.run(StageContext(output, sources, policies, False, progress, say)).sentence
+
+    trained = job.load_run_config(output)
+    with common.going_on_with(again):
+        say("evaluating it beside the published policy")
+        suites, where = tuple(suite or SUITES), {"device": trained.device, "compile": config.compile}
+        carry_out(Evaluate(suites=suites, num_quadrotors=num_quadrotors, **where))
+        wide_console().print(Evaluation.load(figures).table())
+        say(f"exported it: {carry_out(Export())} over 500 recurrent steps")
+        say("writing the report, with flights of both policies")
+        title = f"A policy for any quadrotor: {output.name}"
+        carry_out(Report(title=title, seed=trained.seed, compile=config.compile))
+    files = ("report", "report.html"), ("policy", "checkpoints/best.pt"), ("ONNX", "policy.onnx")
+    say("")
+    for name, file in (*files, ("evaluation", "evaluation.json")):
+        say(f"{name:<12}{output / file}")
+    commands = {
+        f"raptor card {output}": "what this policy is",
+        f"raptor evaluate default large {output}": "beside the policies that come with the package",
+        "raptor train-direct -o runs/longer num_updates=10000": "a better one, given more time",
+        "raptor describe my_quadrotor.yaml": "your own quadrotor, from what you know of it",
+        f"tensorboard --logdir {output}": "how the training went",
+    }
+    say("\nwhat to try next:")
+    for command, why in commands.items():
+        say(f"  {command:<{max(map(len, commands))}}  # {why}")
 
 
 def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Policy]:
     """Load policies under short, distinct names."""
-    from raptor.core.errors import printable
+    from raptor.evaluation.results import column_names
     from raptor.formats import load_policy
 
-    columns: dict[str, Policy] = {}
-    for source in dict.fromkeys(sources):
-        short = Path(source).name or source
-        alone = sum((Path(other).name or other) == short for other in dict.fromkeys(sources)) == 1
-        columns[printable(short if alone else source)] = load_policy(source, device)
-    return columns
-
-
-def check_parent(file: Path) -> None:
-    """Refuse a file that could not be written, before the work that fills it."""
-    from raptor.core.errors import UserError
-
-    if file.is_dir() or not file.parent.is_dir():
-        raise UserError(f"{file} cannot be written: name a file in a folder that exists")
+    return {name: load_policy(source, device) for source, name in column_names(sources).items()}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from raptor.cli.jobs import say
-from raptor.cli.options import POLICY, argument, option
+from raptor.cli.common import POLICY, argument, option, say
 from raptor.core.errors import UserError
 
 RL_TOOLS = "rl-tools"
@@ -31,39 +30,30 @@ def export(
     raptor export teachers:3                   # writes teachers/teacher_3.h5, in rl-tools' layout
     ```
     """
-    from raptor.formats.expert_files.load import folder_of
+    from raptor.export import FORMATS, export_policy
+    from raptor.formats import load_expert, load_policy, load_teachers, write_rl_tools_teacher
+    from raptor.formats.expert_files import folder_of
 
     folder, index = folder_of(policy)
     if folder is not None and (folder / "teachers.json").is_file():
-        _export_teacher(policy, folder, index or 0, format or RL_TOOLS, output)
-    else:
-        _export_policy(policy, format or "onnx", output)
-
-
-def _export_policy(name: str, format: str, output: Path | None) -> None:
-    from raptor.export import FORMATS, export_policy
-    from raptor.formats import load_policy
-
+        if format not in (None, RL_TOOLS):
+            raise UserError(f"a teacher is exported with --format {RL_TOOLS}, got {format!r}")
+        expert, number = load_expert(policy), index or 0
+        name = load_teachers(folder).records[number].get("name", number)
+        path = _target(output, f"teacher_{number}", "h5") or folder / f"teacher_{number}.h5"
+        error = write_rl_tools_teacher(expert, path, str(name))
+        say(f"wrote {path}, which differs from the teacher by at most {error:.1e} in its actions")
+        return
     if format == RL_TOOLS:
-        raise UserError(f"--format {RL_TOOLS} is for a teacher, as FOLDER:NUMBER, got {name!r}")
-    policy, source, suffix = load_policy(name), Path(name).expanduser(), format if format in FORMATS else "out"
+        raise UserError(f"--format {RL_TOOLS} is for a teacher, as FOLDER:NUMBER, got {policy!r}")
+    format = format or "onnx"
+    loaded, source, suffix = load_policy(policy), Path(policy).expanduser(), format if format in FORMATS else "out"
     if source.is_dir():
         path = _target(output, source.resolve().name, suffix) or source / f"policy.{suffix}"
     else:
         path = _target(output, source.stem, suffix) or source.with_suffix(f".{suffix}")
-    error = export_policy(policy, path, format)
+    error = export_policy(loaded, path, format)
     say(f"wrote {path}, which differs from the policy by at most {error:.1e} over 500 steps")
-
-
-def _export_teacher(name: str, folder: Path, index: int, format: str, output: Path | None) -> None:
-    from raptor.formats import load_expert, load_teachers, write_rl_tools_teacher
-
-    if format != RL_TOOLS:
-        raise UserError(f"a teacher is exported with --format {RL_TOOLS}, got {format!r}")
-    expert, records = load_expert(name), load_teachers(folder).records
-    path = _target(output, f"teacher_{index}", "h5") or folder / f"teacher_{index}.h5"
-    error = write_rl_tools_teacher(expert, path, str(records[index].get("name", index)))
-    say(f"wrote {path}, which differs from the teacher by at most {error:.1e} in its actions")
 
 
 def _target(output: Path | None, name: str, suffix: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Live progress of any job: a bar on a terminal, a few lines without one."""
+"""Live progress of any job: a bar on a terminal, a few lines without one; numbers and tables for people."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
 from raptor.core.errors import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from raptor.runs.progress import Progress, ProgressFunction
     from raptor.training.teachers.job import PreTrainProgress
 
-LINES = 10
-"""How many lines a job without validations prints where there is no terminal."""
-
-QUIET_S = 300.0
-"""Longest silence of such a job."""
+LINES, QUIET_S = 10, 300.0
+"""How many lines a job without validations prints where there is no terminal, and its longest silence."""
 
 PATIENCE_S = 2.0
 """How long files are written before a bar is shown."""
@@ -35,27 +32,45 @@ def job_progress(console: Console, lines: bool = True, patience_s: float = 0.0) 
     from rich.progress import Progress as Bars
 
     if not console.is_terminal:
-        yield _Lines(console) if lines else lambda progress: None
+        yield _lines(console) if lines else lambda progress: None
         return
     columns = (TextColumn("[bold]{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[facts]}"))
     bars, begun = Bars(*columns, console=console, expand=True, transient=not lines), time.perf_counter()
     task = bars.add_task("starting", total=None, facts="")
-    with contextlib.ExitStack() as shown:
 
-        def show(progress: Progress) -> None:
-            if not bars.live.is_started and time.perf_counter() - begun >= patience_s:
-                shown.enter_context(bars)
-            bars.update(
-                task,
-                description=printable(progress.stage),
-                completed=progress.step,
-                total=progress.num_steps,
-                facts=f"{progress.step:.5g}/{progress.num_steps}  {facts(progress)}",
-            )
+    def show(progress: Progress) -> None:
+        if time.perf_counter() - begun >= patience_s:
+            bars.start()
+        now = f"{progress.step:.5g}/{progress.num_steps}  {facts(progress)}"
+        stage = printable(progress.stage)
+        bars.update(task, description=stage, completed=progress.step, total=progress.num_steps, facts=now)
 
+    try:
         if not patience_s:
-            shown.enter_context(bars)
+            bars.start()
         yield show
+    finally:
+        if bars.live.is_started:
+            bars.stop()
+
+
+def _lines(console: Console) -> ProgressFunction:
+    """Print one line per validation, or per tenth of a job that is not validated, and every few minutes."""
+    shown: object = None
+    shown_at, say = 0.0, announcer(console)
+
+    def show(progress: Progress) -> None:
+        nonlocal shown, shown_at
+        if progress.stage in ("compiling", "validating") or not progress.step:
+            return
+        tenth = progress.unit, progress.step * LINES // max(progress.num_steps, 1)
+        is_validated = bool(progress.validation) and progress.unit in ("update", "epoch")
+        standing = dict(progress.validation) if is_validated else tenth
+        if standing != shown or progress.elapsed_s - shown_at >= QUIET_S:
+            shown, shown_at = standing, progress.elapsed_s
+            say(f"{progress.unit} {progress.step:.5g} of {progress.num_steps}  {facts(progress)}".rstrip())
+
+    return show
 
 
 @contextlib.contextmanager
@@ -67,67 +82,37 @@ def counting(console: Console, stage: str = "", patience_s: float = 0.0) -> Iter
         yield lambda *given: show(Progress(given[0] if len(given) > 2 else stage, *given[-2:]))
 
 
-@contextlib.contextmanager
-def pre_training_progress(console: Console, compiles: bool = True) -> Iterator[Callable[[PreTrainProgress], None]]:
-    """Show how far a population of teachers is, until the block ends."""
+def teacher_progress(show: ProgressFunction, compiles: bool) -> Callable[[PreTrainProgress], None]:
+    """Show how far a population of teachers is, as any other job."""
     from raptor.runs.progress import Progress
 
-    with job_progress(console) as show:
+    def relay(teachers: PreTrainProgress) -> None:
+        again = f" (attempt {teachers.attempt})" if teachers.attempt > 1 else ""
+        stage = f"teachers{again}" if teachers.done or not compiles else "compiling"
+        step: int = teachers.done  # type: ignore[assignment] # fractions of a teacher
+        found = {} if teachers.mean_return is None else {"mean_return": teachers.mean_return}
+        times = teachers.elapsed_s, 0.0, teachers.env_steps_per_s, teachers.remaining_s
+        show(Progress(stage, step, teachers.num_teachers, f"teacher{again}", *times, validation=found))
 
-        def relay(progress: PreTrainProgress) -> None:
-            again = f" (attempt {progress.attempt})" if progress.attempt > 1 else ""
-            validation = {} if progress.mean_return is None else {"mean_return": progress.mean_return}
-            show(
-                Progress(
-                    f"teachers{again}" if progress.done or not compiles else "compiling",
-                    progress.done,  # type: ignore[arg-type] # fractions of a teacher
-                    progress.num_teachers,
-                    f"teacher{again}",
-                    progress.elapsed_s,
-                    env_steps_per_s=progress.env_steps_per_s,
-                    remaining_s=progress.remaining_s,
-                    validation=validation,
-                )
-            )
-
-        yield relay
+    return relay
 
 
 def facts(progress: Progress) -> str:
     """Rates, loss, return and time left, as far as they are known, on one line."""
-    parts = [f"{progress.rate:.3g} {progress.unit}s/s"] if progress.rate else []
-    if progress.env_steps_per_s > 0:
-        parts.append(f"{quantity(progress.env_steps_per_s)} env-steps/s")
-    if "loss" in progress.values:
-        parts.append(f"loss {progress.values['loss']:.3g}")
-    if progress.validation:
-        parts.append(f"return {progress.validation['mean_return']:.1f}")
-    if progress.best_return is not None:
-        parts.append(f"best {progress.best_return:.1f}")
-    if math.isfinite(progress.remaining_s):
-        parts.append(f"{duration(progress.remaining_s)} left")
-    return " · ".join(parts)
+    parts = {
+        f"{progress.rate:.3g} {progress.unit}s/s": progress.rate,
+        f"{quantity(progress.env_steps_per_s)} env-steps/s": progress.env_steps_per_s > 0,
+        f"loss {progress.values.get('loss', 0):.3g}": "loss" in progress.values,
+        f"return {progress.validation.get('mean_return', 0):.1f}": progress.validation,
+        f"best {progress.best_return or 0:.1f}": progress.best_return is not None,
+    }
+    left = [f"{duration(progress.remaining_s)} left"] if math.isfinite(progress.remaining_s) else []
+    return " · ".join([*(part for part, is_known in parts.items() if is_known), *left])
 
 
-class _Lines:
-    """One line per validation, or per tenth of a job that is not validated, and every few minutes."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.shown: object = None
-        self.shown_at = 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.stage in ("compiling", "validating") or not progress.step:
-            return
-        tenth = progress.unit, progress.step * LINES // max(progress.num_steps, 1)
-        is_validated = bool(progress.validation) and progress.unit in ("update", "epoch")
-        standing = dict(progress.validation) if is_validated else tenth
-        if standing == self.shown and progress.elapsed_s - self.shown_at < QUIET_S:
-            return
-        self.shown, self.shown_at = standing, progress.elapsed_s
-        text = f"{progress.unit} {progress.step:.5g} of {progress.num_steps}  {facts(progress)}"
-        self.console.print(printable(text.rstrip()), highlight=False, markup=False, soft_wrap=True)
+def announcer(console: Console) -> Callable[[str], None]:
+    """A function that prints a line as it is, control bytes escaped, above the progress."""
+    return lambda line: console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def quantity(value: float) -> str:
@@ -140,11 +125,9 @@ def quantity(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """A duration for people: 3 min 05 s."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"
+    minutes, whole = divmod(round(seconds), 60)
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest:02d} min" if hours else f"{minutes} min {whole:02d} s" if minutes else f"{whole} s"
 
 
 def counted(number: int, what: str) -> str:
@@ -154,24 +137,17 @@ def counted(number: int, what: str) -> str:
 
 def wide_console() -> Console:
     """The standard output; wide enough for a table where it is no terminal."""
-    from rich.console import Console
-
     console = Console()
     return console if console.is_terminal else Console(width=160)
 
 
 def plain_table(*columns: str, right: bool = False) -> Table:
     """A table without lines; the columns after the first are aligned to the right where `right`."""
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if right and i else "left")
-    return table
+    first, *others = columns
+    aligned = [Column(column, justify="right" if right else "left") for column in others]
+    return Table(first, *aligned, box=None, padding=(0, 2, 0, 0))
 
 
 def cell(text: str) -> Text:
     """Text in a table as it is, control bytes escaped."""
-    from rich.text import Text
-
     return Text(printable(text))

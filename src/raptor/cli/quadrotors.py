@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from raptor.cli.jobs import say
-from raptor.cli.options import argument, option
-from raptor.core.errors import UserError, printable
+from rich.console import Console
+from rich.table import Table
+
+from raptor.cli.common import argument, option, say
+from raptor.cli.progress import PATIENCE_S, cell, counted, counting, plain_table
+from raptor.core.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from raptor.quadrotor import Quadrotors
 
 
@@ -20,8 +21,6 @@ def platforms() -> None:
 
     In Python: `raptor.load_platform("x500_real")`, `raptor.load_platforms()`.
     """
-    from rich.console import Console
-
     from raptor.quadrotor import load_platforms
 
     Console().print(table_of(load_platforms()))
@@ -51,9 +50,6 @@ def sample(
 
     In Python: `raptor.sample_quadrotors(100)`, `raptor.quadrotor.population.write_population`.
     """
-    from rich.console import Console
-
-    from raptor.cli.progress import PATIENCE_S, counted, counting
     from raptor.config import load_config
     from raptor.lab.pipeline.jobs import SEEDS
     from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
@@ -83,19 +79,16 @@ def describe(
 
     In Python: `raptor.Quadrotors.from_json("my_quadrotor.json")`.
     """
-    from rich.console import Console
-
     from raptor.core.atomic import write_atomically
     from raptor.quadrotor import from_description
-    from raptor.quadrotor.files import format_document
+    from raptor.quadrotor.documents import format_document
 
     quadrotor, estimates = from_description(file)
-    console = Console()
-    console.print(table_of(quadrotor))
-    if estimates:
-        console.print("Estimated, because the description leaves it out:", highlight=False)
-    for estimate in estimates:
-        console.print(printable(f"  {estimate}"), highlight=False, markup=False, soft_wrap=True)
+    Console().print(table_of(quadrotor))
+    for line in (
+        ["Estimated, because the description leaves it out:", *map("  {}".format, estimates)] if estimates else []
+    ):
+        say(line)
     if output is not None:
         write_atomically(output, f"{format_document(quadrotor.to_dicts()[0])}\n")
         say(f"wrote {output}")
@@ -103,8 +96,6 @@ def describe(
 
 def table_of(quadrotors: Quadrotors) -> Table:
     """What characterises each vehicle."""
-    from raptor.cli.progress import cell, plain_table
-
     columns = {
         "mass (kg)": quadrotors.mass,
         "arm (m)": quadrotors.arm_length,

@@ -1,7 +1,4 @@
-"""From files and overrides to a dataclass, and back.
-
-A value is looked for in this order: the overrides, the file, the files that it is based on, the dataclass.
-"""
+"""From files and overrides to a dataclass, and back."""
 
 from __future__ import annotations
 
@@ -15,27 +12,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from raptor.config.documents import leaves, overlay, resolve
-from raptor.config.files import Source, parse_overrides, read_files
+from raptor.config.files import Source, leaves, overlay, parse_overrides, read_files, resolve
 from raptor.config.settings import Limit, describe, group_in, group_of_entries, limits_of, show
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
-from raptor.core.yaml_files import dump_yaml
+from raptor.core.yaml_files import dump_yaml, to_plain
 
 T = TypeVar("T")
 Keys = tuple[str, ...]
+WRONG: Any = object()
 
 
 def load_config(
     cls: type[T], file: str | Path | None = None, overrides: Sequence[str] = (), default: T | None = None
 ) -> T:
-    """Read settings.
+    """Read settings: the overrides come before the file, that before the files that it is based on, and the default.
 
     Args:
-        cls: a `Settings` class; nested ones are groups. A group with a `SHORTHAND` can be given as a plain value:
-            `engine=ray` for `engine.name=ray`.
-        file: YAML file, the folder of a run, or the name of a packaged preset. The key `base` of a file names one file
-            or preset, or a list of them, that it inherits from; relative to itself.
+        cls: a `Settings` class; nested ones are groups. A group with a `SHORTHAND` can be given as a plain value.
+        file: YAML file, the folder of a run, or the name of a packaged preset. Its key `base` names one file or preset,
+            or a list of them, that it inherits from; relative to itself.
         overrides: `key=value` each, with dotted keys and YAML values: `task.references.lissajous.interval=[4, 10]`.
         default: what holds where nothing is said, instead of `cls()`.
 
@@ -47,11 +42,7 @@ def load_config(
 
 
 def from_dict(cls: type[T], settings: Mapping[str, Any]) -> T:
-    """Settings from nested dictionaries and lists, as `to_dict` gives them.
-
-    Raises:
-        UserError: names every unknown key, wrong type and impossible value.
-    """
+    """Settings from nested dictionaries and lists, as `to_dict` gives them; errors as of `load_config`."""
     return _loaded(cls, cls(), [Source("settings", to_plain(settings, "settings"))])
 
 
@@ -88,17 +79,9 @@ def _loaded(cls: type[T], default: T, sources: Sequence[Source]) -> T:
     return cast("T", config)
 
 
-WRONG: Any = object()
-
-
 @dataclasses.dataclass
 class Check:
-    """Settings being checked against their declarations.
-
-    Args:
-        sources: what was given where, later ones over earlier ones.
-        problems: what is wrong so far, by dotted key; of each key the first problem counts.
-    """
+    """Settings being checked against their declarations."""
 
     sources: Sequence[Source]
     problems: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -170,11 +153,9 @@ def nearest(name: str, names: Sequence[str], what: str) -> str:
 
 def _converted(annotation: Any, value: Any) -> Any:
     """The value as that type; as in JSON and strict: lists become tuples, and neither "1" nor true is a number."""
-    import pydantic
-
     try:
         return _adapter(annotation).validate_json(json.dumps(value), strict=True)
-    except pydantic.ValidationError:
+    except ValueError:
         return WRONG
 
 

@@ -31,26 +31,16 @@ class Limit(NamedTuple):
 
 
 def setting(default: Any = dataclasses.MISSING, meaning: str = "", limit: Limit | None = None, **metadata: Any) -> Any:
-    """Declare one field of a `Settings` class.
-
-    Args:
-        default: its value where none is given; without one the field is required.
-        meaning: what it is, with its unit, for the reference page.
-        limit: the values that it can have.
-        metadata: further facts for those who read the declaration.
-    """
+    """Declare one field of a `Settings` class: its default, else it is required; its meaning, with unit; its limit."""
     return dataclasses.field(default=default, metadata={"meaning": meaning, "limit": limit, **metadata})
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Base of all settings: a frozen dataclass that refuses values beyond their limits.
+    """Base of all settings: a frozen dataclass that refuses values beyond their limits, all in one `UserError`.
 
     A class attribute `RENAMED` gives the new names of fields by their old ones, for errors; `SHORTHAND` names the field
     that a plain value for the whole group stands for; `JOB` the job whose presets are meant.
-
-    Raises:
-        UserError: names every field that is beyond its limit.
     """
 
     def __post_init__(self) -> None:

@@ -17,12 +17,8 @@ PathLike = str | os.PathLike[str]
 def checked_path(path: PathLike, what: str) -> Path:
     """A path that the system can look up, with ~ expanded; nothing needs to be there.
 
-    Args:
-        path: as the user gave it.
-        what: should be there, for the error message.
-
     Raises:
-        UserError: the name is too long, holds a NUL, or lies where nobody may look.
+        UserError: the path, of `what`, is too long, holds a NUL, or lies where nobody may look.
     """
     try:
         found = Path(path).expanduser()
@@ -40,15 +36,10 @@ def checked_path(path: PathLike, what: str) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
-    """Hand out a temporary file name that takes the place of `path` when the block ends well.
+    """Hand out a temporary file `.NAME.*.tmp` that takes the place of `path` when the block ends well.
 
-    Whatever goes wrong, a full disk included, leaves a file that was there as it was, and no temporary file behind.
-
-    Args:
-        path: the file to write; its folder is created if it is not there.
-
-    Yields:
-        A name in the same folder, `.NAME.*.tmp`, for the block to write to.
+    Whatever goes wrong, a full disk included, leaves a file that was there as it was, and no temporary file behind. The
+    folder is created if it is not there.
 
     Raises:
         UserError: the system refuses to write; names the file and the reason.
@@ -60,10 +51,10 @@ def replacing(path: PathLike) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(temporary, os.O_RDWR)
         temporary.replace(target)
-        _sync_folder(target.parent)
+        with contextlib.suppress(OSError):  # on systems whose folders can be synchronised, it survives a loss of power
+            _sync(target.parent, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
@@ -72,24 +63,18 @@ def replacing(path: PathLike) -> Iterator[Path]:
 
 
 def write_atomically(path: PathLike, content: bytes | str) -> Path:
-    """Write a file that appears complete or not at all.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written; what was at `path` is still there.
-    """
+    """Write a file that appears complete or not at all, as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a loss of power, on systems whose folders can be synchronised."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -7,22 +7,18 @@ code directly: nothing is guarded at each call, because a pure function depends 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import logging
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.errors import first_line
-from raptor.core.kernels import build_kernel, kernel_key, load_kernel
-
-_log = logging.getLogger(__name__)
+from raptor.core.kernels import build_kernel, kernel_key, load_kernel, log, log_once
 
 Tensors = list[Tensor]
 FlatFunction = Callable[..., Sequence[Tensor]]
@@ -32,8 +28,7 @@ FlatStep = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
 def register(*, constant: tuple[str, ...] = ()) -> Callable[[type], type]:
     """Class decorator that lets `compile_pure` see through a frozen dataclass of tensors.
 
-    Args:
-        constant: fields that are left out: compiled code sees their defaults.
+    Fields that are `constant` are left out: compiled code sees their defaults.
     """
 
     def decorate(cls: type) -> type:
@@ -75,30 +70,31 @@ def steps_before_compiling(num_vehicles: int) -> int:
 def compile_flat(
     function: FlatFunction, example: Sequence[Tensor], enabled: bool = True, what: str = "a step of the simulator"
 ) -> FlatFunction:
-    """Compile a pure function of tensors for the shapes and layouts of `example`.
+    """Compile a pure function of tensors for the shapes, layouts, types and devices of `example`.
 
     Args:
         function: takes tensors, returns a list of tensors.
         example: arguments like those that will come. Those that require a gradient give a differentiable result.
         enabled: False returns the function as it is. So does a machine without a compiler, after one warning.
         what: is compiled, for the log.
-
-    Returns:
-        A function that must be called with tensors of the same shapes, layouts, types and devices.
     """
     if not enabled:
         return function
     example = [tensor.detach().requires_grad_(tensor.requires_grad and torch.is_grad_enabled()) for tensor in example]
-    key = kernel_key(function, example)
+    key, problem = kernel_key(function, example), None
     if key is not None and (kernel := load_kernel(key)) is not None:
         return kernel
-    _log.info("compiling %s: about 20 s, kept for later starts", what)
+    log.info("compiling %s: about 20 s, kept for later starts", what)
     if key is not None:
-        with contextlib.suppress(Exception):  # not everything can be compiled ahead of time, nor everywhere
+        try:
             return build_kernel(_trace(function, example), example, key)
+        except Exception as error:  # not everything can be compiled ahead of time, nor everywhere
+            problem = f"{type(error).__name__}: {first_line(error)}"
     if compiler_problem() is not None:
         _warn_of_eager_fallback()
         return function
+    if problem is not None:
+        log_once("no compiled code is kept, so that every start takes some seconds more", problem)
     return _compile(_trace(function, example), example)
 
 
@@ -131,13 +127,8 @@ def _compile(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> FlatFunc
 def compile_pure(function: Callable[..., Any], enabled: bool = True) -> Callable[..., Any]:
     """Compile a pure function of nested tuples, lists, dicts and registered dataclasses of tensors.
 
-    Args:
-        function: pure; takes positional arguments and returns any nesting of tensors. Arguments that are not tensors
-            are constants of the compiled code.
-        enabled: False returns the function as it is.
-
-    Returns:
-        The same function, compiled anew for each structure, shape and layout that it meets.
+    It takes positional arguments and returns any nesting of tensors; arguments that are not tensors are constants of
+    the compiled code. It is compiled anew for each structure, shape and layout that it meets.
     """
     if not enabled:
         return function
@@ -169,11 +160,6 @@ def compile_pure(function: Callable[..., Any], enabled: bool = True) -> Callable
     return call
 
 
-class _Graph(NamedTuple):
-    function: FlatFunction
-    changes: tuple[bool, ...]  # per carried tensor: whether the step replaces it
-
-
 class CompiledStep:
     """A pure function (carried, given) -> (carried, outputs) of lists of tensors, each of fixed length.
 
@@ -192,7 +178,7 @@ class CompiledStep:
         self, function: FlatStep, compile: bool = True, patience: int = 0, what: str = "a step of the simulator"
     ) -> None:
         self._function, self._compile, self._patience, self._what = function, compile, patience, what
-        self._graphs: dict[Any, _Graph] = {}
+        self._graphs: dict[Any, tuple[FlatFunction, list[bool]]] = {}
 
     def __call__(self, carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
         """Run the step; shapes and types must be those of the first call."""
@@ -205,29 +191,23 @@ class CompiledStep:
             requiring = frozenset(i for i, tensor in enumerate(arguments) if tensor.requires_grad)
         key = (requiring, tuple(tensor.stride() for tensor in given))
         if key not in self._graphs:
-            self._graphs[key] = self._graph(arguments, len(carried), requiring, key[1])
-        graph = self._graphs[key]
-        outputs = iter(graph.function(*arguments))
-        moved = [next(outputs) if changes else old for old, changes in zip(carried, graph.changes, strict=True)]
+            self._graphs[key] = self._graph(arguments, len(carried), *key)
+        function, changes = self._graphs[key]
+        outputs = iter(function(*arguments))
+        moved = [next(outputs) if changed else old for old, changed in zip(carried, changes, strict=True)]
         return moved, list(outputs)
 
-    def _graph(self, arguments: Tensors, num_carried: int, requiring: frozenset[int], layout: Any) -> _Graph:
-        """Compile for these arguments, or for more of them carrying a gradient, so that later steps need no other."""
+    def _graph(
+        self, arguments: Tensors, num_carried: int, requiring: frozenset[int], layout: Any
+    ) -> tuple[FlatFunction, list[bool]]:
+        """Compile for these arguments, or for more of them carrying a gradient, so that later steps need no other.
+
+        Beside the compiled function: which of the carried tensors the step replaces.
+        """
+        changes: list[bool] = []
 
         def example() -> Tensors:
-            return [tensor.detach().requires_grad_(i in closed) for i, tensor in enumerate(arguments)]
-
-        closed = requiring
-        while requiring:
-            leaves = example()
-            moved, _ = self._function(leaves[:num_carried], leaves[num_carried:])
-            closed = requiring | {i for i, tensor in enumerate(moved) if tensor.requires_grad}
-            if closed == requiring:
-                break
-            requiring = closed
-        if (closed, layout) in self._graphs:
-            return self._graphs[closed, layout]
-        changes: list[bool] = []
+            return [tensor.detach().requires_grad_(i in requiring) for i, tensor in enumerate(arguments)]
 
         def flat(*tensors: Tensor) -> Tensors:
             carried, given = list(tensors[:num_carried]), list(tensors[num_carried:])
@@ -235,8 +215,14 @@ class CompiledStep:
             changes[:] = [new is not old for new, old in zip(moved, carried, strict=True)]
             return [*(tensor for tensor, changed in zip(moved, changes, strict=True) if changed), *outputs]
 
-        function = compile_flat(flat, example(), what=self._what)
-        if not changes:  # running eagerly: nothing was traced
-            flat(*example())
-        graph = self._graphs[closed, layout] = _Graph(function, tuple(changes))
-        return graph
+        before: frozenset[int] = frozenset()
+        while requiring != before:
+            leaves, before = example(), requiring
+            moved, _ = self._function(leaves[:num_carried], leaves[num_carried:])
+            requiring |= {i for i, tensor in enumerate(moved) if tensor.requires_grad}
+        if (requiring, layout) not in self._graphs:
+            function = compile_flat(flat, example(), what=self._what)
+            if not changes:  # running eagerly: nothing was traced
+                flat(*example())
+            self._graphs[requiring, layout] = function, changes
+        return self._graphs[requiring, layout]

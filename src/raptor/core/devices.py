@@ -1,4 +1,4 @@
-"""Devices by name, their memory, and the facts about this machine that belong to a result."""
+"""Devices: by name, their memory, the facts about this machine that belong to a result, and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from raptor.core.errors import UserError, first_line
 
+WARM_UP_CALLS = 3
+
 
 def find_device(name: torch.device | str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        UserError: there is no such device on this machine.
-    """
+    """The device of that name; a `UserError` if it is not on this machine."""
     available = " or ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
     try:
         device = torch.device(name)
@@ -35,8 +34,11 @@ def find_device(name: torch.device | str) -> torch.device:
 
 def host(device: str) -> dict[str, Any]:
     """Processor, cores, threads, system and versions."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as file:
+        processor = next(line for line in file if line.startswith("model name")).split(":", 1)[1].strip()
     facts: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": processor,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
@@ -45,17 +47,7 @@ def host(device: str) -> dict[str, Any]:
         "raptor-python": importlib.metadata.version("raptor-python"),
         "device": device,
     }
-    if torch.device(device).type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(device)
-    return facts
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return facts | ({"gpu": torch.cuda.get_device_name(device)} if torch.device(device).type == "cuda" else {})
 
 
 def gpu_use(device: str) -> dict[str, float]:
@@ -78,3 +70,52 @@ def memory_explained(what: str) -> Iterator[None]:
         if not known and not any(words in str(error) for words in ("can't allocate memory", "overflow")):
             raise
         raise UserError(f"{what} does not fit into memory: take a smaller one") from error
+
+
+class CapturedGraph:
+    """A function without arguments whose kernels a GPU records after its first calls, and replays at all later ones.
+
+    Small kernels take less time than launching them. A graph reads and writes the memory of its recording: the function
+    must work in place on tensors that stay where they are, transfer nothing to the host, and do the same at each call.
+    On other devices, and where it is not enabled, it is simply called. The generators that it draws from go on from
+    replay to replay.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], None],
+        device: torch.device | str,
+        generators: Sequence[torch.Generator] = (),
+        enabled: bool = True,
+    ) -> None:
+        self._function, self._generators = function, tuple(generators)
+        self._enabled = enabled and torch.device(device).type == "cuda"
+        self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        """Call or replay the function."""
+        if self._graph is not None:
+            self._graph.replay()
+            return
+        self._calls += 1
+        if not self._enabled or self._calls <= WARM_UP_CALLS:  # what is compiled, is compiled now
+            self._function()
+            return
+        try:
+            graph = torch.cuda.CUDAGraph()
+            for generator in self._generators:
+                graph.register_generator_state(generator)
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph):
+                self._function()
+            self._graph = graph
+            graph.replay()  # recording itself does nothing
+        except RuntimeError as error:
+            self._enabled = False
+            warnings.warn(
+                f"the training loop is launched step by step, because it cannot be recorded: {first_line(error)}",
+                stacklevel=2,
+            )
+            torch.cuda.synchronize()
+            self._function()

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -41,61 +42,39 @@ class World:
 
     def any_rank(self, flag: bool) -> bool:
         """Whether the flag is set in some process; all wait for each other."""
-        if self.size == 1:
-            return flag
-        import torch.distributed as dist
-
-        flags = torch.tensor([int(flag)])
-        with _losing_processes():
-            dist.all_reduce(flags, dist.ReduceOp.MAX)
-        return bool(flags)
-
-    def wait(self) -> None:
-        """Go on once all processes are here."""
-        self.any_rank(False)
+        return any(self.all_gather(flag))
 
     def all_gather(self, thing: T) -> list[T]:
         """The things of all processes, in the order of their ranks."""
-        if self.size == 1:
-            return [thing]
-        import torch.distributed as dist
-
-        things: list[Any] = [None] * self.size
-        with _losing_processes():
-            dist.all_gather_object(things, thing)
+        things: list[Any] = [thing] * self.size
+        if self.size > 1:
+            with _losing_processes():
+                dist.all_gather_object(things, thing)
         return things
 
     def all_gather_into(self, whole: Tensor, slices: Sequence[slice]) -> None:
-        """Fill in the slices of the other processes.
-
-        Args:
-            whole: contiguous; this process has filled its slice of the first axis.
-            slices: one for each process.
-        """
-        if self.size == 1:
-            return
-        import torch.distributed as dist
-
-        with _losing_processes():
-            for rank, places in enumerate(slices):
-                if places.stop > places.start:
-                    dist.broadcast(whole[places], src=rank)
+        """Fill in the other processes' slices of the first axis of a contiguous tensor; this one has filled its own."""
+        if self.size > 1:
+            with _losing_processes():
+                for rank, places in enumerate(slices):
+                    if places.stop > places.start:
+                        dist.broadcast(whole[places], src=rank)
 
     @contextlib.contextmanager
     def main_process_first(self) -> Iterator[None]:
         """Let the main process through the block before all others; where it fails, all fail with its message."""
-        if self.is_main_process:
-            try:
-                yield
-            except Exception as error:
-                self.all_gather(str(error))
-                raise
-            self.all_gather(None)
+        if not self.is_main_process:
+            problem = self.all_gather(None)[0]
+            if problem is not None:
+                raise UserError(problem)
+            yield
             return
-        problem = self.all_gather(None)[0]
-        if problem is not None:
-            raise UserError(problem)
-        yield
+        try:
+            yield
+        except Exception as error:
+            self.all_gather(str(error))
+            raise
+        self.all_gather(None)
 
 
 ALONE = World()
@@ -104,10 +83,6 @@ ALONE = World()
 
 class DryRunWorld(World):
     """A single process that computes and holds what it would among `size` processes."""
-
-    def any_rank(self, flag: bool) -> bool:
-        """The flag of this process."""
-        return flag
 
     def all_gather(self, thing: T) -> list[T]:
         """The thing of this process, `size` times."""
@@ -132,19 +107,18 @@ class Parts:
         """Parts of all processes."""
         return self.world.size * self.accumulation_steps
 
-    def _cuts(self, num: int) -> list[int]:
-        return [part * num // self.num for part in range(self.num + 1)]
+    def _slices(self, num: int) -> list[slice]:
+        ends = [part * num // self.num for part in range(self.num + 1)]
+        return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
 
     def shares(self, num: int) -> list[slice]:
         """The share of each process of a batch of `num`."""
-        ends = self._cuts(num)[:: self.accumulation_steps]
-        return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
+        return Parts(self.world)._slices(num)
 
     def own(self, num: int) -> list[slice]:
         """The parts of this process of a batch of `num`."""
         first = self.world.rank * self.accumulation_steps
-        ends = self._cuts(num)[first : first + self.accumulation_steps + 1]
-        return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
+        return self._slices(num)[first : first + self.accumulation_steps]
 
     def refuse_fewer(self, what: str, num: int) -> None:
         """Raise a `UserError` that names `what` if there are fewer than parts."""
@@ -177,26 +151,23 @@ class Parts:
         return [mean.view(value.shape) for mean, value in zip(rows.sum(0).split(sizes), values[0], strict=True)]
 
     def gather(self, pieces: Sequence[T], num: int) -> T:
-        """Put a batch of `num` together again, in the memory order of its parts.
+        """Put a batch of `num` together again, from the parts of this process and those of all others.
 
-        Args:
-            pieces: parts of this process, each any nesting of tensors (n, ...) of one floating-point type.
-            num: size of the batch.
+        Each part is any nesting of tensors (n, ...) of one floating-point type, whose memory order is kept.
         """
         if self.num == 1:
             return pieces[0]
         leaves, structure = pytree.tree_flatten(pieces[0])
-        rows = [
-            torch.cat([leaf.flatten(1) if leaf.ndim > 1 else leaf.unsqueeze(1) for leaf in parts], 1)
-            for parts in map(pytree.tree_leaves, pieces)
-        ]
+        rows = [torch.cat([leaf.unsqueeze(-1).flatten(1) for leaf in pytree.tree_leaves(piece)], 1) for piece in pieces]
         whole = rows[0].new_empty(num, rows[0].shape[1])
         torch.cat(rows, out=whole[self.shares(num)[self.world.rank]])
         self.world.all_gather_into(whole, self.shares(num))
         columns = whole.split([leaf[0].numel() for leaf in leaves], 1)
-        merged = [
-            _laid_out(column.reshape(num, *leaf.shape[1:]), leaf) for column, leaf in zip(columns, leaves, strict=True)
-        ]
+        merged = []
+        for leaf, column in zip(leaves, columns, strict=True):
+            tensor = column.reshape(num, *leaf.shape[1:])
+            by_component = leaf.ndim > 1 and leaf.stride(0) == 1
+            merged.append(tensor.movedim(0, -1).contiguous().movedim(-1, 0) if by_component else tensor.contiguous())
         return pytree.tree_unflatten(merged, structure)
 
 
@@ -216,8 +187,7 @@ def cut(tree: T, places: slice) -> T:
 def process_group(device: str) -> Iterator[World]:
     """Connect the processes that torchrun started; `ALONE` without torchrun.
 
-    Args:
-        device: `cpu`, or `cuda`, which is from then on a GPU of this process's own.
+    `cuda` is from then on a GPU of this process's own.
 
     Raises:
         UserError: there is not one such device for each process, or the others are not found.
@@ -225,12 +195,20 @@ def process_group(device: str) -> Iterator[World]:
     if not started_together():
         yield ALONE
         return
-    import torch.distributed as dist
-
     if dist.is_initialized():
         yield World(dist.get_rank(), dist.get_world_size())
         return
-    _take_device(device)
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"device must be cpu or cuda where several processes work at a job, got {device!r}")
+    if device == "cuda":
+        here, place = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ["LOCAL_RANK"])
+        there = torch.cuda.device_count()
+        if max(here, place + 1) > there:
+            raise UserError(
+                f"{here} processes need as many GPUs, this machine has {there}: "
+                f"start torchrun with --nproc-per-node={there or 1}, or with device=cpu"
+            )
+        torch.cuda.set_device(place)
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
@@ -242,20 +220,6 @@ def process_group(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _take_device(device: str) -> None:
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"device must be cpu or cuda where several processes work at a job, got {device!r}")
-    if device == "cpu":
-        return
-    here, place = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ["LOCAL_RANK"])
-    if max(here, place + 1) > torch.cuda.device_count():
-        raise UserError(
-            f"{here} processes need as many GPUs, this machine has {torch.cuda.device_count()}: "
-            f"start torchrun with --nproc-per-node={torch.cuda.device_count() or 1}, or with device=cpu"
-        )
-    torch.cuda.set_device(place)
-
-
 @contextlib.contextmanager
 def _losing_processes() -> Iterator[None]:
     """Turn a collective operation's error into one that says that another process is gone."""
@@ -265,9 +229,3 @@ def _losing_processes() -> Iterator[None]:
         raise
     except RuntimeError as error:
         raise LostProcessError from error
-
-
-def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
-    """In the memory order of `like`: component by component, or row by row."""
-    by_component = like.ndim > 1 and like.stride(0) == 1
-    return tensor.movedim(0, -1).contiguous().movedim(-1, 0) if by_component else tensor.contiguous()

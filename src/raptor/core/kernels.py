@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
+import logging
 import os
 import platform
 import shutil
@@ -26,13 +28,15 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from raptor.core.atomic import replacing
-from raptor.core.errors import UserError
+from raptor.core.errors import UserError, first_line
 
 KEPT_S = 60 * 24 * 3600.0
 """How long a library stays that is not used."""
 
 DECIDING = ("TORCHINDUCTOR_", "AOT_INDUCTOR_", "CXX")
 """How the names of environment variables begin that change what the compiler makes."""
+
+log = logging.getLogger("raptor.core.compilation")
 
 
 def cache_folder() -> Path:
@@ -47,8 +51,8 @@ def kernel_key(function: Callable[..., Sequence[Tensor]], example: Sequence[Tens
 
     Returns:
         A hash of its operations, its arguments' shapes and layouts, torch, processor and threads; None for a function
-        that is not compiled ahead of time: one that takes part in a gradient, writes into its arguments, or has
-        arguments on another device than the CPU.
+        that is not compiled ahead of time: one that takes part in a gradient, writes into memory that is not its own
+        (arguments and constants), or has arguments on another device than the CPU.
     """
     if any(tensor.requires_grad or tensor.device.type != "cpu" for tensor in example):
         return None
@@ -64,13 +68,15 @@ def kernel_key(function: Callable[..., Sequence[Tensor]], example: Sequence[Tens
 
 def load_kernel(key: str) -> Callable[..., list[Tensor]] | None:
     """Load compiled code from the cache; None where there is none, or it is damaged or of another user."""
-    if not _is_own(cache_folder()):
-        return None
-    for file in cache_folder().glob(f"{key}.*.so"):
-        with contextlib.suppress(OSError, RuntimeError):
+    folder = cache_folder()
+    for file in folder.glob(f"{key}.*.so") if _is_own(folder) else ():
+        try:
             if file.name == f"{key}.{_digest(file)}.so":
                 os.utime(file)
                 return _loaded(file)
+            log_once("compiled code is made again", f"{file} is damaged")
+        except (OSError, RuntimeError) as error:
+            log_once("compiled code is made again", f"{file} cannot be loaded: {first_line(error)}")
     return None
 
 
@@ -99,15 +105,25 @@ def build_kernel(graph: torch.fx.GraphModule, example: Sequence[Tensor], key: st
             library = aot_compile(graph, tuple(example), options=options)
         if not isinstance(library, str) or Path(library).with_suffix(".json").exists():
             raise NotImplementedError("the graph holds an operation that runs only in Python")
-        if _is_own(folder):
-            with contextlib.suppress(UserError), replacing(folder / f"{key}.{_digest(library)}.so") as temporary:
+        try:
+            if not _is_own(folder):
+                raise UserError(f"{folder} is not a folder of this user alone")
+            with replacing(folder / f"{key}.{_digest(library)}.so") as temporary:
                 shutil.copyfile(library, temporary)
             _forget_unused(folder)
+        except (OSError, UserError) as error:
+            log_once("compiled code is not kept for later starts", first_line(error))
         return _loaded(library)
 
 
+@functools.cache
+def log_once(consequence: str, reason: str) -> None:
+    """Log what became of compiled code, once for each reason."""
+    log.warning("%s: %s", consequence, reason)
+
+
 class _WritesError(Exception):
-    """A function writes into its arguments."""
+    """A function writes into memory that is not its own."""
 
 
 class _Record(TorchDispatchMode):
@@ -116,8 +132,8 @@ class _Record(TorchDispatchMode):
     def __init__(self, arguments: Sequence[Tensor]) -> None:
         super().__init__()
         self._names: dict[int, tuple[Callable[[], Tensor | None], str]] = {}
-        self._num = 0
-        self._memory = {tensor.untyped_storage().data_ptr() for tensor in arguments if tensor.numel()}
+        self._numbers = itertools.count(1)
+        self._foreign = {tensor.untyped_storage().data_ptr(): tensor for tensor in arguments if tensor.numel()}
         self.lines: list[Any] = [self.named(list(arguments), new=True)]
 
     def named(self, values: Any, new: bool = False) -> Any:
@@ -128,27 +144,25 @@ class _Record(TorchDispatchMode):
         reference, name = self._names.get(id(tensor), (lambda: None, ""))
         if reference() is tensor:
             return name
-        self._num += 1
-        self._names[id(tensor)] = weakref.ref(tensor), f"%{self._num}"
+        name = f"%{next(self._numbers)}"
+        self._names[id(tensor)] = weakref.ref(tensor), name
+        if not new and tensor.numel():
+            self._foreign[tensor.untyped_storage().data_ptr()] = tensor
         content = "" if new else tensor.tolist()
-        return f"%{self._num} {tuple(tensor.shape)} {tensor.stride()} {tensor.dtype} {tensor.device} {content}"
+        return f"{name} {tuple(tensor.shape)} {tensor.stride()} {tensor.dtype} {tensor.device} {content}"
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._writes(func, args, kwargs or {}):
-            raise _WritesError
         line = [str(func), self.named((args, kwargs))]
-        given = func(*args, **(kwargs or {}))
-        self.lines.append([*line, self.named(given, new=True)])
-        return given
-
-    def _writes(self, func: Any, args: Any, kwargs: Any) -> bool:
-        """Whether an operation changes memory of the arguments."""
-        if not func._schema.is_mutable:
-            return False
-        given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
-        changed = [given.get(a.name) for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
-        tensors = [leaf for leaf in pytree.tree_leaves(changed) if isinstance(leaf, Tensor)]
-        return any(tensor.untyped_storage().data_ptr() in self._memory for tensor in tensors)
+        if func._schema.is_mutable:
+            arguments = func._schema.arguments
+            given = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | (kwargs or {})
+            written = [given.get(a.name) for a in arguments if a.alias_info and a.alias_info.is_write]
+            tensors = [leaf for leaf in pytree.tree_leaves(written) if isinstance(leaf, Tensor)]
+            if any(tensor.untyped_storage().data_ptr() in self._foreign for tensor in tensors):
+                raise _WritesError
+        outputs = func(*args, **(kwargs or {}))
+        self.lines.append([*line, self.named(outputs, new=True)])
+        return outputs
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -187,9 +201,6 @@ def _platform() -> tuple[Any, ...]:
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    deciding = {
-        name: value
-        for name, value in sorted(os.environ.items())
-        if name.startswith(DECIDING) and name != "TORCHINDUCTOR_CACHE_DIR"
-    }
+    names = sorted(name for name in os.environ if name.startswith(DECIDING) and name != "TORCHINDUCTOR_CACHE_DIR")
+    deciding = {name: os.environ[name] for name in names}
     return torch.__version__, torch.version.git_version, platform.machine(), platform.processor(), flags, deciding

@@ -12,9 +12,7 @@ from matplotlib.figure import Figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """One for each thing compared; safe for the colour-blind. Source: M. Okabe, K. Ito, Color Universal Design (2008)."""
 
-INK, FAINT = "#333333", "#9a9a9a"
-"""Text and lines; background."""
-
+INK, FAINT = "#333333", "#9a9a9a"  # text and lines; background
 STYLE = {
     "font.size": 10,
     "axes.titlesize": 10.5,

@@ -1,21 +1,24 @@
-"""YAML without its traps: the one reader of every YAML file, and the one writer."""
+"""Plain data, which every file format keeps: dict, list, str, bool, int, float and None; YAML without its traps."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
+import math
 import re
+import reprlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from raptor.core.atomic import PathLike
-from raptor.core.errors import UserError
+from raptor.core.errors import UserError, printable
 
-MOST_VALUES = 100_000
-"""Of a document, each value counted as often as aliases repeat it."""
+MOST_VALUES, DEEPEST, MOST_BYTES = 100_000, 50, 2**24
+"""Of a document: values, each counted as often as aliases repeat it; groups and lists within each other; bytes."""
 
-DEEPEST = 50
-"""Levels of groups and lists within each other."""
-
-MOST_BYTES = 2**24
+MOST_ENTRIES, DEEPEST_GROUP = 100_000, 32
+"""Of a value that is made plain: entries in all, and groups in groups."""
 
 _TAG = "tag:yaml.org,2002:"
 _CORE_SCHEMA = {  # of YAML 1.2: 1e-3 is a number; `on`, dates and sexagesimals are text
@@ -28,33 +31,84 @@ _CORE_SCHEMA = {  # of YAML 1.2: 1e-3 is a number; `on`, dates and sexagesimals 
 }
 
 
-def load_yaml(text: str, name: str, ignore_tags: bool = False) -> Any:
-    """Read a YAML document as plain data: dictionaries with text as keys, lists, text, numbers, booleans and None.
+def to_plain(
+    value: Any,
+    path: str = "it",
+    from_file: PathLike | None = None,
+    finite: bool = False,
+    other: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Copy a value in plain types; dataclasses become groups, and arrays, tensors, tuples and sets lists.
 
     Args:
-        text: the document.
-        name: what it is, for errors.
-        ignore_tags: take a group or a list with a tag for one without, and a scalar with a tag for None; by default
-            tags are refused.
+        value: text, numbers, and lists and groups of these.
+        path: its name in error messages.
+        from_file: the file that it was read from: what needs a conversion (tensors, arrays, keys that are no text) is
+            refused, and control bytes are escaped.
+        finite: turn numbers that are not finite into None, as JSON wants it.
+        other: gives what stands for a value of any other type; what is too deep or too much is text then.
+
+    Raises:
+        UserError: names the part that is of another type; or the value is nested in itself or too large.
+    """
+    count, strict, where = itertools.count(), from_file is not None, f" ({from_file})" if from_file is not None else ""
+
+    def plain(value: Any, path: str, depth: int) -> Any:
+        if depth > DEEPEST_GROUP or next(count) > MOST_ENTRIES:
+            if other is not None:
+                return reprlib.repr(value)
+            raise UserError(f"{path[:60]} is nested in itself or too deeply, or has over {MOST_ENTRIES} entries{where}")
+        if hasattr(value, "tolist") and not strict:  # arrays and tensors, whose libraries need not be loaded here
+            value = value.tolist()
+        if isinstance(value, str):
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise UserError(f"{path} holds text that is no Unicode: {value[:60]!r}{where}")
+            return printable(value) if strict else value
+        if isinstance(value, float):
+            return value if math.isfinite(value) or not finite else None
+        if value is None or (isinstance(value, int) and value.bit_length() <= 64):
+            return value
+        if dataclasses.is_dataclass(value) and not isinstance(value, type) and not strict:
+            names = [field.name for field in dataclasses.fields(value)]
+            value = {name: getattr(value, name) for name in names if hasattr(value, name)}
+        if isinstance(value, Mapping):
+            for key in value:
+                if strict and not isinstance(key, str):
+                    raise UserError(f"{path} must have keys of text, got {key!r}{where}")
+            return {plain(str(key), path, depth): plain(x, f"{path}.{key}", depth + 1) for key, x in value.items()}
+        if isinstance(value, (list, tuple)) or (isinstance(value, (set, frozenset)) and not strict):
+            return [plain(inner, f"{path}[{i}]", depth + 1) for i, inner in enumerate(value)]
+        if other is not None:
+            return plain(other(value), path, depth + 1)
+        got = f"{type(value).__name__}: {value}"[:80]
+        raise UserError(f"{path} must be text, a number, or lists and groups of these, got {got}{where}")
+
+    return plain(value, path, 0)
+
+
+def load_yaml(text: str, name: str, ignore_tags: bool = False) -> Any:
+    """Read a YAML document as plain data with text as keys; `name` is what it is, for errors.
+
+    Tags are refused, or ignored: a group or a list with one is taken for one without, and a scalar for None.
 
     Raises:
         UserError: it is not valid YAML, a key comes twice, or it is larger or deeper than the bounds above.
     """
     import yaml
 
-    loader_class = _loader()
     try:
-        return loader_class(text, ignore_tags).get_single_data()
+        return _loader()(text, ignore_tags).get_single_data()
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{name} is not valid YAML: {_explained(error)}") from error
+        mark, context = getattr(error, "problem_mark", None), getattr(error, "context", None)
+        what = " ".join(str(error).split())
+        if mark is not None:
+            problem = error.problem  # type: ignore[union-attr]
+            what = f"{context + ': ' if context else ''}{problem} (line {mark.line + 1}, column {mark.column + 1})"
+        raise UserError(f"{name} is not valid YAML: {what}") from error
 
 
 def read_yaml(path: PathLike, ignore_tags: bool = False) -> Any:
-    """Read a YAML file, see `load_yaml`.
-
-    Raises:
-        UserError: the file cannot be read, is larger than `MOST_BYTES`, or see `load_yaml`; names the file.
-    """
+    """Read a YAML file of at most `MOST_BYTES` as `load_yaml` does."""
     try:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -130,9 +184,8 @@ def _loader() -> Any:
         first: [(tag, pattern) for tag, pattern in resolvers if tag in (f"{_TAG}null", f"{_TAG}merge")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    _add_core_schema(Loader)
     Loader.add_constructor(f"{_TAG}int", lambda loader, node: int(loader.construct_scalar(node)))  # 010 is ten
-    return Loader
+    return _with_core_schema(Loader)
 
 
 @functools.cache
@@ -153,20 +206,12 @@ def _dumper() -> Any:
         style = '"' if re.search("[\x85\u2028\u2029]", data) else None  # line breaks that other styles would fold
         return dumper.represent_scalar(f"{_TAG}str", data, style=style)
 
-    _add_core_schema(Dumper)  # beside YAML 1.1: text that either would take for something else is quoted
     Dumper.add_representer(list, represent_list)
     Dumper.add_representer(str, represent_text)
-    return Dumper
+    return _with_core_schema(Dumper)  # beside YAML 1.1: text that either would take for something else is quoted
 
 
-def _add_core_schema(cls: Any) -> None:
+def _with_core_schema(cls: Any) -> Any:
     for kind, (pattern, first) in _CORE_SCHEMA.items():
         cls.add_implicit_resolver(f"{_TAG}{kind}", re.compile(rf"^(?:{pattern})$"), [*first])
-
-
-def _explained(error: Exception) -> str:
-    mark, context = getattr(error, "problem_mark", None), getattr(error, "context", None)
-    if mark is None:
-        return " ".join(str(error).split())
-    problem = f"{context}: {error.problem}" if context else error.problem  # type: ignore[attr-defined]
-    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
+    return cls

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from raptor.environments.episode import Episode, StepOutcome
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.state import components, from_components
+from raptor.quadrotor.state import components, difference, from_components
 
 C = TypeVar("C", bound="Collector")
 
@@ -36,7 +35,6 @@ class Collector(Protocol):
 
     def add(self: C, moment: Moment) -> C:
         """The same after a step: pure, no tensor of another shape, type or device. It is compiled with the step."""
-        ...
 
 
 class Episodes(NamedTuple):
@@ -57,50 +55,38 @@ class Episodes(NamedTuple):
 
 
 class EpisodeTally(NamedTuple):
-    """Where episodes stand."""
+    """Where episodes stand; vehicles whose episode is over go on, without counting."""
 
     flying: Tensor  # (...) 1 until the episode is over, then 0
     returns: Tensor  # (...)
     lengths: Tensor  # (...) steps
 
-    @classmethod
-    def begin(cls, like: Tensor) -> EpisodeTally:
-        """The start of all episodes."""
-        zero = torch.zeros_like(like)
-        return cls(torch.ones_like(zero), zero, zero)
-
     def add(self, moment: Moment) -> EpisodeTally:
-        """Vehicles whose episode is over go on, without counting."""
+        """See `Collector`."""
         return EpisodeTally(
             flying=torch.where(moment.outcome.terminated, 0.0, self.flying),
             returns=self.returns + torch.where(self.flying > 0, moment.outcome.reward, 0.0),
             lengths=self.lengths + self.flying,
         )
 
-    @property
-    def episodes(self) -> Episodes:
-        """What came of them."""
-        return Episodes(self.returns, self.lengths, self.flying == 0)
-
 
 class PositionErrors(NamedTuple):
     """Sums of the distance from the target, over all steps from the first that counts, terminated or not."""
 
-    first: Tensor  # (...) number of the first step that counts
+    first: Tensor  # (...) number of the first step that counts, from 0
     num_steps: Tensor  # (...) that counted
     squared: Tensor  # (...) m^2
     total: Tensor  # (..., 3) m, world
 
     @classmethod
     def begin(cls, like: Tensor, first_counted_step: int) -> PositionErrors:
-        """Nothing summed; the first step is 0."""
+        """Nothing summed."""
         zero = torch.zeros_like(like)
         return cls(torch.full_like(like, first_counted_step), zero, zero, from_components([zero] * 3))
 
     def add(self, moment: Moment) -> PositionErrors:
         """Count where the step led to."""
-        state, target = moment.after.state, moment.after.reference
-        apart = [x - r for x, r in zip(components(state.position), components(target.position), strict=True)]
+        apart = difference(moment.after.state.position, moment.after.reference.position)
         error = [torch.where(e.abs() <= ERROR_CAP, e, ERROR_CAP) for e in apart]
         counted = (moment.step >= self.first).to(self.num_steps.dtype)
         return PositionErrors(
@@ -155,34 +141,15 @@ class Recording:
 
 
 class Snapshot(NamedTuple):
-    """Where a rollout stands after some steps; put together only where it is looked at."""
+    """Where a rollout stands."""
 
     step: int  # steps so far
-    leaves: list[Tensor]  # of all that is carried, the collectors being the last
-    structure: pytree.TreeSpec
-    structure_of_collectors: pytree.TreeSpec
-
-    @property
-    def episode(self) -> Episode:
-        """Where the vehicles are."""
-        episode: Episode = pytree.tree_unflatten(self.leaves, self.structure).episode
-        return episode
-
-    @property
-    def collectors(self) -> tuple[Any, ...]:
-        """As they are now, after the `EpisodeTally`."""
-        first = len(self.leaves) - self.structure_of_collectors.num_leaves
-        collectors: tuple[Any, ...] = pytree.tree_unflatten(self.leaves[first:], self.structure_of_collectors)
-        return collectors
+    episode: Episode
+    collectors: tuple[Any, ...]  # after the `EpisodeTally`
 
 
 class Recorder:
-    """Records a rollout that it watches.
-
-    Args:
-        dt: s between two steps.
-        num: of vehicles, the first ones; all by default.
-    """
+    """Records the first `num` vehicles, by default all, of a rollout that it watches, with `dt` s between two steps."""
 
     def __init__(self, dt: float, num: int | None = None) -> None:
         self._dt, self._vehicles = dt, slice(num)
@@ -190,8 +157,8 @@ class Recorder:
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Keep where the vehicles are."""
-        state, target = snapshot.episode.state, snapshot.episode.reference.position
-        flying = snapshot.collectors[0].flying > 0
+        state, flying = snapshot.episode.state, snapshot.collectors[0].flying > 0
+        target = snapshot.episode.reference.position
         shown = (state.position, state.orientation, state.linear_velocity, target, flying)
         self._log.append([tensor[self._vehicles].clone() for tensor in shown])
 

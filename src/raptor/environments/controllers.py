@@ -36,9 +36,7 @@ class Student:
 
     precision: str = "float32"  # of the matrix products
 
-    def act(
-        self, parameters: StudentParameters, quadrotors: Quadrotors, episode: Episode, memory: Memory
-    ) -> tuple[Tensor, Memory]:
+    def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
         """See `Controller`."""
         return student_step(parameters, observe(episode), memory, self.precision)
 
@@ -74,14 +72,18 @@ class Policy(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class CalledPolicy:
-    """Any other policy, without parameters: it is called at each step, outside of what is compiled."""
+    """Any other policy: it is called before each step, whose parameter its action is, outside of what is compiled."""
 
-    policy: Policy
+    policy: Policy = dataclasses.field(compare=False)
+
+    def call(self, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
+        """Action and memory of the policy."""
+        action, hidden = self.policy(observe(episode), memory[0])
+        return component_major(action.to(episode.noise_scale.device)), (hidden,)
 
     def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
         """See `Controller`."""
-        action, hidden = self.policy(observe(episode), memory[0])
-        return component_major(action.to(episode.noise_scale.device)), (hidden,)
+        return parameters, memory
 
 
 def student_step(

@@ -16,13 +16,11 @@ from raptor.core.compilation import register
 from raptor.quadrotor.dynamics import WITH_EXACT_ROTORS, Method, step
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, component_major, components, from_components
-from raptor.tasks.disturbance import sample_disturbance
-from raptor.tasks.initial_state import sample_initial_state
-from raptor.tasks.observation import NUM_SENSED, Sensing, sense, student_observation, teacher_observation
+from raptor.tasks.initial_state import sample_disturbance, sample_initial_state, uniform
+from raptor.tasks.observation import NUM_SENSED, scaled_rotor_speed, sense, student_observation, teacher_observation
 from raptor.tasks.reference import Reference, advance_reference, sample_reference
-from raptor.tasks.reward import reward
+from raptor.tasks.reward import reward, terminated
 from raptor.tasks.task import Task
-from raptor.tasks.termination import terminated
 
 
 @register()
@@ -57,16 +55,15 @@ class StepOutcome(NamedTuple):
     terminated: Tensor  # (...) bool
 
 
-def draw_noise(task: Task, like: Tensor, generator: torch.Generator, num_steps: int | None = None) -> list[Noise]:
-    """Draw the noise of `num_steps` steps (default 1) for a population shaped as `like` (...)."""
-    steps = 1 if num_steps is None else num_steps
+def draw_noise(task: Task, like: Tensor, generator: torch.Generator, num_steps: int = 1) -> list[Noise]:
+    """Draw the noise of so many steps for a population shaped as `like` (...)."""
 
     def normal(size: int) -> Tensor:
-        draw = torch.randn((steps, size, *like.shape), generator=generator, dtype=like.dtype, device=like.device)
+        draw = torch.randn((num_steps, size, *like.shape), generator=generator, dtype=like.dtype, device=like.device)
         return draw.movedim(1, -1)
 
     reference = normal(3)
-    sensor = normal(NUM_SENSED) if task.sensing.noisy else [None] * steps
+    sensor = normal(NUM_SENSED) if task.sensing.noisy else [None] * num_steps
     return [Noise(r, s) for r, s in zip(reference, sensor, strict=True)]
 
 
@@ -90,17 +87,15 @@ def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator
     reference = sample_reference(shape, task.references, like, generator)
     force, torque = sample_disturbance(quadrotors, task.disturbances, generator)
 
-    def draw(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
-
     def draw_steps(low: int, high: int) -> Tensor:
-        return draw(low, high + 1).floor().clamp(max=high) if high > low else torch.full_like(like, low)
+        if high == low:
+            return torch.full_like(like, low)
+        return uniform(shape, like, generator, low, high + 1).floor().clamp(max=high)
 
-    sensing: Sensing = task.sensing
-    noise_scale = draw(*sensing.noise_scale)
+    sensing = task.sensing
+    noise_scale = uniform(shape, like, generator, *sensing.noise_scale)
     noise = draw_noise(task, like, generator)[0]
-    low, high = components(quadrotors.action_limit)
-    held = from_components([2 * (speed - low) / (high - low) - 1 for speed in components(state.rotor_speed)])
+    held = from_components(scaled_rotor_speed(state.rotor_speed, quadrotors))
     measured = _measure(task, state, reference, noise_scale, noise.sensor)
     return Episode(
         state=state,
@@ -148,19 +143,10 @@ def advance(
     method: Method = "rk4",
     simulate: Callable[..., State] = step,
 ) -> tuple[Episode, StepOutcome]:
-    """Apply the action (..., 4) for one step and rate it.
+    """Apply the action (..., 4) for one step and rate it; `simulate` is `step` or takes its arguments.
 
-    Args:
-        task: gives observation, reward and termination.
-        quadrotors: the vehicles, of leading shape (...).
-        episode: before the step.
-        action: of the policy; the motors get it clipped to [-1, 1] and after its delay.
-        noise: of the step.
-        method: integrator.
-        simulate: `step`, or a simulator with its arguments.
-
-    Returns:
-        The episode after the step, and its outcome. A terminated episode goes on moving if it is advanced further.
+    The motors get the action clipped to [-1, 1] and after its delay. A terminated episode goes on moving if it is
+    advanced further.
     """
     clipped = from_components([a.clamp(-1, 1) for a in components(action)])
     fed_back = clipped if task.clip_previous_action else from_components(components(action))

@@ -12,18 +12,16 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from raptor.core.errors import UserError
-from raptor.environments.factory import Source, make_env, make_task
-from raptor.environments.quadrotor_env import QuadrotorEnv
+from raptor.environments.quadrotor_env import QuadrotorEnv, Source, make_env
 from raptor.quadrotor.dynamics import STATE_LIMIT
 from raptor.tasks.observation import STUDENT_DIM
-from raptor.tasks.task import Task
+from raptor.tasks.task import Task, make_task
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
 OBSERVATION_SPACE = gymnasium.spaces.Box(-2 * STATE_LIMIT, 2 * STATE_LIMIT, (STUDENT_DIM,), np.float32)
 """Bounds that no observation exceeds: the simulator's own limits, not a scale to normalise by."""
-
 ACTION_SPACE = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
 
 EPISODE_STEPS = Task().episode_steps
@@ -42,7 +40,7 @@ class GymnasiumEnv(gymnasium.Env[Floats, Floats]):
         quadrotor: a platform's name, a JSON file, a population of one, or "random" for a new vehicle in each episode.
         task: a `Task`, or "hover", "track" or "paper".
         render_mode: None: nothing is rendered.
-        settings: `compile`, `simulator` and `device` of `raptor.environments.factory.make_env`; fields of the task.
+        settings: `compile`, `simulator` and `device` of `raptor.environments.make_env`; fields of the task.
 
     Raises:
         UserError: as `make_env` does, and for a number of steps that Gymnasium does not see.
@@ -65,8 +63,8 @@ class GymnasiumEnv(gymnasium.Env[Floats, Floats]):
         """Begin an episode; options are ignored."""
         super().reset(seed=seed)
         new_seed = _torch_seed(self.np_random) if seed is not None or not self._seeded else None
-        observation, info = self.batch.reset(new_seed)
         self._seeded = True
+        observation, info = self.batch.reset(new_seed)
         return observation[0].numpy(force=True), {"position_error": info["position_error"].item()}
 
     @torch.no_grad()
@@ -84,15 +82,15 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
     observation and `infos["final_info"]` the last info, as in Gymnasium's `SyncVectorEnv`.
 
     Args:
-        num_envs: number of vehicles.
-        quadrotor: as for `GymnasiumEnv`; fewer vehicles than `num_envs` fly in turn.
-        task: as for `GymnasiumEnv`.
+        num_envs: number of vehicles; fewer that are given fly in turn.
+        quadrotor: this and all that is not named here as for `GymnasiumEnv`.
+        task: see above.
         autoreset_mode: when an ended episode begins anew: within the same step, instead of the next one
             (`AutoresetMode.NEXT_STEP`, which Gymnasium's vector `NormalizeObservation` insists on), or by
             `reset(options={"reset_mask": ...})` only.
         max_episode_steps: after which an episode is truncated.
-        render_mode: as for `GymnasiumEnv`.
-        settings: as for `GymnasiumEnv`.
+        render_mode: see above.
+        settings: see above.
     """
 
     def __init__(
@@ -115,18 +113,15 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         settings["auto_reset"] = self.autoreset_mode is AutoresetMode.SAME_STEP
         self.batch = _make_batch(num_envs, quadrotor, task, max_episode_steps, render_mode, **settings)
         self._seeded = False
-        self._over = np.zeros(num_envs, np.bool_)
+        self._all = np.ones(num_envs, np.bool_)
+        self._over = ~self._all
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         """Begin new episodes; `options={"reset_mask": mask}` says for which vehicles, all by default."""
         super().reset(seed=seed)
-        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
-        if (
-            not isinstance(mask, np.ndarray)
-            or mask.dtype != np.bool_
-            or mask.shape != self._over.shape
-            or not mask.any()
-        ):
+        mask = (options or {}).get("reset_mask", self._all)
+        is_mask = isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == self._over.shape
+        if not is_mask or not mask.any():
             raise UserError(
                 f"options['reset_mask'] must be a numpy array of {self.num_envs} booleans, at least one of them True"
             )
@@ -156,8 +151,7 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
             infos = {"final_obs": final, "final_info": _infos(info, self._over)}
             infos |= {"_final_obs": self._over.copy(), "_final_info": self._over.copy()}
             info = {"position_error": self.batch.position_error}
-        infos |= _infos(info, np.ones(self.num_envs, np.bool_))
-        return _array(observation), reward, terminated, truncated, infos
+        return _array(observation), reward, terminated, truncated, infos | _infos(info, self._all)
 
 
 def _make_batch(

@@ -1,10 +1,12 @@
-"""N vehicles at once, torch in and out."""
+"""N vehicles at once, torch in and out; and the keyword arguments that all interfaces share."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import pkgutil
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,24 +17,17 @@ from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
 from raptor.quadrotor import dynamics
-from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.platforms import load_quadrotors
 from raptor.quadrotor.sampling import sample_quadrotors
-from raptor.quadrotor.state import State, components
-from raptor.tasks.reward import norm
-from raptor.tasks.task import Task
+from raptor.quadrotor.state import difference, norm
+from raptor.tasks.task import Task, make_task
 
 Tree = TypeVar("Tree")
+Source = str | os.PathLike[str] | Quadrotors
 
-
-class Simulator(Protocol):
-    """A simulator in place of `raptor.quadrotor.step`."""
-
-    def begin(self, quadrotors: Quadrotors, indices: Tensor | None, generator: torch.Generator) -> None:
-        """Begin new episodes for the vehicles at `indices` (None: for all), whose parameters are `quadrotors`."""
-
-    def __call__(self, quadrotors: Quadrotors, state: State, action: Tensor, dt: float, **rest: Any) -> State:
-        """Advance all vehicles by one step; takes the arguments of `raptor.quadrotor.step`."""
+SIMULATORS = {"raptor": None, "l2f": "raptor.interop.l2f:L2FSimulator"}
+"""Simulators by name, as import strings; None is the dynamics of this package."""
 
 
 class StepResult(NamedTuple):
@@ -56,33 +51,25 @@ class StepResult(NamedTuple):
 
 
 class _Progress(NamedTuple):
-    """State of an environment."""
-
     episode: Episode
     episode_return: Tensor  # (N,)
     episode_length: Tensor  # (N,)
 
 
 class QuadrotorEnv:
-    """A task and N vehicles.
+    """A task, by default `Task()`, and N vehicles, on their device or another.
 
     The gradient of a reward reaches all actions of its episode since the last `detach`. Tensors that were returned are
-    never written to.
+    never written to. Everything random is drawn from one generator.
 
     Args:
-        quadrotors: N vehicles.
-        task: `Task()` by default.
-        seed: of the one generator that everything random is drawn from.
-        device: of all tensors; that of the vehicles by default.
         compile: False runs eagerly; None does so until that has taken as long as compiling.
         auto_reset: begin a new episode within the step that ended one. Otherwise vehicles fly on until `reset`.
         resample: True draws a new vehicle of the published distribution for each episode; a function (number,
             generator) returns that many vehicles instead. Then `quadrotors` only give number, device and precision.
-        method: integrator.
-        simulator: in place of `raptor.quadrotor.step`; nothing is compiled then.
-
-    Raises:
-        UserError: there is no such device.
+        simulator: called in place of `raptor.quadrotor.step`, as `raptor.interop.l2f.L2FSimulator`; its
+            `begin(quadrotors, indices, generator)` begins episodes of the vehicles at `indices` (None: of all). Nothing
+            is compiled then.
     """
 
     def __init__(
@@ -95,28 +82,25 @@ class QuadrotorEnv:
         compile: bool | None = None,
         auto_reset: bool = True,
         resample: bool | Callable[[int, torch.Generator], Quadrotors] = False,
-        method: Method = "rk4",
-        simulator: Simulator | None = None,
+        method: dynamics.Method = "rk4",
+        simulator: Any = None,
     ) -> None:
         self.quadrotors = quadrotors.to(None if device is None else find_device(device)).component_major()
         self.task = (task or Task()).for_vehicles(self.quadrotors)
-        self.auto_reset = auto_reset
-        self.generator = torch.Generator(self.quadrotors.device).manual_seed(seed)
+        self.auto_reset, self.generator = auto_reset, torch.Generator(self.quadrotors.device).manual_seed(seed)
         self._resample, self._method, self._simulator = resample, method, simulator
-        self._fixed, self._vehicles = pytree.tree_flatten(self.quadrotors)
-        self._leaves: Tensors = []
+        self._fixed, self._leaves = pytree.tree_leaves(self.quadrotors), list[Tensor]()  # vehicles; `_Progress`
         self._structure = pytree.tree_structure(None)
         self._compile = False if simulator is not None else compile
         self._move = self._compiled_step()
 
+    def __len__(self) -> int:
+        return len(self.quadrotors)
+
     @property
     def num_envs(self) -> int:
         """N."""
-        return len(self.quadrotors)
-
-    def __len__(self) -> int:
-        """N."""
-        return self.num_envs
+        return len(self)
 
     @property
     def episode(self) -> Episode:
@@ -140,8 +124,7 @@ class QuadrotorEnv:
 
     @episode_length.setter
     def episode_length(self, lengths: Tensor) -> None:
-        old = self._progress.episode_length
-        most = self.task.episode_steps
+        old, most = self._progress.episode_length, self.task.episode_steps
         if lengths.shape != old.shape or lengths.is_floating_point() or not ((lengths >= 0) & (lengths < most)).all():
             raise UserError(
                 f"the lengths of {len(self)} episodes must be whole numbers from 0 to {most - 1}, got {lengths}"
@@ -149,14 +132,9 @@ class QuadrotorEnv:
         self._leaves = [*self._leaves[:-1], lengths.to(old)]
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Begin new episodes.
+        """Begin new episodes for the vehicles in `mask` (N,) bool, by default all; a seed sets the generator first.
 
-        Args:
-            seed: sets the generator first.
-            mask: (N,) bool; the vehicles that begin anew; all by default.
-
-        Returns:
-            Observation (N, 22) and info of all vehicles: `position_error` (N,) m.
+        Returns observation (N, 22) and info of all vehicles: `position_error` (N,) m.
         """
         if seed is not None:
             self.generator.manual_seed(seed)
@@ -167,10 +145,7 @@ class QuadrotorEnv:
         return self.observation, {"position_error": self.position_error}
 
     def step(self, action: Tensor) -> StepResult:
-        """Apply one action to each vehicle for `task.dt` seconds.
-
-        Args:
-            action: (N, 4), one number per rotor; beyond [-1, 1] the motors get it clipped.
+        """Apply one action (N, 4) to each vehicle for `task.dt` seconds; beyond [-1, 1] the motors get it clipped.
 
         Raises:
             UserError: the action has another shape, or no episode has begun.
@@ -182,12 +157,8 @@ class QuadrotorEnv:
         noise = draw_noise(self.task, self.quadrotors.mass, self.generator)[0]
         given = [*self._fixed, action.to(self.quadrotors.mass), *(draw for draw in noise if draw is not None)]
         self._leaves, (final, reward, terminated, truncated, error) = self._move(self._leaves, given)
-        info = {
-            "final_observation": final,
-            "position_error": error,
-            "episode_return": self._leaves[-2],
-            "episode_length": self._leaves[-1],
-        }
+        *_, total, length = self._leaves
+        info = {"final_observation": final, "position_error": error, "episode_return": total, "episode_length": length}
         result = StepResult(final, reward, terminated, truncated, info)
         if self.auto_reset and len(ended := result.done.nonzero().squeeze(-1)):
             fresh = self._begin_some(ended)
@@ -205,33 +176,33 @@ class QuadrotorEnv:
         progress: _Progress = pytree.tree_unflatten(self._leaves, self._structure)
         return progress
 
-    def _transition(self, carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
-        """One step; `given` are the leaves of the vehicles, the action and the noise."""
-        progress: _Progress = pytree.tree_unflatten(carried, self._structure)
-        quadrotors: Quadrotors = pytree.tree_unflatten(given[: len(self._fixed)], self._vehicles)
-        action, *noise = given[len(self._fixed) :]
-        simulate = dynamics.step if self._simulator is None else self._simulator
-        before = progress.episode
-        episode, (reward, over) = advance(self.task, quadrotors, before, action, Noise(*noise), self._method, simulate)
-        length = progress.episode_length + 1
-        truncated = ~over & (length >= self.task.episode_steps)
-        moved = _Progress(episode, progress.episode_return + reward.detach(), length)
-        return pytree.tree_leaves(moved), [observe(episode), reward, over, truncated, _position_error(episode)]
+    def _compiled_step(self) -> CompiledStep:
+        patience = steps_before_compiling(len(self)) if self._compile is None else 0
+        structure = pytree.tree_structure(self.quadrotors)
+        num, simulate = structure.num_leaves, self._simulator or dynamics.step
+
+        def step(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
+            """One step of all `_Progress`; `given` are the leaves of the vehicles, the action and the noise."""
+            before, total, length = pytree.tree_unflatten(carried, self._structure)
+            quadrotors, noise = pytree.tree_unflatten(given[:num], structure), Noise(*given[num + 1 :])
+            after, (reward, over) = advance(self.task, quadrotors, before, given[num], noise, self._method, simulate)
+            length = length + 1
+            truncated = ~over & (length >= self.task.episode_steps)
+            moved = _Progress(after, total + reward.detach(), length)
+            return pytree.tree_leaves(moved), [observe(after), reward, over, truncated, _position_error(after)]
+
+        return CompiledStep(step, self._compile is not False, patience)
 
     def _begin(self, indices: Tensor | None) -> _Progress:
         quadrotors = self.quadrotors if indices is None else self.quadrotors[indices].component_major()
         if self._resample:
             quadrotors = self._draw(len(quadrotors))
             self.quadrotors = quadrotors if indices is None else _replace_some(self.quadrotors, indices, quadrotors)
-            self._fixed, self._vehicles = pytree.tree_flatten(self.quadrotors)
+            self._fixed = pytree.tree_leaves(self.quadrotors)
         if self._simulator is not None:
             self._simulator.begin(quadrotors, indices, self.generator)
         zero = torch.zeros_like(quadrotors.mass)
         return _Progress(begin_episode(self.task, quadrotors, self.generator), zero, zero.long())
-
-    def _compiled_step(self) -> CompiledStep:
-        patience = steps_before_compiling(self.num_envs) if self._compile is None else 0
-        return CompiledStep(self._transition, self._compile is not False, patience)
 
     def _begin_some(self, indices: Tensor) -> _Progress:
         fresh = self._begin(indices)
@@ -239,21 +210,68 @@ class QuadrotorEnv:
         return fresh
 
     def _draw(self, num: int) -> Quadrotors:
-        if callable(self._resample):
-            drawn = self._resample(num, self.generator)
-            if len(drawn) != num:
-                raise UserError(f"resample was asked for {num} vehicles and returned {len(drawn)}")
-        else:
-            drawn = sample_quadrotors(num, generator=self.generator)
+        draw = self._resample if callable(self._resample) else _draw_published
+        drawn = draw(num, self.generator)
+        if len(drawn) != num:
+            raise UserError(f"resample was asked for {num} vehicles and returned {len(drawn)}")
         if (task := self.task.for_vehicles(drawn)) != self.task:  # rotors faster than any before
             self.task, self._move = task, self._compiled_step()
         drawn = drawn.to(self.quadrotors.device, self.quadrotors.dtype).component_major()
         return dataclasses.replace(drawn, names=None, documents=None)
 
 
+def _draw_published(num: int, generator: torch.Generator) -> Quadrotors:
+    return sample_quadrotors(num, generator=generator)
+
+
+def make_env(
+    num: int,
+    quadrotor: Source = "crazyflie",
+    task: str | Task = "hover",
+    *,
+    compile: bool | None = None,
+    simulator: str = "raptor",
+    device: torch.device | str | None = None,
+    auto_reset: bool = True,
+    **overrides: Any,
+) -> QuadrotorEnv:
+    """Make the batched environment of `num` vehicles behind every interface; for the rest see `QuadrotorEnv`.
+
+    `quadrotor` is a platform's name, a JSON file or folder, a population, or "random" for a new vehicle in each
+    episode; fewer vehicles than `num` fly in turn: vehicle i of V flies in the environments i, i + V, ... `task` is a
+    `Task`, or "hover", "track" or "paper"; `simulator` is "raptor", or "l2f" for the original one (extra `l2f`);
+    `overrides` are fields of the task, for instance `termination=Termination(enabled=False)`.
+
+    Raises:
+        UserError: there is no such quadrotor, task, field, simulator or device.
+    """
+    task = make_task(task, overrides)
+    if simulator not in SIMULATORS:
+        raise UserError(f"simulator must be one of {', '.join(SIMULATORS)}, got {simulator!r}")
+    is_random = isinstance(quadrotor, str) and quadrotor == "random"
+    if is_random:
+        quadrotors = sample_quadrotors(num)  # of which only the number counts
+    else:
+        quadrotors = quadrotor if isinstance(quadrotor, Quadrotors) else load_quadrotors(quadrotor, "random")
+    if len(quadrotors) > num:
+        raise UserError(
+            f"{len(quadrotors)} quadrotors were given, but the environment flies {num}: choose one, or make as many "
+            "environments with gymnasium.make_vec(..., num_envs=...)"
+        )
+    home = SIMULATORS[simulator]
+    return QuadrotorEnv(
+        quadrotors[torch.arange(num) % len(quadrotors)],
+        task,
+        device=device,
+        compile=compile,
+        auto_reset=auto_reset,
+        resample=is_random,
+        simulator=None if home is None else pkgutil.resolve_name(home)(num, task),
+    )
+
+
 def _position_error(episode: Episode) -> Tensor:
-    position, target = components(episode.state.position), components(episode.reference.position)
-    return norm(tuple(x - y for x, y in zip(position, target, strict=True)))
+    return norm(difference(episode.state.position, episode.reference.position))
 
 
 def _replace_some(tree: Tree, indices: Tensor, by: Tree) -> Tree:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -39,24 +38,14 @@ class Transition(NamedTuple):
     outcome: StepOutcome
 
 
-def rollout_step(
-    controller: Controller,
-    parameters: Any,
-    task: Task,
-    quadrotors: Quadrotors,
-    episode: Episode,
-    memory: Memory,
-    noise: Noise,
-    method: Method = "rk4",
-    deviation: Tensor | None = None,
-) -> Transition:
-    """Act, move and rate, once: pure and differentiable.
+class _Carried(NamedTuple):
+    """What is carried from step to step."""
 
-    Arguments are those of `rollout`, and `deviation` (..., 4), which is added to the action on its way to the motors.
-    """
-    action, memory = controller.act(parameters, quadrotors, episode, memory)
-    applied = action if deviation is None else deviation + action
-    return Transition(action, memory, *advance(task, quadrotors, episode, applied, noise, method))
+    parameters: Any
+    quadrotors: Quadrotors
+    episode: Episode
+    memory: Memory
+    collectors: tuple[Any, ...]  # the tally of the episodes is the first
 
 
 @torch.no_grad()
@@ -114,27 +103,31 @@ def rollout(
     task = task.for_vehicles(quadrotors)
     num_steps = task.episode_steps if num_steps is None else num_steps
     start = begin_episode(task, quadrotors, generator) if start is None else start
-    num, axes = len(quadrotors), quadrotors.mass.ndim
-    flown: tuple[Any, ...] = (quadrotors, start, (EpisodeTally.begin(quadrotors.mass), *collectors))
+    num, axes, zero = len(quadrotors), quadrotors.mass.ndim, torch.zeros_like(quadrotors.mass)
+
+    def component_wise(tensor: Tensor) -> Tensor:
+        return component_major(tensor, tensor.ndim - axes)
+
+    flown: Any = (quadrotors, start, (EpisodeTally(torch.ones_like(zero), zero, zero), *collectors))
     if compile and pad_to is not None and pad_to != num:
         places = torch.arange(pad_to, device=quadrotors.device) % num
         flown, memory = pytree.tree_map(lambda tensor: tensor[places], (flown, memory))
-        flown = pytree.tree_map(lambda tensor: component_major(tensor, tensor.ndim - axes), flown)
+        flown = pytree.tree_map(component_wise, flown)
     like = flown[0].mass
     shares = [slice(together * s.start, together * s.stop) for s in Parts(world).shares(len(like) // together)]
     vehicles, start, begun, memory = cut((*flown, memory), shares[world.rank])
-    vehicles, start = pytree.tree_map(lambda tensor: component_major(tensor, tensor.ndim - axes), (vehicles, start))
+    vehicles, start = pytree.tree_map(component_wise, (vehicles, start))
     parameters, memory = pytree.tree_map(lambda tensor: tensor.detach().to(like.device), (parameters, memory))
-    called = isinstance(controller, CalledPolicy)
-    inside: Any = _GivenAction() if called else controller
-    held: Any = (start.previous_action, ()) if called else (parameters, memory)
-    carried, structure = pytree.tree_flatten(_Carried(held[0], vehicles, start, held[1], begun))
-    structures = structure, pytree.tree_structure(begun)
+    called = controller if isinstance(controller, CalledPolicy) else None
+    within = (parameters, memory) if called is None else (start.previous_action, ())
+    carried, structure = pytree.tree_flatten(_Carried(within[0], vehicles, start, within[1], begun))
     kinds = tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in carried)
-    step = _compiled(inside, task, method, structure, kinds, compile)
+    acting: Any = controller  # hashable, which its protocol cannot say
+    step = _compiled(acting, task, method, structure, kinds, compile)
 
     def snapshot(done: int) -> Snapshot:
-        return Snapshot(done, carried, *structures)
+        now: _Carried = pytree.tree_unflatten(carried, structure)
+        return Snapshot(done, now.episode, now.collectors)
 
     if watch is not None:
         watch(snapshot(0))
@@ -144,31 +137,13 @@ def rollout(
             break
         block = _draws(task, like, generator, min(block_steps, num_steps - first), action_noise)
         for done, drawn in enumerate(cut(block, shares[world.rank]), start=first):
-            if called:
-                carried[0], memory = controller.act(parameters, vehicles, snapshot(done).episode, memory)
+            if called is not None:
+                carried[0], memory = called.call(snapshot(done).episode, memory)
             carried, _ = step(carried, [numbers[done], *drawn])
             if watch is not None:
                 watch(snapshot(done + 1))
     tally, *collected = _whole(snapshot(num_steps).collectors, len(like), num, shares, world)
-    return tally.episodes, tuple(collected)
-
-
-class _Carried(NamedTuple):
-    """What is carried from step to step."""
-
-    parameters: Any
-    quadrotors: Quadrotors
-    episode: Episode
-    memory: Memory
-    collectors: tuple[Any, ...]  # the tally of the episodes is the first
-
-
-@dataclasses.dataclass(frozen=True)
-class _GivenAction:
-    """The parameter is the action, renewed before each step."""
-
-    def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
-        return parameters, memory
+    return Episodes(tally.returns, tally.lengths, tally.flying == 0), tuple(collected)
 
 
 @functools.lru_cache(maxsize=64)
@@ -181,9 +156,9 @@ def _compiled(
     def step(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
         parameters, quadrotors, episode, memory, collectors = pytree.tree_unflatten(carried, structure)
         number, noise, deviations = given[0], Noise(*given[1 : 1 + num_noise]), given[1 + num_noise :]
-        action, memory, after, outcome = rollout_step(
-            controller, parameters, task, quadrotors, episode, memory, noise, method, *deviations
-        )
+        action, memory = controller.act(parameters, quadrotors, episode, memory)
+        applied = deviations[0] + action if deviations else action
+        after, outcome = advance(task, quadrotors, episode, applied, noise, method)
         moment = Moment(number, quadrotors, episode, action, after, outcome, collectors[0].flying)
         collectors = tuple(collector.add(moment) for collector in collectors)
         moved = pytree.tree_leaves(_Carried(parameters, quadrotors, after, memory, collectors))

@@ -50,11 +50,7 @@ class VecStep(NamedTuple):
 
 
 class CheckedVecEnv:
-    """An environment that is checked against the contract in every step.
-
-    Args:
-        env: any environment that says that it keeps the contract.
-        device: of all tensors that are returned; that of the environment by default.
+    """An environment that is checked against the contract in every step; its tensors come on `device`, or its own.
 
     Raises:
         UserError: an attribute is missing or impossible; here and in every step: shapes, numbers that are not finite,
@@ -63,15 +59,13 @@ class CheckedVecEnv:
 
     def __init__(self, env: VecEnv, device: torch.device | str | None = None) -> None:
         self.env = env
-        self.num_envs, self.num_actions = _whole(env, "num_envs"), _whole(env, "num_actions")
-        self.env_device = torch.device(_attribute(env, "device"))
+        self.num_envs, self.num_actions = self._whole("num_envs"), self._whole("num_actions")
+        self.env_device = torch.device(self._attribute("device"))
         self.device = self.env_device if device is None else torch.device(device)
-        longest = torch.as_tensor(_attribute(env, "max_episode_length"))
+        longest = torch.as_tensor(self._attribute("max_episode_length"))
         if longest.shape not in ((), (self.num_envs,)) or not bool((longest >= 1).all()):
-            raise UserError(
-                f"max_episode_length of the environment must be at least 1, or a tensor of {self.num_envs} such "
-                f"numbers, got {longest.tolist()}"
-            )
+            wanted = f"must be at least 1, or a tensor of {self.num_envs} such numbers, got {longest.tolist()}"
+            raise UserError(f"max_episode_length of the environment {wanted}")
         self.max_episode_length = longest.long().to(self.device)
         self.episode_steps = int(longest.max())
         """The most steps that any episode has."""
@@ -94,13 +88,12 @@ class CheckedVecEnv:
     def watch(self, *groups: str) -> None:
         """Return only these groups of observations from now on."""
         for name in groups:
+            choice = f"choose among {self.layout()}"
             if name not in self._shapes:
-                raise UserError(f"the environment shows no group {name!r}: choose among {self.layout()}")
+                raise UserError(f"the environment shows no group {name!r}: {choice}")
             if name not in self.widths:
-                raise UserError(
-                    f"the group {name!r} has the shape {self._shapes[name]}, but a policy needs (num_envs, width): "
-                    f"choose among {self.layout()}"
-                )
+                wanted = f"has the shape {self._shapes[name]}, but a policy needs (num_envs, width)"
+                raise UserError(f"the group {name!r} {wanted}: {choice}")
         self._watched = groups
 
     def layout(self) -> str:
@@ -118,41 +111,44 @@ class CheckedVecEnv:
     def observe(self) -> dict[str, Tensor]:
         """The present observations."""
         observations = self._observations(self.env.get_observations())
-        self._problems(observations, {})
+        self._problems(observations)
         return observations
 
     def step(self, action: Tensor) -> VecStep:
         """Apply actions (N, A)."""
         before = self.env.episode_length_buf.clone().to(self.device)
-        answer = self.env.step(action.to(self.env_device))
+        answer: Any = self.env.step(action.to(self.env_device))
         if not isinstance(answer, tuple) or len(answer) != 4:
-            raise UserError(
-                "step of the environment must return (observations, rewards, dones, extras), got "
-                f"{len(answer) if isinstance(answer, tuple) else type(answer).__name__} instead of 4 values"
-            )
+            got = len(answer) if isinstance(answer, tuple) else type(answer).__name__
+            wanted = "must return (observations, rewards, dones, extras)"
+            raise UserError(f"step of the environment {wanted}, got {got} instead of 4 values")
         shown, reward, done, extras = answer
         observations = self._observations((shown, extras) if isinstance(shown, Tensor) else shown)
         reward, done = self._vector(reward, "rewards"), self._vector(done, "dones").bool()
-        ignored = self._flags(extras, "ignored", torch.zeros_like(done))
+
+        def flags(name: str, otherwise: Tensor) -> Tensor:
+            return self._vector(extras[name], f"extras[{name!r}]").bool() if name in extras else otherwise
+
+        ignored = flags("ignored", torch.zeros_like(done))
         count = self.steps + (~ignored)
-        timed_out = self._flags(extras, "time_outs", count >= self.max_episode_length)
+        timed_out = flags("time_outs", count >= self.max_episode_length)
         after = self._lengths()
         goes_on = done & (after == before + 1) & ~ignored
-        problems = {
-            "goes on": goes_on.any() & (~done.all() | goes_on.all()),
-            "never ends": (~done & (count > self.max_episode_length)).any(),
-            "rewards": ~reward.isfinite().all(),
-            "spread": (done & (after != 0)).any(),
-        }
-        found = self._problems(observations, problems)
-        if "goes on" in found:
+        found = self._problems(
+            observations,
+            goes_on=goes_on.any() & (~done.all() | goes_on.all()),
+            never_ends=(~done & (count > self.max_episode_length)).any(),
+            rewards=~reward.isfinite().all(),
+            spread=(done & (after != 0)).any(),
+        )
+        if "goes_on" in found:
             number = int((done & (after > 0)).nonzero()[0])
             raise UserError(
                 f"environment {number} said that its episode was over, but its episode_length_buf went on to "
                 f"{int(after[number])}: an episode that ends must begin anew within the same step, with "
                 "episode_length_buf 0"
             )
-        if "never ends" in found:
+        if "never_ends" in found:
             raise UserError(
                 f"an episode went on beyond max_episode_length, which is {self.episode_steps}: the environment must "
                 "end it, say so in dones, and begin anew within the same step"
@@ -164,12 +160,11 @@ class CheckedVecEnv:
         self.steps = count.masked_fill(done, 0)
         return VecStep(observations, reward, done, timed_out & done, ignored)
 
-    def _problems(self, observations: Mapping[str, Tensor], problems: Mapping[str, Tensor]) -> set[str]:
+    def _problems(self, observations: Mapping[str, Tensor], **problems: Tensor) -> set[str]:
         """Names of the problems that occurred, after waiting for the device once; refuses what is not finite."""
         finite = {f"observations {name!r}": ~group.isfinite().all() for name, group in observations.items()}
         flags = {**problems, **finite}
-        values = torch.stack([*flags.values()]).tolist()
-        found = {name for name, value in zip(flags, values, strict=True) if value}
+        found = {name for name, flag in zip(flags, torch.stack([*flags.values()]).tolist(), strict=True) if flag}
         for name in ("rewards", *finite):
             if name in found:
                 raise UserError(f"{name} of the environment must be finite, got NaN or infinite numbers: mend its task")
@@ -179,12 +174,10 @@ class CheckedVecEnv:
         groups = self._named(shown)
         names = self._watched or tuple(self.widths)
         for name in names:
-            got = tuple(groups[name].shape) if name in groups else "nothing"
-            if got != self._shapes[name]:
-                raise UserError(
-                    f"the observations {name!r} of the environment must have the shape {self._shapes[name]} at every "
-                    f"step, got {got}"
-                )
+            wanted, got = self._shapes[name], tuple(groups[name].shape) if name in groups else "nothing"
+            if got != wanted:
+                rule = f"must have the shape {wanted} at every step, got {got}"
+                raise UserError(f"the observations {name!r} of the environment {rule}")
         return {name: groups[name].to(self.device, torch.float32) for name in names}
 
     def _named(self, shown: Any) -> dict[str, Tensor]:
@@ -193,17 +186,14 @@ class CheckedVecEnv:
             policy, extras = shown
             shown = {DEFAULT_GROUP: policy, **extras.get("observations", {})}
         if not hasattr(shown, "keys"):
-            raise UserError(
-                f"get_observations of the environment must return groups of tensors by name, got {type(shown).__name__}"
-            )
+            wanted = f"must return groups of tensors by name, got {type(shown).__name__}"
+            raise UserError(f"get_observations of the environment {wanted}")
         groups = {str(name): shown[name] for name in shown.keys()}  # noqa: SIM118 - a TensorDict iterates over its rows
         groups = {name: group for name, group in groups.items() if isinstance(group, Tensor)}
         for name, group in groups.items():
             if not group.ndim or len(group) != self.num_envs:
-                raise UserError(
-                    f"the observations {name!r} of the environment must have {self.num_envs} rows, one for each "
-                    f"environment, got the shape {tuple(group.shape)}"
-                )
+                rule = f"must have {self.num_envs} rows, one for each environment, got the shape {tuple(group.shape)}"
+                raise UserError(f"the observations {name!r} of the environment {rule}")
         return groups
 
     def _vector(self, tensor: Any, what: str) -> Tensor:
@@ -212,24 +202,17 @@ class CheckedVecEnv:
             raise UserError(f"{what} of the environment must be a tensor of shape ({self.num_envs},), got {got}")
         return tensor.to(self.device)
 
-    def _flags(self, extras: Mapping[str, Any], name: str, otherwise: Tensor) -> Tensor:
-        return self._vector(extras[name], f"extras[{name!r}]").bool() if name in extras else otherwise
-
     def _lengths(self) -> Tensor:
-        return self._vector(_attribute(self.env, "episode_length_buf"), "episode_length_buf").long().clone()
+        return self._vector(self._attribute("episode_length_buf"), "episode_length_buf").long().clone()
 
+    def _attribute(self, name: str) -> Any:
+        if not hasattr(self.env, name):
+            contract = f"which every VecEnv has: see {VecEnv.__module__}.VecEnv"
+            raise UserError(f"the environment {type(self.env).__name__} has no {name}, {contract}")
+        return getattr(self.env, name)
 
-def _attribute(env: Any, name: str) -> Any:
-    if not hasattr(env, name):
-        raise UserError(
-            f"the environment {type(env).__name__} has no {name}, which every VecEnv has: see "
-            "raptor.environments.vec_env.VecEnv"
-        )
-    return getattr(env, name)
-
-
-def _whole(env: Any, name: str) -> int:
-    value = _attribute(env, name)
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise UserError(f"{name} of the environment must be a whole number of at least 1, got {value!r}")
-    return int(value)
+    def _whole(self, name: str) -> int:
+        value = self._attribute(name)
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+            raise UserError(f"{name} of the environment must be a whole number of at least 1, got {value!r}")
+        return int(value)

@@ -2,9 +2,8 @@
 
 from raptor.environments.controllers import Policy
 from raptor.evaluation.evaluator import Progress, evaluate
-from raptor.evaluation.metrics import METRICS
 from raptor.evaluation.results import Evaluation
-from raptor.evaluation.statistics import Estimate, bootstrap_means
+from raptor.evaluation.statistics import METRICS, Estimate, bootstrap_means
 from raptor.evaluation.suites import SUITES, TEST_SEEDS
 
 __all__ = [

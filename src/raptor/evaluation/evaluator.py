@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,25 +13,26 @@ from torch.utils import _pytree as pytree
 from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
-from raptor.environments.collectors import PositionErrors
+from raptor.environments.collectors import Episodes, PositionErrors, Recorder
 from raptor.environments.controllers import Policy, controller_of
+from raptor.environments.episode import Episode
 from raptor.environments.rollout import VEHICLES_AT_ONCE, rollout
-from raptor.evaluation import metrics
+from raptor.evaluation import suites as all_suites
 from raptor.evaluation.results import Evaluation
-from raptor.evaluation.statistics import CONFIDENCE, RESAMPLES, Estimate, Floats, Means, average, bootstrap_means
-from raptor.evaluation.suites import (
-    FIGURE_EIGHT_DURATION,
-    FIGURE_EIGHT_INTERVALS,
-    SUITES,
-    TEST_SEEDS,
-    Condition,
-    begin_together,
-    conditions,
-    starts_per_figure,
-    starts_per_platform,
+from raptor.evaluation.statistics import (
+    CONFIDENCE,
+    METRICS,
+    RESAMPLES,
+    Estimate,
+    Means,
+    average,
+    bootstrap_means,
+    metrics_of,
 )
-from raptor.quadrotor.parameters import NUM_ROTORS
+from raptor.evaluation.suites import SUITES, Condition, begin_together, conditions
+from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.tasks.observation import STUDENT_DIM
+from raptor.tasks.task import Task
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
@@ -58,7 +58,7 @@ def evaluate(
         seed: of vehicles, starts, references and noise.
         device: of the simulation.
         progress: called with how far it is, in steps.
-        compile: False runs eagerly; None does where compiling would take longer.
+        compile: None runs eagerly where compiling would take longer.
 
     Raises:
         UserError: an unknown suite or device, a number out of range, no policy, or one of other dimensions.
@@ -72,15 +72,22 @@ def evaluate(
     flown = [batch for group in batches.values() for batch in group]
     num_steps = len(policies) * sum(b[0].num_steps * math.ceil(_num_vehicles(b) / pad_to) for b in flown)
     compile = num_steps > steps_before_compiling(pad_to) if compile is None else compile
-    count = _Counter(progress, num_steps)
     results: dict[str, dict[str, dict[str, Estimate]]] = {name: {} for name in policies}
+    show, done = progress or (lambda what, done, total: None), 0
     for suite, group in batches.items():
         for name, policy in policies.items():
             means = {}
             for batch in group:
                 what = " ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip()
-                rows_of = _measure(policy, batch, pad_to, compile, functools.partial(count, what))
-                for condition, rows in zip(batch, rows_of, strict=True):
+                tables = []
+                show(what, done, num_steps)
+                for table in _measure(policy, batch, pad_to, compile):
+                    tables.append(table)
+                    done += batch[0].num_steps
+                    show(what, done, num_steps)
+                parts = torch.cat(tables).split([len(part.quadrotors) for part in batch])
+                for condition, part in zip(batch, parts, strict=True):
+                    rows = part.unflatten(0, (-1, condition.episodes)).nanmean(1).cpu().numpy()
                     num_groups = max(1, len(condition.groups))
                     labels = np.repeat(np.arange(num_groups), len(rows) // num_groups)
                     means[condition.name] = bootstrap_means(rows, labels, seed)
@@ -91,30 +98,18 @@ def evaluate(
         "num_quadrotors": num_quadrotors,
         "episodes": episodes,
         "seed": seed,
-        "test_seed": TEST_SEEDS + seed,
+        "test_seed": all_suites.TEST_SEEDS + seed,
         "device": str(where),
-        "starts_per_platform": starts_per_platform(num_quadrotors, episodes),
-        "figure_eight_intervals_s": list(FIGURE_EIGHT_INTERVALS),
-        "figure_eight_duration_s": FIGURE_EIGHT_DURATION,
-        "figure_eight_starts_per_platform": starts_per_figure(num_quadrotors, episodes),
+        "starts_per_platform": all_suites.starts_per_platform(num_quadrotors, episodes),
+        "figure_eight_intervals_s": list(all_suites.FIGURE_EIGHT_INTERVALS),
+        "figure_eight_duration_s": all_suites.FIGURE_EIGHT_DURATION,
+        "figure_eight_starts_per_platform": all_suites.starts_per_figure(num_quadrotors, episodes),
         "vehicles_at_once": pad_to,
         "compiled": compile,
         "confidence": CONFIDENCE,
         "bootstrap_resamples": RESAMPLES,
     }
     return Evaluation(results, settings)
-
-
-class _Counter:
-    """Counts steps, and reports them."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._done, self._total = progress, 0, total
-
-    def __call__(self, what: str, steps: int) -> None:
-        self._done += steps
-        if self._progress is not None:
-            self._progress(what, self._done, self._total)
 
 
 def _check(policies: Mapping[str, Policy], suites: Sequence[str]) -> None:
@@ -148,33 +143,40 @@ def _num_vehicles(group: Sequence[Condition]) -> int:
     return sum(len(condition.quadrotors) for condition in group)
 
 
-def _measure(
-    policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool, report: Callable[[int], None]
-) -> list[Floats]:
-    """Metrics (n, 5) of each vehicle of each condition, episodes of a vehicle averaged; `pad_to` fly at once."""
-    report(0)
-    condition = batch[0]
-    quadrotors, start, generator = begin_together(batch)
-    tables = []
+def _measure(policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool) -> Iterator[torch.Tensor]:
+    """Metrics of all vehicles of a batch, one rollout of at most `pad_to` (n, 5) after the other."""
+    condition, (quadrotors, start, generator) = batch[0], begin_together(batch)
+    steps = condition.num_steps, condition.first_counted_step
     for first in range(0, len(quadrotors), pad_to):
         vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))
-        episodes, (errors,) = rollout(
-            *controller_of(policy, len(vehicles)),
-            condition.task,
-            vehicles,
-            generator,
-            start=begun,
-            num_steps=condition.num_steps,
-            collectors=[PositionErrors.begin(vehicles.mass, condition.first_counted_step)],
-            pad_to=pad_to,
-            compile=compile,
-        )
-        tables.append(metrics.table(episodes, errors, begun.reference, condition.survivors_only))
-        report(condition.num_steps)
-    parts = torch.cat(tables).split([len(part.quadrotors) for part in batch])
-    return [
-        rows.unflatten(0, (-1, part.episodes)).nanmean(1).cpu().numpy() for rows, part in zip(parts, batch, strict=True)
-    ]
+        episodes, errors = fly(policy, condition.task, (vehicles, begun, generator), steps, pad_to, compile)
+        yield metrics_of(episodes, errors, begun.reference, condition.survivors_only)
+
+
+def fly(
+    policy: Policy,
+    task: Task,
+    begun: tuple[Quadrotors, Episode, torch.Generator],
+    steps: tuple[int, int],
+    pad_to: int | None,
+    compile: bool,
+    watch: Recorder | None = None,
+) -> tuple[Episodes, PositionErrors]:
+    """One rollout; steps are their number, and the first that position errors count from."""
+    quadrotors, start, generator = begun
+    episodes, (errors,) = rollout(
+        *controller_of(policy, len(quadrotors)),
+        task,
+        quadrotors,
+        generator,
+        start=start,
+        num_steps=steps[0],
+        collectors=[PositionErrors.begin(quadrotors.mass, steps[1])],
+        watch=watch,
+        pad_to=pad_to,
+        compile=compile,
+    )
+    return episodes, errors
 
 
 def _estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, Estimate]:
@@ -183,5 +185,8 @@ def _estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, E
     for name, table in means.items():
         rows += [(f"{name}/", table.over_groups(), 0)] if name else []
         rows += [(f"{name}/{group}/".lstrip("/"), table, index) for index, group in enumerate(groups)]
-    columns = [*enumerate(metrics.METRICS)]
-    return {prefix + metric: table.estimate(row, column) for prefix, table, row in rows for column, metric in columns}
+    return {
+        prefix + metric: table.estimate(row, column)
+        for prefix, table, row in rows
+        for column, metric in enumerate(METRICS)
+    }

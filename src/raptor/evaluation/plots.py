@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -29,18 +30,14 @@ RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, 30.0
 
 
 def _legend(figure: Figure, names: Sequence[str], extra: Sequence[Line2D] = ()) -> None:
-    handles = [
-        Line2D([], [], color=colour, lw=2.2, label=name) for name, colour in zip(names, cycle(COLOURS), strict=False)
-    ]
-    figure.legend(handles=[*extra, *handles], loc="outside upper center", ncols=len(handles) + len(extra))
+    lines = [Line2D([], [], color=hue, lw=2.2, label=name) for name, hue in zip(names, cycle(COLOURS), strict=False)]
+    figure.legend(handles=[*extra, *lines], loc="outside upper center", ncols=len(lines) + len(extra))
 
 
 def figure_eights(recordings: Mapping[str, Mapping[float, Recording]], shown: Sequence[str] = SHOWN) -> Figure:
-    """One whole figure at full speed from above, a row for each speed and a column for each platform.
+    """One whole figure at full speed from above, a row for each speed and a column for each platform `shown`.
 
-    Args:
-        recordings: by policy, then by seconds per figure; of all platforms in the order of `PLATFORMS`.
-        shown: names of the platforms to draw.
+    Recordings are by policy, then by seconds per figure, of all platforms in the order of `PLATFORMS`.
     """
     intervals = list(next(iter(recordings.values())))
     with matplotlib.rc_context(STYLE):
@@ -50,12 +47,10 @@ def figure_eights(recordings: Mapping[str, Mapping[float, Recording]], shown: Se
             for axis, name in zip(row, shown, strict=True):
                 flown = [by_interval[interval] for by_interval in recordings.values()]
                 _figure_eight(axis, flown, PLATFORMS.index(name))
-                axis.set_aspect("equal")
             row[0].set_ylabel(f"{interval:g} s per figure\nx (m)")
-        for axis, name in zip(axes[0], shown, strict=True):
-            axis.set_title(name, weight="bold")
-        for axis in axes[-1]:
-            axis.set_xlabel("y (m)")
+        for top, bottom, name in zip(axes[0], axes[-1], shown, strict=True):
+            top.set_title(name, weight="bold")
+            bottom.set_xlabel("y (m)")
         _legend(figure, list(recordings), [Line2D([], [], color=FAINT, lw=5, alpha=0.5, label="target")])
     return figure
 
@@ -71,10 +66,14 @@ def _figure_eight(axis: Axes, recordings: Sequence[Recording], place: int) -> No
         rmse = recording.tracking_error[settled, place].square().mean().sqrt().item()
         text = f"{100 * rmse:.1f} cm" if rmse < 1 else "lost"
         x, y = 0.02 + 0.96 * (index % 2), 0.03 + 0.86 * (index // 2)
-        label = axis.text(x, y, text, transform=axis.transAxes, color=colour, fontsize=8.5, weight="bold")
-        label.set_horizontalalignment("right" if index % 2 else "left")
-    axis.set_xlim(-1.45, 1.45)
-    axis.set_ylim(-0.95, 0.95)
+        style: dict[str, Any] = {
+            "color": colour,
+            "fontsize": 8.5,
+            "weight": "bold",
+            "ha": "right" if index % 2 else "left",
+        }
+        axis.text(x, y, text, transform=axis.transAxes, **style)
+    axis.set(xlim=(-1.45, 1.45), ylim=(-0.95, 0.95), aspect="equal")
 
 
 def recovery(recordings: Mapping[str, Recording]) -> Figure:
@@ -89,11 +88,8 @@ def recovery(recordings: Mapping[str, Recording]) -> Figure:
                 axis.plot(recording.time, values.cpu(), color=colour, lw=0.8, alpha=0.3)
                 axis.plot(recording.time, values.median(dim=1).values.cpu(), color=INK, lw=2)
             column[1].set_xlabel("time (s)")
-        axes[0, 0].set_ylabel("tilt (°)")
-        axes[0, 0].set_ylim(0, 180)
-        axes[0, 0].set_yticks(range(0, 181, 45))
-        axes[1, 0].set_ylabel("distance from target (m)")
-        axes[1, 0].set_ylim(0, 3)
+        axes[0, 0].set(ylabel="tilt (°)", ylim=(0, 180), yticks=range(0, 181, 45))
+        axes[1, 0].set(ylabel="distance from target (m)", ylim=(0, 3))
         lines = (FAINT, 0.8, "each start"), (INK, 2, "median")
         handles = [Line2D([], [], color=colour, lw=width, label=label) for colour, width, label in lines]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
@@ -114,7 +110,7 @@ def platform_bars(evaluation: Evaluation) -> Figure:
     for interval in evaluation.settings.get("figure_eight_intervals_s", ()):
         title = f"RMSE (cm), {interval:g} s figure eight"
         panels.append(("figure-eight", f"{interval:g}s/{{}}/position_rmse", title, 100))
-    panels = [panel for panel in panels if any(panel[0] in suites for suites in evaluation.policies.values())]
+    panels = [panel for panel in panels if panel[0] in evaluation.suites]
     with matplotlib.rc_context(STYLE):
         size = 3.1 * max(1, len(panels)) + 0.8, 0.6 + len(PLATFORMS) * (0.2 + 0.2 * len(evaluation.policies))
         figure, axes = grid(1, max(1, len(panels)), size, sharey=True)
@@ -146,13 +142,7 @@ def learning_curve(
     levels: Mapping[str, Mapping[str, float]] | None = None,
     unit: str = "update",
 ) -> Figure:
-    """A panel for each quantity over the steps of training.
-
-    Args:
-        curve: points (step, value) by quantity.
-        levels: named values by quantity, drawn as horizontal lines for comparison.
-        unit: what a step is.
-    """
+    """A panel for each quantity: its points (step, value), and its `levels` by name as horizontal lines."""
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(1, len(curve), (4.2 * len(curve) + 0.6, 3.2))
         for axis, (name, points) in zip(axes[0], curve.items(), strict=True):
@@ -164,6 +154,5 @@ def learning_curve(
                 va, shift = ("top", -4) if below else ("bottom", 3)
                 place = {"xytext": (-3, shift), "textcoords": "offset points", "ha": "right", "va": va}
                 axis.annotate(label, (1, level), xycoords=axis.get_yaxis_transform(), color=COLOURS[0], **place)
-            axis.set_title(name.replace("/", " ").replace("_", " "))
-            axis.set_xlabel(unit)
+            axis.set(title=name.replace("/", " ").replace("_", " "), xlabel=unit)
     return figure

@@ -5,22 +5,21 @@ from __future__ import annotations
 import base64
 import datetime
 import importlib.resources
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
 
-from raptor.core.atomic import replacing
+from raptor.config.files import leaves
+from raptor.core.atomic import PathLike, write_atomically
 from raptor.environments.controllers import Policy
 from raptor.evaluation import plots
 from raptor.evaluation.evaluator import Progress
 from raptor.evaluation.recordings import record_figure_eights, record_recovery
-from raptor.evaluation.results import Evaluation
+from raptor.evaluation.results import HEADINGS, Evaluation, better, cell, rows
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
-from raptor.evaluation.table import HEADINGS, better, cell, rows
 
 COMPARED = {
     "evaluation/mean_return": "return",
@@ -35,6 +34,7 @@ CURVES = (*COMPARED, "training/loss")
 """Quantities of the learning curve that are drawn, if they are there; else all of them."""
 
 PIXELS_PER_INCH = 78
+"""The same for all figures, so that letters are of one size."""
 
 EIGHTS = (
     "Four of the nine named quadrotors from above, on one figure at full speed, with its RMSE. The policy knows of the "
@@ -50,23 +50,8 @@ Curve = Mapping[str, Sequence[tuple[float, float]]]
 """Points (update, value) by quantity."""
 
 
-class Picture(NamedTuple):
-    """A figure of the report."""
-
-    heading: str
-    text: str
-    source: str  # data URI
-    width: int  # pixels, so that letters are of one size in all figures
-
-    @classmethod
-    def of(cls, heading: str, text: str, figure: Figure) -> Picture:
-        """A figure with its heading and caption."""
-        source = "data:image/png;base64," + base64.b64encode(plots.to_png(figure)).decode("ascii")
-        return cls(heading, text, source, round(PIXELS_PER_INCH * figure.get_figwidth()))
-
-
 def write_report(
-    path: str | os.PathLike[str],
+    path: PathLike,
     *,
     title: str,
     settings: Mapping[str, Any],
@@ -89,9 +74,6 @@ def write_report(
         seed: of the recordings.
         progress: called with how far it is, in recordings.
         compile: False runs eagerly; by default as in the evaluation.
-
-    Raises:
-        UserError: the file cannot be written.
     """
     pictures = list(_pictures(curve, evaluation, policies, seed, progress, compile))
     environment = jinja2.Environment(
@@ -102,15 +84,13 @@ def write_report(
         title=title,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         policies=evaluation.policies,
-        suites=dict.fromkeys(suite for suites in evaluation.policies.values() for suite in suites),
+        suites=evaluation.suites,
         table={"headings": HEADINGS, "rows": rows, "cell": cell, "better": better},
         pictures=pictures,
-        training=dict(_flat(settings)),
-        measuring=dict(_flat(evaluation.settings)),
+        training=_flat(settings),
+        measuring=_flat(evaluation.settings),
     )
-    with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return Path(path)
+    return write_atomically(path, html)
 
 
 def _pictures(
@@ -120,54 +100,52 @@ def _pictures(
     seed: int,
     progress: Progress | None,
     compile: bool | None,
-) -> Iterator[Picture]:
-    settings = evaluation.settings
-    pad_to, device = settings.get("vehicles_at_once"), settings.get("device", "cpu")
-    compile = bool(settings.get("compiled", True)) if compile is None else compile
+) -> Iterator[dict[str, Any]]:
+    settings, show = evaluation.settings, progress or (lambda what, done, total: None)
     intervals = settings.get("figure_eight_intervals_s", FIGURE_EIGHT_INTERVALS)
-    done = 0
-
-    def report(what: str) -> None:
-        nonlocal done
-        if progress is not None:
-            progress(f"pictures: {what}", done, 2 * len(policies))
-        done += 1
-
+    how = {"seed": seed, "device": settings.get("device", "cpu"), "pad_to": settings.get("vehicles_at_once")}
+    how["compile"] = bool(settings.get("compiled", True)) if compile is None else compile
     chosen = {name: curve[name] for name in CURVES if curve.get(name)} or {n: c for n, c in curve.items() if c}
     if chosen:
-        unit = "epoch" if "data_collection/mean_return" in curve else "update"
-        yield _learning_curve(chosen, evaluation, unit)
-    if policies:
-        eights, falls = {}, {}
-        for name, policy in policies.items():
-            report(f"{name}, figure eights")
-            eights[name] = record_figure_eights(policy, intervals, seed, device, pad_to, compile)
-        yield Picture.of("Figure eights", EIGHTS, plots.figure_eights(eights))
-        for name, policy in policies.items():
-            report(f"{name}, recovery")
-            falls[name] = record_recovery(policy, seed=seed, device=device, pad_to=pad_to, compile=compile)
-        yield Picture.of("Recovery from tilted starts", RECOVERY, plots.recovery(falls))
-    if any({"platforms", "figure-eight"} & set(suites) for suites in evaluation.policies.values()):
-        yield Picture.of("Platform by platform", BARS, plots.platform_bars(evaluation))
-    report("done")
+        yield _learning_curve(chosen, evaluation, "epoch" if "data_collection/mean_return" in curve else "update")
+    eights, falls = {}, {}
+    for done, (name, policy) in enumerate(policies.items()):
+        show(f"pictures: {name}, figure eights", done, 2 * len(policies))
+        eights[name] = record_figure_eights(policy, intervals, **how)
+    if eights:
+        yield _picture("Figure eights", EIGHTS, plots.figure_eights(eights))
+    for done, (name, policy) in enumerate(policies.items(), len(policies)):
+        show(f"pictures: {name}, recovery", done, 2 * len(policies))
+        falls[name] = record_recovery(policy, **how)
+    if falls:
+        yield _picture("Recovery from tilted starts", RECOVERY, plots.recovery(falls))
+    if {"platforms", "figure-eight"} & {*evaluation.suites}:
+        yield _picture("Platform by platform", BARS, plots.platform_bars(evaluation))
+    show("pictures: done", 2 * len(policies), 2 * len(policies))
 
 
-def _learning_curve(curve: Curve, evaluation: Evaluation, unit: str) -> Picture:
+def _learning_curve(curve: Curve, evaluation: Evaluation, unit: str) -> dict[str, Any]:
     """The curves, beside what the first policy reaches on unseen vehicles."""
     first, suites = next(iter(evaluation.policies.items()))
     unseen = suites.get("unseen", {})
     levels = {name: {first: unseen[metric].value} for name, metric in COMPARED.items() if metric in unseen}
-    figure, text = plots.learning_curve(curve, levels, unit), []
+    text = []
     if any(name in COMPARED for name in curve):
         text.append("Return and termination rate are those of quadrotors that training does not fly.")
     if any(name in levels for name in curve):
         text.append("Dashed: the level of the policy to beat.")
-    return Picture.of("Learning curve", " ".join(text), figure)
+    return _picture("Learning curve", " ".join(text), plots.learning_curve(curve, levels, unit))
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + str(key), ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def _picture(heading: str, text: str, figure: Figure) -> dict[str, Any]:
+    """A figure with its heading and caption."""
+    source = "data:image/png;base64," + base64.b64encode(plots.to_png(figure)).decode("ascii")
+    return {"heading": heading, "text": text, "source": source, "width": round(PIXELS_PER_INCH * figure.get_figwidth())}
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings by dotted key, as text."""
+    return {
+        key: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        for key, value in leaves(settings, take_lists_apart=False)
+    }

@@ -1,16 +1,24 @@
-"""Means with percentile-bootstrap intervals."""
+"""Metrics of each vehicle, and their means with percentile-bootstrap intervals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
+from raptor.environments.collectors import Episodes, PositionErrors
+from raptor.tasks.reference import Reference
+
+METRICS = ("return", "terminated", "length", "position_rmse", "steady_offset")
+"""Names, in the order of the columns: the sum of rewards; 1 where the episode ended before its time; steps flown; the
+root mean square of the distance from the target, m; the length of the mean position error, m."""
+
+RESAMPLES, CONFIDENCE = 2000, 0.95
 _CHUNK = 250  # resamples that are held in memory at once
 
 Floats = NDArray[np.float64]
@@ -48,10 +56,7 @@ class Means(NamedTuple):
         return Means(self.point.mean(0, keepdims=True), self.samples.mean(1, keepdims=True))
 
     def estimate(self, group: int, column: int) -> Estimate:
-        """The mean of one column in one group with its percentile interval.
-
-        Resamples without a mean, all of whose entries are NaN, do not count.
-        """
+        """The mean of one column in one group with its percentile interval; resamples without a mean do not count."""
         samples = self.samples[:, group, column]
         samples = samples[np.isfinite(samples)]
         value = float(self.point[group, column])
@@ -61,19 +66,34 @@ class Means(NamedTuple):
         return Estimate(value, float(low), float(high))
 
 
+def metrics_of(episodes: Episodes, errors: PositionErrors, reference: Reference, survivors_only: bool = True) -> Tensor:
+    """Metrics of each vehicle, (N, 5), in the order of `METRICS` and in float64; `reference` as at the start.
+
+    Position errors matter only of vehicles that flew to the end, and the steady offset only of those whose target stood
+    still; NaN for the others. Without `survivors_only` they matter for all.
+    """
+    offset = torch.linalg.vector_norm(errors.offset, dim=-1)
+    returns = episodes.returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # not left out: worst
+    columns = [returns, episodes.terminated, episodes.lengths, errors.rmse, offset]
+    result = torch.stack([column.double() for column in columns], dim=-1)
+    if survivors_only:
+        paths = torch.cat([reference.amplitude, reference.legs], dim=-1)
+        moving = (reference.langevin_sigma != 0) | (paths != 0).any(dim=-1)
+        result[:, 3] = result[:, 3].masked_fill(episodes.terminated, torch.nan)
+        result[:, 4] = result[:, 4].masked_fill(episodes.terminated | moving, torch.nan)
+    return result
+
+
 def bootstrap_means(values: ArrayLike, groups: ArrayLike, seed: int = 0, num_resamples: int = RESAMPLES) -> Means:
     """Resample the rows within each group, with replacement.
 
-    The same seed and the same sizes give the same resampling, so that what is averaged over several tables of the same
-    vehicles is averaged resample by resample.
+    The same seed and sizes give the same resampling: tables of the same vehicles are averaged resample by resample.
 
     Args:
         values: (n, M); NaN entries are left out of their column's mean.
         groups: (n,) integers from 0 to S - 1.
         seed: of the resampling.
         num_resamples: R.
-
-    Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), percentile interval, stratified.
     """
     table, labels = np.asarray(values, dtype=np.float64), np.asarray(groups)
     generator = np.random.default_rng(seed)
@@ -83,9 +103,9 @@ def bootstrap_means(values: ArrayLike, groups: ArrayLike, seed: int = 0, num_res
     return Means(point, samples)
 
 
-def average(tables: list[Means]) -> Means:
+def average(tables: Sequence[Means]) -> Means:
     """Mean of several tables of the same shape, resample by resample; NaN where one of them has no mean."""
-    return Means(np.mean([t.point for t in tables], axis=0), np.mean([t.samples for t in tables], axis=0))
+    return Means(*(np.mean(parts, axis=0) for parts in zip(*tables, strict=True)))
 
 
 def _resampled_means(rows: Floats, num_resamples: int, generator: np.random.Generator) -> Floats:

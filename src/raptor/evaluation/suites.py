@@ -29,11 +29,9 @@ TEST_SEEDS = 3_000_000
 FIGURE_EIGHT_INTERVALS = (10.0, 6.5, 5.0)
 """Seconds that each figure takes."""
 
-FIGURE_EIGHT_DURATION = 30.0
-"""Seconds that are flown of each figure: from rest at the origin, through the ramp, figure after figure."""
-
-FIGURE_EIGHT_BOX = 2.0
-"""m; leaving a box of this half side about the origin counts as terminated; the position error counts regardless."""
+FIGURE_EIGHT_DURATION, FIGURE_EIGHT_BOX = 30.0, 2.0
+"""s that are flown of each figure, from rest at the origin, through the ramp; and half side in m of a box about the
+origin: leaving it counts as terminated, the position error counts regardless."""
 
 NOISE = Sensing(position_noise=0.01, orientation_noise=0.02, linear_velocity_noise=0.05, angular_velocity_noise=0.1)
 
@@ -87,12 +85,8 @@ def begin_together(group: Sequence[Condition]) -> tuple[Quadrotors, Episode, tor
 
 
 def _sensing(noise: float = 0.0, observation_delay: int = 0, action_delay: int = 0) -> Sensing:
-    return dataclasses.replace(
-        NOISE,
-        noise_scale=(noise, noise),
-        observation_delay=(observation_delay, observation_delay),
-        action_delay=(action_delay, action_delay),
-    )
+    seen_late, moved_late = (observation_delay, observation_delay), (action_delay, action_delay)
+    return dataclasses.replace(NOISE, noise_scale=(noise, noise), observation_delay=seen_late, action_delay=moved_late)
 
 
 IMPAIRMENTS = {
@@ -112,18 +106,10 @@ THRUST_FACTORS = {"thrust-0.8": 0.8, "thrust-1.5": 1.5}
 
 
 def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device: torch.device) -> list[Condition]:
-    """The conditions of a suite.
+    """The conditions of a suite; `UserError` where there is none of that name, or a number is out of range.
 
-    Args:
-        suite: one of `SUITES`.
-        num_quadrotors: vehicles that are sampled. Of the named platforms, each has an eighth as many starts, and a 32nd
-            on each figure eight, but at least one.
-        episodes: of each sampled vehicle; factor on the starts of each platform.
-        seed: from 0 to 999 999; the same seed gives the same vehicles, starts and references.
-        device: of the simulation.
-
-    Raises:
-        UserError: there is no such suite, or a number is out of range.
+    Of the named platforms, each starts an eighth as often as `num_quadrotors`, and a 32nd on each figure eight, but at
+    least once, times `episodes`. Seeds go from 0 to 999 999 and determine vehicles, starts and references.
     """
     for name, number in (("num_quadrotors", num_quadrotors), ("episodes", episodes)):
         if number < 1:
@@ -131,7 +117,9 @@ def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device
     if not 0 <= seed < 1_000_000:
         raise UserError(f"seed must be between 0 and 999999, which keeps test vehicles apart from others, got {seed}")
     if suite == "platforms":
-        return [_platforms(starts_per_platform(num_quadrotors, episodes), seed, device)]
+        vehicles = load_platforms().to(device).repeat_interleave(starts_per_platform(num_quadrotors, episodes))
+        starts = Task(references=References(langevin_share=0.0), sensing=_sensing())
+        return [Condition("", VISIBLE, starts, vehicles, seed, groups=PLATFORMS)]
     if suite == "figure-eight":
         num_starts = starts_per_figure(num_quadrotors, episodes)
         return [figure_eight(interval, num_starts, seed, device) for interval in FIGURE_EIGHT_INTERVALS]
@@ -142,15 +130,11 @@ def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device
     plain = Condition("", task, starts, sampled, seed, episodes=episodes)
     if suite != "robustness":
         return [plain]
+    impaired = {name: dataclasses.replace(starts, sensing=sensing) for name, sensing in IMPAIRMENTS.items()}
+    scaled = {name: sampled.with_thrust_scaled(factor) for name, factor in THRUST_FACTORS.items()}
     return [
-        *(
-            dataclasses.replace(plain, name=name, starts=dataclasses.replace(starts, sensing=sensing))
-            for name, sensing in IMPAIRMENTS.items()
-        ),
-        *(
-            dataclasses.replace(plain, name=name, quadrotors=sampled.with_thrust_scaled(factor))
-            for name, factor in THRUST_FACTORS.items()
-        ),
+        *(dataclasses.replace(plain, name=name, starts=starts) for name, starts in impaired.items()),
+        *(dataclasses.replace(plain, name=name, quadrotors=quadrotors) for name, quadrotors in scaled.items()),
     ]
 
 
@@ -164,37 +148,16 @@ def starts_per_figure(num_quadrotors: int, episodes: int) -> int:
     return max(1, num_quadrotors // 32) * episodes
 
 
-def _platforms(starts: int, seed: int, device: torch.device) -> Condition:
-    return Condition(
-        name="",
-        task=VISIBLE,
-        starts=Task(references=References(langevin_share=0.0), sensing=_sensing()),
-        quadrotors=load_platforms().to(device).repeat_interleave(starts),
-        seed=seed,
-        groups=PLATFORMS,
-    )
-
-
 def figure_eight(interval: float, starts: int, seed: int, device: torch.device) -> Condition:
-    """Each platform on figure eights, from rest at the origin with rotors at random speeds.
-
-    Args:
-        interval: s for each figure.
-        starts: of each platform.
-        seed: of the starts.
-        device: of the simulation.
-    """
+    """Each platform so often on figure eights of `interval` s, from rest at the origin, rotors at random speeds."""
     quadrotors = load_platforms().to(device).repeat_interleave(starts)
     box = torch.full_like(quadrotors.position_threshold, FIGURE_EIGHT_BOX)
     figure = Lissajous(interval=(interval, interval))
+    references = References(langevin_share=0.0, lissajous_share=1.0, lissajous=figure)
     return Condition(
         name=f"{interval:g}s",
         task=VISIBLE,
-        starts=Task(
-            initial_states=InitialStates(guidance=1.0),
-            references=References(langevin_share=0.0, lissajous_share=1.0, lissajous=figure),
-            sensing=_sensing(),
-        ),
+        starts=Task(initial_states=InitialStates(guidance=1.0), references=references, sensing=_sensing()),
         quadrotors=dataclasses.replace(quadrotors, position_threshold=box),
         seed=seed,
         num_steps=round(FIGURE_EIGHT_DURATION / VISIBLE.dt),

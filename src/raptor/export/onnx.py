@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
+from raptor.core.yaml_files import to_plain
 from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble
 from raptor.formats.onnx_policy import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
 from raptor.nn.policy import MLPPolicy, RaptorPolicy, gru_gates
@@ -33,25 +35,18 @@ class ExportError(UserError):
     """The written file differs from its policy."""
 
 
-class _RecurrentStep(nn.Module):
-    """`policy_step` in rows of (batch, features), which exports to plain matrix products."""
+def export_policy(policy: StudentPolicy | OnnxPolicy, path: PathLike, format: str = "onnx") -> float:
+    """Write a policy to `path` in one of `FORMATS`, verify the file, and return the largest error.
 
-    def __init__(self, policy: RaptorPolicy) -> None:
-        super().__init__()
-        self.policy = policy
-
-    def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        linear, p = nn.functional.linear, self.policy.tensors()
-        x = torch.relu(linear(observation, p.input_weight, p.input_bias))
-        given = linear(x, p.gru_weight_ih, p.gru_bias_ih).chunk(3, dim=-1)
-        recalled = linear(hidden, p.gru_weight_hh, p.gru_bias_hh).chunk(3, dim=-1)
-        _, update, candidate = gru_gates(given, recalled)
-        following = candidate + update * (hidden - candidate)
-        return linear(following, p.output_weight, p.output_bias), following
-
-
-def _memoryless_step(policy: MLPPolicy) -> nn.Module:
-    return nn.Sequential(policy.input_layer, nn.ReLU(), policy.middle_layer, nn.ReLU(), policy.output_layer)
+    Raises:
+        UserError: an unknown format, or a policy that cannot be exported.
+        ExportError: the file differs from the original; nothing is left of it.
+    """
+    if format not in FORMATS:
+        matches = difflib.get_close_matches(format, FORMATS, n=1)
+        suggestion = f", did you mean {matches[0]!r}?" if matches else ""
+        raise UserError(f"unknown export format {format!r}{suggestion}: give one of {', '.join(FORMATS)}")
+    return FORMATS[format](policy, path)
 
 
 def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: float = TOLERANCE) -> float:
@@ -87,6 +82,10 @@ def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: f
         return verify_onnx(original, temporary, tolerance=tolerance, name=target)
 
 
+FORMATS: Mapping[str, Callable[[StudentPolicy | OnnxPolicy, PathLike], float]] = MappingProxyType({"onnx": export_onnx})
+"""Writes a policy to a file, verifies it, and returns the largest error."""
+
+
 @torch.no_grad()
 def verify_onnx(
     policy: StudentPolicy,
@@ -100,18 +99,14 @@ def verify_onnx(
 
     Args:
         policy: the original, in float32 on the CPU.
-        path: the ONNX file.
+        path: the ONNX file, called `name` in error messages.
         num_steps: of each rollout.
         batch_sizes: one rollout for each.
-        tolerance: bound on the error / (1 + abs(value)).
-        name: of the file in error messages.
+        tolerance: bound on the error / (1 + abs(value)), beyond which an `ExportError` is raised.
+        name: path by default.
 
     Returns:
         The largest absolute error of an action or a hidden state.
-
-    Raises:
-        UserError: the file cannot be read.
-        ExportError: an error is beyond the tolerance.
     """
     exported = OnnxPolicy(path)
     largest = 0.0
@@ -124,8 +119,7 @@ def verify_onnx(
             exported_action, exported_hidden = exported(observation, exported_hidden)
             ours, theirs = torch.cat((action, hidden), -1), torch.cat((exported_action, exported_hidden), -1)
             error = (theirs - ours).abs()
-            worst = (error / (1 + ours.abs())).max().item()
-            if not worst <= tolerance:
+            if not (error / (1 + ours.abs())).max().item() <= tolerance:
                 raise ExportError(
                     f"{name or path} differs from the policy by {error.max().item():.2g} after {t + 1} steps "
                     f"(batch {batch_size}, allowed {tolerance:.2g}): please report this with `raptor doctor`"
@@ -134,10 +128,32 @@ def verify_onnx(
     return largest
 
 
+class _RecurrentStep(nn.Module):
+    """`policy_step` in rows of (batch, features), which exports to plain matrix products."""
+
+    def __init__(self, policy: RaptorPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        linear, p = nn.functional.linear, self.policy.tensors()
+        x = torch.relu(linear(observation, p.input_weight, p.input_bias))
+        given = linear(x, p.gru_weight_ih, p.gru_bias_ih).chunk(3, dim=-1)
+        recalled = linear(hidden, p.gru_weight_hh, p.gru_bias_hh).chunk(3, dim=-1)
+        _, update, candidate = gru_gates(given, recalled)
+        following = candidate + update * (hidden - candidate)
+        return linear(following, p.output_weight, p.output_bias), following
+
+
+def _memoryless_step(policy: MLPPolicy) -> nn.Module:
+    return nn.Sequential(policy.input_layer, nn.ReLU(), policy.middle_layer, nn.ReLU(), policy.output_layer)
+
+
 def _convert(policy: StudentPolicy) -> onnx.ModelProto:
     import onnx
 
-    step, ports = (_RecurrentStep(policy), 2) if isinstance(policy, RaptorPolicy) else (_memoryless_step(policy), 1)
+    step: nn.Module = _RecurrentStep(policy) if isinstance(policy, RaptorPolicy) else _memoryless_step(policy)
+    ports = 2 if policy.memory_dim else 1
     example = (torch.zeros(2, policy.observation_dim), torch.zeros(2, policy.hidden_dim))[:ports]
     batch = torch.export.Dim("batch")
     with _quiet():

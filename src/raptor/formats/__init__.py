@@ -1,7 +1,6 @@
 """Every file that a policy or a teacher comes in."""
 
-from raptor.formats.cards import CARD_FIELDS, format_card
-from raptor.formats.checkpoint import read_checkpoint, save_policy
+from raptor.formats.checkpoint import CARD_FIELDS, format_card, read_checkpoint, save_policy
 from raptor.formats.expert_files import load_expert
 from raptor.formats.onnx_policy import OnnxPolicy
 from raptor.formats.policy_files import POLICY_NAMES, load_policy, policy_card

@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raptor.core.atomic import PathLike, replacing
-from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
+from raptor.core.atomic import PathLike, write_atomically
+from raptor.core.errors import UserError, printable
+from raptor.core.yaml_files import to_plain
 from raptor.formats.torch_files import Advice, load_torch
-from raptor.formats.weights import LARGEST_WIDTH, check_values, plain_names
+from raptor.formats.weights import LARGEST_WIDTH, check_values, is_width, plain_names
 from raptor.nn.policy import MLPPolicy, RaptorPolicy
 
-FORMAT = "raptor-policy"
-VERSION = 1
+FORMAT, VERSION = "raptor-policy", 1
 GRU, MLP = "gru", "mlp"
 StudentPolicy = RaptorPolicy | MLPPolicy
-KINDS: Mapping[str, type[StudentPolicy]] = MappingProxyType({GRU: RaptorPolicy, MLP: MLPPolicy})
+KINDS: dict[str, type[StudentPolicy]] = {GRU: RaptorPolicy, MLP: MLPPolicy}
 """The policies that a file can hold, by the `kind` of their architecture; a file that names none holds the first."""
-_ADVICE = Advice(*["give a file that save_policy wrote"] * 2)
+
+CARD_FIELDS = ("what", "training", "command", "results", "licence")
+"""Fields on the card of every policy with a name; there may be further ones."""
+
 DIMENSIONS = ("observation_dim", "hidden_dim", "action_dim")
+_ADVICE = Advice(*["give a file that save_policy wrote"] * 2)
 
 
 def save_policy(
     policy: StudentPolicy, path: PathLike, card: Mapping[str, Any], training: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a policy to `path` (`*.pt`), complete or not at all.
+    """Write a policy to `path` (`*.pt`), complete or not at all, its weights in their own precision.
 
     Args:
-        policy: recurrent or memoryless, on any device; its weights are written from the CPU, in their own precision.
+        policy: recurrent or memoryless, on any device.
         path: the file; its folder is created if it is not there.
         card: what the policy is and how it came about: text, numbers, and lists and groups of these.
         training: state to go on training from: tensors, text, numbers, and nested lists and dictionaries of these.
 
     Raises:
-        UserError: non-finite weights, a card of other types, or a file that cannot be written. A file that was there is
-            then left as it was.
+        UserError: non-finite weights, a card of other types, or a file that cannot be written.
     """
     target = Path(path)
     if target.suffix.lower() != ".pt":
@@ -50,41 +52,22 @@ def save_policy(
         raise UserError(
             f"{target} can only hold a RaptorPolicy or an MLPPolicy, got a {type(policy).__name__}: save its original"
         )
-    document = policy_document(policy, card, target)
-    if training is not None:
-        document["training"] = dict(training)
-    buffer = io.BytesIO()
-    torch.save(document, buffer)
-    with replacing(target) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    buffer, more = io.BytesIO(), {} if training is None else {"training": dict(training)}
+    torch.save(policy_document(policy, card, target) | more, buffer)
+    write_atomically(target, buffer.getvalue())
 
 
 def policy_document(policy: StudentPolicy, card: Mapping[str, Any], target: PathLike) -> dict[str, Any]:
     """Content of a policy file: format, version, architecture, weights and card; see `save_policy`."""
     weights = {name: tensor.detach().cpu().clone() for name, tensor in policy.state_dict().items()}
     check_values(weights, f"the policy to be written to {target}")
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "architecture": architecture_of(policy),
-        "weights": weights,
-        "card": to_plain(card, "card"),
-    }
+    architecture = architecture_of(policy)
+    parts = {"architecture": architecture, "weights": weights, "card": to_plain(card, "card")}
+    return {"format": FORMAT, "version": VERSION, **parts}
 
 
 def read_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `save_policy` wrote, without executing code from the file.
-
-    Args:
-        path: the file.
-        device: of all tensors.
-
-    Returns:
-        The groups format, version, architecture, weights, card, and, where it was saved, training.
-
-    Raises:
-        UserError: the file cannot be read, is truncated, of another kind or version, or holds more than plain data.
-    """
+    """Read what `save_policy` wrote: the groups of `policy_document`, and `training` if it was saved."""
     document = load_torch(path, path, device, _ADVICE)
     if document.get("format") != FORMAT:
         raise UserError(f"{path} holds no policy of this package (format {FORMAT!r}): give a file of save_policy")
@@ -101,11 +84,7 @@ def read_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> dict[
 
 
 def read_policy(path: PathLike) -> StudentPolicy:
-    """Read a policy, its card in `policy.card`, from a file of `save_policy`.
-
-    Raises:
-        UserError: as `read_checkpoint`, or the weights do not fit the architecture or are not finite.
-    """
+    """Read a policy, its card in `policy.card`."""
     document = read_checkpoint(path)
     policy = assemble(document["architecture"], document["weights"], path)
     policy.card = document["card"]
@@ -122,28 +101,18 @@ def assemble(
     architecture: Mapping[str, Any],
     weights: Mapping[str, Any],
     source: PathLike,
-    names: Mapping[str, str] | None = None,
+    names: Mapping[str, str] = {},
 ) -> StudentPolicy:
-    """Build a policy from its weights; draws no random numbers.
+    """Build a policy from an `architecture_of` and a `state_dict`, both checked; draws no random numbers.
 
-    Args:
-        architecture: observation_dim, hidden_dim, action_dim, and the kind, one of `KINDS`; gru by default.
-        weights: the policy's `state_dict`.
-        source: the file, for error messages.
-        names: what the file calls a weight, where that differs from the key in `weights`.
-
-    Raises:
-        UserError: names the kind, the dimension or the weight that is missing, unknown, of the wrong shape or type, or
-            not finite.
+    `source` is the file, for error messages, and `names` what it calls a weight, where that differs from its key.
     """
-    names = {} if names is None else names
     weights = plain_names(weights, source)
     kind = architecture.get("kind", GRU)
     if kind not in tuple(KINDS):
         raise UserError(f"kind must be {' or '.join(KINDS)}, got {kind!r} ({source}): try a newer raptor-python")
     for name in DIMENSIONS:
-        size = architecture.get(name)
-        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST_WIDTH:
+        if not is_width(size := architecture.get(name)):
             raise UserError(f"{name} must be a whole number from 1 to {LARGEST_WIDTH}, got {size!r} ({source})")
     with torch.device("meta"):  # shapes only: no memory, no random numbers
         policy = KINDS[kind](*(architecture[name] for name in DIMENSIONS))
@@ -163,3 +132,24 @@ def assemble(
     copies = {key: weight.detach().clone(memory_format=torch.contiguous_format) for key, weight in weights.items()}
     policy.load_state_dict(copies, assign=True)
     return policy
+
+
+def format_card(card: Mapping[str, Any], width: int = 100) -> str:
+    """Text of a card: one field after the other, long ones wrapped, groups indented, control bytes escaped."""
+    return printable("\n".join(_lines(to_plain(card, "card"), width, ""))) if card else "this policy carries no card"
+
+
+def _lines(card: Mapping[str, Any], width: int, indent: str) -> list[str]:
+    fields = sorted(card, key=["name", *CARD_FIELDS, *card].index)
+    column = max(map(len, fields)) + 2
+    lines: list[str] = []
+    for field in fields:
+        value, head = card[field], indent + field.ljust(column)
+        if isinstance(value, Mapping) and value:
+            lines += [head.rstrip(), *_lines(value, width, indent + "  ")]
+            continue
+        text = str(value) if isinstance(value, (bool, int, float, str)) else ", ".join(map(str, value or ()))
+        wrapper = textwrap.TextWrapper(max(width, len(head) + 20), head, " " * len(head), break_on_hyphens=False)
+        wrapper.break_long_words = False
+        lines += wrapper.wrap(text) or [head.rstrip()]
+    return lines

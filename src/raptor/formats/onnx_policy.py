@@ -11,16 +11,16 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError, first_line
-from raptor.core.plain import to_plain
-from raptor.formats.weights import LARGEST, LARGEST_WIDTH
+from raptor.core.yaml_files import to_plain
+from raptor.formats.weights import LARGEST, LARGEST_WIDTH, is_width
 from raptor.nn.policy import Stepwise
 
 INPUTS: tuple[str, ...] = ("observation", "hidden")
 OUTPUTS: tuple[str, ...] = ("action", "next_hidden")
 """Ports of a recurrent policy; a memoryless one has the first of each."""
 
-INITIAL_HIDDEN_STATE = "initial_hidden_state"
-CARD = "card"
+INITIAL_HIDDEN_STATE, CARD = "initial_hidden_state", "card"
+"""Metadata, as JSON."""
 
 
 class OnnxPolicy(Stepwise):
@@ -29,11 +29,7 @@ class OnnxPolicy(Stepwise):
     The file has the inputs observation (batch, D) and hidden (batch, H) and the outputs action (batch, A) and
     next_hidden (batch, H), with a dynamic batch; that of a memoryless policy has neither hidden nor next_hidden, and
     `hidden_dim` is then 0. Its metadata may hold the initial hidden state, which is zero otherwise, and a card, both as
-    JSON.
-
-    Args:
-        path: the file.
-        device: of `initial_hidden_state`; results are on the device of the observations.
+    JSON. Results are on the device of the observations, `initial_hidden_state` on `device`.
 
     Raises:
         UserError: onnxruntime is missing or cannot read the file, or the file holds another architecture.
@@ -68,7 +64,13 @@ class OnnxPolicy(Stepwise):
         if hidden.shape != (self.hidden_dim,) or not hidden.isfinite().all():
             raise UserError(f"{INITIAL_HIDDEN_STATE} must be {self.hidden_dim} finite numbers, got {numbers} ({path})")
         self.initial_hidden = hidden.to(device)
-        self._try(path)
+        seen = torch.stack([torch.zeros(self.observation_dim), torch.ones(self.observation_dim)])
+        try:
+            answer = torch.cat(self(seen, self.initial_hidden_state(2).cpu()), -1)
+        except Exception as error:
+            raise UserError(f"{path} cannot be run: {first_line(error)}") from error
+        if not (answer.abs() <= LARGEST).all():
+            raise UserError(f"{path} gives an action that is not finite, or above {LARGEST:g}: its weights are damaged")
 
     __call__ = Stepwise.forward
 
@@ -88,22 +90,13 @@ class OnnxPolicy(Stepwise):
             )
         for name, port in ports.items():
             batch, *sizes = port.shape or [None]
-            has_width = len(sizes) == 1 and isinstance(sizes[0], int) and 1 <= sizes[0] <= LARGEST_WIDTH
+            has_width = len(sizes) == 1 and is_width(sizes[0])
             if port.type != "tensor(float)" or isinstance(batch, int) or not has_width:
                 raise UserError(
                     f"{name} must be tensor(float) of shape (any batch, at most {LARGEST_WIDTH}), got {port.type} of "
                     f"shape {port.shape} ({path}): export it again with a dynamic batch"
                 )
         return {name: port.shape[1] for name, port in ports.items()}
-
-    def _try(self, path: PathLike) -> None:
-        observation = torch.stack([torch.zeros(self.observation_dim), torch.ones(self.observation_dim)])
-        try:
-            action, hidden = self(observation, self.initial_hidden_state(2).cpu())
-        except Exception as error:
-            raise UserError(f"{path} cannot be run: {first_line(error)}") from error
-        if not (torch.cat((action, hidden), -1).abs() <= LARGEST).all():
-            raise UserError(f"{path} gives an action that is not finite, or above {LARGEST:g}: its weights are damaged")
 
 
 def _json(text: str, kind: type, name: str, path: PathLike) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError
-from raptor.formats.hdf5 import array, check_example, member, opened, text
+from raptor.formats.rl_tools import array, check_example, member, opened, text
 from raptor.formats.weights import connected, halves, layer_of
 from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork
@@ -34,13 +34,7 @@ _NUM_EXAMPLES = 32
 
 
 def read_rl_tools_teacher(path: PathLike, activation: str | None = None) -> ExpertNetwork:
-    """Read a teacher; its widths and its activation function are read from the file.
-
-    The stored example, where there is one, is replayed: a file that does not reproduce it is refused.
-
-    Args:
-        path: the file.
-        activation: between the layers, in place of what the file says.
+    """Read a teacher; `activation` between the layers takes the place of what the file says.
 
     Raises:
         UserError: the file is truncated or not HDF5, holds another architecture, a wrong shape, a weight that is not
@@ -52,12 +46,54 @@ def read_rl_tools_teacher(path: PathLike, activation: str | None = None) -> Expe
     return expert
 
 
+def _read(file: h5py.File, path: PathLike, activation: str | None) -> ExpertNetwork:
+    layers = member(file, "actor/layers", path)
+    kinds = [text(layers[name].attrs.get("type")) for name in sorted(layers)]
+    if kinds not in (["mlp"], ["mlp", "sample_and_squash"]):
+        raise UserError(
+            f"{path} holds another architecture: its layers are {', '.join(kinds) or 'none'}, those of a teacher are "
+            "mlp, sample_and_squash"
+        )
+    mlp = layers["0"]
+    stated = text(mlp.attrs.get("num_layers", ""))
+    there = sum(name.endswith("_layer") or "_layer_" in name for name in mlp)
+    if stated and stated != str(there):
+        raise UserError(f"{path} says that it has {stated} layers, but holds {there}: it is damaged")
+    if there < 2:
+        raise UserError(f"{path} holds {there} layers: a teacher has an input_layer and an output_layer at least")
+    names = _names(there)
+    dense = connected([_read_layer(file, name, path) for name in names], path)
+    functions = [text(mlp[name].attrs.get("activation_function", "RELU")) for name in names]
+    if len(set(functions[:-1])) > 1 or functions[-1] not in ("IDENTITY", "TANH"):
+        raise UserError(f"{path} holds another architecture: its activation functions are {', '.join(functions)}")
+    ours = {theirs: name for name, theirs in ACTIVATIONS.items()}.get(functions[0].upper())
+    between = activation or ours or activation_name(functions[0], path)
+    if kinds[-1] == "mlp":
+        return ExpertNetwork(dense, between, "tanh" if functions[-1] == "TANH" else "none", source=SOURCE)
+    if len(dense[-1].bias) % 2:
+        raise UserError(
+            f"{path} gives {len(dense[-1].bias)} numbers: a mean and a deviation of each action are an even number"
+        )
+    mean, log_std = halves(dense[-1])
+    return ExpertNetwork((*dense[:-1], mean), between, "tanh", log_std_layer=log_std, source=SOURCE)
+
+
+def _names(num: int) -> list[str]:
+    return ["input_layer", *(f"hidden_layer_{i}" for i in range(num - 2)), "output_layer"]
+
+
+def _read_layer(file: h5py.File, name: str, path: PathLike) -> Layer:
+    weight, bias = (f"{_MLP}/{name}/{kind}/parameters" for kind in ("weights", "biases"))
+    found = {f"{name}.weight": array(file, weight, path), f"{name}.bias": array(file, bias, path, is_bias=True)}
+    return layer_of(found, name, path)
+
+
 def write_rl_tools_teacher(expert: ExpertNetwork, path: PathLike, name: str = "teacher") -> float:
-    """Write a teacher as rl-tools does, with an example, and read it back.
+    """Write a teacher as rl-tools does, with an example, complete or not at all, and read it back.
 
     Args:
         expert: squashed by tanh to [-1, 1], without a normaliser; `TeacherPopulation.expert` gives such ones.
-        path: the file, complete or not at all.
+        path: the file.
         name: of the checkpoint, which the file holds.
 
     Returns:
@@ -76,67 +112,20 @@ def write_rl_tools_teacher(expert: ExpertNetwork, path: PathLike, name: str = "t
     names = _names(len(expert.layers))
     with replacing(path) as temporary:
         with h5py.File(temporary, "w") as file:
-            _group(file, "actor", type="sequential", checkpoint_name=name, meta=json.dumps(meta))
-            _group(file, _MLP, type="mlp", num_layers=len(names))
+            _add(file, "actor", type="sequential", checkpoint_name=name, meta=json.dumps(meta))
+            _add(file, _MLP, type="mlp", num_layers=len(names))
             for layer_name, layer in zip(names, _with_log_std(expert), strict=True):
                 function = "IDENTITY" if layer_name == names[-1] else ACTIVATIONS[expert.activation]
-                _group(file, f"{_MLP}/{layer_name}", type="dense", activation_function=function)
+                _add(file, f"{_MLP}/{layer_name}", type="dense", activation_function=function)
                 for kind, matrix in (("weights", layer.weight), ("biases", layer.bias[None])):
                     sizes = {"rows": matrix.shape[0], "cols": matrix.shape[1]}
-                    _array(file, f"{_MLP}/{layer_name}/{kind}/parameters", matrix, type="matrix", **sizes)
-            _group(file, "actor/layers/1", type="sample_and_squash")
+                    _add(file, f"{_MLP}/{layer_name}/{kind}/parameters", matrix, type="matrix", **sizes)
+            _add(file, "actor/layers/1", type="sample_and_squash")
             for kind, tensor in (("input", observation), ("output", expert(observation))):
                 sizes = {f"dim_{i}": size for i, size in enumerate(tensor.shape)}
-                _array(file, f"example/{kind}", tensor, type="tensor", num_dims=tensor.ndim, **sizes)
+                _add(file, f"example/{kind}", tensor, type="tensor", num_dims=tensor.ndim, **sizes)
         found = read_rl_tools_teacher(temporary)
     return float((found(observation) - expert(observation)).abs().max())
-
-
-def _read(file: h5py.File, path: PathLike, activation: str | None) -> ExpertNetwork:
-    layers = member(file, "actor/layers", path)
-    kinds = [text(layers[name].attrs.get("type")) for name in sorted(layers)]
-    if kinds not in (["mlp"], ["mlp", "sample_and_squash"]):
-        raise UserError(
-            f"{path} holds another architecture: its layers are {', '.join(kinds) or 'none'}, those of a teacher are "
-            "mlp, sample_and_squash"
-        )
-    mlp = layers["0"]
-    names = _names(_num_layers(mlp, path))
-    dense = connected(tuple(_read_layer(file, name, path) for name in names), path)
-    functions = [text(mlp[name].attrs.get("activation_function", "RELU")) for name in names]
-    if len(set(functions[:-1])) > 1 or functions[-1] not in ("IDENTITY", "TANH"):
-        raise UserError(f"{path} holds another architecture: its activation functions are {', '.join(functions)}")
-    ours = {theirs: name for name, theirs in ACTIVATIONS.items()}.get(functions[0].upper())
-    between = activation or ours or activation_name(functions[0], path)
-    if kinds[-1] == "mlp":
-        return ExpertNetwork(dense, between, "tanh" if functions[-1] == "TANH" else "none", source=SOURCE)
-    if len(dense[-1].bias) % 2:
-        raise UserError(
-            f"{path} gives {len(dense[-1].bias)} numbers: a mean and a deviation of each action are an even number"
-        )
-    mean, log_std = halves(dense[-1])
-    return ExpertNetwork((*dense[:-1], mean), between, "tanh", log_std_layer=log_std, source=SOURCE)
-
-
-def _num_layers(mlp: h5py.Group, path: PathLike) -> int:
-    """Number of layers, those of the input and the output among them."""
-    stated = text(mlp.attrs.get("num_layers", ""))
-    there = sum(name.endswith("_layer") or "_layer_" in name for name in mlp)
-    if stated and stated != str(there):
-        raise UserError(f"{path} says that it has {stated} layers, but holds {there}: it is damaged")
-    if there < 2:
-        raise UserError(f"{path} holds {there} layers: a teacher has an input_layer and an output_layer at least")
-    return there
-
-
-def _names(num: int) -> list[str]:
-    return ["input_layer", *(f"hidden_layer_{i}" for i in range(num - 2)), "output_layer"]
-
-
-def _read_layer(file: h5py.File, name: str, path: PathLike) -> Layer:
-    weight, bias = f"{_MLP}/{name}/weights/parameters", f"{_MLP}/{name}/biases/parameters"
-    found = {f"{name}.weight": array(file, weight, path), f"{name}.bias": array(file, bias, path, is_bias=True)}
-    return layer_of(found, name, path)
 
 
 def _check_writable(expert: ExpertNetwork, path: PathLike) -> None:
@@ -164,10 +153,10 @@ def _with_log_std(expert: ExpertNetwork) -> tuple[Layer, ...]:
     return (*expert.layers[:-1], Layer(*(torch.cat(pair) for pair in zip(last, log_std, strict=True))))
 
 
-def _group(file: h5py.File, name: str, **attributes: object) -> None:
-    file.create_group(name).attrs.update({key: str(value) for key, value in attributes.items()})
-
-
-def _array(file: h5py.File, name: str, tensor: Tensor, **attributes: object) -> None:
-    file[name] = np.ascontiguousarray(tensor.numpy())
+def _add(file: h5py.File, name: str, tensor: Tensor | None = None, **attributes: object) -> None:
+    """Add a group, or the numbers of a tensor, with attributes."""
+    if tensor is None:
+        file.create_group(name)
+    else:
+        file[name] = np.ascontiguousarray(tensor.numpy())
     file[name].attrs.update({key: str(value) for key, value in attributes.items()})

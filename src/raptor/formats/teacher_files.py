@@ -21,16 +21,15 @@ import torch
 from raptor.core.atomic import PathLike, checked_path, write_atomically
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
-from raptor.formats.weights import LARGEST_WIDTH, check_values
+from raptor.core.yaml_files import to_plain
+from raptor.formats.weights import check_values, is_width
 from raptor.nn.activations import Activations
 from raptor.nn.stacked_mlp import Layer, Layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import Quadrotors
 from raptor.quadrotor.documents import is_finite_number
 
-FORMAT = "raptor-teachers"
-VERSION = 1
+FORMAT, VERSION = "raptor-teachers", 1
 DOCUMENT, WEIGHTS, QUADROTORS = "teachers.json", "teachers.safetensors", "quadrotors"
 _FUNCTIONS = ("activation", "output_activation")
 _LARGEST_DOCUMENT = 2**27  # bytes
@@ -38,14 +37,9 @@ _LARGEST_HEADER = 2**20  # bytes before the weights
 
 
 def save_teachers(teachers: TeacherPopulation, folder: PathLike, overwrite: bool = False) -> None:
-    """Write teachers to a folder; each file appears complete or not at all.
+    """Write teachers, on any device, to a folder; each file appears complete or not at all.
 
-    Numbers in records that are not finite are written as null.
-
-    Args:
-        teachers: on any device.
-        folder: created if it is not there.
-        overwrite: replace the teachers that are there.
+    Numbers in records that are not finite are written as null. `overwrite` replaces the teachers that are there.
 
     Raises:
         UserError: no teacher, weights that are not finite, a record of other than plain data, teachers in the folder
@@ -84,11 +78,7 @@ def save_teachers(teachers: TeacherPopulation, folder: PathLike, overwrite: bool
 
 
 def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> TeacherPopulation:
-    """Read teachers with their vehicles and records.
-
-    Args:
-        folder: of `save_teachers`.
-        device: of the weights and of the vehicles.
+    """Read teachers with their vehicles and records from a folder of `save_teachers`.
 
     Raises:
         UserError: a file is missing, truncated, damaged or of another kind, weights have wrong shapes or are not
@@ -102,8 +92,8 @@ def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> Teach
         raise UserError(f"{source} holds no teachers ({reason}): give the output of raptor pre-train")
     document = _read_document(source / DOCUMENT)
     layers = _read_weights(source / WEIGHTS, document)
-    records, quadrotors = tuple(document["teachers"]), _read_quadrotors(source, document["quadrotors"])
-    return TeacherPopulation(layers, quadrotors, records, document["activations"]).to(device)
+    quadrotors = _read_quadrotors(source, document["quadrotors"])
+    return TeacherPopulation(layers, quadrotors, tuple(document["teachers"]), document["activations"]).to(device)
 
 
 def _read_document(path: Path) -> dict[str, Any]:
@@ -127,22 +117,20 @@ def _read_document(path: Path) -> dict[str, Any]:
 
     architecture = document.get("architecture")
     functions = dict(architecture) if isinstance(architecture, dict) else {}
-    widths = functions.pop("widths", None)
-    are_widths = isinstance(widths, list) and len(widths) > 1 and all(map(_is_width, widths))
+    widths, names = functions.pop("widths", None), document.setdefault("quadrotors", None)
+    records: Any = document.get("teachers")
+    are_widths = isinstance(widths, list) and len(widths) > 1 and all(map(is_width, widths))
     check(are_widths, f"architecture.widths must be at least two whole numbers, got {widths!r}")
     are_named = set(functions) == set(_FUNCTIONS) and all(isinstance(name, str) for name in functions.values())
     check(are_named, f"architecture must have the widths, {' and '.join(_FUNCTIONS)}, got {functions}")
-    records: Any = document.get("teachers")
-    names: Any = document.setdefault("quadrotors", None)
     are_records = isinstance(records, list) and records and all(isinstance(record, dict) for record in records)
     check(bool(are_records), "teachers must be a list with a group for each teacher")
     for i, record in enumerate(records):
         records[i] = to_plain(record, f"teachers[{i}]", from_file=path)
         offset = record.get("position_offset")
-        is_vector = (
-            isinstance(offset, list) and len(offset) == 3 and all(x is None or is_finite_number(x) for x in offset)
-        )
-        check(offset is None or is_vector, f"teachers[{i}].position_offset must be three numbers, got {offset!r}")
+        are_numbers = isinstance(offset, list) and all(x is None or is_finite_number(x) for x in offset)
+        is_vector = offset is None or (are_numbers and len(offset) == 3)
+        check(is_vector, f"teachers[{i}].position_offset must be three numbers, got {offset!r}")
     if names is not None:
         are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
         check(are_names, "quadrotors must be a list of names, or null")
@@ -168,9 +156,9 @@ def _read_weights(path: Path, document: Mapping[str, Any]) -> Layers:
     except (SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{path} is truncated or no safetensors file: {error}") from error
     for name, shape in shapes.items():
-        got = tuple(tensors[name].shape) if name in tensors else None
-        if got is None:
+        if name not in tensors:
             raise UserError(f"{path} lacks the weights {name}: it is damaged, or of another architecture")
+        got = tuple(tensors[name].shape)
         if got[1:] == shape[1:] and got[:1] != shape[:1]:
             raise UserError(f"{path} holds {got[0]} teachers, but {DOCUMENT} beside it describes {num}")
         if got != shape:
@@ -196,14 +184,9 @@ def _read_quadrotors(source: Path, names: list[str] | None) -> Quadrotors | None
 
 
 def _read(path: Path, largest: int) -> bytes:
-    """The content of a file, if it is no larger than so many bytes."""
     try:
-        if path.stat().st_size > largest:
-            raise UserError(f"{path} was refused: it has {path.stat().st_size} bytes, at most {largest} are read")
+        if (size := path.stat().st_size) > largest:
+            raise UserError(f"{path} was refused: it has {size} bytes, at most {largest} are read")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _is_width(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_WIDTH

@@ -27,12 +27,7 @@ class FromGymnasium:
     There is one group of observations, `policy`, flattened. Actions are clipped to their bounds. Whichever its
     autoreset mode, an episode begins anew within the step that ended it. An environment that resets in the step after
     (`AutoresetMode.NEXT_STEP`) ends its episodes one step later here; `extras["ignored"]` marks that step, whose action
-    it ignores.
-
-    Args:
-        envs: the environment.
-        device: of all tensors.
-        max_episode_length: the most steps of an episode; as in the environment's specification by default.
+    it ignores. `max_episode_length` is by default that of the environment's specification.
 
     Raises:
         UserError: it has other spaces, or the length of its episodes is unknown.
@@ -62,8 +57,8 @@ class FromGymnasium:
                 "on the command line"
             )
         self.max_episode_length = int(max_episode_length)
+        # (A,) bounds of the actions, infinite where there are none
         self.low, self.high = (self._tensor(bound).view(-1) for bound in (acted.low, acted.high))
-        """(A,) bounds of the actions, infinite where there are none."""
         self.cfg = {
             "env": name,
             "num_envs": self.num_envs,
@@ -96,10 +91,11 @@ class FromGymnasium:
         clipped = torch.minimum(torch.maximum(actions.to(self.low), self.low), self.high)
         acted = clipped.view(self._shape).numpy(force=True).astype(self.envs.action_space.dtype)
         observation, reward, terminated, truncated, _ = self.envs.step(acted)
-        ended = self._flags(terminated) | self._flags(truncated)
+        terminated, truncated = self._tensor(terminated, np.bool_), self._tensor(truncated, np.bool_)
+        ended = terminated | truncated
         if self._mode is AutoresetMode.DISABLED and bool(ended.any()):
             observation, _ = self.envs.reset(options={"reset_mask": ended.numpy(force=True)})
-        ignored, done, timed_out = torch.zeros_like(ended), ended, self._flags(truncated) & ~self._flags(terminated)
+        ignored, done, timed_out = torch.zeros_like(ended), ended, truncated & ~terminated
         if self._mode is AutoresetMode.NEXT_STEP:
             ignored = done = self._over
             timed_out, self._timed_out = self._timed_out & done, timed_out
@@ -118,11 +114,8 @@ class FromGymnasium:
         """Close the environment."""
         self.envs.close()
 
-    def _tensor(self, array: Any) -> Tensor:
-        return torch.as_tensor(np.array(array, np.float32), device=self.device)
-
-    def _flags(self, array: Any) -> Tensor:
-        return torch.as_tensor(np.array(array, np.bool_), device=self.device)
+    def _tensor(self, array: Any, dtype: Any = np.float32) -> Tensor:
+        return torch.as_tensor(np.array(array, dtype), device=self.device)
 
 
 def make_gymnasium(
@@ -132,11 +125,11 @@ def make_gymnasium(
     device: torch.device | str = "cpu",
     video: bool = False,
 ) -> FromGymnasium:
-    """Make the environments of that name, several at once.
+    """Make `num_envs` environments of that name, by default `DEFAULT_NUM_ENVS`.
 
     Args:
         name: as for `gymnasium.make`; `module:ID` imports the module first.
-        num_envs: how many; `DEFAULT_NUM_ENVS` by default.
+        num_envs: how many.
         settings: keyword arguments of the environment.
         device: of all tensors.
         video: whether it must render pictures.
@@ -172,11 +165,7 @@ def make_gymnasium(
 
 
 def import_registered(name: str) -> str:
-    """Import the module of `module:ID`, which registers the environment, and return the ID.
-
-    Raises:
-        UserError: the module cannot be imported.
-    """
+    """Import the module of `module:ID`, which registers the environment, and return the ID."""
     module, colon, short = name.rpartition(":")
     if colon:
         try:

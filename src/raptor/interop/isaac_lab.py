@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import difflib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,22 +19,10 @@ from torch import Tensor
 from raptor.core.errors import UserError
 from raptor.environments.vec_env import VecEnv
 from raptor.interop.from_gymnasium import import_registered
+from raptor.training.distillation.env_config import EnvDistillConfig
 
 PACKAGES = ("isaaclab", "isaaclab_tasks", "isaaclab_rl")
-RSL_RL_SETTINGS = "rsl_rl_cfg_entry_point"
-"""The key under which a task registers the settings of its rsl_rl agent."""
-
-
-@dataclasses.dataclass(frozen=True)
-class IsaacTask:
-    """A task of Isaac Lab, and how it is made."""
-
-    name: str  # such as Isaac-Quadcopter-Direct-v0; module:NAME imports the module that registers it first
-    num_envs: int | None = None  # None: as the task says
-    seed: int = 0
-    device: str = "cuda:0"  # of the simulation
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the task, by dotted key
-    video: bool = False  # whether it must render pictures
+RSL_RL_SETTINGS = "rsl_rl_cfg_entry_point"  # the key under which a task registers the settings of its rsl_rl agent
 
 
 def check_installed() -> None:
@@ -50,11 +37,7 @@ def check_installed() -> None:
 
 
 def launcher_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments of the simulator's launcher on a command line, and the rest.
-
-    Raises:
-        UserError: an argument of the launcher has an impossible value.
-    """
+    """The arguments of the simulator's launcher on a command line, and the rest."""
     from isaaclab.app import AppLauncher
 
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
@@ -67,47 +50,52 @@ def launcher_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[s
 
 
 @contextlib.contextmanager
-def isaac_env(task: IsaacTask, arguments: argparse.Namespace, headless: bool = True) -> Iterator[VecEnv]:
+def isaac_env(
+    config: EnvDistillConfig, settings: Mapping[str, Any], arguments: argparse.Namespace, headless: bool = True
+) -> Iterator[VecEnv]:
     """Start the simulator and make the task's environment, which also has `reset(seed)`, `render` and `close`.
 
     Both are closed when the block ends well, not after an error: closing the simulator may end the process before the
     error is reported.
 
     Args:
-        task: to make.
+        config: has the task, as `import_registered` takes it, the number of environments, seed, device and `video`.
+        settings: of the task, by dotted key.
         arguments: of the launcher, see `launcher_arguments`.
         headless: without a window.
-
-    Raises:
-        UserError: there is no such task, or it has no such setting; names similar ones.
     """
     from isaaclab.app import AppLauncher
 
-    arguments.headless, arguments.device = headless, task.device
-    if task.video:
+    arguments.headless, arguments.device = headless, config.device
+    if config.video:
         arguments.enable_cameras = True
     app = AppLauncher(arguments).app
-    env = _make(task)
+    env = _make(config, settings)
     yield env
     env.close()
     app.close()
 
 
-def _make(task: IsaacTask) -> Any:
+def _make(config: EnvDistillConfig, settings: Mapping[str, Any]) -> Any:
     """Make the environment in the running simulator."""
     import isaaclab_tasks  # noqa: F401 - registers the tasks
     from isaaclab.envs import DirectMARLEnv, multi_agent_to_single_agent
     from isaaclab_rl.rsl_rl import RslRlVecEnvWrapper
-    from isaaclab_tasks.utils import parse_env_cfg
+    from isaaclab_tasks.utils import load_cfg_from_registry, parse_env_cfg
 
-    name = _registered(task.name)
-    cfg = parse_env_cfg(name, device=task.device, num_envs=task.num_envs)
-    cfg.seed = task.seed
-    for key, value in task.settings.items():
+    name = import_registered(str(config.task))
+    if name not in gymnasium.registry:
+        known = [task for task in gymnasium.registry if "env_cfg_entry_point" in gymnasium.registry[task].kwargs]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(sorted(known)) or 'none'}"
+        raise UserError(f"Isaac Lab knows no task {name!r}: {hint}")
+    cfg = parse_env_cfg(name, device=config.device, num_envs=config.num_envs)
+    cfg.seed = config.seed
+    for key, value in settings.items():
         override(cfg, key, value)
-    if task.num_envs is not None:  # as in Isaac Lab, the flag counts over the settings
-        cfg.scene.num_envs = task.num_envs
-    env = gymnasium.make(name, cfg=cfg, render_mode="rgb_array" if task.video else None)
+    if config.num_envs is not None:  # as in Isaac Lab, the flag counts over the settings
+        cfg.scene.num_envs = config.num_envs
+    env = gymnasium.make(name, cfg=cfg, render_mode="rgb_array" if config.video else None)
     if isinstance(env.unwrapped, DirectMARLEnv):
         env = multi_agent_to_single_agent(env)
 
@@ -118,42 +106,18 @@ def _make(task: IsaacTask) -> Any:
         def render(self) -> Any:
             return self.env.render()
 
-    return IsaacVecEnv(env, clip_actions=_clip_actions(name))
-
-
-def _registered(name: str) -> str:
-    """The name of a registered task, without its module."""
-    short = import_registered(name)
-    if short not in gymnasium.registry:
-        known = [task for task in gymnasium.registry if "env_cfg_entry_point" in gymnasium.registry[task].kwargs]
-        near = difflib.get_close_matches(short, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(sorted(known)) or 'none'}"
-        raise UserError(f"Isaac Lab knows no task {short!r}: {hint}")
-    return short
-
-
-def _clip_actions(name: str) -> float | None:
-    """The bound on actions that the task's rsl_rl agent is trained with, if any."""
-    from isaaclab_tasks.utils import load_cfg_from_registry
-
-    try:
+    agent = {}
+    with contextlib.suppress(ValueError):  # a task without settings of an rsl_rl agent
         agent = load_cfg_from_registry(name, RSL_RL_SETTINGS)
-    except ValueError:
-        return None
-    clip: float | None = agent.get("clip_actions") if isinstance(agent, dict) else getattr(agent, "clip_actions", None)
-    return clip
+    clip = agent.get("clip_actions") if isinstance(agent, dict) else getattr(agent, "clip_actions", None)
+    return IsaacVecEnv(env, clip_actions=clip)
 
 
 def override(cfg: Any, key: str, value: Any) -> None:
-    """Set one setting of a task's configuration, as Hydra does.
+    """Set one setting of a task's configuration (nested objects, dictionaries and lists), as Hydra does.
 
-    Args:
-        cfg: nested objects, dictionaries and lists.
-        key: dotted; a number is the place in a list.
-        value: of the setting's type, or None; of a group, settings by name, or None to remove it.
-
-    Raises:
-        UserError: there is no such setting, it is a group, or the value is of another type.
+    The key is dotted; a number is the place in a list. The value is of the setting's type, or None; that of a group is
+    settings by name, or None to remove it.
     """
     *path, last = key.split(".")
     inner, before = cfg, ""
@@ -188,10 +152,11 @@ def _entry(group: Any, name: str, before: str, key: str) -> Any:
 
 
 def _keys(group: Any) -> list[str]:
+    if isinstance(group, Mapping):
+        return [str(name) for name in group]
     if isinstance(group, (list, tuple)):
         return [str(number) for number in range(len(group))]
-    names = map(str, group if isinstance(group, Mapping) else getattr(group, "__dict__", ()))
-    return [name for name in names if isinstance(group, Mapping) or not name.startswith("_")]
+    return [name for name in getattr(group, "__dict__", ()) if not name.startswith("_")]
 
 
 def _names(group: Any, before: str) -> str:

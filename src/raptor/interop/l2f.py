@@ -27,11 +27,8 @@ FIELDS = ("position", "orientation", "linear_velocity", "angular_velocity", "rpm
 class L2FSimulator:
     """l2f in place of `raptor.quadrotor.step`, for up to 8192 vehicles; see `QuadrotorEnv(simulator=...)`.
 
-    l2f comes in sizes of powers of two; vehicles beyond `num` are ignored.
-
-    Args:
-        num: number of vehicles.
-        task: gives l2f its step and the scale of its disturbances.
+    l2f comes in sizes of powers of two; vehicles beyond `num` are ignored. The task gives it its step and the scale of
+    its disturbances.
 
     Raises:
         MissingExtraError: l2f is not installed.
@@ -75,11 +72,7 @@ class L2FSimulator:
             self._vector.sample_initial_state_if_truncated(*arguments, mask, self._rngs)
 
     def __call__(self, quadrotors: Quadrotors, state: State, action: Tensor, dt: float, **rest: Any) -> State:
-        """One step of l2f from `state`; force and torque are those that `begin` drew and that l2f's states keep.
-
-        Raises:
-            UserError: `dt` is not the task's.
-        """
+        """One step of l2f from `state`; force and torque are those that `begin` drew and that l2f's states keep."""
         if dt != self._task.dt:
             raise UserError(f"l2f steps by {self._task.dt} s, the task's dt, got dt = {dt}")
         for memory, part in zip(self._now, state.parts(), strict=True):

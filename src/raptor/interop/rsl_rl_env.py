@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raptor.core.errors import MissingExtraError, UserError
 from raptor.environments.episode import observe_as_teacher
-from raptor.environments.factory import Source, make_env
+from raptor.environments.quadrotor_env import Source, make_env
 from raptor.tasks.task import Task
 
 try:
@@ -30,17 +30,10 @@ class RslRlVecEnv(VecEnv):
     marks those that reached their last step within bounds, and `extras["log"]` holds the figures of the episodes that
     ended with the step, if any did.
 
-    Args:
-        num_envs: N, number of vehicles.
-        quadrotor: as for `raptor.environments.factory.make_env`.
-        task: as for `make_env`.
-        seed: of everything random in it.
-        reward_scale: factor on the rewards, not on the figures in `extras["log"]`. rsl_rl does not normalise rewards,
-            and its algorithms like returns of a few units: RAPTOR's are between -100 and 150 at a discount of 0.99.
-        settings: `compile`, `simulator` and `device` of `make_env`; fields of the task, such as `episode_steps=1000`.
-
-    Raises:
-        UserError: there is no such quadrotor, task or device, or no environment or reward.
+    The quadrotor, the task and the settings (`compile`, `simulator`, `device`, and fields of the task, such as
+    `episode_steps=1000`) are those of `raptor.environments.quadrotor_env.make_env`. `reward_scale` is a factor on the
+    rewards, not on the figures in `extras["log"]`: rsl_rl does not normalise rewards, and its algorithms like returns
+    of a few units; RAPTOR's are between -100 and 150 at a discount of 0.99.
     """
 
     num_actions = 4
@@ -70,8 +63,7 @@ class RslRlVecEnv(VecEnv):
             "simulator": settings.get("simulator", "raptor"),
             "seed": seed,
             "reward_scale": reward_scale,
-        }
-        """Plain data for the runner's logger."""
+        }  # plain data for the runner's logger
         self.batch.reset(seed)
 
     @property

@@ -35,8 +35,8 @@ Groups = Mapping[str, Tensor]
 class RaptorStudent(RNNModel):
     """`RaptorPolicy` as a model of rsl_rl, for distillation and as PPO's actor.
 
-    The arguments are those of rsl_rl's models; `hidden_dim` is the width of both hidden layers, `distribution_cfg` the
-    noise of the actions in training, by default Gaussian of 0.1, which distillation does not change.
+    `hidden_dim` is the width of both hidden layers, `distribution_cfg` the noise of the actions in training, by default
+    Gaussian of 0.1, which distillation does not change; the other arguments are those of rsl_rl's models.
     """
 
     def __init__(
@@ -79,9 +79,6 @@ class TeacherModel(nn.Module):
 
     Environment i belongs to teacher i modulo T, as in `RslRlVecEnv(quadrotor=teachers.quadrotors)`. `teachers` is a
     population or the folder of one; the other arguments are those of rsl_rl's models.
-
-    Raises:
-        UserError: the teachers do not fit observations, actions or number of the environments.
     """
 
     is_recurrent = False

@@ -1,32 +1,20 @@
 """The vehicle: parameters, state, dynamics, named platforms, sampling and files."""
 
-from raptor.quadrotor.description import from_description
-from raptor.quadrotor.description_file import KEYS as DESCRIPTION_KEYS
-from raptor.quadrotor.dynamics import rotor_setpoint, step
-from raptor.quadrotor.estimates import Estimate
-from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.platforms import PLATFORMS, load_platform, load_platforms
-from raptor.quadrotor.rotation import from_axis_angle, rotation_matrix
-from raptor.quadrotor.sampling import Distribution, named_distribution, sample_quadrotors
-from raptor.quadrotor.state import State
-from raptor.quadrotor.validation import QuadrotorWarning, validate
-
-__all__ = [
-    "DESCRIPTION_KEYS",
-    "PLATFORMS",
-    "Distribution",
-    "Estimate",
-    "QuadrotorWarning",
-    "Quadrotors",
-    "State",
-    "from_axis_angle",
-    "from_description",
-    "load_platform",
-    "load_platforms",
-    "named_distribution",
-    "rotation_matrix",
-    "rotor_setpoint",
-    "sample_quadrotors",
-    "step",
-    "validate",
-]
+from raptor.quadrotor.description import from_description as from_description
+from raptor.quadrotor.description_file import DESCRIPTION_KEYS as DESCRIPTION_KEYS
+from raptor.quadrotor.description_file import Estimate as Estimate
+from raptor.quadrotor.dynamics import rotor_setpoint as rotor_setpoint
+from raptor.quadrotor.dynamics import step as step
+from raptor.quadrotor.parameters import Quadrotors as Quadrotors
+from raptor.quadrotor.platforms import PLATFORMS as PLATFORMS
+from raptor.quadrotor.platforms import load_platform as load_platform
+from raptor.quadrotor.platforms import load_platforms as load_platforms
+from raptor.quadrotor.platforms import load_quadrotors as load_quadrotors
+from raptor.quadrotor.sampling import Distribution as Distribution
+from raptor.quadrotor.sampling import named_distribution as named_distribution
+from raptor.quadrotor.sampling import sample_quadrotors as sample_quadrotors
+from raptor.quadrotor.state import State as State
+from raptor.quadrotor.state import from_axis_angle as from_axis_angle
+from raptor.quadrotor.state import rotation_matrix as rotation_matrix
+from raptor.quadrotor.validation import QuadrotorWarning as QuadrotorWarning
+from raptor.quadrotor.validation import validate as validate

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import read_yaml
+from raptor.quadrotor.characteristics import doubt
 from raptor.quadrotor.documents import is_finite_number, plain, shown
-from raptor.quadrotor.estimates import ROTORS, Estimate
-from raptor.quadrotor.plausible import doubt
-from raptor.quadrotor.validation import SHORTEST_TIME_CONSTANT
+from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
-KEYS = {
+ROTORS = ("front_right", "back_right", "back_left", "front_left")
+
+DESCRIPTION_KEYS = {
     "name": "what to call it",
     "mass": "kg, ready to fly; the only key that is required",
     "arm_length": "m, centre of mass to each motor, for an X frame with right angles",
@@ -40,73 +42,93 @@ _EXCLUSIVE = (
 )
 
 
-class Reader:
-    """Typed access to the keys of a description; collects the estimates, and doubts about units."""
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number that a description left out, and where it comes from; its text is one line for people."""
 
-    def __init__(self, content: Mapping[Any, Any], path: Path | None, prefix: str = "") -> None:
+    field: str
+    value: Any
+    unit: str
+    how: str
+
+    def __str__(self) -> str:
+        values = self.value if isinstance(self.value, tuple) else (self.value,)
+        numbers = ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
+        return f"{self.field} = {numbers}{' ' if self.unit else ''}{self.unit} ({self.how})"
+
+
+class Description:
+    """The keys of a description, checked when they are asked for; collects estimates, and doubts about units.
+
+    Raises:
+        UserError: what the file is instead of a description, unknown keys, and those that exclude each other.
+    """
+
+    def __init__(self, source: Path | Mapping[Any, Any]) -> None:
+        content: Any = read_yaml(source) if isinstance(source, Path) else source
+        self.where = f" ({source})" if isinstance(source, Path) else ""
+        if not isinstance(content, Mapping):
+            raise UserError(f"{source} must hold keys with values, at least mass, got {shown(content)}")
+        if self.where and "dynamics" in content:
+            raise UserError(f"{source} is no description, but full parameters already: use it as it is")
         self.content = {key: value if key == "name" else _numbers(plain(value)) for key, value in content.items()}
-        self.path = path
-        self.prefix = prefix
-        self.where = "" if path is None else f" ({path})"
         self.estimates: list[Estimate] = []
         self.doubts: list[str] = []
-        if not prefix:
-            self._refuse_unknown(content, tuple(KEYS), "")
-            for keys in _EXCLUSIVE:
-                present = [key for key in keys if key in content]
-                if len(present) > 1:
-                    raise UserError(f"{' and '.join(present)} exclude each other{self.where}: keep one of them")
+        self._refuse_unknown(content, tuple(DESCRIPTION_KEYS))
+        for keys in _EXCLUSIVE:
+            present = [key for key in keys if key in content]
+            if len(present) > 1:
+                raise UserError(f"{' and '.join(present)} exclude each other{self.where}: keep one of them")
 
-    def _refuse_unknown(self, content: Mapping[Any, Any], allowed: tuple[str, ...], prefix: str) -> None:
+    def _refuse_unknown(self, content: Mapping[Any, Any], allowed: tuple[str, ...], prefix: str = "") -> None:
         for key in content:
             if key not in allowed:
                 raise UserError(f"unknown key {prefix}{key}{self.where}: the keys are {', '.join(allowed)}")
 
     def wrong(self, key: str, rule: str) -> UserError:
         """The error that says which rule the value of a key breaks."""
-        return UserError(f"{self.prefix}{key} {rule}, got {shown(self.content[key])}{self.where}")
+        return UserError(f"{key} {rule}, got {shown(self.content[key])}{self.where}")
+
+    def get(self, key: str, allows: Callable[[Any], bool], rule: str) -> Any:
+        """The value of a key, or None where it is missing."""
+        if key in self.content and not allows(self.content[key]):
+            raise self.wrong(key, f"must be {rule}")
+        return self.content.get(key)
+
+    def number(self, key: str) -> float | None:
+        """A positive number, or None where the key is missing."""
+        value = self.get(key, _is_positive, f"a positive number ({DESCRIPTION_KEYS.get(key, 's').split(',')[0]})")
+        if "time_constant" in key:
+            shortest = f"at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated"
+            self.get(key, lambda tau: tau >= SHORTEST_TIME_CONSTANT, shortest)
+        return None if value is None else float(value)
+
+    def numbers(self, key: str, count: int) -> list[float] | None:
+        """So many positive numbers, or None where the key is missing."""
+
+        def allows(values: Any) -> bool:
+            return isinstance(values, list) and len(values) == count and all(map(_is_positive, values))
+
+        values = self.get(key, allows, f"{count} positive numbers ({DESCRIPTION_KEYS[key]})")
+        return None if values is None else [float(value) for value in values]
+
+    def group(self, key: str, allowed: tuple[str, ...]) -> dict[Any, Any]:
+        """The keys and values within a key that is there; from now on each is also a key of its own, `key.inner`."""
+        value = self.content[key]
+        if not isinstance(value, Mapping):
+            raise self.wrong(key, f"must have the keys {', '.join(allowed)}")
+        self._refuse_unknown(value, allowed, f"{key}.")
+        self.content |= {f"{key}.{inner}": value[inner] for inner in value}
+        return dict(value)
 
     def estimate(self, field: str, value: Any, unit: str, how: str) -> Any:
         """Remember an estimate and return its value."""
         self.estimates.append(Estimate(field, value, unit, how))
         return value
 
-    def number(self, key: str) -> float | None:
-        """A positive number, or None where the key is missing."""
-        if key not in self.content:
-            return None
-        if not _is_positive(self.content[key]):
-            raise self.wrong(key, f"must be a positive number ({KEYS.get(key, 's').split(',')[0]})")
-        if "time_constant" in self.prefix + key and self.content[key] < SHORTEST_TIME_CONSTANT:
-            raise self.wrong(key, f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated")
-        return float(self.content[key])
-
-    def numbers(self, key: str, count: int) -> list[float] | None:
-        """So many positive numbers, or None where the key is missing."""
-        if key not in self.content:
-            return None
-        values = self.content[key]
-        if not isinstance(values, list) or len(values) != count or not all(map(_is_positive, values)):
-            raise self.wrong(key, f"must be {count} positive numbers ({KEYS[key]})")
-        return [float(value) for value in values]
-
     def question(self, key: str, *values: float) -> None:
         """Remember the first value that no ordinary quadrotor has."""
-        self.doubts += list(filter(None, (doubt(key, key, value) for value in values)))[:1]
-
-    def choice(self, key: str, allowed: tuple[str, ...]) -> str | None:
-        """One of the allowed words, or None where the key is missing."""
-        if key in self.content and self.content[key] not in allowed:
-            raise self.wrong(key, f"must be {' or '.join(allowed)}")
-        return self.content.get(key)
-
-    def group(self, key: str, allowed: tuple[str, ...]) -> dict[Any, Any]:
-        """The keys and values within a key that is there."""
-        value = self.content[key]
-        if not isinstance(value, Mapping):
-            raise self.wrong(key, f"must have the keys {', '.join(allowed)}")
-        self._refuse_unknown(value, allowed, f"{key}.")
-        return dict(value)
+        self.doubts += list(filter(None, (doubt(key, value) for value in values)))[:1]
 
 
 def _numbers(value: Any) -> Any:
@@ -120,19 +142,4 @@ def _numbers(value: Any) -> Any:
 
 
 def _is_positive(value: Any) -> bool:
-    """Whether this is a positive number of ordinary size."""
     return is_finite_number(value) and 1e-12 <= value <= 1e12
-
-
-def load(path: Path) -> Mapping[str, Any]:
-    """Read a YAML file of keys and values.
-
-    Raises:
-        UserError: names the file that cannot be read or holds something else.
-    """
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold keys with values, at least mass, got {shown(content)}")
-    if "dynamics" in content:
-        raise UserError(f"{path} is no description, but full parameters already: use it as it is")
-    return content

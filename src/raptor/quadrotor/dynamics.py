@@ -6,14 +6,14 @@ rotor, reaction torques proportional to thrust, no drag, no ground. Formulas fol
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.rotation import Quaternion, Vector, cross, quaternion_derivative, rotate
-from raptor.quadrotor.state import State, components, from_components
+from raptor.quadrotor.state import State, Vector, components, cross, from_components, quaternion_derivative, rotate
 from raptor.quadrotor.vehicles import LONGEST_STEP
 
 STATE_LIMIT = 1e5
@@ -25,20 +25,6 @@ WITH_EXACT_ROTORS: dict[Method, Method] = {"rk4": "rk4-exact-rotors", "midpoint"
 """The same integrator, for populations with fast rotors; see `step`."""
 
 Flat = tuple[Tensor, ...]  # 17 components: position 3, orientation 4, velocity 3, rates 3, rotor speed 4
-
-
-class _Airframe(NamedTuple):
-    """What a derivative needs, as components over the population, computed once per step."""
-
-    thrust_curve: tuple[Flat, ...]  # per rotor: c0, c1, c2
-    acceleration_per_thrust: tuple[Vector, ...]  # per rotor, body, 1/kg
-    torque_per_thrust: tuple[Vector, ...]  # per rotor, body, m
-    inertia: tuple[Flat, ...]  # rows
-    inertia_inverse: tuple[Flat, ...]  # rows
-    rising: Flat  # per rotor, 1/s
-    falling: Flat  # per rotor, 1/s
-    linear_acceleration: Vector  # of gravity and the disturbance force, world, m/s^2
-    torque: Vector | None  # disturbance, body, N m
 
 
 def _rows(matrices: Tensor) -> tuple[Flat, ...]:
@@ -59,56 +45,45 @@ def _scaled(factor: Tensor, v: Any) -> Vector:
     return factor * v[0], factor * v[1], factor * v[2]
 
 
-def _airframe(quadrotors: Quadrotors, force: Tensor | None, torque: Tensor | None) -> _Airframe:
+def _derivative(
+    quadrotors: Quadrotors, force: Tensor | None, torque: Tensor | None, rates: tuple[Flat, Flat], setpoint: Flat
+) -> Callable[[Flat], Flat]:
+    """The derivative of a state; what depends on the vehicles alone is computed once."""
     per_mass = 1 / quadrotors.mass
     arms, thrusts = _rows(quadrotors.rotor_positions), _rows(quadrotors.rotor_thrust_directions)
     reactions, constants = _rows(quadrotors.rotor_torque_directions), components(quadrotors.rotor_torque_constants)
-    torque_per_thrust: list[Vector] = [
+    torque_per_thrust = [
         _sum([cross(arm, thrust), _scaled(constant, reaction)])  # type: ignore[arg-type]
         for arm, thrust, reaction, constant in zip(arms, thrusts, reactions, constants, strict=True)
     ]
     gravity = components(quadrotors.gravity)
-    return _Airframe(
-        thrust_curve=_rows(quadrotors.rotor_thrust_coefficients),
-        acceleration_per_thrust=tuple(_scaled(per_mass, thrust) for thrust in thrusts),
-        torque_per_thrust=tuple(torque_per_thrust),
-        inertia=_rows(quadrotors.inertia),
-        inertia_inverse=_rows(quadrotors.inertia_inverse),
-        rising=tuple(1 / tau for tau in components(quadrotors.rotor_time_constants_rising)),
-        falling=tuple(1 / tau for tau in components(quadrotors.rotor_time_constants_falling)),
-        linear_acceleration=_sum([gravity] if force is None else [gravity, _scaled(per_mass, components(force))]),
-        torque=None if torque is None else _sum([components(torque)]),
-    )
+    curves = _rows(quadrotors.rotor_thrust_coefficients)
+    acceleration_per_thrust = [_scaled(per_mass, thrust) for thrust in thrusts]
+    inertia, inertia_inverse = _rows(quadrotors.inertia), _rows(quadrotors.inertia_inverse)
+    pull = _sum([gravity] if force is None else [gravity, _scaled(per_mass, components(force))])
+    twist = [] if torque is None else [_sum([components(torque)])]
 
+    def derivative(y: Flat) -> Flat:
+        orientation: Any = y[3:7]
+        omega: Any = y[10:13]
+        speeds = y[13:17]
+        forces = [c[0] + speed * (c[1] + speed * c[2]) for c, speed in zip(curves, speeds, strict=True)]
 
-def _derivative(airframe: _Airframe, y: Flat, setpoint: Flat) -> Flat:
-    orientation: Quaternion = y[3:7]  # type: ignore[assignment]
-    rates: Vector = y[10:13]  # type: ignore[assignment]
-    rotor_speed = y[13:17]
-    thrusts = [
-        c[0] + speed * (c[1] + speed * c[2]) for c, speed in zip(airframe.thrust_curve, rotor_speed, strict=True)
-    ]
+        def weigh(per_thrust: list[Vector]) -> Vector:
+            return _sum([_scaled(f, d) for f, d in zip(forces, per_thrust, strict=True)])
 
-    def weigh(per_thrust: tuple[Vector, ...]) -> Vector:
-        return _sum([_scaled(f, d) for f, d in zip(thrusts, per_thrust, strict=True)])
+        acceleration = _sum([rotate(orientation, weigh(acceleration_per_thrust)), pull])
+        moment = _sum([weigh(torque_per_thrust), *twist])
+        gyroscopic = cross(omega, _times(inertia, omega))
+        net = (moment[0] - gyroscopic[0], moment[1] - gyroscopic[1], moment[2] - gyroscopic[2])
+        rotor_acceleration = [
+            (u - speed) * torch.where(u >= speed, rising, falling)
+            for u, speed, rising, falling in zip(setpoint, speeds, *rates, strict=True)
+        ]
+        rotation = quaternion_derivative(orientation, omega)
+        return (*y[7:10], *rotation, *acceleration, *_times(inertia_inverse, net), *rotor_acceleration)
 
-    acceleration = _sum([rotate(orientation, weigh(airframe.acceleration_per_thrust)), airframe.linear_acceleration])
-    torque = weigh(airframe.torque_per_thrust)
-    if airframe.torque is not None:
-        torque = _sum([torque, airframe.torque])
-    gyroscopic = cross(rates, _times(airframe.inertia, rates))
-    net: Vector = (torque[0] - gyroscopic[0], torque[1] - gyroscopic[1], torque[2] - gyroscopic[2])
-    rotor_acceleration = [
-        (u - speed) * torch.where(u >= speed, rising, falling)
-        for u, speed, rising, falling in zip(setpoint, rotor_speed, airframe.rising, airframe.falling, strict=True)
-    ]
-    return (
-        *y[7:10],
-        *quaternion_derivative(orientation, rates),
-        *acceleration,
-        *_times(airframe.inertia_inverse, net),
-        *rotor_acceleration,
-    )
+    return derivative
 
 
 def rotor_setpoint(quadrotors: Quadrotors, action: Tensor) -> Tensor:
@@ -116,35 +91,6 @@ def rotor_setpoint(quadrotors: Quadrotors, action: Tensor) -> Tensor:
     low, high = components(quadrotors.action_limit)
     half = (high - low) / 2
     return from_components([a.clamp(-1, 1) * half + (low + half) for a in components(action)])
-
-
-def _integrate(airframe: _Airframe, y0: Flat, setpoint: Flat, dt: float, method: Method) -> Flat:
-    def ahead(slope: Flat, weight: float, time: float) -> Flat:
-        y = tuple(y + weight * k for y, k in zip(y0, slope, strict=True))
-        return (*y[:13], *_exact_rotors(airframe, y0[13:], setpoint, y[13:], dt, time)) if exact else y
-
-    exact = method.endswith("-exact-rotors")
-    k1 = _derivative(airframe, y0, setpoint)
-    k2 = _derivative(airframe, ahead(k1, dt / 2, dt / 2), setpoint)
-    if method.startswith("midpoint"):
-        return ahead(k2, dt, dt)
-    k3 = _derivative(airframe, ahead(k2, dt / 2, dt / 2), setpoint)
-    k4 = _derivative(airframe, ahead(k3, dt, dt), setpoint)
-    return ahead(tuple(a + 2 * (b + c) + d for a, b, c, d in zip(k1, k2, k3, k4, strict=True)), dt / 6, dt)
-
-
-def _exact_rotors(
-    airframe: _Airframe, start: Flat, setpoint: Flat, approximate: Flat, dt: float, time: float
-) -> list[Tensor]:
-    """Speeds of the rotors after a time (s) with the set-point held: exact for fast ones, others as approximated."""
-    rates = [
-        torch.where(u >= speed, rising, falling)
-        for u, speed, rising, falling in zip(setpoint, start, airframe.rising, airframe.falling, strict=True)
-    ]
-    return [
-        torch.where(dt * rate > LONGEST_STEP, u + (speed - u) * torch.exp(-time * rate), other)
-        for u, speed, rate, other in zip(setpoint, start, rates, approximate, strict=True)
-    ]
 
 
 def step(
@@ -156,7 +102,7 @@ def step(
     torque: Tensor | None = None,
     method: Method = "rk4",
 ) -> State:
-    """Advance N quadrotors by one Runge-Kutta step with the action held.
+    """Advance N quadrotors by one Runge-Kutta step with the action held; differentiable in every tensor.
 
     Args:
         quadrotors: parameters, leading shape broadcastable with the state's.
@@ -166,19 +112,39 @@ def step(
         force: (..., 3) N, world, constant over the step; none by default.
         torque: (..., 3) N m, body, constant over the step; none by default.
         method: "rk4", of fourth order, is the simulator. "midpoint", of second order, costs half as much and differs
-            by less than a policy can notice; training may use it. With "-exact-rotors", rotors whose time constant tau
-            is shorter than dt / 0.8 have the exact speed u + (s - u) exp(-t / tau) within the step and at its end;
-            other vehicles move bit for bit the same.
+            by less than a policy can notice. With "-exact-rotors", rotors whose time constant tau is shorter than
+            dt / 0.8 have the exact speed u + (s - u) exp(-t / tau) within the step and at its end; other vehicles move
+            bit for bit the same.
 
     Returns:
-        The next state: quaternion normalised, rotor speeds within the action limits. Differentiable in every tensor.
+        The next state: quaternion normalised, rotor speeds within the action limits.
 
     Source: l2f's `step`, reproduced to float32 rounding (tests/quadrotor/test_l2f_parity.py).
     """
-    airframe = _airframe(quadrotors, force, torque)
+    rising = tuple(1 / tau for tau in components(quadrotors.rotor_time_constants_rising))
+    falling = tuple(1 / tau for tau in components(quadrotors.rotor_time_constants_falling))
     setpoint = components(rotor_setpoint(quadrotors, action))
+    derivative = _derivative(quadrotors, force, torque, (rising, falling), setpoint)
     y0: Flat = tuple(component for part in state.parts() for component in components(part))
-    y1 = _integrate(airframe, y0, setpoint, dt, method)
+
+    def ahead(slope: Flat, weight: float, time: float) -> Flat:
+        y = tuple(y + weight * k for y, k in zip(y0, slope, strict=True))
+        if not method.endswith("-exact-rotors"):
+            return y
+        speeds = [
+            _exact_speed(u, start, torch.where(u >= start, up, down), approximate, dt, time)
+            for u, start, up, down, approximate in zip(setpoint, y0[13:], rising, falling, y[13:], strict=True)
+        ]
+        return (*y[:13], *speeds)
+
+    k1 = derivative(y0)
+    k2 = derivative(ahead(k1, dt / 2, dt / 2))
+    if method.startswith("midpoint"):
+        y1 = ahead(k2, dt, dt)
+    else:
+        k3 = derivative(ahead(k2, dt / 2, dt / 2))
+        k4 = derivative(ahead(k3, dt, dt))
+        y1 = ahead(tuple(a + 2 * (b + c) + d for a, b, c, d in zip(k1, k2, k3, k4, strict=True)), dt / 6, dt)
     w, x, y, z = y1[3:7]
     norm = torch.rsqrt(w * w + x * x + y * y + z * z)
     low, high = components(quadrotors.action_limit)
@@ -190,3 +156,8 @@ def step(
         angular_velocity=from_components(bounded[6:9]),
         rotor_speed=from_components([torch.minimum(torch.maximum(speed, low), high) for speed in y1[13:17]]),
     )
+
+
+def _exact_speed(u: Tensor, start: Tensor, rate: Tensor, approximate: Tensor, dt: float, time: float) -> Tensor:
+    """Speed of a rotor after a time (s) with the set-point held: exact for a fast one, another as approximated."""
+    return torch.where(dt * rate > LONGEST_STEP, u + (start - u) * torch.exp(-time * rate), approximate)

@@ -1,21 +1,28 @@
-"""Quadrotors: the parameters of N vehicles, with reading and writing."""
+"""Quadrotors: the parameters of N vehicles, with reading and writing at full precision."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from raptor.core.atomic import PathLike
+from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.compilation import register
-from raptor.quadrotor import documents as converting
-from raptor.quadrotor import files
-from raptor.quadrotor.vehicles import NUM_ROTORS, Vehicles
+from raptor.core.errors import UserError
+from raptor.quadrotor.documents import TEMPLATE, complete, find, format_document, load
+from raptor.quadrotor.validation import validate
+from raptor.quadrotor.vehicles import FIELDS, Vehicles
+from raptor.quadrotor.vehicles import NUM_ROTORS as NUM_ROTORS
 
-__all__ = ["NUM_ROTORS", "Quadrotors"]
+PORTION = 50  # files between two reports of progress
 
 
 @register(constant=("names", "documents"))
@@ -39,9 +46,8 @@ class Quadrotors(Vehicles):
         Raises:
             UserError: names the file and the JSON path of what is missing, of the wrong shape, or impossible.
         """
-        found = files.find(paths)
-        contents = [files.load(file) for file in found]
-        return cls.from_dicts(contents, dtype, device, [file.stem for file in found], found)
+        found = find(paths)
+        return cls.from_dicts(map(load, found), dtype, device, [file.stem for file in found], found)
 
     @classmethod
     def from_dicts(
@@ -52,21 +58,33 @@ class Quadrotors(Vehicles):
         names: Sequence[str] | None = None,
         sources: Sequence[PathLike] | None = None,
     ) -> Quadrotors:
-        """Build vehicles from documents in l2f's schema.
+        """Build vehicles from documents in l2f's schema, one for each; `sources` are their files, for errors.
 
-        The group `dynamics` is enough; another group that is there must be complete. Unknown keys are kept.
-
-        Args:
-            documents: one for each vehicle; left untouched.
-            dtype: of the tensors; the documents keep every digit for writing.
-            device: of the tensors.
-            names: one for each vehicle.
-            sources: the file of each vehicle, for error messages.
+        The group `dynamics` is enough; another group that is there must be complete. Unknown keys are kept, and so is
+        every digit, whatever the `dtype` of the tensors, for writing.
 
         Raises:
             UserError: names the JSON path, the file and the value.
         """
-        return converting.from_dicts(cls, documents, dtype, names, sources).to(device)
+        given = [
+            complete(document, f" ({f'vehicle {i}' if sources is None else os.fspath(sources[i])})")
+            for i, document in enumerate(documents)
+        ]
+        if not given:
+            raise UserError("no quadrotors were given: at least one document is needed")
+        exact = cls(**_tensors(given), names=None if names is None else tuple(names), documents=tuple(given))
+        valid = validate(exact, sources)
+        if valid is not exact:  # the inertia of some was rebuilt
+            for document, rebuilt in zip(given, valid.inertia.tolist(), strict=True):
+                FIELDS["inertia"].write(document, rebuilt)
+        cast = valid.to(dtype=dtype)
+        for field, tensor in cast.tensors().items():
+            numbers = getattr(valid, field)
+            lost = ~torch.isfinite(tensor) | ((tensor == 0) & (numbers != 0))
+            if lost.any():
+                number = numbers[lost][0].item()
+                raise UserError(f"{field} holds {number!r}, which {dtype} cannot: read with dtype=torch.float64")
+        return cast.to(device)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One complete document in l2f's schema for each vehicle.
@@ -74,7 +92,17 @@ class Quadrotors(Vehicles):
         A number that is still the one read from a vehicle's document is written as it stood there, digit for digit,
         also where the tensors are of lower precision. `hovering_throttle_relative` is computed from the thrust curve.
         """
-        return converting.to_dicts(self)
+        tensors = {name: tensor.detach().cpu() for name, tensor in self.tensors().items()}
+        read = self.documents or [None] * len(self)
+        documents = [copy.deepcopy(TEMPLATE if document is None else dict(document)) for document in read]
+        for i, document in enumerate(documents):
+            for name, field in FIELDS.items():
+                field.write(document, _numbers(tensors[name][i], None if read[i] is None else field.read(read[i])))
+        if documents:
+            hover_throttle = dataclasses.replace(self, **_tensors(documents)).hover_throttle
+            for document, hover in zip(documents, hover_throttle.tolist(), strict=True):
+                document["dynamics"]["hovering_throttle_relative"] = hover
+        return documents
 
     def save(
         self,
@@ -83,9 +111,7 @@ class Quadrotors(Vehicles):
         numbered: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Path]:
-        """Write one JSON file for each vehicle.
-
-        Everything is checked before the first file is written, and each file appears complete or not at all.
+        """Write one JSON file for each vehicle; everything is checked before, and each file appears complete or not.
 
         Args:
             folder: created if it is not there.
@@ -94,10 +120,56 @@ class Quadrotors(Vehicles):
                 of a larger population that was there. So they are also named where the names do not serve.
             progress: called now and then with how many files are written, and how many there are to be.
 
-        Returns:
-            The paths, in the order of the vehicles.
-
         Raises:
             UserError: no vehicle, an impossible one, or a folder that cannot be written.
         """
-        return files.save(self, folder, overwrite, numbered, progress)
+        target, num = Path(folder), len(self)
+        if num == 0:
+            raise UserError(f"there are no quadrotors to write to {target}: give at least one")
+        validate(self)
+        if target.exists() and not target.is_dir():
+            raise UserError(f"{target} is a file, but the quadrotors need a folder: choose another name")
+        if not overwrite and target.is_dir() and any(target.glob("*.json")):
+            raise UserError(f"{target} already holds JSON files: choose another folder, or overwrite")
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write quadrotors to {target}: {error.strerror}") from error
+        by_name = not numbered and _are_file_names(self.names or ())
+        stems: Any = self.names if by_name else (f"{i:04d}" for i in range(num))
+        paths = [target / f"{stem}.json" for stem in stems]
+        for begin in range(0, num, PORTION):
+            part = slice(begin, begin + PORTION)
+            for path, document in zip(paths[part], self[part].to_dicts(), strict=True):
+                write_atomically(path, format_document(document) + "\n")
+            if progress is not None:
+                progress(min(begin + PORTION, num), num)
+        for path in set(target.glob("*.json")) - set(paths) if numbered else ():
+            if re.fullmatch(r"[0-9]{4,}", path.stem):
+                path.unlink(missing_ok=True)
+        return paths
+
+
+def _are_file_names(names: Sequence[str]) -> bool:
+    usable = all(re.fullmatch(r"[^/\\:*?\"<>|\x00-\x1f.][^/\\:*?\"<>|\x00-\x1f]*", name) for name in names)
+    return bool(names) and usable and len({name.casefold() for name in names}) == len(names)
+
+
+def _tensors(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        name: torch.tensor([field.read(document) for document in documents], dtype=torch.float64)
+        for name, field in FIELDS.items()
+    }
+
+
+def _numbers(tensor: Tensor, read: Any) -> Any:
+    """The numbers of a tensor as Python floats, each as it was read where the tensor still holds that number."""
+    if tensor.dtype == torch.float32:  # the shortest decimals that read back as the same float32
+        numbers = tensor.numpy().astype(str).astype(np.float64)
+    else:
+        numbers = tensor.to(torch.float64).numpy()
+    if read is None:
+        return numbers.tolist()
+    exact = torch.tensor(read, dtype=torch.float64)
+    same = (exact.to(tensor.dtype) == tensor) | (exact.to(torch.float32) == tensor)
+    return np.where(same.numpy(), np.asarray(read, dtype=object), numbers.astype(object)).tolist()

@@ -17,7 +17,7 @@ from raptor.config.settings import Settings, above, ascending, at_least, not_neg
 from raptor.core.errors import UserError
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.platforms import load_platform
-from raptor.quadrotor.validation import SHORTEST_TIME_CONSTANT
+from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
 Range = tuple[float, float]
 
@@ -51,10 +51,10 @@ class Distribution(Settings):
         for name, value in vars(self).copy().items():
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-        if self.thrust_to_weight[1] > _most_thrust_to_weight():
+        if self.thrust_to_weight[1] > (most := _most_thrust_to_weight()):
             raise UserError(
-                f"thrust_to_weight must not exceed {_most_thrust_to_weight():.4g}, where the lowest thrust of the "
-                f"curve exceeds the weight, got {self.thrust_to_weight!r}"
+                f"thrust_to_weight must not exceed {most:.4g}, where the lowest thrust of the curve exceeds the "
+                f"weight, got {self.thrust_to_weight!r}"
             )
 
     @property
@@ -82,34 +82,20 @@ def sample_quadrotors(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Quadrotors:
-    """Draw vehicles.
+    """Draw `num` vehicles from a seed, by default 0, or a generator; from `published`, `paper`, or a `Distribution`.
 
     Numbers are drawn where the generator lives and in float64, so that a seed gives the same vehicles in every `dtype`
-    and on every `device`; the first vehicles of a larger population are those of a smaller one.
-
-    Args:
-        num: how many.
-        seed: of a fresh generator on the CPU; 0 if neither this nor a generator is given.
-        generator: source of randomness, instead of a seed.
-        distribution: `published`, `paper`, or ranges of one's own.
-        device: of the tensors; that of the generator by default.
-        dtype: of the tensors.
-
-    Returns:
-        Population of `num` vehicles with RAPTOR's box of starts (10 arm lengths), termination box (20 arm lengths) and
-        standard deviation of the disturbance force.
+    and on every `device`; the first vehicles of a larger population are those of a smaller one. They come with RAPTOR's
+    box of starts (10 arm lengths), termination box (20 arm lengths) and standard deviation of the disturbance force.
 
     Raises:
         UserError: fewer than one vehicle, both a seed and a generator, or an unknown distribution.
-
-    Source: rl-tools `sample_dynamics_parameters`, in double precision as there.
     """
     if isinstance(num, bool) or not isinstance(num, int) or num < 1:
         raise UserError(f"num must be a positive integer, got {num!r}")
     if seed is not None and generator is not None:
         raise UserError("sample_quadrotors takes a seed or a generator, got both")
-    if generator is None:
-        generator = torch.Generator().manual_seed(0 if seed is None else seed)
+    generator = generator or torch.Generator().manual_seed(seed or 0)
     ranges = named_distribution(distribution)
     draws = torch.rand((num, 8), generator=generator, dtype=torch.float64, device=generator.device)
     return _rescale(_nominal(draws.device), ranges, draws).to(dtype=dtype).to(device)
@@ -133,8 +119,8 @@ def _rescale(nominal: Quadrotors, ranges: Distribution, draws: Tensor) -> Quadro
     surplus = u_force * ranges.disturbance_force * (thrust_to_weight - 1)
     deviation = surplus * mass * (gravity if ranges.disturbance_law == "surplus" else thrust_to_weight) / 3
 
-    def per_rotor(values: Tensor) -> Tensor:
-        return values.unsqueeze(-1).repeat(1, 4)
+    def per_rotor(limits: Range, u: Tensor) -> Tensor:
+        return _between(limits, u).unsqueeze(-1).repeat(1, 4)
 
     alike = dataclasses.replace(nominal, names=None, documents=None)[torch.zeros(len(draws), dtype=torch.long)]
     return dataclasses.replace(
@@ -144,9 +130,9 @@ def _rescale(nominal: Quadrotors, ranges: Distribution, draws: Tensor) -> Quadro
         inertia_inverse=nominal.inertia_inverse / inertia_factor,
         rotor_positions=positions,
         rotor_thrust_coefficients=nominal.rotor_thrust_coefficients * thrust_factor[:, None, None],
-        rotor_torque_constants=per_rotor(_between(ranges.rotor_torque_constant, u_constant)),
-        rotor_time_constants_rising=per_rotor(_between(ranges.rotor_time_constant_rising, u_rising)),
-        rotor_time_constants_falling=per_rotor(_between(ranges.rotor_time_constant_falling, u_falling)),
+        rotor_torque_constants=per_rotor(ranges.rotor_torque_constant, u_constant),
+        rotor_time_constants_rising=per_rotor(ranges.rotor_time_constant_rising, u_rising),
+        rotor_time_constants_falling=per_rotor(ranges.rotor_time_constant_falling, u_falling),
         random_force=torch.stack([torch.zeros_like(deviation), deviation], dim=-1),
         position_threshold=20 * radius,
         max_position=10 * radius,
@@ -154,11 +140,8 @@ def _rescale(nominal: Quadrotors, ranges: Distribution, draws: Tensor) -> Quadro
 
 
 def _size_deviation(ranges: Distribution, u: Tensor) -> Tensor:
-    spread = ranges.mass_size_deviation
-    if ranges.size_law == "uniform":
-        x = spread * (2 * u - 1)
-    else:
-        x = spread * (torch.special.ndtri(u.clamp(1e-16, 1 - 2e-16)) - 1)
+    unit = 2 * u - 1 if ranges.size_law == "uniform" else torch.special.ndtri(u.clamp(1e-16, 1 - 2e-16)) - 1
+    x = ranges.mass_size_deviation * unit
     return torch.where(x >= 0, 1 + x, 1 / (1 - x))
 
 

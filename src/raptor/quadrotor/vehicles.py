@@ -1,18 +1,20 @@
-"""The parameters of N vehicles as tensors, and what follows from them."""
+"""The parameters of N vehicles as tensors: one table of fields, and what follows from them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from raptor.quadrotor.schema import FIELDS
 from raptor.quadrotor.state import component_major
 
 NUM_ROTORS = 4
+SIDES = ((1.0, -1.0), (-1.0, -1.0), (-1.0, 1.0), (1.0, 1.0))  # signs of x and y, rotor by rotor
+ON_AXIS = 0.1  # how far, in arm lengths, a rotor may be beyond the axis that it is nearest to, as those of a + frame
+SHORTEST_TIME_CONSTANT = 1e-3  # s; of a rotor. A step of 0.01 s integrates shorter ones as if they were this long
 
 LONGEST_STEP = 0.8
 """Step over time constant up to which one Runge-Kutta step of fourth order follows a rotor (to 0.3 % of a jump)."""
@@ -20,26 +22,77 @@ LONGEST_STEP = 0.8
 V = TypeVar("V", bound="Vehicles")
 
 
+class Rule(NamedTuple):
+    """What the numbers of a field must obey."""
+
+    text: str  # completes the name of the field to a sentence
+    holds: Callable[[Tensor], Tensor]  # in the shape of the field, or of its first axes
+
+
+class Field(NamedTuple):
+    """A tensor field of one vehicle, as documents and validation know it."""
+
+    unit: str
+    rules: tuple[Rule, ...]
+    shape: tuple[int, ...]
+    path: str  # where it stands in l2f's document
+    keys: tuple[str, ...]  # of the object that holds it there, in the order of the tensor
+
+    def read(self, document: Any) -> Any:
+        """The numbers in a document, nested as in the tensor."""
+        for key in self.path.split("."):
+            document = document[key]
+        return [document[key] for key in self.keys] or document
+
+    def write(self, document: Any, value: Any) -> None:
+        """Put numbers into a complete document."""
+        *groups, leaf = self.path.split(".")
+        for key in groups:
+            document = document[key]
+        document[leaf] = {**document[leaf], **dict(zip(self.keys, value, strict=True))} if self.keys else value
+
+
+def _field(unit: str, *rules: Rule, shape: tuple[int, ...] = (), path: str = "", keys: tuple[str, ...] = ()) -> Any:
+    return dataclasses.field(metadata={"field": Field(unit, rules, shape, path, keys)})
+
+
+_POSITIVE = Rule("must be positive", lambda x: x > 0)
+_NOT_NEGATIVE = Rule("must not be negative", lambda x: x >= 0)
+_LONG_ENOUGH = Rule(
+    f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated",
+    lambda x: x >= SHORTEST_TIME_CONSTANT,
+)
+_NO_SIGN = Rule("must not be negative (rotor_torque_directions give the sign)", lambda x: x >= 0)
+_UNIT = Rule("must be a unit vector", lambda x: (torch.linalg.vector_norm(x, dim=-1) - 1).abs() <= 1e-4)
+_ORDERED = Rule("must be two numbers, the lower one first", lambda x: x[..., 0] < x[..., 1])
+_DOWN = Rule("must point down, along negative z", lambda x: x[..., 2] < 0)
+_SPREAD = Rule(
+    "has a standard deviation (std) that must not be negative",
+    lambda x: torch.stack([torch.ones_like(x[..., 1], dtype=torch.bool), x[..., 1] >= 0], -1),
+)
+_MOMENTS = ("mean", "std")  # per axis, constant in an episode
+
+
 @dataclasses.dataclass(frozen=True)
 class Vehicles:
     """Parameters of N vehicles; the leading axis of every tensor is the population. See `Quadrotors`."""
 
-    mass: Tensor  # (N,) kg
-    inertia: Tensor  # (N, 3, 3) kg m^2, body
-    inertia_inverse: Tensor  # (N, 3, 3) 1/(kg m^2), body; the authority where a file's inertia was rounded
-    rotor_positions: Tensor  # (N, 4, 3) m, body, from the centre of mass
-    rotor_thrust_directions: Tensor  # (N, 4, 3) unit vectors, body
-    rotor_torque_directions: Tensor  # (N, 4, 3) unit vectors, body; reaction torque per positive thrust
-    rotor_thrust_coefficients: Tensor  # (N, 4, 3) N; thrust = c0 + c1 speed + c2 speed^2
-    rotor_torque_constants: Tensor  # (N, 4) N m per N
-    rotor_time_constants_rising: Tensor  # (N, 4) s
-    rotor_time_constants_falling: Tensor  # (N, 4) s
-    action_limit: Tensor  # (N, 2) lowest and highest rotor speed, in the unit of the thrust curve
-    gravity: Tensor  # (N, 3) m/s^2, world
-    random_force: Tensor  # (N, 2) N; mean and standard deviation, per axis, of an episode's constant force
-    random_torque: Tensor  # (N, 2) N m; the same of an episode's constant torque
-    position_threshold: Tensor  # (N,) m; half the side of the box that ends an episode
-    max_position: Tensor  # (N,) m; half the side of the box of starts that fits the vehicle
+    mass: Tensor = _field("kg", _POSITIVE)  # (N,)
+    inertia: Tensor = _field("kg m^2", shape=(3, 3), path="dynamics.J")  # (N, 3, 3) body
+    inertia_inverse: Tensor = _field("1/(kg m^2)", shape=(3, 3), path="dynamics.J_inv")  # body; authority of the two
+    rotor_positions: Tensor = _field("m", shape=(4, 3))  # (N, 4, 3) body, from the centre of mass
+    rotor_thrust_directions: Tensor = _field("", _UNIT, shape=(4, 3))  # body
+    rotor_torque_directions: Tensor = _field("", _UNIT, shape=(4, 3))  # body; reaction torque per positive thrust
+    rotor_thrust_coefficients: Tensor = _field("N", shape=(4, 3))  # thrust = c0 + c1 speed + c2 speed^2
+    rotor_torque_constants: Tensor = _field("N m per N", _NO_SIGN, shape=(4,))
+    rotor_time_constants_rising: Tensor = _field("s", _POSITIVE, _LONG_ENOUGH, shape=(4,))
+    rotor_time_constants_falling: Tensor = _field("s", _POSITIVE, _LONG_ENOUGH, shape=(4,))
+    action_limit: Tensor = _field("", _ORDERED, shape=(2,), keys=("min", "max"))  # rotor speed, as in the thrust curve
+    gravity: Tensor = _field("m/s^2", _DOWN, shape=(3,))  # world
+    random_force: Tensor = _field("N", _SPREAD, shape=(2,), path="disturbances.random_force", keys=_MOMENTS)
+    random_torque: Tensor = _field("N m", _SPREAD, shape=(2,), path="disturbances.random_torque", keys=_MOMENTS)
+    position_threshold: Tensor = _field("m", _POSITIVE, path="mdp.termination.position_threshold")  # of the box |x|
+    max_position: Tensor = _field("m", _NOT_NEGATIVE, path="mdp.init.max_position")  # of the box of starts
     names: tuple[str, ...] | None = None  # one per vehicle
     documents: tuple[Mapping[str, Any], ...] | None = None  # complete JSON document that each vehicle was read from
 
@@ -66,9 +119,10 @@ class Vehicles:
         """The tensor fields by name."""
         return {name: getattr(self, name) for name in FIELDS}
 
-    def map(self: V, function: Any) -> V:
+    def map(self: V, function: Callable[[Tensor], Tensor]) -> V:
         """Apply `function` to every tensor field."""
-        return dataclasses.replace(self, **{name: function(tensor) for name, tensor in self.tensors().items()})
+        mapped: dict[str, Any] = {name: function(tensor) for name, tensor in self.tensors().items()}
+        return dataclasses.replace(self, **mapped)
 
     def to(self: V, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> V:
         """The same vehicles on another device or in another floating-point type."""
@@ -76,29 +130,26 @@ class Vehicles:
 
     def component_major(self: V) -> V:
         """The same vehicles in the memory layout that compiled kernels read fastest."""
-        moved: dict[str, Any] = {
-            name: component_major(getattr(self, name), len(field.shape))
-            for name, field in FIELDS.items()
-            if field.shape
-        }
-        return dataclasses.replace(self, **moved)
+        return self.map(lambda tensor: component_major(tensor, tensor.ndim - self.mass.ndim))
 
     def __getitem__(self: V, index: int | slice | Tensor | Sequence[int]) -> V:
         """Index the population; an integer gives a population of one, so that the leading axis stays."""
+        places: Any = index
         if isinstance(index, int):
-            index = range(len(self))[index]
-            index = slice(index, index + 1)
+            first = range(len(self))[index]
+            places = slice(first, first + 1)
         elif not isinstance(index, slice):
-            index = torch.as_tensor(index, device=self.device).reshape(-1)
-            index = index if index.numel() else index.long()
-        chosen: list[int] = []
-        if self.names is not None or self.documents is not None:
-            chosen = torch.arange(len(self))[index if isinstance(index, slice) else index.cpu()].tolist()
-        return dataclasses.replace(
-            self.map(lambda tensor: tensor[index]),
-            names=None if self.names is None else tuple(self.names[i] for i in chosen),
-            documents=None if self.documents is None else tuple(self.documents[i] for i in chosen),
-        )
+            places = torch.as_tensor(index, device=self.device).reshape(-1)
+            places = places if places.numel() else places.long()
+
+        def chosen(column: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+            if column is None:
+                return None
+            numbers = torch.arange(len(self))[places if isinstance(places, slice) else places.cpu()]
+            return tuple(column[i] for i in numbers.tolist())
+
+        part = self.map(lambda tensor: tensor[places])
+        return dataclasses.replace(part, names=chosen(self.names), documents=chosen(self.documents))
 
     def repeat_interleave(self: V, repeats: int) -> V:
         """Each vehicle `repeats` times in a row."""
@@ -149,6 +200,11 @@ class Vehicles:
         return lever * self.full_thrust.mean(-1) * self.inertia_inverse[..., 0, 0]
 
     @property
+    def disturbance_to_weight(self) -> Tensor:
+        """(N,) standard deviation of the disturbance force over weight."""
+        return self.random_force[..., 1] / self.weight
+
+    @property
     def shortest_time_constant(self) -> Tensor:
         """(N,) s; of the vehicle's rotors, rising or falling."""
         return torch.minimum(self.rotor_time_constants_rising, self.rotor_time_constants_falling).amin(-1)
@@ -160,10 +216,7 @@ class Vehicles:
 
     @property
     def hover_throttle(self) -> Tensor:
-        """(N,) common rotor speed whose thrust carries the weight, as a fraction of the action range; from the curve.
-
-        NaN where no common rotor speed within the limits does.
-        """
+        """(N,) common rotor speed that carries the weight, as a fraction of the action range; NaN where none does."""
         low, high = self.action_limit.unbind(-1)
         vertical = self.rotor_thrust_directions[..., 2:]
         c0, c1, c2 = (self.rotor_thrust_coefficients * vertical).sum(-2).unbind(-1)
@@ -174,3 +227,11 @@ class Vehicles:
         speed = -2 * c0 / denominator
         reachable = (discriminant >= 0) & (denominator > 0) & (speed >= low) & (speed <= high)
         return torch.where(reachable, (speed - low) / (high - low), torch.full_like(speed, torch.nan))
+
+
+FIELDS: dict[str, Field] = {
+    field.name: found._replace(path=found.path or f"dynamics.{field.name}")
+    for field in dataclasses.fields(Vehicles)
+    if (found := field.metadata.get("field"))
+}
+"""All tensor fields, in their order."""

@@ -41,7 +41,7 @@ class Checkpoints:
     def names(self) -> dict[int, str]:
         """Their names by step, oldest first."""
         pattern = re.compile(rf"{re.escape(self.prefix)}(\d+)\.pt")
-        found = {int(match[1]): name for name in self.store.names() if (match := pattern.fullmatch(name))}
+        found = {int(match[1]): name for name in self.store if (match := pattern.fullmatch(name))}
         return dict(sorted(found.items()))
 
     def write(self, step: int, document: Mapping[str, Any]) -> str:
@@ -57,13 +57,13 @@ class Checkpoints:
         name, buffer = f"{self.prefix}{step:06d}.pt", io.BytesIO()
         torch.save(dict(document), buffer)
         try:
-            self.store.write(name, buffer.getvalue())
+            self.store[name] = buffer.getvalue()
         except UserError as error:
             if not self.names():
                 raise
             raise UserError(f"{error}; earlier checkpoints are intact: mend this, then go on with --resume") from error
         for old in list(self.names().values())[: -self.keep]:
-            self.store.remove(old)
+            del self.store[old]
         return name
 
     def newest_first(self, device: torch.device | str = "cpu") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -77,7 +77,7 @@ class Checkpoints:
         names = list(self.names().values())
         for name in reversed(names):
             try:
-                content = self.store.read(name)
+                content = self.store.get(name)
                 document = load_torch(content or b"", name, device)
                 if not isinstance(document.get("training"), dict):
                     raise UserError(f"{name} holds a policy, but no state to go on training from")

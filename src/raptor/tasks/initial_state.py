@@ -1,4 +1,4 @@
-"""Initial states of episodes."""
+"""What an episode begins with: initial states, and the constant force and torque that disturb it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from torch import Tensor
 
 from raptor.config.settings import Settings, ascending, between, not_negative, optional, setting
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.rotation import from_axis_angle
-from raptor.quadrotor.state import State, component_major, components
+from raptor.quadrotor.state import State, component_major, components, from_axis_angle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +24,11 @@ class InitialStates(Settings):
     rotor_speed: tuple[float, float] = setting((0.0, 0.5), "0 to 1 of the range, per rotor", ascending(between(0, 1)))
 
 
-def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform numbers in [0, 1) with the type and device of `like`."""
-    return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+def uniform(
+    shape: tuple[int, ...], like: Tensor, generator: torch.Generator, low: float = 0, high: float = 1
+) -> Tensor:
+    """Uniform numbers in [low, high) with the type and device of `like`."""
+    return low + (high - low) * torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
 def sample_initial_state(quadrotors: Quadrotors, config: InitialStates, generator: torch.Generator) -> State:
@@ -47,8 +48,7 @@ def sample_initial_state(quadrotors: Quadrotors, config: InitialStates, generato
     axis = torch.stack([sin_polar * torch.cos(azimuth), sin_polar * torch.sin(azimuth), cos_polar], dim=-1)
     angle = config.max_angle * uniform(shape, like, generator) * flying.squeeze(-1)
     low, high = (limit.unsqueeze(-1) for limit in components(quadrotors.action_limit))
-    least, most = config.rotor_speed
-    fraction = least + (most - least) * uniform((*shape, 4), like, generator)
+    fraction = uniform((*shape, 4), like, generator, *config.rotor_speed)
     return State(
         position=component_major(flying * box * symmetric(3)),
         orientation=component_major(from_axis_angle(axis, angle)),
@@ -56,3 +56,29 @@ def sample_initial_state(quadrotors: Quadrotors, config: InitialStates, generato
         angular_velocity=component_major(flying * config.max_angular_velocity * symmetric(3)),
         rotor_speed=component_major(low + (high - low) * fraction),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Disturbances(Settings):
+    """Scale of the disturbances, whose distribution is the vehicle's own."""
+
+    force: float = setting(1.0, "factor on the vehicle's `random_force`; 0: none", not_negative)
+    torque: float = setting(1.0, "factor on the vehicle's `random_torque`; 0: none", not_negative)
+
+
+def sample_disturbance(
+    quadrotors: Quadrotors, config: Disturbances, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw the constant force (..., 3) N, world, and torque (..., 3) N m, body, of one episode for each vehicle.
+
+    Source: l2f; the standard deviation of the torque about z is a hundredth of that about x and y.
+    """
+    like, shape = quadrotors.mass, tuple(quadrotors.shape)
+
+    def normal(mean_and_std: Tensor, spread: Tensor) -> Tensor:
+        draw = torch.randn((*shape, 3), generator=generator, dtype=like.dtype, device=like.device)
+        return component_major(mean_and_std[..., :1] + mean_and_std[..., 1:] * spread * draw)
+
+    force = normal(quadrotors.random_force, like.new_tensor([1.0, 1.0, 1.0]))
+    torque = normal(quadrotors.random_torque, like.new_tensor([1.0, 1.0, 0.01]))
+    return config.force * force, config.torque * torque

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from raptor.config.settings import Settings, ascending, not_negative, setting
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.rotation import rotation_matrix
-from raptor.quadrotor.state import State, components, from_components
+from raptor.quadrotor.state import State, components, difference, from_components, rotation_matrix
 from raptor.tasks.reference import Reference
 
 NUM_SENSED = 18  # position 3, rotation matrix 9, linear velocity 3, angular velocity 3
@@ -48,8 +47,8 @@ def sense(state: State, reference: Reference, target_visible: bool) -> Tensor:
     """
     position, velocity = components(state.position), components(state.linear_velocity)
     if target_visible:
-        position = tuple(x - target for x, target in zip(position, components(reference.position), strict=True))
-        velocity = tuple(v - target for v, target in zip(velocity, components(reference.velocity), strict=True))
+        position = difference(state.position, reference.position)
+        velocity = difference(state.linear_velocity, reference.velocity)
     rotation = components(rotation_matrix(state.orientation))
     return from_components([*position, *rotation, *velocity, *components(state.angular_velocity)])
 
@@ -60,7 +59,12 @@ def student_observation(sensed: Tensor, previous_action: Tensor) -> Tensor:
 
 
 def teacher_observation(sensed: Tensor, previous_action: Tensor, rotor_speed: Tensor, quadrotors: Quadrotors) -> Tensor:
-    """Observation (..., 26) of a teacher: the student's, and the rotor speeds scaled to [-1, 1] by the limits."""
-    low, high = components(quadrotors.action_limit)
-    scaled = [2 * (speed - low) / (high - low) - 1 for speed in components(rotor_speed)]
+    """Observation (..., 26) of a teacher: the student's, and the actions that would hold the rotor speeds (4)."""
+    scaled = scaled_rotor_speed(rotor_speed, quadrotors)
     return from_components([*components(sensed), *components(previous_action), *scaled])
+
+
+def scaled_rotor_speed(rotor_speed: Tensor, quadrotors: Quadrotors) -> list[Tensor]:
+    """Components of rotor speeds (..., 4) as the actions in [-1, 1] that would hold them."""
+    low, high = components(quadrotors.action_limit)
+    return [2 * (speed - low) / (high - low) - 1 for speed in components(rotor_speed)]

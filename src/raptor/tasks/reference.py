@@ -97,17 +97,17 @@ def _legs(config: WayPoints) -> Iterator[tuple[Axes, Axes]]:
 def sample_reference(shape: tuple[int, ...], config: References, like: Tensor, generator: torch.Generator) -> Reference:
     """Draw the references of one episode each for a population of the given leading shape."""
 
-    def between(low: float, high: float) -> Tensor:
-        return low + (high - low) * uniform(shape, like, generator)
+    def draw(low: float, high: float) -> Tensor:
+        return uniform(shape, like, generator, low, high)
 
-    kind = uniform(shape, like, generator)
+    kind = draw(0, 1)
     langevin = (kind < config.langevin_share).to(like.dtype)
     lissajous_end = config.langevin_share + config.lissajous_share
     lissajous = ((kind >= config.langevin_share) & (kind < lissajous_end)).to(like.dtype)
     way_points = ((kind >= lissajous_end) & (kind < lissajous_end + config.way_points_share)).to(like.dtype)
     figure = config.lissajous
-    interval = between(*figure.interval)
-    amplitude = [lissajous * between(low, high) for low, high in zip(*figure.amplitude, strict=True)]
+    interval = draw(*figure.interval)
+    amplitude = [lissajous * draw(low, high) for low, high in zip(*figure.amplitude, strict=True)]
     legs = [way_points * (b - a) for p, q in _legs(config.way_points) for a, b in zip(p, q, strict=True)]
     zero = like.new_zeros(*shape, 3)
     drawn = Reference(
@@ -118,7 +118,7 @@ def sample_reference(shape: tuple[int, ...], config: References, like: Tensor, g
         walk=component_major(like.new_zeros(*shape, 12)),
         amplitude=from_components(amplitude),
         rate=from_components([2 * torch.pi * turns / interval for turns in figure.frequency]),
-        ramp=between(*figure.ramp),
+        ramp=draw(*figure.ramp),
         legs=from_components(legs) if legs else zero[..., :0],
     )
     return _targets(drawn, config)

@@ -1,15 +1,16 @@
-"""RAPTOR's reward: a constant minus weighted costs."""
+"""How a step is rated: RAPTOR's reward, a constant minus weighted costs, and the bounds that end an episode."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import torch
 from torch import Tensor
 
-from raptor.config.settings import Settings, not_negative, setting
+from raptor.config.settings import Settings, not_negative, optional, positive, setting
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.state import State, components
+from raptor.quadrotor.state import State, components, difference, norm
 from raptor.tasks.reference import Reference
 
 
@@ -30,17 +31,6 @@ class Reward(Settings):
     angular_acceleration: float = setting(0.0, "cost per rad/s^2", not_negative)
     action: float = setting(0.0, "cost per squared distance of the throttle, 0 to 1, from hover", not_negative)
     action_rate: float = setting(1.0, "cost per distance between this action and the last one", not_negative)
-
-
-def norm(parts: tuple[Tensor, ...]) -> Tensor:
-    """Euclidean norm of a vector in component form: gradient zero, not NaN, at the origin; NaN where a component is."""
-    square = sum((part * part for part in parts[1:]), parts[0] * parts[0])
-    positive = square > 0
-    return torch.where(positive, torch.sqrt(torch.where(positive, square, 1.0)), square.detach())
-
-
-def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-    return tuple(x - y for x, y in zip(components(a), components(b), strict=True))
 
 
 def heading_angle(orientation: Tensor) -> Tensor:
@@ -66,20 +56,20 @@ def reward(
     All costs but those of accelerations and actions (..., 4) are of `state`, in which the action was chosen, and of the
     reference at that time. `terminated` (...) says whether `next_state` ends the episode. Source: l2f's "squared".
     """
-    position = norm(_difference(state.position, reference.position))
+    position = norm(difference(state.position, reference.position))
     if config.position_clip > 0:
         position = position.clamp(max=config.position_clip)
     cost = config.position * position + config.orientation * heading_angle(state.orientation)
-    cost = cost + config.action_rate * norm(_difference(action, last_action))
+    cost = cost + config.action_rate * norm(difference(action, last_action))
     if config.linear_velocity:
-        cost = cost + config.linear_velocity * norm(_difference(state.linear_velocity, reference.velocity))
+        cost = cost + config.linear_velocity * norm(difference(state.linear_velocity, reference.velocity))
     if config.angular_velocity:
         cost = cost + config.angular_velocity * norm(components(state.angular_velocity))
     if config.linear_acceleration:
-        change = _difference(next_state.linear_velocity, state.linear_velocity)
+        change = difference(next_state.linear_velocity, state.linear_velocity)
         cost = cost + config.linear_acceleration * norm(change) / dt
     if config.angular_acceleration:
-        change = _difference(next_state.angular_velocity, state.angular_velocity)
+        change = difference(next_state.angular_velocity, state.angular_velocity)
         cost = cost + config.angular_acceleration * norm(change) / dt
     if config.action:
         hover = quadrotors.hover_throttle
@@ -88,3 +78,27 @@ def reward(
     if config.non_negative:
         value = value.clamp(min=0)
     return torch.where(terminated, config.termination_penalty, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Termination(Settings):
+    """Bounds, per axis, beyond which an episode ends. The defaults are RAPTOR's."""
+
+    enabled: bool = setting(True, "false: every episode lasts to its last step")
+    position: float | None = setting(None, "m; null: the vehicle's `position_threshold`", optional(positive))
+    linear_velocity: float = setting(2.0, "m/s", positive)
+    angular_velocity: float = setting(35.0, "rad/s", positive)
+    about_target: bool = setting(False, "whether the position is bounded about the target, not about the origin")
+
+
+def terminated(config: Termination, quadrotors: Quadrotors, state: State, reference: Reference) -> Tensor:
+    """Whether each state (...) ends its episode: any axis strictly beyond its bound, or not finite."""
+    if not config.enabled:
+        return torch.zeros_like(state.position[..., 0], dtype=torch.bool)
+    about_target = config.about_target
+    position = difference(state.position, reference.position) if about_target else components(state.position)
+    box = quadrotors.position_threshold if config.position is None else config.position
+    outside = [~(x.abs() <= box) for x in position]
+    outside += [~(v.abs() <= config.linear_velocity) for v in components(state.linear_velocity)]
+    outside += [~(w.abs() <= config.angular_velocity) for w in components(state.angular_velocity)]
+    return functools.reduce(torch.logical_or, outside)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from raptor.config.settings import Settings, at_least, positive, setting
+from raptor.core.errors import UserError
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import Distribution
 from raptor.quadrotor.vehicles import LONGEST_STEP
-from raptor.tasks.disturbance import Disturbances
-from raptor.tasks.initial_state import InitialStates
+from raptor.tasks.initial_state import Disturbances, InitialStates
 from raptor.tasks.observation import Sensing
-from raptor.tasks.reference import References
-from raptor.tasks.reward import Reward
-from raptor.tasks.termination import Termination
+from raptor.tasks.reference import Lissajous, References
+from raptor.tasks.reward import Reward, Termination
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,3 +51,33 @@ class Task(Settings):
         a step are integrated as in l2f.
         """
         return cls(target_visible=False, clip_previous_action=False, exact_rotors=False)
+
+
+TASKS = {
+    "hover": Task(references=References(langevin_share=0.0)),
+    "track": Task(
+        references=References(
+            langevin_share=0.5,
+            lissajous_share=0.5,
+            lissajous=Lissajous(amplitude=((0.0, 0.0, 0.0), (0.5, 1.0, 0.3)), interval=(6.5, 11.0), ramp=(1.0, 3.0)),
+        ),
+        termination=Termination(about_target=True),
+    ),
+    "paper": Task.paper(),
+}
+"""Tasks by name: hold the origin; follow random walks and figure eights; RAPTOR's own training task."""
+
+
+def make_task(task: str | Task, overrides: Mapping[str, Any]) -> Task:
+    """A task by name or as it is, with some of its fields replaced."""
+    if isinstance(task, str):
+        if task not in TASKS:
+            raise UserError(f"there is no task {task!r}: choose one of {', '.join(TASKS)}, or give a Task")
+        task = TASKS[task]
+    allowed = [field.name for field in dataclasses.fields(Task)]
+    for name in overrides.keys() - allowed:
+        raise UserError(
+            f"{name} is neither a keyword argument of the environment nor a field of the task: the fields are "
+            f"{', '.join(allowed)}"
+        )
+    return dataclasses.replace(task, **overrides)

@@ -7,13 +7,16 @@ import os
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, DryRunWorld, World
 from raptor.core.errors import UserError
-from raptor.environments.episode import draw_noise
+from raptor.environments.episode import Episode, draw_noise
 from raptor.formats.checkpoint import StudentPolicy
+from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.analytic_policy_gradient import RolloutState
+from raptor.tasks.task import Task
 from raptor.training.direct.config import GradientConfig
 from raptor.training.direct.learner import GradientLearner
 
@@ -40,25 +43,16 @@ def budget_bytes(memory_gib: float | None, device: str) -> float:
 
 
 def budget_of_each(memory_gib: float | None, device: str, world: World) -> float:
-    """What each process may take: together the memory of a machine, or each that of a GPU of its own.
-
-    All come to the same answer, that of the one with the least.
-    """
+    """What each process may take, the same for all: a part of the machine's memory, or the least of their GPUs'."""
     least = min(world.all_gather(budget_bytes(memory_gib, device)))
     return least / world.size if torch.device(device).type == "cpu" else least
 
 
 def refuse_too_large(what: str, used: float, budget: float, remedy: str) -> None:
-    """Raise where what is planned does not fit.
-
-    Raises:
-        UserError: says what takes how much, and the remedy.
-    """
+    """Raise a UserError that says what takes how much, and the remedy, where it does not fit."""
     if used > budget:
-        raise UserError(
-            f"{what} {used / GIB:.3g} GiB, which does not fit into {budget / GIB:.3g} GiB: {remedy}, or raise "
-            "memory_gib"
-        )
+        needs = f"{what} {used / GIB:.3g} GiB, which does not fit into {budget / GIB:.3g} GiB"
+        raise UserError(f"{needs}: {remedy}, or raise memory_gib")
 
 
 def nbytes(tree: Any) -> int:
@@ -66,22 +60,24 @@ def nbytes(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor))
 
 
-def segment_bytes(config: GradientConfig, policy: StudentPolicy, world: World = ALONE) -> float:
-    """What each vehicle of a batch takes in a process: each step of its segment is kept for the backward pass.
+def step_bytes(
+    task: Task, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...], generator: torch.Generator
+) -> int:
+    """What is kept of a step for the backward pass: where it began, its noise, cost, reward and termination."""
+    noise = draw_noise(task, quadrotors.mass, generator)
+    return nbytes((RolloutState.begin(episode, memory).moving, noise)) + 12 * quadrotors.mass.numel()
 
-    Args:
-        config: the settings; a small batch of theirs is measured.
-        policy: of the architecture that is trained.
-        world: the processes that share the batch.
-    """
+
+def segment_bytes(config: GradientConfig, policy: StudentPolicy, world: World = ALONE) -> float:
+    """What each vehicle of a batch takes in a process; a small batch of these settings and this policy is measured."""
     parts = world.size * config.accumulation
     num = max(SAMPLE_VEHICLES, parts)
     small = _trial(config, policy, num, "cpu", world)
-    step = nbytes(RolloutState.begin(small.episode, small.memory).moving) + 12 * num  # and cost, reward, termination
+    step = step_bytes(config.task, small.quadrotors, small.episode, small.memory, small.generator)
     noise = nbytes(draw_noise(config.task, small.quadrotors.mass, small.generator))
     standing = 4 * nbytes((small.quadrotors, small.episode))
     drawn = config.segment_steps * noise if parts > 1 else 0  # for the whole batch, beside that of the part
-    return (config.segment_steps * (step + noise) / parts + drawn + standing) / num
+    return (config.segment_steps * step / parts + drawn + standing) / num
 
 
 def largest_batch(

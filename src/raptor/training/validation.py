@@ -16,8 +16,7 @@ from raptor.environments.rollout import VEHICLES_AT_ONCE, rollout
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import Distribution, sample_quadrotors
-from raptor.tasks.disturbance import Disturbances
-from raptor.tasks.initial_state import InitialStates
+from raptor.tasks.initial_state import Disturbances, InitialStates
 from raptor.tasks.reference import Lissajous
 from raptor.tasks.task import Task
 

@@ -16,27 +16,16 @@ from PIL import Image
 from raptor.core.atomic import write_atomically
 from raptor.core.errors import UserError
 
-FRAME_RATE_HZ = 30
-MAX_GIF_WIDTH = 480
-"""pixels; a GIF is large."""
+FRAME_RATE_HZ, MAX_GIF_WIDTH = 30, 480
+"""The width in pixels: a GIF is large."""
 
 
 class RecordedVecEnv:
-    """A `VecEnv` whose first environment is recorded now and then.
+    """A `VecEnv` whose first environment is recorded for `length` steps from every `interval`-th on.
 
-    Args:
-        env: it must have `render()`, which gives (H, W, 3) uint8.
-        folder: for the videos, named by their first step.
-        length: steps of a video.
-        interval: steps from the beginning of one video to that of the next.
-        resume: count on from the videos that are in the folder.
-
-    Raises:
-        UserError: it renders nothing.
+    Its `render()` must give (H, W, 3) uint8, else a `UserError` is raised. Videos are named by their first step; with
+    `resume`, steps are counted on from those in the folder.
     """
-
-    _frames: list[NDArray[np.uint8]]
-    num_steps: int
 
     def __init__(self, env: Any, folder: Path, length: int, interval: int, resume: bool = False) -> None:
         taken = [int(video.stem.removeprefix("step_")) for video in folder.glob("step_*")] if resume else []
@@ -67,7 +56,7 @@ class RecordedVecEnv:
         """Write the video that is being taken, if there is one."""
         if self._frames:
             write_frames(self._folder / f"step_{self.num_steps - len(self._frames):09d}", self._frames)
-            self._frames = []
+            self._frames.clear()
 
     def _frame(self) -> NDArray[np.uint8]:
         frame = self._env.render() if hasattr(self._env, "render") else None

@@ -21,12 +21,12 @@ from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE
 from raptor.environments.collectors import Recording
-from raptor.quadrotor.rotation import rotation_matrix
+from raptor.quadrotor.state import rotation_matrix
 
 MAX_VEHICLES, FRAME_RATE_HZ, TRAIL_FRAMES, LAST_FRAME_S = 6, 25, 40, 1.0
 PIXELS_PER_INCH, PANEL = 96, 3.0
 """Each vehicle has a square panel of so many inches."""
-TRAIL, FRONT, TARGET = COLOURS[0], COLOURS[1], COLOURS[2]
+TRAIL, FRONT, TARGET = COLOURS[:3]
 SHADES = 24
 """Steps from each colour to white, which is all that the file can show."""
 
@@ -51,15 +51,9 @@ class _Frames(NamedTuple):
 
 
 def write_video(path: PathLike, recording: Recording, titles: Sequence[str] = ()) -> Path:
-    """Write a recording as an animated GIF that plays in real time, complete or not at all.
+    """Write a recording as an animated GIF (*.gif) that plays in real time, complete or not at all.
 
-    Args:
-        path: the file (`*.gif`); its folder is created if it is not there.
-        recording: the first `MAX_VEHICLES` vehicles are shown, faint from when their episodes are over.
-        titles: what is written above each vehicle.
-
-    Raises:
-        UserError: the name does not end in .gif, or the file cannot be written; what was there is left as it was.
+    The first `MAX_VEHICLES` vehicles are shown, each with its title, faint from when their episodes are over.
     """
     if Path(path).suffix.lower() != ".gif":
         raise UserError(f"a video is an animated picture that ends in .gif, got {path}: choose another name")
@@ -83,15 +77,10 @@ def _frames(recording: Recording, period: float) -> _Frames:
         values = tensor.detach().cpu().double().numpy()[steps, :MAX_VEHICLES]
         return np.where(np.isfinite(values), values.clip(-1e3, 1e3), np.nan)
 
-    target = at_frames(recording.target)
+    position, target, flying = map(at_frames, (recording.position, recording.target, recording.flying))
+    rotation = at_frames(rotation_matrix(recording.orientation)).reshape(*target.shape, 3)
     centre = target.mean(axis=0)
-    return _Frames(
-        position=at_frames(recording.position) - centre,
-        rotation=at_frames(rotation_matrix(recording.orientation)).reshape(*target.shape, 3),
-        target=target - centre,
-        flying=at_frames(recording.flying) > 0,
-        time=time,
-    )
+    return _Frames(position - centre, rotation, target - centre, flying > 0, time)
 
 
 def _pictures(frames: _Frames, titles: Sequence[str]) -> Iterator[Image.Image]:
@@ -107,17 +96,14 @@ def _pictures(frames: _Frames, titles: Sequence[str]) -> Iterator[Image.Image]:
     room = float(np.clip(np.nanmax(np.abs([flown, frames.target])), *ROOM))
     tile = 0.2 if room <= 1.0 else 0.5
     room = tile * math.ceil(room / tile)
-    panels = [
-        _Panel(figure.add_subplot(rows, columns, vehicle + 1), frames, vehicle, room, tile) for vehicle in range(num)
-    ]
-    for panel, title in zip(panels, titles, strict=False):
-        panel.axis.set_title(title, y=0.92)
+    axes = [figure.add_subplot(rows, columns, vehicle + 1) for vehicle in range(num)]
+    panels = [_Panel(axis, frames, vehicle, room, tile) for vehicle, axis in enumerate(axes)]
+    for axis, title in zip(axes, titles, strict=False):
+        axis.set_title(title, y=0.92)
     figure.text(0.99, 0.08 / height, f"tiles of {tile:g} m; vehicles larger than life", ha="right", color=FAINT)
     clock = figure.text(0.01, 0.08 / height, "", weight="bold", animated=True)
     canvas.draw()
-    background = canvas.copy_from_bbox(figure.bbox)
-
-    palette = _palette()
+    background, palette = canvas.copy_from_bbox(figure.bbox), _palette()
     for frame, time in enumerate(frames.time):
         canvas.restore_region(background)
         for panel in panels:

@@ -11,7 +11,7 @@ import pytest
 from raptor.config.settings import not_negative, setting
 from raptor.core.errors import UserError
 from raptor.lab.pipeline import Job, StageContext, StageOutcome
-from raptor.lab.pipeline.job import EVALUATION, QUADROTORS, REPORT, reference
+from raptor.lab.pipeline.jobs import EVALUATION, QUADROTORS, REPORT, reference
 
 FILE = "note.txt"
 
@@ -20,7 +20,7 @@ FILE = "note.txt"
 class Note(Job):
     """Writes the text and what is read; a training that goes on adds a line instead."""
 
-    NAME, GIVES, INHERITS, FREE = "note", EVALUATION, ("seed",), ("stops", "breaks")
+    NAME, GIVES, PRODUCT, INHERITS, FREE = "note", EVALUATION, FILE, ("seed",), ("stops", "breaks")
 
     text: str = ""
     number: float = setting(0.0, "", not_negative)
@@ -29,10 +29,6 @@ class Note(Job):
     breaks: bool = False
     pace: int = 0
     reads: tuple[str, ...] | None = reference(EVALUATION)
-
-    @property
-    def product(self) -> str:
-        return FILE
 
     def run(self, stage: StageContext) -> StageOutcome:
         if self.breaks:

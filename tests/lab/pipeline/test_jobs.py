@@ -15,10 +15,10 @@ from raptor import load_policy, load_teachers
 from raptor.config import from_dict
 from raptor.core.errors import UserError
 from raptor.evaluation import Evaluation, evaluate
+from raptor.evaluation.results import column_names
 from raptor.lab.pipeline import PipelineSummary, Stage, load_pipeline, run_pipeline
-from raptor.lab.pipeline.job import TEACHERS
-from raptor.lab.pipeline.records import content
-from raptor.lab.pipeline.run import column_names
+from raptor.lab.pipeline.jobs import TEACHERS
+from raptor.lab.pipeline.plan import content
 from raptor.quadrotor.population import read_population
 from raptor.runs.manifest import read_settings
 from raptor.runs.progress import Progress

@@ -15,8 +15,8 @@ from raptor.nn.stacked_mlp import forward
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.curriculum import Curriculum, CurriculumConfig, Stage
 from raptor.rl.replay_storage import read
+from raptor.tasks.reward import Termination
 from raptor.tasks.task import Task
-from raptor.tasks.termination import Termination
 from raptor.training.teachers.sac import SACTeachers, SACTeachersConfig
 
 NUM = 2

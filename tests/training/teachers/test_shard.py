@@ -23,7 +23,7 @@ from raptor.nn.stacked_mlp import Layer
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.teacher_test import TeacherTest
 from raptor.runs.stopping import stop_on_signal
-from raptor.runs.store import FolderStore, MemoryStore, Store
+from raptor.runs.store import FolderStore, Store
 from raptor.training.teachers import shard
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
@@ -103,11 +103,11 @@ def test_a_shard_that_is_stopped_again_and_again_ends_as_if_it_had_not_been(algo
 
 
 def test_a_shard_keeps_its_two_newest_checkpoints_in_any_store(tmp_path: Path) -> None:
-    store = MemoryStore()
+    store: dict[str, bytes] = {}
     result = train(tiny(), store)
     train(tiny(), tmp_path)
-    assert store.names() == ["checkpoint_000003.pt", "checkpoint_000004.pt", CURVE, WEIGHTS]
-    assert store.files[WEIGHTS] == (tmp_path / WEIGHTS).read_bytes()
+    assert sorted(store) == ["checkpoint_000003.pt", "checkpoint_000004.pt", CURVE, WEIGHTS]
+    assert store[WEIGHTS] == (tmp_path / WEIGHTS).read_bytes()
     assert result is not None
 
 
@@ -263,7 +263,7 @@ def test_a_teacher_that_is_not_finite_does_not_spoil_what_the_others_learn_toget
 
 def test_reports_say_how_far_it_is_and_each_validation_once() -> None:
     task = {"config": to_dict(tiny("curriculum.enabled=true")), "quadrotors": VEHICLES.to_dicts(), "seed": SEED}
-    reports = [json.loads(json.dumps(r)) for r in shard.train_shard(task, MemoryStore(), "cpu", lambda: False)]
+    reports = [json.loads(json.dumps(r)) for r in shard.train_shard(task, {}, "cpu", lambda: False)]
     done = [report["teachers_done"] / 2 for report in reports]
     assert (done[0], done[-1], done) == (0.0, 1.0, sorted(done))
     assert set(done) == {0.0, 0.25, 0.5, 0.75, 1.0}

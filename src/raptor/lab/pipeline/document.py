@@ -12,29 +12,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raptor.config import parse_overrides, to_dict
-from raptor.config.documents import overlay, resolve
-from raptor.config.files import Source, read_files
+from raptor.config.files import Source, overlay, read_files, resolve
 from raptor.config.load import Check, nearest
 from raptor.config.settings import Settings, between, optional, setting, show
 from raptor.core.errors import UserError
 from raptor.formats.policy_files import POLICY_NAMES
-from raptor.lab.pipeline.job import POLICY, Job
-from raptor.lab.pipeline.jobs import JOBS
+from raptor.lab.pipeline.jobs import JOBS, POLICY, Job
 
 Jobs = Mapping[str, type[Job]]
-
-PRESETS = "run"
-"""Presets of pipelines stand among those of the job of this name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Everywhere(Settings):
-    """What a pipeline says for all of its stages."""
+    """What a pipeline says for all stages that do not say their own."""
 
-    output: str | None = setting(None, "folder of everything")
-    seed: int | None = setting(None, "of all stages that do not say their own", optional(between(0, 999999)))
-    device: str | None = setting(None, "of all stages that do not say their own")
-    compile: bool | None = setting(None, "of all stages that do not say their own")
+    output: str | None = None
+    seed: int | None = setting(None, limit=optional(between(0, 999999)))
+    device: str | None = None
+    compile: bool | None = None
 
 
 COMMON = tuple(field.name for field in dataclasses.fields(Everywhere))
@@ -49,13 +44,12 @@ class Input(NamedTuple):
     is_stage: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """A job with its keys, and what it reads."""
 
     name: str
     job: Job
-    inputs: tuple[Input, ...] = ()
+    inputs: tuple[Input, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,18 +79,15 @@ class Pipeline:
 
 
 def load_pipeline(file: str | Path, overrides: Sequence[str] = (), jobs: Jobs = JOBS) -> Pipeline:
-    """Read a pipeline.
+    """Read a pipeline: a YAML file or the name of a packaged preset, whose key `base` names one that it inherits from.
 
-    Args:
-        file: a YAML file, or the name of a packaged preset. Its key `base` names another one that it inherits from.
-        overrides: `STAGE.KEY=VALUE` each, or `KEY=VALUE` for what concerns all stages.
-        jobs: what a stage can be, by name.
+    Overrides are `STAGE.KEY=VALUE`, or `KEY=VALUE` for what concerns all stages; `jobs` are what a stage can be.
 
     Raises:
         UserError: names every unknown job, key, stage and file, every wrong type and impossible value, where it stands
             and what is allowed; or the circle in which stages need each other.
     """
-    files, now = [_tidy(each) for each in read_files(file, PRESETS)], parse_overrides(overrides)
+    files, now = [_tidy(each) for each in read_files(file, "run")], parse_overrides(overrides)
     names = {name for each in (*files, *map(_tidy, now)) for name in each.settings["stages"]}
     now = [_tidy(Source(each.name, {"stages": each.settings}) if names & {*each.settings} else each) for each in now]
     check = Check([*files, *now])
@@ -105,21 +96,45 @@ def load_pipeline(file: str | Path, overrides: Sequence[str] = (), jobs: Jobs = 
     more = ["stages", *(said if any({*each.settings} - {*COMMON, "stages"} for each in now) else ())]
     everywhere = check.group(Everywhere, resolve(given), more=more)
     check.finish()
+    listed = ", ".join(jobs)
     if not said:
-        raise UserError(f"{file} has no stages: name at least one under `stages`, with one of the jobs {_listed(jobs)}")
+        raise UserError(f"{file} has no stages: name at least one under `stages`, with one of the jobs {listed}")
+    reserved = [*POLICY_NAMES, "stages", "base", *COMMON]
     for name in said:
-        _check_name(name, said[name].get("job"), jobs, check)
+        job = said[name].get("job")
+        if name in reserved or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            advice = f"use letters, digits, - and _, and none of {', '.join(reserved)}"
+            check.wrong(("stages", name), "cannot be the name of a stage", advice)
+        elif job is None and name not in jobs:
+            check.wrong(("stages", name, "job"), "is missing", f"give one of {listed}")
+        elif job is not None and job not in jobs:
+            check.wrong(("stages", name, "job"), f"must be one of {listed}, got {show(job)}")
     check.finish()
     chosen = {name: jobs[said[name].get("job") or name] for name in said}
-    sources = [*files, *_said_to_each(now, chosen), *now]
+    to_each = [  # what the command line says for all stages counts over what files say of one
+        Source(each.name, {"stages": {name: _placed(job, key, value)}})
+        for each in now
+        for key, value in each.settings.items()
+        for name, job in chosen.items()
+        if key in job.INHERITS and value is not None
+    ]
+    sources = [*files, *to_each, *now]
     document = given | {"stages": dict[str, Any].fromkeys(chosen, {})}
     for source in sources:
         for name, keys in source.settings["stages"].items():
             document["stages"][name] = overlay(document["stages"][name], keys, chosen[name])
     checked = _checked(chosen, document, everywhere, sources)
     completed = {name: job.completed(checked) for name, job in checked.items()}
-    stages = {name: Stage(name, job, _inputs(job, chosen)) for name, job in completed.items()}
-    return Pipeline(str(file), everywhere.output, _in_order(stages), document)
+    stages = {name: Stage(name, job, _inputs(job, checked)) for name, job in completed.items()}
+    read = {name: [given.name for given in stage.inputs if given.is_stage] for name, stage in stages.items()}
+    try:
+        in_order = tuple(stages[name] for name in graphlib.TopologicalSorter(read).static_order())
+    except graphlib.CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise UserError(
+            f"the stages need each other in a circle: {circle}; let one of them read something else"
+        ) from None
+    return Pipeline(str(file), everywhere.output, in_order, document)
 
 
 def _tidy(source: Source) -> Source:
@@ -133,28 +148,6 @@ def _tidy(source: Source) -> Source:
     return Source(source.name, {**source.settings, "stages": {name: said or {} for name, said in stages.items()}})
 
 
-def _check_name(name: str, job: Any, jobs: Jobs, check: Check) -> None:
-    reserved = [*POLICY_NAMES, "stages", "base", *COMMON]
-    if name in reserved or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        advice = f"use letters, digits, - and _, and none of {', '.join(reserved)}"
-        check.wrong(("stages", name), "cannot be the name of a stage", advice)
-    elif job is None and name not in jobs:
-        check.wrong(("stages", name, "job"), "is missing", f"give one of {_listed(jobs)}")
-    elif job is not None and job not in jobs:
-        check.wrong(("stages", name, "job"), f"must be one of {_listed(jobs)}, got {show(job)}")
-
-
-def _said_to_each(overrides: Sequence[Source], jobs: Jobs) -> list[Source]:
-    """What the command line says for all stages, said of each: there it counts over what files say of that stage."""
-    return [
-        Source(source.name, {"stages": {name: _placed(job, key, value)}})
-        for source in overrides
-        for key, value in source.settings.items()
-        for name, job in jobs.items()
-        if key in job.INHERITS and value is not None
-    ]
-
-
 def _placed(job: type[Job], key: str, value: Any) -> dict[str, Any]:
     """Something that is said for all stages, where a stage of that job says it."""
     return {key: value} if hasattr(job, key) else {"settings": {key: value}}
@@ -163,24 +156,26 @@ def _placed(job: type[Job], key: str, value: Any) -> dict[str, Any]:
 def _checked(
     jobs: Jobs, document: Mapping[str, Any], everywhere: Everywhere, sources: Sequence[Source]
 ) -> dict[str, Job]:
-    """The jobs with their keys, checked.
-
-    What the document says of a stage counts over the files of its key `config`, those over what is said of all stages,
-    and that over the defaults.
-    """
+    """The jobs with their keys: said of the stage, over its files, over said of all stages, over defaults."""
     stages: dict[str, Any] = {}
     all_files: list[Source] = []
     for name, job in jobs.items():
-        default = job.default(document["stages"][name])
-        stages[name] = to_dict(default)
+        said = document["stages"][name]
+        default = job.default(said)
+        keys = to_dict(default)
         for key in job.INHERITS:
             if (value := getattr(everywhere, key)) is not None:
-                stages[name] = overlay(stages[name], _placed(job, key, value))
-        if files := _config_files(name, default, document["stages"][name]):
+                keys = overlay(keys, _placed(job, key, value))
+        if hasattr(default, "config") and isinstance(said.get("config"), str):
+            try:
+                files = read_files(said["config"], getattr(default.settings, "JOB", "train-direct"))  # type: ignore[attr-defined]
+            except UserError as error:
+                raise UserError(f"stages.{name}.config: {error}") from error
             for file in files:
-                stages[name] = overlay(stages[name], {"settings": file.settings}, job)
-            stages[name]["settings"] = resolve(stages[name]["settings"])  # their ${key} are keys of theirs
-            all_files += [Source(each.name, {"stages": {name: {"settings": each.settings}}}) for each in files]
+                keys = overlay(keys, {"settings": file.settings}, job)
+                all_files.append(Source(file.name, {"stages": {name: {"settings": file.settings}}}))
+            keys["settings"] = resolve(keys["settings"])  # their ${key} are keys of theirs
+        stages[name] = keys
     merged = resolve(overlay(to_dict(everywhere) | {"stages": stages}, document))["stages"]
     for keys in merged.values():
         keys.pop("job", None)
@@ -188,59 +183,28 @@ def _checked(
     checked = {name: check.group(job, merged[name], ("stages", name), ["job"]) for name, job in jobs.items()}
     check.finish()
     for name, keyed in checked.items():
-        _check_references(name, keyed, jobs, check)
+        _check_inputs(name, keyed, jobs, check)
     check.finish()
     return checked
 
 
-def _config_files(name: str, default: Job, said: Mapping[str, Any]) -> list[Source]:
-    """The settings in the file that the key `config` of a stage names, and in those that it is based on."""
-    if not hasattr(default, "config") or not isinstance(said.get("config"), str):
-        return []
-    try:
-        return read_files(said["config"], getattr(default.settings, "JOB", "train-direct"))  # type: ignore[attr-defined]
-    except UserError as error:
-        raise UserError(f"stages.{name}.config: {error}") from error
-
-
-def _check_references(name: str, job: Job, jobs: Jobs, check: Check) -> None:
+def _check_inputs(name: str, job: Job, jobs: Jobs, check: Check) -> None:
     """Note what a stage needs and was not given, and what it names that is not there or of another kind."""
     given = [key for key in job.NEEDS if getattr(job, key) not in (None, ())]
     if job.NEEDS and len(given) != 1:
         got = f", got {' and '.join(given)}" if given else ""
         check.wrong(("stages", name), f"needs {'either ' * (len(job.NEEDS) > 1)}{' or '.join(job.NEEDS)}{got}")
-    for key, kind in job.references().items():
-        for value in job.named(key):
-            if value in jobs and kind != jobs[value].GIVES:
-                fitting = [other for other, theirs in jobs.items() if kind == theirs.GIVES] or ["none here"]
-                problem = f"names the stage {value!r}, which gives {_a(jobs[value].GIVES)} and not {_a(kind)}"
-                check.wrong(("stages", name, key), problem, f"stages that do are {', '.join(fitting)}")
-            elif value not in jobs and not ((value in POLICY_NAMES and kind == POLICY) or os.path.exists(value)):
-                policies = f" nor one of the policies {', '.join(POLICY_NAMES)}" if kind == POLICY else ""
-                problem = f"names {value!r}, which is neither a stage nor a file{policies}"
-                check.wrong(("stages", name, key), problem, nearest(value, list(jobs), "stages"))
+    for key, kind, value, is_stage in _inputs(job, jobs):
+        if is_stage and kind != jobs[value].GIVES:
+            fitting = [other for other, theirs in jobs.items() if kind == theirs.GIVES] or ["none here"]
+            problem = f"names the stage {value!r}, which gives {jobs[value].GIVES} and not {kind}"
+            check.wrong(("stages", name, key), problem, f"stages that do are {', '.join(fitting)}")
+        elif not is_stage and not ((value in POLICY_NAMES and kind == POLICY) or os.path.exists(value)):
+            policies = f" nor one of the policies {', '.join(POLICY_NAMES)}" if kind == POLICY else ""
+            problem = f"names {value!r}, which is neither a stage nor a file{policies}"
+            check.wrong(("stages", name, key), problem, nearest(value, list(jobs), "stages"))
 
 
 def _inputs(job: Job, stages: Container[str]) -> tuple[Input, ...]:
     references = job.references()
     return tuple(Input(key, kind, name, name in stages) for key, kind in references.items() for name in job.named(key))
-
-
-def _in_order(stages: Mapping[str, Stage]) -> tuple[Stage, ...]:
-    """Stages after those that they read from."""
-    read = {name: [given.name for given in stage.inputs if given.is_stage] for name, stage in stages.items()}
-    try:
-        return tuple(stages[name] for name in graphlib.TopologicalSorter(read).static_order())
-    except graphlib.CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        raise UserError(
-            f"the stages need each other in a circle: {circle}; let one of them read something else"
-        ) from None
-
-
-def _a(kind: str) -> str:
-    return kind if kind.endswith("s") else f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
-
-
-def _listed(jobs: Jobs) -> str:
-    return ", ".join(jobs)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from raptor.config.settings import Limit, at_least, between, each, one_of, optional, setting
+from raptor.config.settings import Limit, Settings, at_least, between, each, one_of, optional, setting
 from raptor.evaluation import Evaluation, evaluate
 from raptor.evaluation.report import write_report
 from raptor.evaluation.suites import SUITES
 from raptor.export import FORMATS, export_policy
 from raptor.formats import load_policy
-from raptor.lab.pipeline.job import (
-    EVALUATION,
-    POLICY,
-    QUADROTORS,
-    REPORT,
-    TEACHERS,
-    Job,
-    StageContext,
-    StageOutcome,
-    reference,
-)
 from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
 from raptor.quadrotor.population import write_population
 from raptor.runs import read_curve
+from raptor.runs.job import RunSummary
 from raptor.runs.manifest import read_settings
 from raptor.training import TrainDirectConfig, train_direct
 from raptor.training.distillation.config import PostTrainConfig
@@ -35,11 +26,97 @@ from raptor.training.distillation.job import post_train
 from raptor.training.teachers.job import PreTrainConfig, pre_train
 from raptor.training.validation import TRAINING_SEEDS
 
+QUADROTORS, TEACHERS, POLICY, EVALUATION, REPORT = "quadrotors", "teachers", "a policy", "an evaluation", "a report"
+"""Kinds of what stages hand on."""
+
 SEEDS = Limit(
     f"between 0 and {TRAINING_SEEDS - 1} (higher ones draw the quadrotors of validation and tests)",
     lambda seed: 0 <= seed < TRAINING_SEEDS,
 )
 """Seeds of vehicles to train on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageContext:
+    """Where a job finds what its stage reads, and how it goes about its work."""
+
+    folder: Path  # of the stage
+    sources: Mapping[str, tuple[str | Path, ...]]  # by key: where what it names is
+    policies: Mapping[str, str | Path]  # by short name: where those are that the key `policies` names
+    overwrite: bool  # replace what an earlier run left; else go on with it
+    progress: Callable[..., None]  # called as the job calls its own
+    announce: Callable[[str], None]
+
+    def source(self, key: str) -> str | Path | None:
+        """Where the only thing is that a key names."""
+        return next(iter(self.sources.get(key, ())), None)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Arguments of every training."""
+        return {"resume": not self.overwrite, "overwrite": self.overwrite, "progress": self.progress}
+
+    def loaded(self, device: str) -> dict[str, Any]:
+        """The policies by short name."""
+        return {name: load_policy(source, device) for name, source in self.policies.items()}
+
+
+class StageOutcome(NamedTuple):
+    """What came of a stage."""
+
+    finished: bool  # False where it was asked to stop
+    sentence: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Job(Settings, abc.ABC):
+    """Base of all jobs; the fields of one are the keys of its stage in a pipeline file.
+
+    A field `settings` holds those of the training, and a field `config` names a file or a preset with some of these.
+    """
+
+    NAME: ClassVar[str]  # that of the command that does the same
+    GIVES: ClassVar[str]  # kind of what it makes
+    PRODUCT: ClassVar[str] = ""  # the file that others read, with {keys}; empty where they read the folder
+    NEEDS: ClassVar[tuple[str, ...]] = ()  # one of these keys must be given
+    INHERITS: ClassVar[tuple[str, ...]] = ()  # what the pipeline says for all
+    TRAINS: ClassVar[bool] = False  # is expensive, and goes on where it was interrupted
+    FREE: ClassVar[tuple[str, ...]] = ()  # dotted keys that never make a difference
+    HELD: ClassVar[tuple[str, ...]] = ()  # that must stay until it has finished, and make no difference then
+
+    @property
+    def product(self) -> str:
+        """`PRODUCT` with the keys put in."""
+        return self.PRODUCT.format(**vars(self))
+
+    @abc.abstractmethod
+    def run(self, stage: StageContext) -> StageOutcome:
+        """Do it."""
+
+    @classmethod
+    def default(cls, said: Mapping[str, Any]) -> Job:
+        """The keys where nothing else is said than this."""
+        return cls()
+
+    def completed(self, jobs: Mapping[str, Job]) -> Job:
+        """The keys with what follows from other stages where nothing is said of it."""
+        return self
+
+    @classmethod
+    def references(cls) -> dict[str, str]:
+        """The keys that name stages, and the kind of each."""
+        return {field.name: field.metadata["kind"] for field in dataclasses.fields(cls) if "kind" in field.metadata}
+
+    def named(self, key: str) -> tuple[str, ...]:
+        """What a reference names."""
+        value = getattr(self, key)
+        return () if value is None else (value,) if isinstance(value, str) else tuple(value)
+
+
+def reference(kind: str, meaning: str = "") -> Any:
+    """A field that names a stage, or several, or what else is of that kind."""
+    return setting(None, meaning, kind=kind)
+
 
 _EVERYTHING = ("seed", "device", "compile")
 _WHERE = ("settings.device", "settings.compile")
@@ -54,9 +131,7 @@ class Sample(Job):
     NAME, GIVES, INHERITS = "sample", QUADROTORS, ("seed",)
 
     num: int = setting(1000, "how many", at_least(1))
-    distribution: Literal["published", "paper"] = setting(
-        "published", "what RAPTOR's code draws, or what its text says"
-    )
+    distribution: Literal["published", "paper"] = setting("published", "of RAPTOR's code, or of its text")
     seed: int = setting(0, "of what is drawn", SEEDS)
     settings: Distribution = setting(named_distribution("published"), "ranges of the distribution")
 
@@ -88,15 +163,8 @@ class PreTrain(Job):
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Train them."""
-        summary = pre_train(
-            stage.folder,
-            stage.source("quadrotors"),
-            self.settings,
-            generate=self.generate,
-            num_teachers=self.num_teachers,
-            announce=stage.announce,
-            **stage.training,
-        )
+        how: dict[str, Any] = {"generate": self.generate, "num_teachers": self.num_teachers, "announce": stage.announce}
+        summary = pre_train(stage.folder, stage.source("quadrotors"), self.settings, **how, **stage.training)
         solved = f"{summary.num_solved} of {summary.num_teachers} teachers solved"
         return StageOutcome(summary.finished, f"{solved}, mean return {summary.mean_return:.1f}")
 
@@ -106,9 +174,7 @@ class PostTrain(Job):
     """Distils a student."""
 
     NAME, GIVES, NEEDS, INHERITS, TRAINS = "post-train", POLICY, ("teachers",), _EVERYTHING, True
-    FREE = tuple(
-        f"settings.{key}" for key in ("checkpoint_interval", "keep_checkpoints", "video_interval", "memory_gib")
-    )
+    FREE = (*_KEPT, "settings.video_interval", "settings.memory_gib")
     HELD = _WHERE
 
     teachers: str | tuple[str, ...] | None = reference(TEACHERS, "a stage or a folder, or several")
@@ -119,8 +185,7 @@ class PostTrain(Job):
         """Distil it."""
         teachers = stage.sources["teachers"]
         summary = post_train(stage.folder, teachers, self.settings, announce=stage.announce, **stage.training)
-        best = f", best validation return {summary.best['mean_return']:.1f}" if summary.best else ""
-        return StageOutcome(summary.finished, f"{summary.num_steps} epochs of {summary.num_teachers} teachers{best}")
+        return _trained(summary, f"{summary.num_steps} epochs of {summary.num_teachers} teachers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,33 +206,28 @@ class TrainDirect(Job):
             place = str(source.resolve() if isinstance(source, Path) else source)
             config = dataclasses.replace(config, initial_policy=place)
         summary = train_direct(stage.folder, config, **stage.training)
-        best = f", best validation return {summary.best['mean_return']:.1f}" if summary.best else ""
-        return StageOutcome(summary.finished, f"{summary.num_steps} updates{best}")
+        return _trained(summary, f"{summary.num_steps} updates")
+
+
+def _trained(summary: RunSummary, what: str) -> StageOutcome:
+    best = f", best validation return {summary.best['mean_return']:.1f}" if summary.best else ""
+    return StageOutcome(summary.finished, f"{what}{best}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate(Job):
     """Evaluates policies."""
 
-    NAME, GIVES, NEEDS = "evaluate", EVALUATION, ("policies",)
+    NAME, GIVES, PRODUCT, NEEDS = "evaluate", EVALUATION, "evaluation.json", ("policies",)
     INHERITS = FREE = ("device", "compile")
 
     policies: tuple[str, ...] | None = reference(POLICY, "the first is what the others are compared with")
     suites: tuple[str, ...] = setting(SUITES, "what they are evaluated on", each(one_of(*SUITES)))
     num_quadrotors: int = setting(2048, "vehicles drawn for each suite", at_least(1))
     episodes: int = setting(1, "of each vehicle", at_least(1))
-    seed: int = setting(
-        0,
-        "of the vehicles and their episodes; not that of the pipeline, so that figures can be compared",
-        between(0, 999999),
-    )
+    seed: int = setting(0, "of vehicles and episodes; not the pipeline's: figures can be compared", between(0, 999999))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     compile: bool = setting(True, "false runs uncompiled, which is done anyway where compiling would take longer")
-
-    @property
-    def product(self) -> str:
-        """The figures."""
-        return "evaluation.json"
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Evaluate them."""
@@ -184,15 +244,10 @@ class Evaluate(Job):
 class Export(Job):
     """Exports a policy to another format, verified."""
 
-    NAME, GIVES, NEEDS = "export", POLICY, ("policy",)
+    NAME, GIVES, PRODUCT, NEEDS = "export", POLICY, "policy.{format}", ("policy",)
 
     policy: str | None = reference(POLICY, "which one")
     format: str = setting("onnx", "what to write", one_of(*FORMATS))
-
-    @property
-    def product(self) -> str:
-        """The exported policy."""
-        return f"policy.{self.format}"
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Export it."""
@@ -204,8 +259,7 @@ class Export(Job):
 class Report(Job):
     """Writes a page about an evaluation."""
 
-    NAME, GIVES, NEEDS = "report", REPORT, ("evaluation",)
-    INHERITS = ("compile",)
+    NAME, GIVES, PRODUCT, NEEDS, INHERITS = "report", REPORT, "report.html", ("evaluation",), ("compile",)
     FREE = ("device", "compile")
 
     evaluation: str | None = reference(EVALUATION, "a stage, or the file of one")
@@ -214,11 +268,6 @@ class Report(Job):
     title: str | None = setting(None, "of the page; null: after the output folder")
     seed: int = setting(0, "of the flights in the figures", between(0, 999999))
     compile: bool = setting(True, "false runs uncompiled")
-
-    @property
-    def product(self) -> str:
-        """The page."""
-        return "report.html"
 
     def completed(self, jobs: Mapping[str, Job]) -> Report:
         """Show what was evaluated, and how the last policy of it was trained, where nothing is said of that."""
@@ -231,10 +280,10 @@ class Report(Job):
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Write it."""
-        trained = stage.source("training")
+        trained, path = stage.source("training"), stage.folder / self.product
         evaluation = Evaluation.load(stage.sources["evaluation"][0])
         write_report(
-            stage.folder / self.product,
+            path,
             title=self.title or f"A policy for any quadrotor: {stage.folder.resolve().parent.name}",
             settings={} if trained is None else read_settings(trained),
             curve={} if trained is None else read_curve(trained),
@@ -244,7 +293,7 @@ class Report(Job):
             progress=stage.progress,
             compile=None if self.compile else False,
         )
-        return StageOutcome(True, str(stage.folder / self.product))
+        return StageOutcome(True, str(path))
 
 
 JOBS: Mapping[str, type[Job]] = MappingProxyType(

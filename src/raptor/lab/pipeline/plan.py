@@ -1,22 +1,71 @@
-"""What a pipeline has to do: which stages are done, which go on, which run anew, and why."""
+"""What a pipeline has to do: which stages are done, which go on, which run anew, and why.
+
+The folder of a stage holds a record of what it was made from: its settings, and fingerprints of what it read.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from raptor.core.atomic import PathLike
+import torch
+
+from raptor.config import to_dict
+from raptor.config.files import leaves
+from raptor.config.load import changed
+from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError
+from raptor.core.yaml_files import dump_yaml, read_yaml
+from raptor.formats import load_policy
+from raptor.formats.teacher_files import QUADROTORS as VEHICLES
+from raptor.formats.teacher_files import WEIGHTS
 from raptor.lab.pipeline.document import Input, Pipeline, Stage
-from raptor.lab.pipeline.records import Identity, StageRecord, changes, content, fingerprint, read_record
+from raptor.lab.pipeline.jobs import POLICY, QUADROTORS, TEACHERS, Job
+
+RECORD = "stage.yaml"
+HEADER = "# Written by raptor run: what this folder was made from.\n"
+RENAMED = {"recipe": "fingerprint"}
+"""Keys of records that earlier versions wrote."""
+
+SHOWN = "policies"
+"""The key of which the result shows the names, so that others make it another result."""
 
 NUM_CHANGES = 3
 """How many changes a sentence names."""
 
 Action = Literal["skip", "run", "resume", "anew", "wait"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What something is that a stage reads."""
+
+    key: str  # of the stage, which names it
+    name: str
+    fingerprint: str  # of what it is made from
+    content: str | None  # fingerprint of itself; None where it is still to be made
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRecord:
+    """What a stage was made from."""
+
+    state: Literal["begun", "finished"]
+    job: str
+    settings: Mapping[str, Any]  # by dotted key
+    inputs: tuple[Identity, ...]
+    fingerprint: str  # of all of these
+    content: str | None = None  # fingerprint of what it made
+    result: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Put it into the folder of the stage."""
+        write_atomically(folder / RECORD, HEADER + dump_yaml(to_dict(self)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +76,7 @@ class Step:
     folder: Path
     action: Action  # wait: decided when what it reads has been made again, and only if that came out differently
     why: str
-    inputs: tuple[Identity, ...]
-    fingerprint: str  # of what the stage is made from
-    content: str | None  # fingerprint of what it made, where that stays
+    record: StageRecord  # of a stage that begins
     before: StageRecord | None
 
     @property
@@ -46,67 +93,57 @@ class Planner:
         self._made: dict[str, tuple[str, str | None]] = {}  # by stage: fingerprints of it and of what it makes
 
     def plan(self, only: str | None = None, until: str | None = None) -> list[Step]:
-        """What there is to do, stage by stage: `only` for one, or `until` one, which is it and what it needs.
-
-        Raises:
-            UserError: see `examine`; there is no such stage, or both are asked for.
-        """
+        """What there is to do, stage by stage: `only` for one, or `until` one, which is it and what it needs."""
         if only is not None and until is not None:
             raise UserError("--only and --until exclude each other: keep one of them")
-        names = frozenset(self.pipeline.names) if until is None else self.pipeline.needed_for(until)
+        names = self.pipeline.names if until is None else self.pipeline.needed_for(until)
         stages = self.pipeline.stages if only is None else [self.pipeline[only]]
         return [self.examine(stage) for stage in stages if stage.name in names]
 
     def examine(self, stage: Stage) -> Step:
-        """What is to be done about a stage, as things are now.
-
-        Raises:
-            UserError: its folder holds something else, or what it reads is not there.
-        """
-        folder = self.output / stage.name
+        """What is to be done about a stage; `UserError` where its folder holds something else, or an input lacks."""
+        folder, job = self.output / stage.name, stage.job
         inputs = tuple(self._identity(stage, given) for given in stage.inputs)
-        made_from, before = fingerprint(stage.job, inputs), read_record(folder)
-        if before is not None and before.job != stage.job.NAME:
+        facts = [job.NAME, relevant_settings(job, job.HELD), [[each.key, each.fingerprint] for each in inputs]]
+        made_from = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        before, made = read_record(folder), None
+        if before is not None and before.job != job.NAME:
             raise UserError(
-                f"{folder} was made by {before.job}, and the stage {stage.name} is {stage.job.NAME} now: "
+                f"{folder} was made by {before.job}, and the stage {stage.name} is {job.NAME} now: "
                 "call the stage something else, or move the folder away"
             )
-        made = None
         if before is not None and before.state == "finished":
             with contextlib.suppress(UserError):  # what it made is gone
-                made = content(stage.job.GIVES, self.product(stage))
-        action, why = _decide(stage, inputs, before, made)
-        step = Step(stage, folder, action, why, inputs, made_from, made if action == "skip" else None, before)
-        self._made[stage.name] = made_from, step.content
-        return step
+                made = content(job.GIVES, folder / job.product)
+        action, why = _decide(job, inputs, before, made)
+        self._made[stage.name] = made_from, made if action == "skip" else None
+        record = StageRecord("begun", job.NAME, relevant_settings(job), inputs, made_from)
+        return Step(stage, folder, action, why, record, before)
 
-    def note(self, stage: Stage, made_from: str) -> str:
+    def note(self, step: Step) -> str:
         """Take note that a stage has made something; returns the fingerprint of that."""
-        made = content(stage.job.GIVES, self.product(stage))
-        self._made[stage.name] = made_from, made
+        made = content(step.stage.job.GIVES, self.product(step.stage))
+        self._made[step.stage.name] = step.record.fingerprint, made
         return made
 
     def product(self, stage: Stage) -> Path:
         """What other stages read of a stage."""
         return self.output / stage.name / stage.job.product
 
-    def _identity(self, stage: Stage, given: Input) -> Identity:
+    def _identity(self, reader: Stage, given: Input) -> Identity:
         if not given.is_stage:
             found = content(given.kind, given.name)
             return Identity(given.key, given.name, found, found)
-        if given.name not in self._made:
-            self._made[given.name] = self._as_it_is(stage, self.pipeline[given.name])
-        return Identity(given.key, given.name, *self._made[given.name])
-
-    def _as_it_is(self, reader: Stage, stage: Stage) -> tuple[str, str]:
-        """What a stage made that is not to run now."""
-        record = read_record(self.output / stage.name)
+        if given.name in self._made:
+            return Identity(given.key, given.name, *self._made[given.name])
+        record = read_record(self.output / given.name)  # it is not to run now
         if record is None or record.state != "finished":
             raise UserError(
-                f"{reader.name} reads {stage.name}, which has not finished in {self.output}: "
+                f"{reader.name} reads {given.name}, which has not finished in {self.output}: "
                 f"run that first, or both with --until {reader.name}"
             )
-        return record.fingerprint, content(stage.job.GIVES, self.product(stage))
+        made = content(given.kind, self.product(self.pipeline[given.name]))
+        return Identity(given.key, given.name, record.fingerprint, made)
 
 
 def make_plan(pipeline: Pipeline, output: PathLike, only: str | None = None, until: str | None = None) -> list[Step]:
@@ -121,13 +158,74 @@ def refuse_replacing(steps: Sequence[Step]) -> None:
         raise UserError(f"{'; '.join(lost)}; take that back, replace it with --overwrite, or choose another folder")
 
 
-def _decide(
-    stage: Stage, inputs: tuple[Identity, ...], before: StageRecord | None, made: str | None
-) -> tuple[Action, str]:
+def read_record(folder: Path) -> StageRecord | None:
+    """The record in a folder; None where there is none, or where a stage began and left nothing else.
+
+    Raises:
+        UserError: it cannot be read, or the folder holds something that no pipeline wrote.
+    """
+    path, others = folder / RECORD, sorted(name for name in entries(folder) if name[0] != ".")
+    if not path.exists():
+        if others or (folder.exists() and not folder.is_dir()):
+            what = f"holds {', '.join(others[:3])} that no pipeline wrote" if others else "is a file"
+            raise UserError(f"{folder} {what}: choose another output folder")
+        return None
+    try:
+        document = _renamed(read_yaml(path))
+        inputs = tuple(Identity(**_renamed(each)) for each in document.pop("inputs"))
+        record = StageRecord(inputs=inputs, **document)
+    except (UserError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read: move {folder} away, or choose another output folder") from error
+    return record if others or record.state == "finished" else None
+
+
+def entries(folder: Path) -> dict[str, int]:
+    """What is in a folder besides the record, and when each was written."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return {entry.name: entry.stat().st_mtime_ns for entry in files if entry.name != RECORD}
+
+
+def relevant_settings(job: Job, without: Iterable[str] = ()) -> dict[str, Any]:
+    """All that can make a difference to a stage except for what it reads, by dotted key, `without` some groups."""
+    left_out = {*job.references(), "config", *job.FREE, *without} - {SHOWN}
+    return {
+        key: value
+        for key, value in leaves(to_dict(job), take_lists_apart=False)
+        if not any(key == each or key.startswith(f"{each}.") for each in left_out)
+    }
+
+
+def content(kind: str, source: PathLike) -> str:
+    """Fingerprint of a folder, a file, or a policy by name; `UserError` where it is not there or cannot be read."""
+    path, digest = Path(source), hashlib.sha256()
+    if kind == POLICY and not path.is_file():
+        policy = load_policy(source)
+        assert isinstance(policy, torch.nn.Module)
+        for name, tensor in policy.state_dict().items():  # whatever its card says
+            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+    files = [path]
+    if kind == TEACHERS:
+        files = [path / WEIGHTS, *sorted((path / VEHICLES).glob("*.json"))]
+    elif kind == QUADROTORS and path.is_dir():
+        files = sorted(path.glob("*.json"))
+        if not files:
+            raise UserError(f"{path} holds no quadrotors: make some with raptor sample, or name another folder")
+    try:
+        for file in files:
+            digest.update(f"{file.name}\n".encode() if path.is_dir() else b"")
+            digest.update(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _decide(job: Job, inputs: tuple[Identity, ...], before: StageRecord | None, made: str | None) -> tuple[Action, str]:
     if before is None:
         return "run", "has not run yet"
-    goes_on = stage.job.TRAINS and (before.state == "begun" or made is None)
-    differs = [*changes(stage.job, before, goes_on), *_other_inputs(inputs, before.inputs)]
+    goes_on = job.TRAINS and (before.state == "begun" or made is None)
+    differs = [*_changes(job, before, goes_on), *_other_inputs(inputs, before.inputs)]
     if differs:
         more = f" and {len(differs) - NUM_CHANGES} more" if len(differs) > NUM_CHANGES else ""
         return "anew", f"{', '.join(differs[:NUM_CHANGES])}{more}"
@@ -137,6 +235,16 @@ def _decide(
     if unknown := [given.name for given in inputs if given.content is None]:
         return "wait", f"runs anew if {', '.join(unknown)} comes out differently"
     return "skip", "unchanged" if made == before.content else "unchanged, but what it made was altered since"
+
+
+def _changes(job: Job, record: StageRecord, goes_on: bool) -> list[str]:
+    """What is said of a stage now that was not when it was made: `settings.batch_size (64, now 32)`.
+
+    A setting that the record does not know came with a newer version of the package; its default changes nothing.
+    """
+    now = relevant_settings(job, () if goes_on else job.HELD)
+    defaults = dict(leaves(to_dict(job.default(to_dict(job))), take_lists_apart=False))
+    return changed({key: record.settings.get(key, defaults.get(key)) for key in now}, now)
 
 
 def _other_inputs(now: tuple[Identity, ...], before: tuple[Identity, ...]) -> list[str]:
@@ -153,3 +261,7 @@ def _other_inputs(now: tuple[Identity, ...], before: tuple[Identity, ...]) -> li
                 replaced = given.name != was.name
                 differs.append(f"{given.name} in place of {was.name}" if replaced else f"{given.name} changed")
     return list(dict.fromkeys(differs))
+
+
+def _renamed(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {RENAMED.get(key, key): value for key, value in document.items()}

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from raptor.core.atomic import PathLike, explained, write_atomically
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import dump_yaml
+from raptor.evaluation.results import column_names
+from raptor.lab.pipeline import plan
 from raptor.lab.pipeline.document import Pipeline, Stage, load_pipeline
-from raptor.lab.pipeline.job import StageContext, StageOutcome
-from raptor.lab.pipeline.plan import Action, Planner, Step, refuse_replacing
-from raptor.lab.pipeline.records import SHOWN, RecordWriter, StageRecord, relevant_settings
+from raptor.lab.pipeline.jobs import StageContext, StageOutcome
+from raptor.lab.pipeline.plan import SHOWN, Planner, Step, entries
 from raptor.runs.folder import locked
 
 DOCUMENT = "pipeline.yaml"
@@ -24,26 +25,25 @@ HEADER = "# Written by raptor run: the pipeline that was run here last.\n"
 
 _ANNOUNCED = {"skip": "{}", "anew": "runs anew: {}", "resume": "goes on where it was interrupted", "run": "begins"}
 
+Announce = Callable[[str], None]
 Progress = Callable[[Stage], contextlib.AbstractContextManager["Callable[..., None] | None"]]
 """Shows how a stage goes on while its context is open, by the function that it gives, which is called as the job calls
 its own: see `train_direct`, `pre_train`, `evaluate` and so on."""
 
 
-@dataclasses.dataclass(frozen=True)
-class StageSummary:
+class StageSummary(NamedTuple):
     """What was done about a stage."""
 
     name: str
     job: str
-    action: Action
+    action: plan.Action
     finished: bool  # False where it was asked to stop
     wall_clock_s: float  # of this session
     result: str  # in a few words
     product: Path  # the folder or the file that it made
 
 
-@dataclasses.dataclass(frozen=True)
-class PipelineSummary:
+class PipelineSummary(NamedTuple):
     """What was done."""
 
     output: Path
@@ -58,17 +58,16 @@ def run_pipeline(
     only: str | None = None,
     until: str | None = None,
     progress: Progress | None = None,
-    announce: Callable[[str], None] | None = None,
+    announce: Announce | None = None,
 ) -> PipelineSummary:
     """Run the stages of a pipeline, each in a folder of its name.
 
-    A stage whose settings and inputs are what they were when it finished is not run again; one that was interrupted
-    goes on. A training whose settings or inputs have changed is replaced only if `overwrite` says so.
+    A stage that finished with the same settings and inputs is not run again; one that was interrupted goes on.
 
     Args:
         pipeline: of `load_pipeline`, or a file or preset for it.
         output: folder of everything; by default what the pipeline says.
-        overwrite: replace trainings that were made from something else.
+        overwrite: replace trainings that were made from other settings or inputs.
         only: run no other stage than this one, on what the others have left.
         until: run only this stage and what it needs.
         progress: see `Progress`.
@@ -76,27 +75,41 @@ def run_pipeline(
 
     Raises:
         UserError: see `load_pipeline` and `make_plan`; or a training would be replaced, a device is missing, a stage
-            cannot do its work. Stages that have finished stay as they are.
+            cannot do its work.
     """
     if not isinstance(pipeline, Pipeline):
-        pipeline = load_pipeline(Path(pipeline) if not isinstance(pipeline, str) else pipeline)
+        pipeline = load_pipeline(pipeline if isinstance(pipeline, str) else Path(pipeline))
     folder = output_of(pipeline, output)
-    planner = Planner(pipeline, folder)
+    planner, say = Planner(pipeline, folder), announce or (lambda line: None)
     steps = planner.plan(only, until)
     if not overwrite:
-        refuse_replacing(steps)
+        plan.refuse_replacing(steps)
     for step in steps:
         if step.action != "skip":
-            _find_device(step.stage)
+            with _named(step.stage):
+                find_device(getattr(getattr(step.stage.job, "settings", step.stage.job), "device", "cpu"))
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    done: list[StageSummary] = []
     with locked(folder):
-        _keep_document(pipeline, folder)
-        show, say = progress or (lambda stage: contextlib.nullcontext()), announce or (lambda line: None)
-        session, done = _Session(planner, overwrite, show, say), []
+        document = folder / DOCUMENT  # unless a file of the user stands there
+        if not document.exists() or document.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
+            write_atomically(document, HEADER + dump_yaml(pipeline.document))
         for step in steps:
-            done.append(session.take(step))
-            if not done[-1].finished:
+            (name, job, _), begun = step.stage, time.perf_counter()
+            if any(given.content is None for given in step.record.inputs):  # now all that it reads is there
+                step = planner.examine(step.stage)
+            say(f"{name}: {_ANNOUNCED[step.action].format(step.why)}")
+            finished, result = True, step.before.result if step.before is not None else ""
+            if step.action != "skip":
+                if not overwrite:
+                    plan.refuse_replacing([step])
+                with (progress or (lambda stage: contextlib.nullcontext()))(step.stage) as show, _named(step.stage):
+                    finished, result = _run(planner, step, show or (lambda *news: None), say)
+                say(f"{name}: {result if finished else 'stopped'}")
+            seconds, product = time.perf_counter() - begun, planner.product(step.stage)
+            done.append(StageSummary(name, job.NAME, step.action, finished, seconds, result, product))
+            if not finished:
                 break
     return PipelineSummary(folder, all(stage.finished for stage in done), tuple(done))
 
@@ -112,88 +125,45 @@ def output_of(pipeline: Pipeline, output: PathLike | None = None) -> Path:
     return folder
 
 
-@dataclasses.dataclass(frozen=True)
-class _Session:
-    """One session of a pipeline."""
+def _run(planner: Planner, step: Step, show: Callable[..., None], say: Announce) -> StageOutcome:
+    """Run a stage; where it replaces a training, the record of that stays until something there has changed."""
+    (name, job, inputs), names = step.stage, planner.pipeline.names
+    before, is_recorded = entries(step.folder) if step.replaces else None, False
+    sources: dict[str, tuple[str | Path, ...]] = {}
+    for given in inputs:
+        source = planner.product(planner.pipeline[given.name]) if given.is_stage else given.name
+        sources[given.key] = (*sources.get(given.key, ()), source)
+    columns = column_names([given.name for given in inputs if given.key == SHOWN], names)
+    policies = dict(zip(columns.values(), sources.get(SHOWN, ()), strict=True))
 
-    planner: Planner
-    overwrite: bool
-    progress: Progress
-    announce: Callable[[str], None]
+    def note(*news: Any) -> None:
+        nonlocal is_recorded
+        if not is_recorded and entries(step.folder) != before:
+            step.record.write(step.folder)
+            is_recorded = True
+        if news:
+            show(*news)
 
-    def take(self, step: Step) -> StageSummary:
-        """Do what there is to do about a stage, now that all that it reads is there."""
-        stage, begun = step.stage, time.perf_counter()
-        if any(given.content is None for given in step.inputs):
-            step = self.planner.examine(stage)
-        self.announce(f"{stage.name}: {_ANNOUNCED[step.action].format(step.why)}")
-        outcome = StageOutcome(True, step.before.result if step.before is not None else "")
-        if step.action != "skip":
-            if not self.overwrite:
-                refuse_replacing([step])
-            outcome = self._run(step)
-            self.announce(f"{stage.name}: {outcome.sentence if outcome.finished else 'stopped'}")
-        seconds, product = time.perf_counter() - begun, self.planner.product(stage)
-        return StageSummary(
-            stage.name, stage.job.NAME, step.action, outcome.finished, seconds, outcome.sentence, product
-        )
-
-    def _run(self, step: Step) -> StageOutcome:
-        stage = step.stage
-        record = StageRecord("begun", stage.job.NAME, relevant_settings(stage.job), step.inputs, step.fingerprint)
-        writer = RecordWriter(step.folder, record, step.replaces)
-        with self.progress(stage) as show:
-
-            def note(*news: Any) -> None:
-                writer.begin()
-                if show is not None:
-                    show(*news)
-
-            try:
-                outcome = stage.job.run(self._context(step, note))
-                if outcome.finished:
-                    writer.finish(self.planner.note(stage, step.fingerprint), outcome.sentence)
-            except UserError as error:
-                raise UserError(f"{stage.name}: {error}") from error
-            finally:
-                writer.begin()
-        return outcome
-
-    def _context(self, step: Step, note: Callable[..., None]) -> StageContext:
-        stage, pipeline = step.stage, self.planner.pipeline
-        sources: dict[str, tuple[str | Path, ...]] = {}
-        for given in stage.inputs:
-            source = self.planner.product(pipeline[given.name]) if given.is_stage else given.name
-            sources[given.key] = (*sources.get(given.key, ()), source)
-        names = column_names([given.name for given in stage.inputs if given.key == SHOWN], pipeline.names)
-        return StageContext(
-            folder=step.folder,
-            sources=sources,
-            policies=dict(zip(names.values(), sources.get(SHOWN, ()), strict=True)),
-            overwrite=step.action == "anew",
-            progress=note,
-            announce=lambda line: self.announce(f"{stage.name}: {line}"),
-        )
+    note()
+    context = StageContext(
+        step.folder, sources, policies, step.action == "anew", note, lambda line: say(f"{name}: {line}")
+    )
+    try:
+        outcome = job.run(context)
+        if outcome.finished:
+            made = planner.note(step)
+            record = dataclasses.replace(step.record, state="finished", content=made, result=outcome.sentence)
+            record.write(step.folder)
+            is_recorded = True
+    finally:
+        note()
+    return outcome
 
 
-def column_names(policies: Sequence[str], stages: Sequence[str]) -> dict[str, str]:
-    """Short names that distinguish policies, by what names them: that of the stage, or of the file."""
-    short = {policy: policy if policy in stages else Path(policy).name or policy for policy in policies}
-    taken = list(short.values())
-    return {policy: name if policy in stages or taken.count(name) == 1 else policy for policy, name in short.items()}
-
-
-def _find_device(stage: Stage) -> None:
-    for keys in (stage.job, getattr(stage.job, "settings", None)):
-        if (device := getattr(keys, "device", None)) is not None:
-            try:
-                find_device(device)
-            except UserError as error:
-                raise UserError(f"{stage.name}: {error}") from error
-
-
-def _keep_document(pipeline: Pipeline, folder: Path) -> None:
-    """Write down what was run, unless a file of the user stands there."""
-    path = folder / DOCUMENT
-    if not path.exists() or path.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
-        write_atomically(path, HEADER + dump_yaml(pipeline.document))
+@contextlib.contextmanager
+def _named(stage: Stage) -> Iterator[None]:
+    """Put the name of the stage before a mistake of the user."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{stage.name}: {error}") from error

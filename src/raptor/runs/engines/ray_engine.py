@@ -1,9 +1,8 @@
-"""Tasks on a Ray cluster."""
+"""Tasks on a Ray cluster. This file needs Ray."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import signal
@@ -15,53 +14,42 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raptor.core.errors import MissingExtraError, UserError
-from raptor.runs.engines.config import EngineConfig
-from raptor.runs.engines.engine import Outcome, Report, Stop, Task, Work, run_task, set_threads
-from raptor.runs.engines.task_queue import TaskStore
+from raptor.core.errors import UserError
+from raptor.runs.engines.engine import Engine, EngineConfig, Message, Outcome, Stop, Task, TaskStore, Work, run_task
 from raptor.runs.stopping import stop_on_signal
-from raptor.runs.store import MemoryStore, apply
 
 POLL_S = 0.2  # between two looks at what the tasks have sent, or at whether to stop
 PATIENCE_S = 20.0  # with a cluster that takes its time to answer
 
 
-class RayWorkers:
-    """The workers of a Ray cluster. A task is a streaming generator whose items carry reports and files to the driver.
+class RayEngine(Engine):
+    """Workers of a Ray cluster. A task is a streaming generator whose items carry reports and files to the driver.
 
     Ray does not retry a task that lost its worker, for it would begin from the start: it is submitted again, with its
-    newest files.
-
-    Args:
-        config: the settings.
-        device: `cpu` or `cuda`; tasks that reserve a GPU compute on `cuda`.
+    newest files. Tasks that reserve a GPU compute on `cuda`.
 
     Raises:
-        MissingExtraError: Ray is not installed.
         UserError: the cluster does not answer, or cannot be started.
     """
 
     def __init__(self, config: EngineConfig, device: str = "cpu") -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise MissingExtraError("ray", "ray", "engine=ray")
+        super().__init__(config.retries)
         gpus = config.gpus_per_task or float(device.startswith("cuda"))
         self.config, self.device = config, "cuda" if gpus else "cpu"
         self.resources = {"num_cpus": config.cpus_per_task, "num_gpus": gpus}
         self.capacity = config.num_workers or sys.maxsize
         self.num_at_once = config.num_workers or 1  # all may come to the same machine
-        self.running: dict[Any, tuple[str, TaskStore]] = {}  # by the stream of its items
+        self.running: dict[Any, tuple[str, TaskStore]] = {}  # by the stream of a task's items
         self._connected = False
         self._connect()
 
     @contextlib.contextmanager
-    def opened(self, work: Work, stop: Stop) -> Iterator[None]:
-        """Be connected to the cluster within the block, and leave nothing there."""
+    def _opened(self, work: Work, stop: Stop) -> Iterator[None]:
         self._connect()
-        import ray
-        from ray.exceptions import RayError
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         flag: Any = ray.remote(num_cpus=0)(threading.Event).options(scheduling_strategy=here).remote()
         # A worker waits until its last item is taken: it loses no checkpoint with its life, nor fills the object store.
@@ -83,27 +71,18 @@ class RayWorkers:
             self.running.clear()
             self._disconnect()
 
-    def begin(self, name: str, task: Task, store: TaskStore) -> None:
-        """Submit a task."""
-        import ray
-
-        files = {file: ray.put(store.read(file)) for file in store.names()}
+    def _begin(self, name: str, task: Task, store: TaskStore) -> None:
+        files = {file: ray.put(content) for file, content in store.items()}
         stream = self._submit(self._flag, self._work, task, files, self.device, self.config.threads_per_worker or 1)
         self.running[stream] = name, store
 
-    def stop(self) -> None:
-        """Ask the running tasks to stop, and withdraw those that wait for room on the cluster."""
-        import ray
-
+    def _ask_to_stop(self) -> None:
         ray.get(self._flag.set.remote())
         for stream in {*self.running} - self._begun:
-            del self.running[stream]
+            del self.running[stream]  # it waits for room on the cluster
             ray.cancel(stream)
 
-    def messages(self) -> Iterator[tuple[str, Report | Outcome]]:
-        """Wait a moment for items of the tasks; their files are written here."""
-        import ray
-
+    def _messages(self) -> Iterator[tuple[str, Message]]:
         ready, _ = ray.wait([*self.running], timeout=POLL_S)
         if ready:
             ready, _ = ray.wait([*self.running], num_returns=len(self.running), timeout=0)
@@ -115,13 +94,15 @@ class RayWorkers:
             if message is not None:
                 yield name, message
 
-    def _receive(self, stream: Any, name: str, store: TaskStore) -> Report | Outcome | None:
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-
+    def _receive(self, stream: Any, name: str, store: TaskStore) -> Message | None:
+        message: Message | None
         try:
-            files, message = ray.get(next(stream))
-            apply({file: None if content is None else bytes(content) for file, content in files.items()}, store)
+            written, message = ray.get(next(stream))
+            for file, content in written.items():
+                if content is None:
+                    del store[file]
+                else:
+                    store[file] = bytes(content)
         except UserError as error:
             ray.cancel(stream, force=True)
             return Outcome("refused", str(error))
@@ -132,12 +113,9 @@ class RayWorkers:
         except RayError as error:
             return Outcome("lost", f"Ray reports {type(error).__name__}")
         self._begun.add(stream)
-        received: Report | Outcome | None = message
-        return received
+        return message
 
     def _connect(self) -> None:
-        import ray
-
         if ray.is_initialized():
             return
         address, own = self.config.address, {}
@@ -160,8 +138,6 @@ class RayWorkers:
 
     def _disconnect(self) -> None:
         """Leave the cluster, or end it, if this object entered or started it."""
-        import ray
-
         if self._connected:
             ray.shutdown()
             self._connected = False
@@ -169,24 +145,22 @@ class RayWorkers:
 
 def _stream(
     flag: Any, work: Work, task: Task, files: dict[str, Any], device: str, threads: int
-) -> Iterator[tuple[dict[str, Any], Report | Outcome | None]]:
-    """Run one task on a worker; each item is the files written since the one before, and a report."""
-    import ray
-
-    set_threads(threads)
-    store = MemoryStore({name: ray.get(content) for name, content in files.items()})
+) -> Iterator[tuple[dict[str, Any], Message | None]]:
+    """Run one task on a worker; each item: files changed since the one before (None: deleted), report."""
+    store: dict[str, bytes] = {name: ray.get(content) for name, content in files.items()}
     with stop_on_signal() as stop, _signalled(flag):
         yield {}, None  # it has begun
-        for message in run_task(work, task, store, device, stop):
-            written = store.take()  # as arrays, Ray passes them on without copying
-            yield {name: content and np.frombuffer(content, np.uint8) for name, content in written.items()}, message
+        sent = dict(store)
+        for message in run_task(work, task, store, device, threads, stop):
+            # As arrays, Ray passes them on without copying.
+            written = {n: c and np.frombuffer(c, np.uint8) for n, c in store.items() if c is not sent.get(n)}
+            deleted, sent = dict.fromkeys(sent.keys() - store.keys()), dict(store)
+            yield written | deleted, message
 
 
 @contextlib.contextmanager
 def _signalled(flag: Any) -> Iterator[None]:
     """Signal this process to stop when the flag is set."""
-    import ray
-
     ended = threading.Event()
 
     def watch() -> None:
@@ -218,7 +192,7 @@ def _check_address(address: str) -> None:
             raise UserError(f"no Ray cluster answers at {address} ({error}): {advice}") from error
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=dict(os.environ))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         raise UserError(f"no Ray cluster answers at {address} within {PATIENCE_S:g} s: {advice}") from None
     if done.returncode:

@@ -16,8 +16,7 @@ import torch
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.devices import find_device, memory_explained
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
-from raptor.core.yaml_files import dump_yaml
+from raptor.core.yaml_files import dump_yaml, to_plain
 from raptor.environments.vec_env import CheckedVecEnv, VecEnv
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.job import RunSummary, held, run_to_end, settle, write_summary

@@ -12,7 +12,7 @@ from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import World, process_group
 from raptor.core.errors import UserError
-from raptor.core.plain import to_plain
+from raptor.core.yaml_files import to_plain
 from raptor.nn.teachers import TeacherPopulation
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.job import RunSummary, held, run_to_end, settle, write_summary

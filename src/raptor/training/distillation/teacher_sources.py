@@ -14,12 +14,12 @@ import torch
 
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
-from raptor.formats.expert_files.load import folder_of, load_expert
+from raptor.formats.expert_files import folder_of, load_expert
 from raptor.formats.teacher_files import load_teachers
 from raptor.nn.activations import RELU_TANH
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
-from raptor.quadrotor import PLATFORMS, Quadrotors, load_platform
+from raptor.quadrotor import PLATFORMS, Quadrotors, load_quadrotors
 from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.tasks.observation import TEACHER_DIM
 
@@ -186,14 +186,9 @@ def _several(source: OneSource | Sequence[OneSource]) -> list[OneSource]:
 
 
 def _vehicle(name: str) -> Quadrotors:
-    if name in PLATFORMS:
-        return load_platform(name)
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise UserError(f"there is no quadrotor {name!r}: give one of {', '.join(PLATFORMS)}, or a JSON file")
-    vehicle = Quadrotors.from_json(path)
+    vehicle = load_quadrotors(name)
     if len(vehicle) != 1:
-        raise UserError(f"{path} holds {len(vehicle)} quadrotors: a teacher flies one, give its file")
+        raise UserError(f"{name} holds {len(vehicle)} quadrotors: a teacher flies one, give its file")
     return vehicle
 
 

@@ -14,18 +14,16 @@ from torch.utils import _pytree as pytree
 
 from raptor.config.settings import Settings, at_least, between, each, not_negative, positive, setting
 from raptor.environments.controllers import Teachers
-from raptor.environments.episode import Episode, draw_noise
+from raptor.environments.episode import draw_noise
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers, laid_out, tile
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.adam import adam_start, adam_step, warm_up, warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
-from raptor.rl.curriculum import Curriculum
 from raptor.rl.objective import Objective
 from raptor.tasks.observation import TEACHER_DIM
-from raptor.tasks.task import Task
-from raptor.training.teachers.learner import beside, filled, hover_bias
+from raptor.training.teachers.learner import Algorithm, beside, filled, hover_bias
 
 SHARED_DECLINE = 0.7
 """Fraction of the learning rate that is gone when teachers part."""
@@ -59,7 +57,8 @@ class APGConfig(Settings):
     objective: Objective = Objective(speed=30.0, speed_limit=1.5)
 
 
-class APGTeachers:
+@dataclasses.dataclass(eq=False)
+class APGTeachers(Algorithm):
     """T teachers that learn through the gradient, each from B episodes of its own vehicle.
 
     In the first updates they learn what they have in common: all take the same step, along the mean of their gradients,
@@ -67,67 +66,42 @@ class APGTeachers:
 
     Episodes are staggered, so that each update sees all parts of one. What is not finite is left out: the adjoint of a
     vehicle that blows up, and the update of a teacher whose gradient does.
-
-    Args:
-        config: the settings.
-        task: the task.
-        quadrotors: T vehicles.
-        curriculum: draws the episodes.
-        seed: of the weights and of everything else that is drawn.
-        compile: False runs eagerly.
     """
 
-    def __init__(
-        self,
-        config: APGConfig,
-        task: Task,
-        quadrotors: Quadrotors,
-        curriculum: Curriculum,
-        seed: int,
-        compile: bool = True,
-    ) -> None:
-        self.config, self.task, self.curriculum = config, task.for_vehicles(quadrotors), curriculum
-        device, num = quadrotors.device, len(quadrotors)
-        self.generator = torch.Generator(device).manual_seed(seed)
+    config: APGConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        config, quadrotors = self.config, self.quadrotors
+        self.steps_per_part = config.num_envs * config.segment_steps
+        self.task = self.task.for_vehicles(quadrotors)
         self.layers = laid_out(_hovering(config, quadrotors, self.generator))
         self.adam = adam_start(self.layers)
         self.gradient = _segment_gradient(
-            self.task, config.objective, config.method, config.gradient_decay, config.adjoint_limit, compile
+            self.task,
+            config.objective,
+            method=config.method,
+            gradient_decay=config.gradient_decay,
+            adjoint_limit=config.adjoint_limit,
+            compile=self.compile,
+            controller=Teachers(),
         )
         self.quadrotors = grid(quadrotors, config.num_envs)
-        self.episode = self._begin()
-        segments = math.ceil(task.episode_steps / config.segment_steps)
-        stagger = torch.arange(config.num_envs, device=device) * segments // config.num_envs
+        self.episode = self.curriculum.begin(self.quadrotors, self.generator)
+        segments = math.ceil(self.task.episode_steps / config.segment_steps)
+        stagger = torch.arange(config.num_envs, device=quadrotors.device) * segments // config.num_envs
         self.age = (stagger * config.segment_steps).expand(self.quadrotors.shape).clone()
         self.lost = torch.zeros_like(self.quadrotors.mass)  # 1 where the episode met the end of RAPTOR's own
-        self.step_count = 0
-        self.diverged = torch.zeros(num, dtype=torch.long, device=device)
-        self.skipped = torch.zeros(num, dtype=torch.long, device=device)
-
-    fraction = 0.0  # a step is one update
-
-    @property
-    def env_steps(self) -> int:
-        """Steps flown so far for each teacher."""
-        return self.step_count * self.config.num_envs * self.config.segment_steps
 
     def teachers(self) -> Layers:
         """The networks as they are."""
         return self.layers
 
-    def _begin(self) -> Episode:
-        return self.curriculum.begin(self.quadrotors, self.generator)
-
-    @property
-    def _shares(self) -> bool:
-        """Whether teachers still learn together."""
-        return self.step_count < self.config.shared_updates
-
     def _learning_rate(self) -> float:
         """A warm-up and a slow decline while learning together, and a warm-up and a cosine to the end alone."""
         config = self.config
         together = min(config.shared_updates, config.num_updates)
-        if self._shares:
+        if self.step_count < config.shared_updates:
             rising = warm_up(self.step_count, config.warm_up_updates)
             return config.shared_learning_rate * rising * (1 - SHARED_DECLINE * self.step_count / together)
         done = self.step_count - together
@@ -142,7 +116,7 @@ class APGTeachers:
         gradient, segment = self.gradient(self.layers, self.quadrotors, self.episode, (), noise)
         norm = _norm(gradient)
         self.skipped += ~norm.isfinite()
-        if self._shares:
+        if self.step_count < config.shared_updates:
             gradient = _shared(gradient, norm.isfinite())
             norm = _norm(gradient)
         scale = torch.where(norm.isfinite(), (config.gradient_norm / norm.clamp(min=1e-12)).clamp(max=1.0), 0.0)
@@ -168,7 +142,7 @@ class APGTeachers:
         def restart(old: Tensor, new: Tensor) -> Tensor:
             return torch.where(beside(over, old), new, old) if old.numel() else old  # an empty one keeps its layout
 
-        self.episode = pytree.tree_map(restart, self.episode, self._begin())
+        self.episode = pytree.tree_map(restart, self.episode, self.curriculum.begin(self.quadrotors, self.generator))
         self.age = self.age.masked_fill(over, 0)
         self.lost = self.lost.masked_fill(over, 0.0)
 
@@ -185,28 +159,17 @@ class APGTeachers:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state that `state_dict` gave."""
-        self.layers = filled(self.layers, state["layers"])
-        self.adam = filled(self.adam, state["adam"])
-        self.generator.set_state(state["generator"].cpu())
+        self.layers, self.adam = filled(self.layers, state["layers"]), filled(self.adam, state["adam"])
         self.episode, self.age, self.lost = filled((self.episode, self.age, self.lost), state["flight"])
+        self.generator.set_state(state["generator"].cpu())
         self.curriculum.load_state_dict(state["curriculum"])
-        self.step_count, self.diverged, self.skipped = state["counts"]
+        self.step_count, diverged, skipped = state["counts"]
+        self.diverged.copy_(diverged)
+        self.skipped.copy_(skipped)
 
 
-@functools.lru_cache(maxsize=4)
-def _segment_gradient(
-    task: Task, objective: Objective, method: Method, decay: float, limit: float, compile: bool
-) -> SegmentGradient:
-    """The same one for all shards of a process, so that what was compiled for one serves the next."""
-    return SegmentGradient(
-        task,
-        objective,
-        method=method,
-        gradient_decay=decay,
-        adjoint_limit=limit,
-        compile=compile,
-        controller=Teachers(),
-    )
+_segment_gradient = functools.lru_cache(maxsize=4)(SegmentGradient)
+"""The same one for all shards of a process, so that what was compiled for one serves the next."""
 
 
 def _norm(gradient: Layers) -> Tensor:

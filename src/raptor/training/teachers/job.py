@@ -19,9 +19,9 @@ from raptor.quadrotor.population import read_population
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.runs.engines import make_engine
 from raptor.runs.folder import BusyError, Layout, RunFolder, locked, settings_of
+from raptor.runs.job import settle
 from raptor.runs.stopping import stop_on_signal
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.plan import Plan, make_plan, read_plan
 from raptor.training.teachers.session import (
     CURVES,
     QUADROTORS,
@@ -31,6 +31,7 @@ from raptor.training.teachers.session import (
     ProgressFunction,
     Session,
 )
+from raptor.training.teachers.shard import Plan, make_plan, read_plan
 
 __all__ = ["PreTrainConfig", "PreTrainProgress", "PreTrainSummary", "load_pre_train_config", "pre_train"]
 
@@ -83,27 +84,26 @@ def pre_train(
     if part is not None and overwrite:
         raise UserError("--shard and --overwrite exclude each other: several parts write to the same folder")
     folder, resume = RunFolder(output, LAYOUT), resume or part is not None
-    going_on = folder.check(resume, overwrite)
-    if config is None:
-        config = folder.settings(PreTrainConfig) if going_on else PreTrainConfig()
+    config, stored = settle(folder, PreTrainConfig, config, resume, overwrite, lambda: ("engine",))
     find_device(config.device)
     given = _given_vehicles(quadrotors, generate, num_teachers, config.seed)
     engine, plan_file = make_engine(config.engine, config.device), folder.path / PLAN
-    at_once = engine.workers.num_at_once
+    at_once = engine.num_at_once
 
-    def prepared() -> tuple[Quadrotors, Plan, bool]:
-        """The vehicles, how they are cut, and whether the run has begun, so that both stand in its folder."""
-        holds = folder.holds_run() and not overwrite
-        if holds:
-            folder.refuse_changes(folder.settings(PreTrainConfig), config, free=("engine",))
-        if holds and (plan_file.exists() or (folder.path / SHARDS).exists()):
-            plan = read_plan(plan_file, config, at_once)
-            return _own_vehicles(folder.path, plan, given, num_teachers), plan, True
-        if given is None:
-            raise UserError("there are no quadrotors to train for: give a folder of them, or a number to generate")
+    def stored_plan() -> tuple[Quadrotors, Plan]:
+        folder.refuse_changes(folder.settings(PreTrainConfig), config, ("engine",))
+        plan = read_plan(plan_file, config, at_once)
+        return _own_vehicles(folder.path, plan, given, num_teachers), plan
+
+    begun = stored is not None and (plan_file.exists() or (folder.path / SHARDS).exists())
+    if begun:
+        vehicles, plan = stored_plan()
+    elif given is None:
+        raise UserError("there are no quadrotors to train for: give a folder of them, or a number to generate")
+    else:
         names = given.names or tuple(f"{i:04d}" for i in range(len(given)))
         plan = make_plan(config, names, at_once, 1 if part is None else part[1])
-        return dataclasses.replace(given, names=plan.names), plan, False
+        vehicles = dataclasses.replace(given, names=plan.names)
 
     def begin() -> None:
         folder.open(config, resume, overwrite)
@@ -111,9 +111,7 @@ def pre_train(
             vehicles.save(folder.path / QUADROTORS, overwrite=True, numbered=True)
             plan.write(plan_file)
 
-    vehicles, plan, begun = prepared()
-    with contextlib.ExitStack() as closing:
-        closing.callback(folder.close)
+    with contextlib.closing(folder), contextlib.ExitStack() as held:
         if part is None:
             begin()
             folder.record_where(lambda line: begun)
@@ -121,12 +119,12 @@ def pre_train(
             if not begun:
                 _patiently(begin)
                 folder.close()
-                vehicles, plan, begun = prepared()
-            _patiently(lambda: closing.enter_context(locked(folder.path, shared=True)))
+                vehicles, plan = stored_plan()
+            _patiently(lambda: held.enter_context(locked(folder.path, shared=True)))
             folder.writes = False
         if announce is not None:
             announce(plan.describe())
-        stop = closing.enter_context(stop_on_signal())
+        stop = held.enter_context(stop_on_signal())
         return Session(folder, config, vehicles, plan, engine, progress, stop, part).run()
 
 

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 from raptor.config.settings import at_least, not_negative, setting
-from raptor.core.capture import CapturedGraph
+from raptor.core.devices import CapturedGraph
 from raptor.nn.stacked_mlp import Layers
-from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.rl.collection import BLOCK_STEPS, ExperienceCollector
-from raptor.rl.curriculum import Curriculum
 from raptor.rl.replay import Replay, ReplayConfig, ReplaySizes
 from raptor.rl.sac import SAC, Metrics, SACConfig
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
-from raptor.training.teachers.learner import hover_bias
+from raptor.training.teachers.learner import Algorithm, hover_bias
 
-NUM_ACTIONS = 4
 INITIAL_SCALE = 0.3
 """Factor on the usual initial weights of the mean actions where they start at hover."""
+
+STATEFUL = ("agents", "collector", "replay", "curriculum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,53 +64,33 @@ class SACTeachersConfig(SACConfig):
         return max(1, self.validation_interval // (self.num_envs * self.block_steps))
 
 
-class SACTeachers:
+@dataclasses.dataclass(eq=False)
+class SACTeachers(Algorithm):
     """T teachers that learn by soft actor-critic, each from its own experience with its own vehicle.
 
-    Args:
-        config: the settings.
-        task: the task.
-        quadrotors: T vehicles.
-        curriculum: draws the episodes.
-        seed: of the weights and of everything else that is drawn.
-        compile: False runs eagerly.
+    A step is a block of steps of all environments.
     """
 
-    def __init__(
-        self,
-        config: SACTeachersConfig,
-        task: Task,
-        quadrotors: Quadrotors,
-        curriculum: Curriculum,
-        seed: int,
-        compile: bool = True,
-    ) -> None:
-        self.config, self.curriculum = config, curriculum
-        device, num = quadrotors.device, len(quadrotors)
-        self.generator = torch.Generator(device).manual_seed(seed)
+    config: SACTeachersConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        config, device, num = self.config, self.quadrotors.device, len(self.quadrotors)
+        self.steps_per_part, self.num_parts = config.num_envs, config.block_steps
         if config.precision == "tf32":
             torch.backends.cuda.matmul.allow_tf32 = True
-        self.agents = SAC(config, num, TEACHER_DIM, NUM_ACTIONS, generator=self.generator, compile=compile)
+        drawn: dict[str, Any] = {"generator": self.generator, "compile": self.compile}
+        self.agents = SAC(config, num, TEACHER_DIM, NUM_ROTORS, **drawn)
         if config.start_at_hover:
-            self._start_at_hover(quadrotors)
+            self._start_at_hover()
+        begin, steps = self.curriculum.begin, config.block_steps
         self.collector = ExperienceCollector(
-            task,
-            quadrotors,
-            config.num_envs,
-            begin=curriculum.begin,
-            generator=self.generator,
-            compile=compile,
-            block_steps=config.block_steps,
+            self.task, self.quadrotors, config.num_envs, begin=begin, block_steps=steps, **drawn
         )
-        sizes = replay_sizes(config, num, task)
-        self.replay = Replay(config.replay, sizes, gamma=config.gamma, device=device, compile=compile)
-        self.step_count = 0  # blocks
-        self.diverged = torch.zeros(num, dtype=torch.long, device=device)
-        self.skipped = torch.zeros(num, dtype=torch.long, device=device)
+        self.replay = make_replay(config, num, self.task, device=device, compile=self.compile)
         self._progress = torch.zeros((), device=device)  # fraction of the training that is done
         self._metrics: Metrics | None = None  # of the last update that changed the actors
         self._ended: list[tuple[Tensor, Tensor]] = []  # of each step of the last `update`: finished, success
-        self._done = 0  # steps of the present block
         # A block is recorded as a whole, so all blocks must update the actor in the same places.
         alike = config.block_steps * config.updates_per_step % config.actor_interval == 0
         self._recorded = device.type == "cuda" and alike
@@ -120,24 +100,14 @@ class SACTeachers:
         )
 
     @torch.no_grad()
-    def _start_at_hover(self, quadrotors: Quadrotors) -> None:
+    def _start_at_hover(self) -> None:
         last = self.agents.state.actor[-1]
-        last.weight[:, :NUM_ACTIONS] *= INITIAL_SCALE
-        last.bias[:, :NUM_ACTIONS] = hover_bias(quadrotors).unsqueeze(-1)
-
-    @property
-    def env_steps(self) -> int:
-        """Steps flown so far for each teacher."""
-        return (self.step_count * self.config.block_steps + self._done) * self.config.num_envs
+        last.weight[:, :NUM_ROTORS] *= INITIAL_SCALE
+        last.bias[:, :NUM_ROTORS] = hover_bias(self.quadrotors).unsqueeze(-1)
 
     def teachers(self) -> Layers:
         """The deterministic part of the actors as they are."""
         return self.agents.teachers()
-
-    @property
-    def fraction(self) -> float:
-        """The part of the present block that is done."""
-        return self._done / self.config.block_steps
 
     @torch.no_grad()
     def update(self) -> dict[str, Tensor] | None:
@@ -147,7 +117,7 @@ class SACTeachers:
             What the last update saw of each teacher, (T,) each; None in the midst of a block.
         """
         config, agents = self.config, self.agents
-        if self._done == 0:
+        if self.part_count == 0:
             self.collector.draw()
         before = self.step_count * config.block_steps * config.num_envs  # steps of each teacher in whole blocks
         self._progress.fill_(min(1.0, before / config.num_steps))
@@ -158,10 +128,10 @@ class SACTeachers:
         if self.curriculum.config.enabled:
             for finished, success in self._ended:
                 self.curriculum.record(finished, success)
-        self._done += steps
-        if self._done < config.block_steps:
+        self.part_count += steps
+        if self.part_count < config.block_steps:
             return None
-        self._done, self.step_count = 0, self.step_count + 1
+        self.part_count, self.step_count = 0, self.step_count + 1
         return {} if self._metrics is None else self._metrics._asdict()
 
     def _advance(self, learns: bool) -> None:
@@ -192,35 +162,31 @@ class SACTeachers:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next block depends on."""
         return {
-            "agents": self.agents.state_dict(),
-            "collector": self.collector.state_dict(),
-            "replay": self.replay.state_dict(),
-            "curriculum": self.curriculum.state_dict(),
+            **{name: getattr(self, name).state_dict() for name in STATEFUL},
             "generator": self.generator.get_state(),
             "metrics": [] if self._metrics is None else list(self._metrics),
-            "counts": [self.step_count, self._done, self.diverged.clone(), self.skipped.clone()],
+            "counts": [self.step_count, self.part_count, self.diverged.clone(), self.skipped.clone()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state that `state_dict` gave."""
-        self.agents.load_state_dict(state["agents"])
-        self.collector.load_state_dict(state["collector"])
-        self.replay.load_state_dict(state["replay"])
-        self.curriculum.load_state_dict(state["curriculum"])
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
         self._metrics = Metrics(*state["metrics"]) if state["metrics"] else None
-        self.step_count, self._done, diverged, skipped = state["counts"]
+        self.step_count, self.part_count, diverged, skipped = state["counts"]
         self.diverged.copy_(diverged)
         self.skipped.copy_(skipped)
 
 
-def replay_sizes(config: SACTeachersConfig, num_teachers: int, task: Task) -> ReplaySizes:
-    """Extents of the replay of so many teachers."""
-    return ReplaySizes.of(
+def make_replay(config: SACTeachersConfig, num_teachers: int, task: Task, **options: Any) -> Replay:
+    """The replay of so many teachers; `options` as of `Replay`."""
+    sizes = ReplaySizes.of(
         config.replay,
         num_teachers=num_teachers,
         num_envs=config.num_envs,
         observation_dim=TEACHER_DIM,
-        action_dim=NUM_ACTIONS,
+        action_dim=NUM_ROTORS,
         episode_steps=task.episode_steps,
     )
+    return Replay(config.replay, sizes, gamma=config.gamma, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ EPSILON = 1e-2
 """Added to the standard deviation of an observation by rsl_rl."""
 
 MODEL, ACTOR, STUDENT = "model_state_dict", "actor_state_dict", "student_state_dict"
-_STD = ("std", "distribution.std_param")
-_LOG_STD = ("log_std", "distribution.log_std_param")
+_STD = {"std": False, "distribution.std_param": False, "log_std": True, "distribution.log_std_param": True}
+"""Names of the exploration noise; whether it is logarithmic."""
+
+_OTHERS = {"rnn.": "recurrent", "memory_": "recurrent", "cnns.": "convolutional", "actor_cnns.": "convolutional"}
 
 
 def holds_rsl_rl(document: Mapping[str, Any]) -> bool:
@@ -29,9 +31,7 @@ def holds_rsl_rl(document: Mapping[str, Any]) -> bool:
 
 
 def read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | None = None) -> ExpertNetwork:
-    """The actor of a checkpoint; `params/agent.yaml` beside it says what the checkpoint does not.
-
-    The activation function is by default that of agent.yaml, or else rsl_rl's default.
+    """The actor of a checkpoint; the activation function is by default that of agent.yaml, or else rsl_rl's default.
 
     Raises:
         UserError: it holds no actor, a recurrent one, one of another architecture, or weights that are damaged.
@@ -41,73 +41,55 @@ def read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | N
     if STUDENT in document or any(name.startswith(("student.", "teacher.")) for name in weights):
         raise UserError(f"{path} is of rsl_rl's distillation: give the checkpoint of the teacher, as PPO wrote it")
     new = ACTOR in document or any(name.startswith("mlp.") for name in weights)
-    _refuse_other_kinds(weights, path)
+    for beginning, what in _OTHERS.items():
+        if any(name.startswith(beginning) for name in weights):
+            raise UserError(f"{path} holds a {what} actor: a teacher must be a multi-layer perceptron without memory")
     agent = _read_agent(Path(path).parent / "params" / "agent.yaml")
-    settings = _settings(agent, ("actor", "policy") if new else ("policy", "actor"))
-    layers = layers_of(weights, "mlp" if new else "actor", path)
-    layers, noise = _split_noise(layers, weights, settings, new, path)
+    # The first group that is not empty: Isaac Lab writes the one that is out of use, too.
+    groups = [agent.get(name) for name in (("actor", "policy") if new else ("policy", "actor"))]
+    settings = next((group for group in groups if group and isinstance(group, Mapping)), {})
+    layers, noise = _split_noise(layers_of(weights, "mlp" if new else "actor", path), weights, settings, path)
     name, notes = _activation(activation, settings, path)
     clip = agent.get("clip_actions")
     if isinstance(clip, (int, float)) and not isinstance(clip, bool) and clip < 1:
         notes = (*notes, f"clip_actions {clip:g} is of its environment, and not applied here")
-    prefix = "obs_normalizer" if new else "actor_obs_normalizer"
-    normalizer = _normalizer({key.removeprefix(f"{prefix}."): value for key, value in weights.items()}, path)
+    normalizer = _normalizer(weights, "obs_normalizer." if new else "actor_obs_normalizer.", path)
     version = "5.x" if new and not any(name in weights for name in ("std", "log_std")) else "4.x" if new else "3.x"
     if normalizer is None and isinstance(document.get("obs_norm_state_dict"), Mapping):
-        normalizer, version = _normalizer(plain_names(document["obs_norm_state_dict"], path), path), "2.x"
+        normalizer, version = _normalizer(plain_names(document["obs_norm_state_dict"], path), "", path), "2.x"
     source = f"rsl_rl {version} checkpoint"
     return ExpertNetwork(layers, name, normalizer=normalizer, source=source, notes=notes, **noise)
 
 
-def _refuse_other_kinds(weights: Mapping[str, Any], path: PathLike) -> None:
-    others = {"rnn.": "recurrent", "memory_": "recurrent", "cnns.": "convolutional", "actor_cnns.": "convolutional"}
-    for beginning, what in others.items():
-        if any(name.startswith(beginning) for name in weights):
-            raise UserError(f"{path} holds a {what} actor: a teacher must be a multi-layer perceptron without memory")
-
-
-def _settings(agent: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
-    """The first group of settings that is not empty: Isaac Lab writes the one that is out of use, too."""
-    groups = (agent.get(name) for name in names)
-    return next((group for group in groups if group and isinstance(group, Mapping)), {})
-
-
 def _split_noise(
-    layers: tuple[Layer, ...], weights: Mapping[str, Any], settings: Mapping[str, Any], new: bool, path: PathLike
+    layers: tuple[Layer, ...], weights: Mapping[str, Any], settings: Mapping[str, Any], path: PathLike
 ) -> tuple[tuple[Layer, ...], dict[str, Any]]:
     """The layers of the mean action, and the exploration noise that is known of it.
 
     A standard deviation that depends on the observation is the second half of what the last layer gives.
     """
     width = len(layers[-1].bias)
-    for names, log in ((_STD, False), (_LOG_STD, True)):
-        for name in names:
-            if name in weights:
-                std = weight_of(weights, name, path)
-                if std.shape != (width,):
-                    raise UserError(f"{name} must have shape ({width},), got {tuple(std.shape)} ({path})")
-                return layers, {"log_std": std if log else std.clamp(min=1e-6).log()}
-    kind, log = _distribution(settings)
+    for name, log in _STD.items():
+        if name in weights:
+            std = weight_of(weights, name, path)
+            if std.shape != (width,):
+                raise UserError(f"{name} must have shape ({width},), got {tuple(std.shape)} ({path})")
+            return layers, {"log_std": std if log else std.clamp(min=1e-6).log()}
+    found, kind, log = settings.get("distribution_cfg"), "", False
+    if isinstance(found, Mapping):
+        kind, log = str(found.get("class_name", "")), found.get("std_type") == "log"
+    elif settings.get("state_dependent_std"):
+        kind, log = "Heteroscedastic Gaussian", settings.get("noise_std_type") == "log"
+    elif settings:
+        return layers, {}
     if not kind:
         raise UserError(
             f"{path} does not say what its actor's {width} outputs are: put the run's params/agent.yaml beside it"
         )
-    if kind == "none":
-        return layers, {}
     if "Heteroscedastic" not in kind or width % 2:
         raise UserError(f"{path} holds an actor of {width} outputs with a {kind}: only Gaussian ones are read")
     mean, deviation = halves(layers[-1])
     return (*layers[:-1], mean), {"log_std_layer": deviation} if log else {}
-
-
-def _distribution(settings: Mapping[str, Any]) -> tuple[str, bool]:
-    """The kind of distribution by the settings, or empty; whether it has a logarithmic deviation."""
-    found = settings.get("distribution_cfg")
-    if isinstance(found, Mapping):
-        return str(found.get("class_name", "")), found.get("std_type") == "log"
-    if settings.get("state_dependent_std"):
-        return "Heteroscedastic Gaussian", settings.get("noise_std_type") == "log"
-    return ("none" if settings else ""), False
 
 
 def _activation(given: str | None, settings: Mapping[str, Any], path: PathLike) -> tuple[str, tuple[str, ...]]:
@@ -119,10 +101,11 @@ def _activation(given: str | None, settings: Mapping[str, Any], path: PathLike) 
     return DEFAULT_ACTIVATION, (f"{DEFAULT_ACTIVATION} is rsl_rl's default: the checkpoint does not name another",)
 
 
-def _normalizer(weights: Mapping[str, Any], path: PathLike) -> Normalizer | None:
-    if "_mean" not in weights:
+def _normalizer(weights: Mapping[str, Any], prefix: str, path: PathLike) -> Normalizer | None:
+    named = {key.removeprefix(prefix): value for key, value in weights.items()}
+    if "_mean" not in named:
         return None
-    mean, std = (weight_of(weights, name, path).flatten() for name in ("_mean", "_std"))
+    mean, std = (weight_of(named, name, path).flatten() for name in ("_mean", "_std"))
     if (std < 0).any():
         raise UserError(f"_std of the observation normaliser must not be negative ({path})")
     return Normalizer(mean, std + EPSILON)

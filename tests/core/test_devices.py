@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raptor.core.capture import WARM_UP_CALLS, CapturedGraph
+from raptor.core.devices import WARM_UP_CALLS, CapturedGraph
 
 
 def counting(

@@ -1,20 +1,17 @@
-"""Expert networks from the files of other libraries, and from our own."""
+"""Expert networks from the files of other libraries, and from our own; read without executing code."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from raptor.core.atomic import PathLike, checked_path
 from raptor.core.errors import UserError, printable
 from raptor.formats.checkpoint import FORMAT, MLP, assemble
-from raptor.formats.expert_files.rsl_rl import holds_rsl_rl, read_rsl_rl
-from raptor.formats.expert_files.stable_baselines3 import POLICY, SETTINGS, read_stable_baselines3
-from raptor.formats.expert_files.vec_normalize import found_beside, with_statistics
 from raptor.formats.rl_tools_teacher import read_rl_tools_teacher
+from raptor.formats.rsl_rl import holds_rsl_rl, read_rsl_rl
+from raptor.formats.stable_baselines3 import POLICY, SETTINGS, found_beside, read_stable_baselines3, with_statistics
 from raptor.formats.teacher_files import DOCUMENT, load_teachers
 from raptor.formats.torch_files import Advice, opened_archive, read_document
 from raptor.nn.activations import activation_name
@@ -107,18 +104,14 @@ def _of_file(file: Path, activation: str | None, bare: bool) -> tuple[ExpertNetw
             return read_stable_baselines3(archive, file, ADVICE, activation), False
         document = read_document(archive, file, advice=ADVICE)
     if document.get("format") == FORMAT:
-        return _of_policy(document, file), True
+        architecture, weights = document.get("architecture"), document.get("weights")
+        if not isinstance(architecture, dict) or architecture.get("kind") != MLP:
+            raise UserError(f"{file} holds a policy with memory: a teacher must be a multi-layer perceptron without")
+        policy = assemble(architecture, weights if isinstance(weights, dict) else {}, file)
+        assert isinstance(policy, MLPPolicy)
+        layers = policy.requires_grad_(False).tensors().layers
+        return ExpertNetwork(layers, "relu", source="policy of this package"), True
     if not holds_rsl_rl(document):
         found = ", ".join(repr(key)[:40] for key in list(document)[:5])
         raise UserError(f"{file} holds {found or 'nothing'}, but no actor: {KNOWN}")
     return read_rsl_rl(document, file, activation), False
-
-
-def _of_policy(document: Mapping[str, Any], path: Path) -> ExpertNetwork:
-    """A memoryless policy of this package."""
-    architecture, weights = document.get("architecture"), document.get("weights")
-    if not isinstance(architecture, Mapping) or architecture.get("kind") != MLP:
-        raise UserError(f"{path} holds a policy with memory: a teacher must be a multi-layer perceptron without")
-    policy = assemble(architecture, weights if isinstance(weights, Mapping) else {}, path)
-    assert isinstance(policy, MLPPolicy)
-    return ExpertNetwork(policy.requires_grad_(False).tensors().layers, "relu", source="policy of this package")

@@ -1,30 +1,32 @@
-"""Actors in archives of stable-baselines3: SAC, TD3, DDPG, PPO and A2C.
+"""Actors in archives of stable-baselines3: SAC, TD3, DDPG, PPO and A2C, and the statistics of its VecNormalize.
 
 The settings in an archive are JSON with pickled objects in it. These are never unpickled: what is needed of them stands
-beside them as text.
+beside them as text. A VecNormalize is a pickle, read without executing anything.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raptor.core.atomic import PathLike
-from raptor.core.errors import UserError
-from raptor.formats.torch_files import Advice, load_torch
+from raptor.core.atomic import PathLike, checked_path
+from raptor.core.errors import UserError, first_line
+from raptor.formats.torch_files import Advice, Record, array_of, load_torch, read_pickle
 from raptor.formats.weights import connected, layer_of, layers_of, plain_names, weight_of
 from raptor.nn.activations import activation_name
-from raptor.nn.expert import ExpertNetwork
+from raptor.nn.expert import ExpertNetwork, Normalizer
 from raptor.nn.stacked_mlp import Layer
 
 SETTINGS, POLICY = "data", "policy.pth"
-_LARGEST_SETTINGS = 2**26  # bytes
+_LARGEST = 2**26  # bytes of settings, or of a VecNormalize
 _NUMBER = r"[-+]?(?:inf|[0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?)"
 
 
@@ -71,11 +73,11 @@ def read_stable_baselines3(
 def _layers(weights: Mapping[str, Any], hidden: list[str], last: str, path: PathLike) -> tuple[Layer, ...]:
     there = [net for net in hidden if f"{net}.0.weight" in weights]
     layers = [layer for net in there for layer in layers_of(weights, net, path)]
-    return connected((*layers, layer_of(weights, last, path)), path)
+    return connected([*layers, layer_of(weights, last, path)], path)
 
 
 def _read_settings(archive: zipfile.ZipFile, path: PathLike) -> Mapping[str, Any]:
-    small = archive.getinfo(SETTINGS).file_size <= _LARGEST_SETTINGS
+    small = archive.getinfo(SETTINGS).file_size <= _LARGEST
     try:
         settings = json.loads(archive.read(SETTINGS)) if small else None
     except (ValueError, RecursionError) as error:
@@ -126,3 +128,52 @@ def _bounds(space: Mapping[str, Any], path: PathLike) -> list[Tensor]:
     if not (bounds[0] < bounds[1]).all():
         raise UserError(f"{path} has actions from {bounds[0].tolist()} to {bounds[1].tolist()}: it is damaged")
     return bounds
+
+
+def with_statistics(expert: ExpertNetwork, file: PathLike) -> ExpertNetwork:
+    """The network behind the normaliser that a VecNormalize has learnt, where it normalises observations.
+
+    Raises:
+        UserError: the file is of another kind or damaged, or its statistics do not fit the network.
+    """
+    path = checked_path(file, "the normaliser")
+    if expert.normalizer is not None:
+        raise UserError(f"the {expert.source} has a normaliser of its own: leave out {path}")
+    normalizer = _read_vec_normalize(path)
+    note = f"statistics of {path.name}" if normalizer else f"{path.name}, which leaves observations as they are"
+    try:
+        return dataclasses.replace(expert, normalizer=normalizer, notes=(*expert.notes, note))
+    except UserError as error:
+        raise UserError(f"{path} does not go with the teacher, which has {expert.architecture}: {error}") from error
+
+
+def _read_vec_normalize(path: Path) -> Normalizer | None:
+    try:
+        with path.open("rb") as stream:
+            found = read_pickle(stream.read(_LARGEST))
+        if not isinstance(found, Record) or "norm_obs" not in (found.state or ()):
+            raise UserError(f"{path} holds no VecNormalize of stable-baselines3: give what its save() wrote")
+        if not found.state["norm_obs"]:
+            return None
+        if isinstance(found.state["obs_rms"], dict):
+            raise UserError(f"{path} is of observations of several parts: a teacher sees one row of numbers")
+        statistics, epsilon, clip = (found.state[name] for name in ("obs_rms", "epsilon", "clip_obs"))
+        arrays = [array_of(statistics.state[name]) for name in ("mean", "var")]
+        mean, variance = (torch.tensor(array, dtype=torch.float64) for array in arrays)
+        divisor = (variance + float(epsilon)).sqrt()
+        if not (mean.isfinite() & divisor.isfinite() & (divisor > 0)).all() or not float(clip) > 0:
+            raise UserError(f"{path} holds statistics that are not finite, or not positive: it is damaged")
+        return Normalizer(mean, divisor, float(clip))
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read the normaliser {path}: {error.strerror or error}") from error
+    except Exception as error:  # whatever a damaged pickle raises
+        raise UserError(f"{path} is damaged, or no VecNormalize of stable-baselines3: {first_line(error)}") from error
+
+
+def found_beside(archive: Path) -> list[Path]:
+    """Files of a VecNormalize beside an archive, or in the folder of its name, where rl-zoo puts them."""
+    folders = (archive.parent, archive.with_suffix(""))
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.pkl"))]
+    return [file for file in files if "vecnormalize" in file.name.lower().replace("_", "")]

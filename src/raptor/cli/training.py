@@ -1,0 +1,184 @@
+"""`raptor train-direct`, `raptor pre-train` and `raptor post-train`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from raptor.cli import common
+from raptor.cli.common import Run, TeacherRun, option, say, takes_options
+from raptor.cli.progress import counted, duration, quantity, teacher_progress
+from raptor.core.errors import UserError
+
+
+@takes_options
+def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
+    """Train a policy through the gradient of the simulator.
+
+    The run is a folder: settings, log, TensorBoard scalars and checkpoints. Ctrl-C writes a checkpoint and stops;
+    --resume goes on, also after a kill, to the same result.
+
+    The first start compiles a step of the simulator and of its gradient, which takes about half a minute; later ones
+    begin within seconds.
+
+    ```
+    raptor train-direct -o runs/mine
+    raptor train-direct -o runs/mine --resume       # after Ctrl-C or a kill
+    raptor train-direct -o runs/short num_updates=500 batch_size=4096
+    raptor train-direct -o runs/wide --config large --device cuda
+    raptor train-direct -o runs/again --config runs/mine seed=1
+    torchrun --nproc-per-node=4 -m raptor train-direct -o runs/four device=cuda    # four GPUs
+    tensorboard --logdir runs                       # watch it
+    raptor evaluate runs/mine                       # see how good it is
+    ```
+
+    All settings, with their meaning and defaults, are in docs/reference/configuration.md; those of a run in its
+    run.yaml. Logs of a run are in its train.log and metrics.jsonl.
+    """
+    from raptor.training.direct import job
+
+    config = run.load(job.load_run_config)
+    with common.watched(run.output, run.resume, run.again) as (progress, _):
+        summary = job.train_direct(
+            run.output, config, None, None, run.resume, run.overwrite, progress, largest=largest_batch
+        )
+    common.say_result(summary, run.again)
+    say(f"next: raptor evaluate {summary.output}")
+
+
+@takes_options
+def post_train(
+    run: TeacherRun,
+    teachers: Annotated[
+        list[Path] | None, option("--teachers -t", "DIR", "Folder of teachers; may be given several times.")
+    ] = None,
+    teacher: Annotated[
+        list[str] | None,
+        option("--teacher", "FILE", "Checkpoint of a teacher of rsl_rl, stable-baselines3, ...; several times."),
+    ] = None,
+    quadrotor: Annotated[
+        list[str] | None,
+        option("--quadrotor", "NAME|FILE", "Vehicle it was trained on: a platform or a JSON file; once or for each."),
+    ] = None,
+    teacher_activation: Annotated[
+        str | None,
+        option(
+            "--teacher-activation", "NAME", "Its activation function, where its file lacks it: elu, relu, tanh, ..."
+        ),
+    ] = None,
+    teacher_normalizer: common.TeacherNormalizer = None,
+    largest_batch: common.LargestBatch = False,
+) -> None:
+    """Distil one policy from many teachers, then fine-tune it through the simulator's gradient.
+
+    First the teachers act (behaviour cloning), then the student does, and the teacher of each vehicle labels the states
+    (DAgger). At last the student is fine-tuned through the simulator, with a falling weight on the teachers' actions.
+    Ctrl-C writes a checkpoint and stops; --resume goes on, also after a kill, to the same result.
+
+    ```
+    raptor post-train --teachers teachers --output student
+    raptor post-train --teachers teachers --output student fine_tune.num_updates=0    # imitation only
+    raptor post-train --teachers teachers --output student num_epochs=0               # gradient only
+    raptor post-train --teachers teachers --output student student.hidden_dim=32 num_epochs=100
+    raptor post-train --teachers teachers --output student --config paper             # as published
+    raptor post-train --teacher model_1499.pt --quadrotor crazyflie --output student   # of rsl_rl, and others
+    raptor post-train --output student --resume                                       # after Ctrl-C or a kill
+    torchrun --nproc-per-node=4 -m raptor post-train --teachers teachers --output student device=cuda    # four GPUs
+    raptor evaluate student                                                           # see how good it is
+    ```
+
+    All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
+    """
+    from raptor.training.distillation import job
+    from raptor.training.distillation.teacher_sources import teacher_files
+
+    config = run.load(job.load_post_train_config)
+    sources = [
+        *(teachers or ()),
+        *teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer),
+    ]
+    with common.watched(run.output, run.resume, run.again) as (progress, announce):
+        summary = job.post_train(
+            run.output, sources or None, config, run.resume, run.overwrite, progress, announce, largest_batch
+        )
+    the = "the teacher returns" if summary.num_teachers == 1 else f"the {summary.num_teachers} teachers return"
+    common.say_result(summary, run.again, f"; {the} {summary.teacher_return:.1f}", summary.imitated)
+    say(f"next: raptor evaluate {summary.output}")
+
+
+@takes_options
+def pre_train(
+    run: TeacherRun,
+    quadrotors: Annotated[
+        Path | None, option("--quadrotors -q", "DIR", "Folder of JSON files, one teacher for each.")
+    ] = None,
+    generate: Annotated[int | None, option("--generate -g", "N", "Sample N quadrotors instead.", min=1)] = None,
+    num_teachers: Annotated[int | None, option("--num-teachers", "N", "Train only for the first N.", min=1)] = None,
+    algorithm: Annotated[str | None, option("--algorithm -a", "NAME", "Same as algorithm=NAME: apg or sac.")] = None,
+    shard: Annotated[
+        str | None, option("--shard", "I/N", "Train only the I-th of N parts; --resume puts them together.")
+    ] = None,
+) -> None:
+    """Train one teacher for each quadrotor of a population.
+
+    The population is cut into shards, each of which is trained as one program: through the simulator's gradient (apg),
+    or by soft actor-critic (sac). Teachers that are not solved, or weak, are trained again, longer. Ctrl-C writes
+    checkpoints and stops; --resume goes on, also after a kill, to the same result.
+
+    A job array needs no engine: each of N jobs gets the same command with --shard I/N and the same folder, and goes on
+    where it was if it is started again. When all have ended, --resume puts the parts together, and trains again what is
+    weak (or start the array once more for that), to the result that one job would have had.
+
+    ```
+    raptor sample --num 1000 --output quadrotors
+    raptor pre-train --quadrotors quadrotors --output teachers engine=processes
+    raptor pre-train --generate 16 --output teachers apg.num_updates=300
+    raptor pre-train --generate 4 --output sac --config paper        # as published
+    raptor pre-train --quadrotors quadrotors --output teachers --device cuda
+    raptor pre-train --quadrotors quadrotors --output teachers engine=ray engine.address=auto
+    raptor pre-train --output teachers --resume                      # after Ctrl-C or a kill
+    raptor pre-train --quadrotors quadrotors --output teachers --shard $SLURM_ARRAY_TASK_ID/20
+    raptor pre-train --output teachers --resume                      # after the array: puts its 20 parts together
+    ```
+
+    In Python: `raptor.load_teachers("teachers")`. All settings are in docs/reference/configuration.md.
+    """
+    from raptor.training.teachers import job
+
+    numbers = re.fullmatch(r"(\d+)/(\d+)", shard or "")
+    if shard is not None and numbers is None:
+        raise UserError(f"--shard must be I/N, such as 3/20 for the third of twenty parts, got {shard!r}")
+    part = (int(numbers[1]), int(numbers[2])) if numbers is not None else None
+    algorithms = [f"algorithm={algorithm}"] if algorithm is not None else []
+    config = run.load(job.load_pre_train_config, *algorithms, resume=part is not None)
+    again = run.again if part is None else f"{run.again.removesuffix('--resume')}--shard {shard}"
+    with common.watched(run.output, run.resume or part is not None, again) as (progress, announce):
+        summary = job.pre_train(
+            run.output,
+            quadrotors,
+            config,
+            generate=generate,
+            num_teachers=num_teachers,
+            resume=run.resume,
+            overwrite=run.overwrite,
+            part=part,
+            progress=teacher_progress(progress, config.compile),
+            announce=announce,
+        )
+    if summary.stopped:
+        common.leave("stopped, with checkpoints", again)
+    if part is not None:
+        missing = counted(summary.num_missing, "shard")
+        say(f"part {shard} is trained" + (f"; {missing} of other parts not yet" if summary.num_missing else ""))
+        say(f"once all parts are: {run.again}")
+        return
+    solved = f"{summary.num_solved} of {counted(summary.num_teachers, 'teacher')} solved"
+    returns = f"mean return {summary.mean_return:.1f}, worst {summary.worst_return:.1f}"
+    took = f"{quantity(summary.env_steps)} env-steps in {duration(summary.wall_clock_s)}"
+    say(f"{solved}: {returns}, {summary.termination_rate:.2%} terminated; {took}: {summary.output}")
+    if summary.skipped:
+        say(f"updates of single teachers that were not finite, and were left out: {summary.skipped}")
+    if summary.unsolved:
+        say(f"not solved: {', '.join(summary.unsolved)}")
+    say(f"look at {summary.output / 'teachers.png'} and {summary.output / 'curves.png'}")
