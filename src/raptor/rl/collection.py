@@ -44,7 +44,7 @@ class ExperienceCollector:
     def __post_init__(self, quadrotors: Quadrotors) -> None:
         self.task = self.task.for_vehicles(quadrotors)
         everyone, self._for_block = (grid(quadrotors, self.num_envs * steps) for steps in (1, self.block_steps))
-        carried = self._starts(everyone), torch.zeros_like(everyone.mass)  # (T, E), and steps of the episode so far
+        carried = _laid_out(self.begin(everyone, self.generator)), torch.zeros_like(everyone.mass)  # and steps so far
         state = self.generator.get_state()
         block = self._drawn()  # of the same shapes as the first one, which is not drawn yet
         self.generator.set_state(state)
@@ -58,9 +58,7 @@ class ExperienceCollector:
     def step(self, actor: Layers) -> tuple[Experience, Tensor]:
         """Act once in every environment; `actor` as in `sample_action`.
 
-        Returns:
-            The experience, and (T, E) bool, whether the vehicle left the bounds within which its numbers mean
-            something; its episode is then terminated.
+        Also returns where a vehicle left the bounds within which its numbers mean something, and so terminated, (T, E).
         """
         if self._left == 0:
             self.draw()
@@ -86,11 +84,7 @@ class ExperienceCollector:
         noise = tuple(draw for draw in draws if draw is not None)
         shape = (*self._for_block.mass.shape, 4)
         action_noise = torch.randn(shape, generator=self.generator, device=self.generator.device)
-        return self._starts(self._for_block), noise, action_noise
-
-    def _starts(self, quadrotors: Quadrotors) -> Episode:
-        episode: Episode = pytree.tree_map(_laid_out, self.begin(quadrotors, self.generator))
-        return episode
+        return _laid_out(self.begin(self._for_block, self.generator)), noise, action_noise
 
     def _step(self, structure: pytree.TreeSpec, *tensors: Tensor) -> Tensors:
         actor, (episode, length), quadrotors, block, place = pytree.tree_unflatten(list(tensors), structure)
@@ -107,12 +101,12 @@ class ExperienceCollector:
         over = terminated | truncated
 
         def restart(new: Tensor, old: Tensor) -> Tensor:
-            return _laid_out(torch.where(over.view(*over.shape, *[1] * (old.ndim - 2)), new, old))
+            return torch.where(over.view(*over.shape, *[1] * (old.ndim - 2)), new, old)
 
         kept = [torch.nan_to_num(tensor) for tensor in (action, outcome.reward)]
         outputs = [observation, *kept, terminated, truncated, reached, lost]
         outputs = [tensor.contiguous() for tensor in outputs]
-        following = pytree.tree_map(restart, starts, moved), torch.where(over, 0.0, length + 1)
+        following = _laid_out(pytree.tree_map(restart, starts, moved)), torch.where(over, 0.0, length + 1)
         _overwrite((episode, length), following)
         place.add_(1)
         return outputs
@@ -137,9 +131,10 @@ def grid(quadrotors: Quadrotors, num: int) -> Quadrotors:
     return repeated.component_major()
 
 
-def _laid_out(tensor: Tensor) -> Tensor:
+def _laid_out(episode: Episode) -> Episode:
     """The layout in which the simulator computes: component by component over the population (T, E)."""
-    return component_major(tensor, tensor.ndim - 2)
+    turned: Episode = pytree.tree_map(lambda tensor: component_major(tensor, tensor.ndim - 2), episode)
+    return turned
 
 
 def _copied(tensor: Tensor) -> Tensor:

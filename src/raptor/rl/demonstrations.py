@@ -37,8 +37,7 @@ from raptor.tasks.observation import STUDENT_DIM, TEACHER_DIM
 from raptor.tasks.task import Task
 
 Observations = Mapping[str, Tensor]
-Label = Callable[[Observations], Tensor]
-"""From all groups of observations, (N, D) each, to the actions (N, A) of a teacher."""
+"""Of a vector environment, (N, D) by group."""
 VecController = Callable[[Observations, Tensor], Tensor]
 """From observations, and where episodes begin (N,) bool, to actions (N, A)."""
 
@@ -159,14 +158,11 @@ class SimulatedDemonstrations:
 
 
 class _Rows(NamedTuple):
-    """Collector of the last step, row by row and zero once the episode is over.
-
-    The answer is what the teachers did, (N, 4), or what they see where the student acts, (N, 26).
-    """
+    """Collector of the last step, row by row and zero once the episode is over."""
 
     offset: Tensor  # (N, 3) m
     observation: Tensor  # (N, 22) offset-corrected
-    answer: Tensor
+    answer: Tensor  # what the teachers did, (N, 4), or what they see where the student acts, (N, 26)
 
     def add(self, moment: Moment) -> _Rows:
         def rows(tensor: Tensor) -> Tensor:
@@ -203,17 +199,16 @@ class Record(NamedTuple):
 
     demonstrations: Demonstrations  # (N K, S, ...), the environment's number first
     group: str  # of observations, that the student sees
-    label: Label
+    label: Callable[[Observations], Tensor]  # what a teacher does, (N, A)
 
 
 @torch.no_grad()
 def rollout_vec_env(
     env: CheckedVecEnv, controller: VecController, num_episodes: int, record: Record | None = None
 ) -> Episodes:
-    """Run K whole episodes in each of N environments, so that short ones do not count more.
+    """Run K whole episodes in each of N environments, so that short ones do not count more; what came of them, (N, K).
 
     One that is under way is run to its end and not counted. What is seen and what is to be done goes into `record`.
-    Returns what came of the episodes, (N, K).
     """
     shape = env.num_envs, num_episodes
     returns, lengths = torch.zeros(2, *shape, device=env.device)

@@ -58,10 +58,9 @@ class Replay:
     def sample(
         self, batch_size: int, generator: torch.Generator, progress: float | Tensor = 0.0
     ) -> tuple[Batch, Tensor]:
-        """Draw B transitions of each teacher, with replacement, by a generator on the replay's device.
+        """Draw B transitions of each teacher, with replacement, and their places (T, B) int64 for `update_priorities`.
 
-        The fraction `progress` of the training that is done, in [0, 1], anneals the importance weights. Also returns
-        the places (T, B) int64 of the transitions in the replay of the teacher, for `update_priorities`.
+        The fraction `progress` of the training that is done, in [0, 1], anneals the importance weights.
         """
         shape = self.sizes.teachers, batch_size
         # Float32 has too few numbers in [0, 1) to be fair to a million transitions.
@@ -135,11 +134,7 @@ class Replay:
         return {"sizes": torch.tensor(self.sizes), **{name: view.clone() for name, view in views.items()}}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from where `state_dict` was called.
-
-        Raises:
-            UserError: the state is of a replay of another kind or size, or damaged; nothing is changed.
-        """
+        """Go on from where `state_dict` was called; a `UserError` changes nothing where the state does not fit."""
         views = self._views_for(state)
         for tensor in (*self.storage, *self.priorities):
             tensor.zero_()

@@ -84,8 +84,7 @@ class ReplaySizes(NamedTuple):
     ) -> ReplaySizes:
         """Extents for episodes that are truncated after `episode_steps`.
 
-        Where a column is truncated earlier more than once (besides its first truncation) within its slots, final
-        observations are lost to later ones.
+        Where a column is truncated earlier more than twice within its slots, final observations are lost to later ones.
         """
         slots = -(-config.capacity // num_envs) + 1
         return cls(num_teachers, num_envs, slots, slots // episode_steps + 2, observation_dim, action_dim)

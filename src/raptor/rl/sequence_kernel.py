@@ -7,7 +7,6 @@ steps. Few sequences are taken at a time, so that what the backward pass needs s
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,7 @@ BLOCK_STEPS = 80
 
 
 @functools.cache
-def build_kernels(
-    dtype: torch.dtype, hidden_dim: int, observation_dim: int, action_dim: int
-) -> tuple[Callable[..., None], Callable[..., None]]:
+def build_kernels(dtype: torch.dtype, hidden_dim: int, observation_dim: int, action_dim: int) -> tuple[Any, Any]:
     """Compile the forward and the backward kernel for these widths, by a private interface of torch's compiler."""
     from torch._inductor.codecache import CppPythonBindingsCodeCache
 
@@ -40,12 +37,10 @@ constexpr int64_t S = {NUM_SEQUENCES}, H = {hidden_dim}, D = {observation_dim}, 
 {Path(__file__).with_suffix(".cpp").read_text(encoding="utf-8")}
 """
 
-    def load(name: str, num_read: int, num_written: int) -> Callable[..., None]:
+    def load(name: str, num_read: int, num_written: int) -> Any:
         types = [f"const {number}*"] * num_read + [f"{number}*"] * num_written + ["const int64_t"] * 2
-        kernel: Callable[..., None] = CppPythonBindingsCodeCache.load_pybinding(
-            types, source.replace(f"void sequence_{name}(", 'extern "C" void kernel(')
-        )
-        return kernel
+        entry = source.replace(f"void sequence_{name}(", 'extern "C" void kernel(')
+        return CppPythonBindingsCodeCache.load_pybinding(types, entry)
 
     return load("forward", 12, 4), load("backward", 7, 3)
 
