@@ -2,7 +2,7 @@
 
     python benchmarks/packing_picture.py [--write]
 
-Ten short episodes go through `raptor.rl.packing.pack`, and what comes out is drawn beside them. With --write, the
+Ten short episodes go through `raptor.rl.imitation.pack`, and what comes out is drawn beside them. With --write, the
 picture goes to docs/images/packing.png.
 """
 
@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 
 from raptor.core.atomic import write_atomically
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid, to_png
-from raptor.rl.packing import PackedBatch, pack
+from raptor.rl.imitation import PackedBatch, pack
 
 ROOT = Path(__file__).parents[1]
 EPISODE_STEPS, SEQUENCE_LENGTH, BATCH_SIZE, SEED = 16, 16, 4, 0

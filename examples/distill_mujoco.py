@@ -18,7 +18,7 @@ import raptor
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.evaluation.statistics import Estimate, bootstrap_means
 from raptor.interop.from_gymnasium import make_gymnasium
-from raptor.rl.vec_demonstrations import VecStudent, rollout_vec_env
+from raptor.rl.demonstrations import VecStudent, rollout_vec_env
 from raptor.training.distillation.config import StudentConfig
 from raptor.training.distillation.env_job import EnvDistillConfig, distill
 

@@ -12,8 +12,7 @@ from point_env import PointEnv, teacher
 from raptor.core.errors import UserError
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.interop.from_gymnasium import FromGymnasium
-from raptor.rl.demonstrations import Demonstrations
-from raptor.rl.vec_demonstrations import Record, rollout_vec_env
+from raptor.rl.demonstrations import Demonstrations, Record, rollout_vec_env
 
 
 class Broken(PointEnv):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raptor.nn import MLPParameters, MLPPolicy, RaptorPolicy, mlp_step
+from raptor.nn.policy import MLPParameters, MLPPolicy, RaptorPolicy, mlp_step
 
 
 def test_its_size_is_that_of_three_dense_layers_and_its_card_tells_it():

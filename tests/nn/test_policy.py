@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raptor.nn import PolicyParameters, RaptorPolicy, policy_step
+from raptor.nn.policy import PolicyParameters, RaptorPolicy, policy_step
 
 
 def flown_step_by_step(policy, observations, hidden, resets=None):

@@ -10,10 +10,8 @@ from raptor.nn.policy import PolicyParameters, RaptorPolicy
 from raptor.nn.stacked_mlp import Layer, forward, initial_layers
 from raptor.quadrotor import sample_quadrotors
 from raptor.quadrotor.state import component_major
-from raptor.rl.analytic_policy_gradient import SegmentGradient, StepInputs
-from raptor.rl.flight import RolloutState
-from raptor.rl.guide import TeacherGuide
-from raptor.rl.objective import Objective, step_cost
+from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, StepInputs
+from raptor.rl.objective import Objective, TeacherGuide, step_cost
 from raptor.tasks import Lissajous, References, Sensing, Task
 
 TASK = Task(
@@ -39,7 +37,7 @@ def autograd_gradient(segment_gradient: SegmentGradient, parameters, quadrotors,
     moved, total = RolloutState.begin(episode, memory), 0.0
     for n in noise:
         draws = tuple(draw for draw in n if draw is not None)
-        moved, cost, _ = segment_gradient.step(StepInputs(leaves, quadrotors, episode, moved, draws))
+        moved, cost, _ = segment_gradient.step(StepInputs(leaves, quadrotors, moved, draws))
         total = total + cost.sum()
     (total / (len(noise) * len(quadrotors))).backward()
     return [p.grad for p in leaves]
@@ -78,9 +76,9 @@ def test_a_guide_adds_the_gradient_of_the_squared_difference_from_its_actions():
     leaves = PolicyParameters(*(p.clone().requires_grad_() for p in parameters))
     moved, total = RolloutState.begin(episode, memory), 0.0
     for n in noise:
-        action, _ = segment_gradient.controller.act(leaves, quadrotors, moved.into(episode), moved.memory)
+        action, _ = segment_gradient.controller.act(leaves, quadrotors, moved.episode, moved.memory)
         draws = tuple(draw for draw in n if draw is not None)
-        moved, _, _ = segment_gradient.step(StepInputs(leaves, quadrotors, episode, moved, draws))
+        moved, _, _ = segment_gradient.step(StepInputs(leaves, quadrotors, moved, draws))
         total = total + 0.7 * ((action - wanted) ** 2).mean(-1).sum()
     expected = torch.autograd.grad(total / segment.cost.numel(), leaves)
     for with_guide, without, same, added in zip(guided, plain, unchanged, expected, strict=True):
@@ -129,7 +127,7 @@ def compiled() -> SegmentGradient:
     draws = [tuple(draw for draw in step if draw is not None) for step in noise]
     with torch.no_grad():
         begun = RolloutState.begin(episode, memory)
-        gradient.fly(StepInputs(parameters, quadrotors, episode, begun, draws[0]), draws)
+        gradient.fly(StepInputs(parameters, quadrotors, begun, draws[0]), draws)
     return gradient
 
 

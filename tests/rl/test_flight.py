@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from raptor.environments.controllers import Student
 from raptor.environments.episode import begin_episode, draw_noise, observe
-from raptor.nn import MLPParameters, MLPPolicy
+from raptor.environments.rollout import Student
+from raptor.nn.policy import MLPParameters, MLPPolicy
 from raptor.quadrotor import sample_quadrotors
-from raptor.rl.analytic_policy_gradient import SegmentGradient, StepInputs
-from raptor.rl.flight import RolloutState
+from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, StepInputs
 from raptor.rl.objective import Objective
 from raptor.tasks import Lissajous, References, Sensing, Task
 
@@ -51,7 +50,7 @@ def test_its_gradient_through_the_simulator_is_that_of_autograd():
     moved, total = RolloutState.begin(episode, memory), 0.0
     for n in noise:
         draws = tuple(draw for draw in n if draw is not None)
-        moved, cost, _ = learner().step(StepInputs(leaves, quadrotors, episode, moved, draws))
+        moved, cost, _ = learner().step(StepInputs(leaves, quadrotors, moved, draws))
         total = total + cost.sum()
     (total / (STEPS * NUM)).backward()
     assert isinstance(gradient, MLPParameters)

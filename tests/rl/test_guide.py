@@ -10,7 +10,7 @@ from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layer, initial_layers
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
-from raptor.rl.guide import TeacherGuide
+from raptor.rl.objective import TeacherGuide
 from raptor.tasks.task import Task
 
 NUM, EACH = 3, 4

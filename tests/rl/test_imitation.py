@@ -11,8 +11,7 @@ import torch
 from raptor.core.distributed import Parts
 from raptor.nn import MLPPolicy, RaptorPolicy
 from raptor.rl.demonstrations import Demonstrations
-from raptor.rl.imitation import Imitation, ImitationConfig, weights_of
-from raptor.rl.observation_scale import ObservationScale
+from raptor.rl.imitation import Imitation, ImitationConfig, ObservationScale, weights_of
 
 KINDS = pytest.mark.parametrize("kind", [RaptorPolicy, MLPPolicy])
 SMALL = {"compile": False, "batch_size": 2, "sequence_length": 5, "num_epochs": 4, "warm_up_batches": 0}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raptor.nn import MLPPolicy, RaptorPolicy
-from raptor.rl.observation_scale import LEAST_DEVIATION, ObservationScale
+from raptor.rl.imitation import LEAST_DEVIATION, ObservationScale
 
 
 @pytest.mark.parametrize("kind", [RaptorPolicy, MLPPolicy])

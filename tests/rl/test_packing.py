@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raptor.rl.packing import pack
+from raptor.rl.imitation import pack
 
 STEPS = 9
 

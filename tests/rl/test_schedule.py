@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from raptor.rl.schedule import linear_decay, warm_up, warmup_cosine
+from raptor.rl.adam import linear_decay, warm_up, warmup_cosine
 
 
 def test_the_warm_up_is_linear_and_ends_at_one() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raptor.nn.mlp_policy import MLPPolicy
-from raptor.nn.policy import PolicyParameters, RaptorPolicy, policy_step
+from raptor.nn.policy import MLPPolicy, PolicyParameters, RaptorPolicy, policy_step
 from raptor.rl import sequence_gradient, sequence_kernel
-from raptor.rl.sequence_gradient import SequenceGradient, TransitionGradient
+from raptor.rl.sequence_gradient import SequenceGradient, transition_gradient
 from raptor.rl.sequence_kernel import NUM_SEQUENCES
 
 BATCH, BLOCK_STEPS = 5, 20
@@ -129,7 +128,7 @@ def test_the_gradient_over_transitions_is_that_of_autograd(compile: bool, genera
     observation, label, _ = (tensor.flatten(0, 1) for tensor in drawn(6, generator))
     error = torch.nn.functional.mse_loss(policy(observation)[0], label)
     expected = torch.autograd.grad(error, policy.tensors())
-    gradient, ours = TransitionGradient(compile)(policy.tensors(), observation, label)
+    gradient, ours = transition_gradient(compile)(policy.tensors(), observation, label)
     torch.testing.assert_close((tuple(gradient), ours), (expected, error.detach()), rtol=1e-9, atol=1e-9)
 
 
@@ -140,7 +139,7 @@ def test_where_the_kernel_cannot_be_built_torch_does_the_work(
         raise RuntimeError("no such tool chain")
 
     monkeypatch.setattr(sequence_kernel, "build_kernels", fail)
-    monkeypatch.setattr(sequence_gradient, "compile_flat", lambda function, example, enabled: function)
+    monkeypatch.setattr(sequence_gradient, "compile_pure", lambda function, enabled: function)
     policy, sequences = student(), drawn(3, generator)
     gradient = SequenceGradient()
     with pytest.warns(UserWarning, match="without a kernel: RuntimeError: no such tool chain"):

@@ -12,7 +12,7 @@ from raptor.core.errors import UserError
 from raptor.formats import save_policy
 from raptor.nn import RaptorPolicy
 from raptor.runs.checkpoints import Checkpoints, RunWarning
-from raptor.runs.store import FolderStore, MemoryStore, apply
+from raptor.runs.store import FolderStore
 
 
 def document(step: int) -> dict:
@@ -29,7 +29,7 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 
 def newest(checkpoints: Checkpoints) -> int:
-    return int(next(checkpoints.newest_first())[1]["training"]["step"])
+    return int(next(checkpoints.newest_first())[1]["step"])
 
 
 def test_only_the_newest_are_kept_and_other_files_stay(checkpoints: Checkpoints, tmp_path: Path) -> None:
@@ -89,14 +89,25 @@ def test_where_none_was_written_there_is_none(tmp_path: Path) -> None:
     assert next(Checkpoints(FolderStore(tmp_path / "missing")).newest_first(), None) is None
 
 
-def test_what_is_written_in_memory_can_be_handed_over_to_a_folder(tmp_path: Path) -> None:
-    memory, folder = MemoryStore(), FolderStore(tmp_path)
+def test_a_dictionary_is_a_store_too_whose_files_can_be_handed_over_to_a_folder(tmp_path: Path) -> None:
+    memory: dict[str, bytes] = {}
+    folder = FolderStore(tmp_path)
     there, here = Checkpoints(memory, keep=1), Checkpoints(folder)
     for step in (1, 2):
         there.write(step, document(step))
-        apply(memory.take(), folder)
-        assert list(here.names()) == list(there.names()) == [step]
-    assert memory.take() == {}
-    assert newest(here) == 2
-    moved = Checkpoints(MemoryStore(memory.files))
-    assert newest(moved) == 2
+        folder.update(memory)
+        assert list(there.names()) == [step]
+        assert max(here.names()) == step
+    assert newest(here) == newest(there) == 2
+    assert {name: folder[name] for name in memory} == memory
+
+
+def test_a_folder_is_a_mapping_of_its_files(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "not yet there")
+    assert (list(store), len(store), store.get("a")) == ([], 0, None)
+    store["b/c"], store["a"] = b"1", b"2"
+    assert dict(store) == {"a": b"2", "b/c": b"1"}
+    del store["a"], store["a"]
+    with pytest.raises(UserError, match=f"cannot read {store.path}/b: Is a directory"):
+        store["b"]
+    assert list(store) == ["b/c"]

@@ -23,7 +23,7 @@ from raptor.core.errors import UserError
 if TYPE_CHECKING:
     from raptor.environments.vec_env import VecEnv
     from raptor.nn.expert import ExpertNetwork
-    from raptor.training.distillation.env_config import EnvDistillConfig
+    from raptor.training.distillation.config import EnvDistillConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Distillation:
         """The settings of a command line over those of a run, the values among them for the task, and the teacher."""
         from raptor.config import load_config, parse_overrides
         from raptor.formats import load_expert
-        from raptor.runs.manifest import job_of
+        from raptor.runs.folder import job_of
         from raptor.training.distillation.env_job import EnvDistillConfig, load_env_distill_config
 
         training, environment, others = split_overrides(words)
@@ -163,7 +163,7 @@ def distill_isaac(
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Sort what stands on a command line beside the flags: training, environment, and neither."""
-    from raptor.training.distillation.env_config import EnvDistillConfig
+    from raptor.training.distillation.config import EnvDistillConfig
 
     own = {"agent", *(field.name for field in dataclasses.fields(EnvDistillConfig)), *EnvDistillConfig.RENAMED}
     training, environment, others = [], [], []
@@ -225,7 +225,7 @@ def respell(args: Sequence[str], declared: set[str], switches: set[str]) -> Iter
 def _flags(without: Sequence[str]) -> list[Any]:
     """Options for all plain settings but those."""
     from raptor.config.settings import limits_of, meanings_of
-    from raptor.training.distillation.env_config import EnvDistillConfig as Settings
+    from raptor.training.distillation.config import EnvDistillConfig as Settings
 
     hints, limits, meanings = typing.get_type_hints(Settings), limits_of(Settings), meanings_of(Settings)
     parameters: dict[str, tuple[Any, Any]] = {}

@@ -102,7 +102,7 @@ def post_train(
     All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
     from raptor.training.distillation import job
-    from raptor.training.distillation.teacher_sources import teacher_files
+    from raptor.training.distillation.teachers import teacher_files
 
     config = run.load(job.load_post_train_config)
     sources = [

@@ -14,9 +14,8 @@ from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.collectors import Episodes, PositionErrors, Recorder
-from raptor.environments.controllers import Policy, controller_of
 from raptor.environments.episode import Episode
-from raptor.environments.rollout import VEHICLES_AT_ONCE, rollout
+from raptor.environments.rollout import VEHICLES_AT_ONCE, Policy, controller_of, rollout
 from raptor.evaluation import suites as all_suites
 from raptor.evaluation.results import Evaluation
 from raptor.evaluation.statistics import CONFIDENCE, RESAMPLES, Estimate, bootstrap_means, estimates, metrics_of

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from raptor.config.files import leaves
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.plotting import to_png
-from raptor.environments.controllers import Policy
+from raptor.environments.rollout import Policy
 from raptor.evaluation import plots
 from raptor.evaluation.evaluator import Progress
 from raptor.evaluation.results import HEADINGS, Evaluation, better, cell, rows

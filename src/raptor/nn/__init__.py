@@ -2,20 +2,7 @@
 
 from raptor.nn.activations import Activations
 from raptor.nn.expert import ExpertNetwork, Normalizer
-from raptor.nn.mlp_policy import MLPParameters, MLPPolicy, mlp_step
-from raptor.nn.policy import PolicyParameters, RaptorPolicy, gru_gates, policy_step
+from raptor.nn.policy import MLPPolicy, RaptorPolicy
 from raptor.nn.teachers import TeacherPopulation
 
-__all__ = [
-    "Activations",
-    "ExpertNetwork",
-    "MLPParameters",
-    "MLPPolicy",
-    "Normalizer",
-    "PolicyParameters",
-    "RaptorPolicy",
-    "TeacherPopulation",
-    "gru_gates",
-    "mlp_step",
-    "policy_step",
-]
+__all__ = ["Activations", "ExpertNetwork", "MLPPolicy", "Normalizer", "RaptorPolicy", "TeacherPopulation"]

@@ -14,11 +14,6 @@ from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 
 
-def identity(x: Tensor) -> Tensor:
-    """Return x."""
-    return x
-
-
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU by its approximation with tanh; rl-tools calls it GELU."""
     return functional.gelu(x, approximate="tanh")
@@ -30,23 +25,10 @@ def fast_tanh(x: Tensor) -> Tensor:
     return x * (27 + x * x) / (27 + 9 * x * x)
 
 
-_TORCH = (
-    "relu",
-    "elu",
-    "selu",
-    "celu",
-    "leaky_relu",
-    "tanh",
-    "sigmoid",
-    "softplus",
-    "softsign",
-    "gelu",
-    "silu",
-    "mish",
-)
+_TORCH = "relu elu selu celu leaky_relu tanh sigmoid softplus softsign gelu silu mish"
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {name: getattr(functional, name) for name in _TORCH}
-    | {"fast_tanh": fast_tanh, "gelu_tanh": gelu_tanh, "identity": identity}
+    {name: getattr(functional, name) for name in _TORCH.split()}
+    | {"fast_tanh": fast_tanh, "gelu_tanh": gelu_tanh, "identity": lambda x: x}
 )
 """Functions between the layers, with the constants that torch has by default."""
 
@@ -54,20 +36,20 @@ _ALIASES = {"lrelu": "leaky_relu", "leakyrelu": "leaky_relu", "crelu": "celu", "
 
 
 def activation_name(name: str, where: PathLike) -> str:
-    """Name in `ACTIVATIONS` of a function of rsl_rl, rl-tools or torch: ELU, lrelu, LeakyReLU, FAST_TANH.
+    """Name in `ACTIVATIONS` of a function of rsl_rl, rl-tools or torch in any case: ELU, lrelu, LeakyReLU, FAST_TANH.
 
-    Args:
-        name: in any case.
-        where: the file or the option, for the error message.
-
-    Raises:
-        UserError: there is no such function.
+    Where there is none, a `UserError` names `where`, the file or the option.
     """
     lower = name.strip().lower()
     found = _ALIASES.get(lower.replace("_", ""), lower)
-    if found not in ACTIVATIONS:
-        raise UserError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r} ({where})")
-    return found
+    return known("activation", found, tuple(ACTIVATIONS), f"{name!r} ({where})")
+
+
+def known(what: str, name: str, names: tuple[str, ...], got: str = "") -> str:
+    """The name, if it is one of those, else a `UserError`."""
+    if name not in names:
+        raise UserError(f"{what} must be one of {', '.join(names)}, got {got or repr(name)}")
+    return name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +61,8 @@ class Activations:
 
     def __post_init__(self) -> None:
         """Refuse unknown names."""
-        for what, value, known in (("hidden", self.hidden, ACTIVATIONS), ("output", self.output, ("tanh", "clip"))):
-            if value not in known:
-                raise UserError(f"activations.{what} must be one of {', '.join(known)}, got {value!r}")
+        known("activations.hidden", self.hidden, tuple(ACTIVATIONS))
+        known("activations.output", self.output, ("tanh", "clip"))
 
     def squash(self, output: Tensor) -> Tensor:
         """Action in [-1, 1]."""

@@ -1,22 +1,33 @@
-"""Expert networks of any library."""
+"""Expert networks of any library, and how they become teachers, from 26 raw numbers to 4 in [-1, 1]."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.utils import _pytree as pytree
 
+from raptor.core.compilation import register
 from raptor.core.errors import UserError
-from raptor.nn.activations import ACTIVATIONS
-from raptor.nn.stacked_mlp import Layer, check_layers, last_features, linear
+from raptor.nn.activations import ACTIVATIONS, Activations, known
+from raptor.nn.stacked_mlp import Layer, Layers, check_layers, check_shape, last_features, linear
+from raptor.quadrotor.parameters import NUM_ROTORS
+from raptor.tasks.observation import STUDENT_DIM, TEACHER_DIM
 
-SQUASHES = ("tanh", "clip", "none")
+SQUASHES = {"tanh": "tanh at the end", "clip": "clipped at the end", "none": "nothing at the end"}
 LOG_STD_RANGE = (-20.0, 2.0)
 """Limits of a standard deviation that depends on the observation, as in stable-baselines3 and rl-tools."""
 
+COMPONENTS = (
+    "position error 3 + rotation matrix 9 + velocity error 3 + angular velocity 3 + previous action 4 + rotor speeds 4"
+)
+"""Observation of a teacher, with widths; a student sees all but the last."""
 
+
+@register()
 @dataclasses.dataclass(frozen=True)
 class Normalizer:
     """Normalisation before the first layer: (observation - mean) / divisor, clipped."""
@@ -31,13 +42,10 @@ class Normalizer:
         return normal if self.clip is None else normal.clamp(-self.clip, self.clip)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class ExpertNetwork:
-    """A trained multi-layer perceptron: observation -> action, without memory.
-
-    Raises:
-        UserError: the parts do not fit together.
-    """
+    """A trained multi-layer perceptron: observation -> action, without memory. Where it does not fit: `UserError`."""
 
     layers: tuple[Layer, ...]  # weights (out, in) and biases (out,)
     activation: str = "relu"  # between the layers, one of `raptor.nn.activations.ACTIVATIONS`
@@ -54,13 +62,17 @@ class ExpertNetwork:
         """Check that everything fits together."""
         object.__setattr__(self, "layers", tuple(Layer(*layer) for layer in self.layers))
         check_layers(self.layers, stacked=False)
-        if self.activation not in ACTIVATIONS:
-            raise UserError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
-        if self.squash not in SQUASHES:
-            raise UserError(f"squash must be one of {', '.join(SQUASHES)}, got {self.squash!r}")
-        for name, tensor, shape in self._others():
-            if tensor is not None and tuple(tensor.shape) != shape:
-                raise UserError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
+        known("activation", self.activation, tuple(ACTIVATIONS))
+        known("squash", self.squash, tuple(SQUASHES))
+        wide, actions, latent = self.observation_dim, self.action_dim, self.layers[-1].weight.shape[-1]
+        if self.log_std_layer:
+            check_shape("log_std_layer.weight", self.log_std_layer[0], (actions, latent))
+            check_shape("log_std_layer.bias", self.log_std_layer[1], (actions,))
+        for name in ("low", "high", "log_std"):
+            check_shape(name, getattr(self, name), (actions,))
+        if self.normalizer:
+            check_shape("normalizer.mean", self.normalizer.mean, (wide,))
+            check_shape("normalizer.divisor", self.normalizer.divisor, (wide,))
         low, high = self.bounds
         if self.squash == "tanh" and not (high - low).isfinite().all():
             raise UserError(f"a network that ends in tanh needs finite bounds, got {low.tolist()} to {high.tolist()}")
@@ -72,11 +84,7 @@ class ExpertNetwork:
 
     @torch.no_grad()
     def sample(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Action (..., A) with the exploration noise that the network was trained with.
-
-        Raises:
-            UserError: no such noise is known.
-        """
+        """Action (..., A) with the exploration noise of the training; a `UserError` where none is known."""
         latent = self._latent(observation)
         if self.log_std_layer is not None:
             log_std = linear(self.log_std_layer, latent).clamp(*LOG_STD_RANGE)
@@ -106,9 +114,8 @@ class ExpertNetwork:
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Lowest and highest action, (A,) each."""
-        bias = self.layers[-1].bias
-        low = torch.full_like(bias, -1.0) if self.low is None else self.low
-        return low, torch.full_like(bias, 1.0) if self.high is None else self.high
+        one = torch.ones_like(self.layers[-1].bias)
+        return -one if self.low is None else self.low, one if self.high is None else self.high
 
     @property
     def architecture(self) -> str:
@@ -118,31 +125,20 @@ class ExpertNetwork:
     @property
     def description(self) -> str:
         """One line: the architecture, then what else was read from the file."""
-        squash = {"tanh": "tanh at the end", "clip": "clipped at the end", "none": "nothing at the end"}[self.squash]
-        parts = [self.architecture, f"{self.activation} between the layers, {squash}"]
+        parts = [self.architecture, f"{self.activation} between the layers, {SQUASHES[self.squash]}"]
         parts += ["with observation normaliser"] if self.normalizer is not None else []
         return "Teacher architecture: " + " · ".join([*parts, self.source, *self.notes])
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> ExpertNetwork:
         """Copy to another device or floating-point type."""
-
-        def moved(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device=device, dtype=dtype)
-            if isinstance(value, Normalizer):
-                return Normalizer(moved(value.mean), moved(value.divisor), value.clip)
-            if isinstance(value, Layer):
-                return Layer(*map(moved, value))
-            return tuple(map(moved, value)) if isinstance(value, tuple) else value
-
-        return ExpertNetwork(**{field.name: moved(getattr(self, field.name)) for field in dataclasses.fields(self)})
+        copied: ExpertNetwork = pytree.tree_map_only(Tensor, lambda x: x.to(device=device, dtype=dtype), self)
+        return copied
 
     def _latent(self, observation: Tensor) -> Tensor:
         """Output of the last hidden layer, (..., H)."""
         if observation.shape[-1:] != (self.observation_dim,):
-            raise UserError(
-                f"observation must have shape (..., {self.observation_dim}), got {tuple(observation.shape)}"
-            )
+            wanted = f"(..., {self.observation_dim})"
+            raise UserError(f"observation must have shape {wanted}, got {tuple(observation.shape)}")
         x = observation if self.normalizer is None else self.normalizer(observation)
         return last_features(self.layers, x.to(self.layers[0].weight.dtype), activation=self.activation)
 
@@ -154,15 +150,40 @@ class ExpertNetwork:
             return torch.minimum(torch.maximum(output, low), high)
         return low + 0.5 * (torch.tanh(output) + 1.0) * (high - low)
 
-    def _others(self) -> list[tuple[str, Tensor | None, tuple[int, ...]]]:
-        """Tensors beside the layers, each with the shape that it must have."""
-        wide, actions, latent = self.observation_dim, self.action_dim, self.layers[-1].weight.shape[-1]
-        weight, bias = self.log_std_layer or (None, None)
-        mean, divisor = (self.normalizer.mean, self.normalizer.divisor) if self.normalizer else (None, None)
-        return [
-            ("log_std_layer.weight", weight, (actions, latent)),
-            ("log_std_layer.bias", bias, (actions,)),
-            *((name, getattr(self, name), (actions,)) for name in ("low", "high", "log_std")),
-            ("normalizer.mean", mean, (wide,)),
-            ("normalizer.divisor", divisor, (wide,)),
-        ]
+
+def fold_normalizer(expert: ExpertNetwork) -> tuple[Layers, Activations]:
+    """Fold the normaliser and the bounds of the action into the layers, in single precision on the CPU.
+
+    Weights are folded in double precision. What the network does not see has a weight of zero. An action without bounds
+    is clipped, as the motors do. A `UserError` says that observation or action are not those of a teacher, or that the
+    normaliser clips.
+    """
+    if expert.observation_dim not in (STUDENT_DIM, TEACHER_DIM) or expert.action_dim != NUM_ROTORS:
+        raise UserError(
+            f"the environment's observation is {TEACHER_DIM} = {COMPONENTS}, or {STUDENT_DIM} without the rotor "
+            f"speeds, and its action {NUM_ROTORS} = one per rotor; the {expert.source} has {expert.architecture}: give "
+            "a teacher that was trained on this environment"
+        )
+    expert = expert.to("cpu", torch.float64)
+    layers, normalizer = list(expert.layers), expert.normalizer
+    if normalizer is not None:
+        whose = f"the observation normaliser of the {expert.source}"
+        if normalizer.clip is not None and math.isfinite(normalizer.clip):
+            raise UserError(
+                f"{whose} clips at {normalizer.clip:g}, which no layer can do: take a Normalizer with clip=None, if "
+                "what it sees stays within"
+            )
+        if (normalizer.divisor <= 0).any():
+            raise UserError(f"{whose} divides by a number that is not positive")
+        weight = layers[0].weight / normalizer.divisor
+        layers[0] = Layer(weight, layers[0].bias - weight @ normalizer.mean)
+    missing = (0, TEACHER_DIM - expert.observation_dim)
+    layers[0] = Layer(functional.pad(layers[0].weight, missing), layers[0].bias)
+    if expert.squash == "clip":  # an action that has bounds is scaled so that they are -1 and 1
+        (low, high), (weight, bias) = expert.bounds, layers[-1]
+        bounded = (high - low).isfinite()
+        scale = torch.where(bounded, 2 / (high - low), 1.0)
+        middle = torch.where(bounded, (high + low) / 2, 0.0)
+        layers[-1] = Layer(weight * scale.unsqueeze(-1), (bias - middle) * scale)
+    single = tuple(Layer(weight.float(), bias.float()) for weight, bias in layers)
+    return single, Activations(expert.activation, "tanh" if expert.squash == "tanh" else "clip")

@@ -1,4 +1,4 @@
-"""The policy: a dense layer, a GRU, a dense layer; 2084 parameters at the published width."""
+"""The policies: a dense layer, a GRU and a dense layer with 2084 parameters as published; and an MLP as baseline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from raptor.nn.stacked_mlp import product
+from raptor.nn.stacked_mlp import Layer, Layers, last_features, product
 
 
 class PolicyParameters(NamedTuple):
@@ -24,12 +24,24 @@ class PolicyParameters(NamedTuple):
     output_bias: Tensor  # (A,)
 
 
-def gru_gates(given: Sequence[Tensor], recalled: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Reset gate, update gate and candidate of a GRU, in any layout.
+class MLPParameters(NamedTuple):
+    """The tensors of an `MLPPolicy`, in torch's layout."""
 
-    Args:
-        given: shares of the input in r, z and n, each with its bias.
-        recalled: shares of the hidden state.
+    input_weight: Tensor  # (H, D)
+    input_bias: Tensor  # (H,)
+    middle_weight: Tensor  # (H, H)
+    middle_bias: Tensor  # (H,)
+    output_weight: Tensor  # (A, H)
+    output_bias: Tensor  # (A,)
+
+    @property
+    def layers(self) -> Layers:
+        """The tensors as layers for `raptor.nn.stacked_mlp`."""
+        return Layer(*self[:2]), Layer(*self[2:4]), Layer(*self[4:])
+
+
+def gru_gates(given: Sequence[Tensor], recalled: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Reset gate, update gate and candidate of a GRU in any layout, from parts of input and hidden state in r, z and n.
 
     Source: torch.nn.GRU; the next hidden state is candidate + update * (hidden - candidate).
     """
@@ -40,19 +52,10 @@ def gru_gates(given: Sequence[Tensor], recalled: Sequence[Tensor]) -> tuple[Tens
 def policy_step(
     parameters: PolicyParameters, observation: Tensor, hidden: Tensor, precision: str = "float32"
 ) -> tuple[Tensor, Tensor]:
-    """One step of the policy as a pure function.
+    """One step of the recurrent policy as a pure function, (B, D) and (B, H) -> action (B, A) and hidden state (B, H).
 
-    Args:
-        parameters: the weights.
-        observation: (B, D).
-        hidden: (B, H).
-        precision: of the matrix products, see `raptor.nn.stacked_mlp.product`.
-
-    Returns:
-        Action (B, A), linear and unbounded, and the next hidden state (B, H). The action has its components contiguous
-        in memory, as the simulator's tensors do; the hidden state is contiguous row by row, as the products like it.
-
-    Source: the RAPTOR paper (dense 22-16 ReLU, GRU 16-16, dense 16-4).
+    The action is linear and unbounded, its components contiguous in memory as in the simulator's tensors; the hidden
+    state is contiguous row by row. Source: the RAPTOR paper (dense 22-16 ReLU, GRU 16-16, dense 16-4).
     """
     p = parameters
     x = torch.relu(product(observation, p.input_weight.mT, precision) + p.input_bias)
@@ -60,8 +63,16 @@ def policy_step(
     recalled = product(hidden, p.gru_weight_hh.mT, precision) + p.gru_bias_hh
     _, update, candidate = gru_gates(given.chunk(3, dim=-1), recalled.chunk(3, dim=-1))
     following = candidate + update * (hidden - candidate)
-    action = product(p.output_weight, following.mT, precision) + p.output_bias.unsqueeze(-1)
-    return action.mT, following
+    return _action(p, following, precision), following
+
+
+def mlp_step(parameters: MLPParameters, observation: Tensor, precision: str = "float32") -> Tensor:
+    """One step of the memoryless policy as a pure function, (B, D) -> (B, A); the action as that of `policy_step`."""
+    return _action(parameters, last_features(parameters.layers, observation, precision), precision)
+
+
+def _action(parameters: PolicyParameters | MLPParameters, features: Tensor, precision: str) -> Tensor:
+    return (product(parameters.output_weight, features.mT, precision) + parameters.output_bias.unsqueeze(-1)).mT
 
 
 class Stepwise:
@@ -82,31 +93,20 @@ class Stepwise:
         return self.initial_hidden.expand(*shape, self.memory_dim).clone(memory_format=torch.contiguous_format)
 
     def forward(self, observation: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One step.
+        """Action (..., A) and next hidden state (..., H) for (..., D) and, by default, the initial hidden state.
 
-        Args:
-            observation: (..., D).
-            hidden: (..., H); the initial hidden state by default.
-
-        Returns:
-            Action (..., A) and the next hidden state (..., H).
-
-        Raises:
-            ValueError: the observation is of another width, or the hidden state of another shape.
+        Observations of another width, or hidden states of another shape, are a `ValueError`.
         """
         shape = observation.shape[:-1]
         if observation.shape[-1:] != (self.observation_dim,):
-            raise ValueError(
-                f"the policy observes {self.observation_dim} numbers, got an observation of shape "
-                f"{tuple(observation.shape)}"
-            )
+            got = f"got an observation of shape {tuple(observation.shape)}"
+            raise ValueError(f"the policy observes {self.observation_dim} numbers, {got}")
         if hidden is None:
             hidden = self.initial_hidden_state(*shape)
         if hidden.shape != (*shape, self.memory_dim):
-            raise ValueError(
-                f"an observation of shape {tuple(observation.shape)} needs a hidden state of shape "
-                f"{(*shape, self.memory_dim)}, got {tuple(hidden.shape)}: reset before another batch begins"
-            )
+            needs = f"{tuple(observation.shape)} needs a hidden state of shape {(*shape, self.memory_dim)}"
+            got = f"got {tuple(hidden.shape)}: reset before another batch begins"
+            raise ValueError(f"an observation of shape {needs}, {got}")
         batch = shape.numel()
         rows = observation.reshape(batch, self.observation_dim), hidden.reshape(batch, self.memory_dim)
         action, hidden = self.step_rows(*rows)
@@ -134,13 +134,7 @@ class Stepwise:
 
 
 class Network(Stepwise, nn.Module):
-    """A policy that can be trained: its dimensions, its size, and a card.
-
-    Args:
-        observation_dim: D.
-        hidden_dim: width of both hidden layers.
-        action_dim: A.
-    """
+    """A policy that can be trained: its dimensions, its size, and a card."""
 
     def __init__(self, observation_dim: int, hidden_dim: int, action_dim: int) -> None:
         super().__init__()
@@ -154,15 +148,11 @@ class Network(Stepwise, nn.Module):
 
 
 class RaptorPolicy(Network):
-    """Recurrent policy: observation -> dense, ReLU -> GRU -> dense -> action.
+    """Recurrent policy: observation -> dense, ReLU -> GRU -> dense -> action, with a hidden state as wide as a layer.
 
-    The action is linear; the environment clips it to [-1, 1]. The initial hidden state is stored with the weights and
-    not trained, as in rl-tools; it counts among the 2084 parameters of the published size.
-
-    Args:
-        observation_dim: 22: position error 3, rotation matrix 9, velocity error 3, body rates 3, previous action 4.
-        hidden_dim: H, width of both hidden layers and of the hidden state.
-        action_dim: one number per rotor, in crazyflie order.
+    It observes position error 3, rotation matrix 9, velocity error 3, body rates 3 and previous action 4. The action,
+    one number per rotor in crazyflie order, is linear; the environment clips it to [-1, 1]. The initial hidden state is
+    stored with the weights and not trained, as in rl-tools; it counts among the 2084 parameters of the published size.
     """
 
     def __init__(self, observation_dim: int = 22, hidden_dim: int = 16, action_dim: int = 4) -> None:
@@ -181,9 +171,7 @@ class RaptorPolicy(Network):
 
     def tensors(self) -> PolicyParameters:
         """The trainable tensors, for `policy_step`."""
-        layers = (self.input_layer.weight, self.input_layer.bias), (self.output_layer.weight, self.output_layer.bias)
-        weight_ih, weight_hh, bias_ih, bias_hh = self.gru.all_weights[0]
-        return PolicyParameters(*layers[0], weight_ih, weight_hh, bias_ih, bias_hh, *layers[1])
+        return PolicyParameters(*(p for p in self.parameters() if p is not self.initial_hidden))
 
     def step_rows(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stepwise.step_rows`."""
@@ -192,28 +180,48 @@ class RaptorPolicy(Network):
     def forward_sequence(
         self, observations: Tensor, hidden: Tensor | None = None, resets: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """All steps of a batch of sequences.
+        """Actions (T, B, A) and the last hidden state (B, H) of a batch of sequences (T, B, D).
 
-        Args:
-            observations: (T, B, D).
-            hidden: (B, H) before the first step; the initial hidden state by default.
-            resets: (T, B) bool; True where a new episode begins: the hidden state of that row is set to the initial one
-                before the step, and no gradient crosses.
-
-        Returns:
-            Actions (T, B, A) and the last hidden state (B, H).
+        The hidden state (B, H) is before the first step the initial one by default; it is set to that one, and no
+        gradient crosses, before each step where `resets` (T, B) is True.
         """
-        num_steps, batch = observations.shape[:2]
-        if hidden is None:
-            hidden = self.initial_hidden_state(batch)
+        hidden = self.initial_hidden_state(observations.shape[1]) if hidden is None else hidden
         features = torch.relu(self.input_layer(observations))
-        if resets is None:
-            outputs, last = self.gru(features, hidden.contiguous().unsqueeze(0))
-            return self.output_layer(outputs), last[0]
         outputs = []
-        for t in range(num_steps):
-            hidden = torch.where(resets[t].unsqueeze(-1), self.initial_hidden, hidden)
-            _, last = self.gru(features[t : t + 1], hidden.contiguous().unsqueeze(0))
+        for t, some in enumerate([features] if resets is None else features.split(1)):
+            if resets is not None:
+                hidden = torch.where(resets[t].unsqueeze(-1), self.initial_hidden, hidden)
+            output, last = self.gru(some, hidden.contiguous().unsqueeze(0))
+            outputs.append(output)
             hidden = last[0]
-            outputs.append(hidden)
-        return self.output_layer(torch.stack(outputs)), hidden
+        return self.output_layer(torch.cat(outputs)), hidden
+
+
+class MLPPolicy(Network):
+    """Memoryless policy, the baseline of the recurrent one: three dense layers with ReLU between them.
+
+    It has the interface and the arguments of `RaptorPolicy`, and a hidden state of width 0.
+    """
+
+    memory_dim = 0
+
+    def __init__(self, observation_dim: int = 22, hidden_dim: int = 64, action_dim: int = 4) -> None:
+        super().__init__(observation_dim, hidden_dim, action_dim)
+        self.input_layer = nn.Linear(observation_dim, hidden_dim)
+        self.middle_layer = nn.Linear(hidden_dim, hidden_dim)
+        self.output_layer = nn.Linear(hidden_dim, action_dim)
+        self.register_buffer("initial_hidden", torch.zeros(0), persistent=False)
+
+    @property
+    def summary(self) -> str:
+        """The layers and their size, for a card."""
+        D, H, A = self.observation_dim, self.hidden_dim, self.action_dim
+        return f"dense {D}-{H} ReLU, dense {H}-{H} ReLU, dense {H}-{A}, no memory; {self.num_parameters} parameters"
+
+    def tensors(self) -> MLPParameters:
+        """The trainable tensors, for `mlp_step`."""
+        return MLPParameters(*self.parameters())
+
+    def step_rows(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Stepwise.step_rows`."""
+        return mlp_step(self.tensors(), observation), hidden

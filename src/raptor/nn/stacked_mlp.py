@@ -28,19 +28,11 @@ Layers = tuple[Layer, ...]
 
 def product(a: Tensor, b: Tensor, precision: str = "float32") -> Tensor:
     """Multiply, a @ b; `bfloat16` computes in that type, and the result has the type of a in any case."""
-    if precision == "bfloat16":
-        return (a.bfloat16() @ b.bfloat16()).to(a.dtype)
-    return a @ b
+    return (a.bfloat16() @ b.bfloat16()).to(a.dtype) if precision == "bfloat16" else a @ b
 
 
 def linear(layer: Layer, x: Tensor, precision: str = "float32") -> Tensor:
-    """Weigh and add, x W^T + b: (T, B, in) -> (T, B, out), each network its own rows; or (..., in) -> (..., out).
-
-    Args:
-        layer: of T networks, or of one.
-        x: what goes in.
-        precision: of the products, see `product`.
-    """
+    """Weigh and add, x W^T + b: (T, B, in) -> (T, B, out), each network its own rows; or (..., in) -> (..., out)."""
     if layer.weight.ndim == 2:
         return product(x, layer.weight.mT, precision) + layer.bias
     bias = layer.bias.unsqueeze(-2)
@@ -53,17 +45,13 @@ def linear(layer: Layer, x: Tensor, precision: str = "float32") -> Tensor:
 
 def last_features(layers: Layers, x: Tensor, precision: str = "float32", activation: str = "relu") -> Tensor:
     """Output of the last hidden layer, after its activation; x itself where there is no hidden layer."""
-    between = ACTIVATIONS[activation]
     for layer in layers[:-1]:
-        x = between(linear(layer, x, precision))
+        x = ACTIVATIONS[activation](linear(layer, x, precision))
     return x
 
 
 def forward(layers: Layers, x: Tensor, precision: str = "float32", activation: str = "relu") -> Tensor:
-    """Output of the networks, with an activation function between the layers and nothing after the last.
-
-    The shapes are those of `linear`.
-    """
+    """Output of the networks, with nothing after the last layer; the shapes are those of `linear`."""
     return linear(layers[-1], last_features(layers, x, precision, activation), precision)
 
 
@@ -75,15 +63,9 @@ def act(layers: Layers, observation: Tensor, activations: Activations) -> Tensor
 def initial_layers(
     num: int, sizes: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> Layers:
-    """Draw the layers of `num` networks, uniform in +-1/sqrt(fan-in), weights and biases alike.
+    """Draw the layers of `num` networks of these widths, on the device of the generator.
 
-    Args:
-        num: T.
-        sizes: widths from the input to the output.
-        generator: source of randomness; its device is that of the layers.
-        dtype: of the layers.
-
-    Source: the default of `torch.nn.Linear`, which rl-tools shares.
+    Weights and biases are uniform in +-1/sqrt(fan-in). Source: the default of `torch.nn.Linear`, and of rl-tools.
     """
 
     def uniform(*shape: int, bound: float) -> Tensor:
@@ -100,26 +82,32 @@ def laid_out(layers: Layers) -> Layers:
     return tuple(Layer(layer.weight.mT.contiguous().mT, layer.bias.contiguous()) for layer in layers)
 
 
+def members(layers: Layers, index: int | slice | Tensor | None) -> Layers:
+    """Some of the networks; a number takes the first axis away, None adds it."""
+    return tuple(Layer(layer.weight[index], layer.bias[index]) for layer in layers)
+
+
 def tile(layers: Layers, num: int) -> Layers:
     """Repeat each network `num` times in a row: T -> T num."""
     return tuple(Layer(*(tensor.repeat_interleave(num, dim=0) for tensor in layer)) for layer in layers)
 
 
 def check_layers(layers: Layers, stacked: bool) -> None:
-    """Refuse layers that do not fit together.
-
-    Raises:
-        UserError: there is none, or names the first tensor of the wrong shape.
-    """
+    """Refuse layers that do not fit together, by a `UserError` that names the first tensor of the wrong shape."""
     if not layers:
         raise UserError("a network needs at least one layer, got none")
-    members, inputs = layers[0].weight.shape[:-2], layers[0].weight.shape[-1:]
+    form = "(teachers, outputs, inputs)" if stacked else "(outputs, inputs)"
+    num, inputs = layers[0].weight.shape[:-2], layers[0].weight.shape[-1:]
     for i, (weight, bias) in enumerate(layers):
         if weight.ndim != 2 + stacked:
-            form = "(teachers, outputs, inputs)" if stacked else "(outputs, inputs)"
             raise UserError(f"layers.{i}.weight must have shape {form}, got {tuple(weight.shape)}")
         outputs = weight.shape[-2:-1]
-        for name, tensor, shape in (("weight", weight, members + outputs + inputs), ("bias", bias, members + outputs)):
-            if tensor.shape != shape:
-                raise UserError(f"layers.{i}.{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
+        check_shape(f"layers.{i}.weight", weight, num + outputs + inputs)
+        check_shape(f"layers.{i}.bias", bias, num + outputs)
         inputs = outputs
+
+
+def check_shape(name: str, tensor: Tensor | None, shape: Sequence[int]) -> None:
+    """Refuse a tensor of another shape, if there is one, by a `UserError` that names it."""
+    if tensor is not None and tuple(tensor.shape) != tuple(shape):
+        raise UserError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")

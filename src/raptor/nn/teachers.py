@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from raptor.core.errors import UserError
 from raptor.nn.activations import RELU_TANH, Activations
-from raptor.nn.expert import ExpertNetwork
-from raptor.nn.folding import fold_normalizer
-from raptor.nn.stacked_mlp import Layer, Layers, act, check_layers
+from raptor.nn.expert import ExpertNetwork, fold_normalizer
+from raptor.nn.stacked_mlp import Layer, Layers, act, check_layers, members
 from raptor.quadrotor import Quadrotors
 
 
@@ -24,10 +24,7 @@ class TeacherPopulation:
 
     A record is plain data about one teacher: `name`, `quadrotor` (name or file), `return`, `return_low`,
     `return_high`, `termination_rate`, `steps`, `seed`, `solved`, `position_offset` (m, three numbers: where it comes
-    to rest relative to its target) and `algorithm`; any of them may be missing.
-
-    Raises:
-        UserError: the layers do not fit together, or the numbers of networks, records and vehicles differ.
+    to rest relative to its target) and `algorithm`; any of them may be missing. What does not fit is a `UserError`.
     """
 
     layers: Layers  # weights (T, out, in) and biases (T, out), from the observation to the action
@@ -40,20 +37,16 @@ class TeacherPopulation:
         object.__setattr__(self, "layers", tuple(Layer(*layer) for layer in self.layers))
         check_layers(self.layers, stacked=True)
         object.__setattr__(self, "records", tuple(dict(record) for record in self.records) or ({},) * len(self))
-        for what, number in (
-            ("records", len(self.records)),
-            ("quadrotors", len(self) if self.quadrotors is None else len(self.quadrotors)),
-        ):
-            if number != len(self):
-                raise UserError(f"{what} must be one for each of the {len(self)} teachers, got {number}")
+        for what in ("records", "quadrotors"):
+            given = getattr(self, what)
+            if given is not None and len(given) != len(self):
+                raise UserError(f"{what} must be one for each of the {len(self)} teachers, got {len(given)}")
 
     def __call__(self, observation: Tensor) -> Tensor:
         """Action (T, B, A) in [-1, 1] of each teacher for B observations (T, B, D) of its own."""
         if observation.ndim != 3 or len(observation) != len(self) or observation.shape[-1] != self.observation_dim:
-            raise UserError(
-                f"observation must have shape ({len(self)} teachers, batch, {self.observation_dim}), "
-                f"got {tuple(observation.shape)}"
-            )
+            wanted = f"({len(self)} teachers, batch, {self.observation_dim})"
+            raise UserError(f"observation must have shape {wanted}, got {tuple(observation.shape)}")
         return act(self.layers, observation, self.activations)
 
     def __len__(self) -> int:
@@ -62,38 +55,26 @@ class TeacherPopulation:
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> TeacherPopulation:
         """Select teachers with their vehicles and records; an integer gives a population of one."""
-        chosen = torch.arange(len(self))
-        if isinstance(index, int):
-            chosen = chosen[range(len(self))[index]].reshape(1)
-        elif isinstance(index, slice):
-            chosen = chosen[index]
-        else:
+        if not isinstance(index, (int, slice)):
             index = torch.as_tensor(index, device="cpu").reshape(-1)
-            chosen = chosen[index if index.numel() else index.long()]
-        there = chosen.to(self.device)
-        return TeacherPopulation(
-            tuple(Layer(layer.weight[there], layer.bias[there]) for layer in self.layers),
-            None if self.quadrotors is None else self.quadrotors[chosen],
-            tuple(self.records[i] for i in chosen.tolist()),
-            self.activations,
-        )
+            index = index if index.numel() else index.long()
+        chosen = torch.arange(len(self))[index].reshape(-1)
+        layers, records = members(self.layers, chosen.to(self.device)), tuple(self.records[i] for i in chosen.tolist())
+        quadrotors = None if self.quadrotors is None else self.quadrotors[chosen]
+        return TeacherPopulation(layers, quadrotors, records, self.activations)
 
     @staticmethod
     def concatenate(populations: Iterable[TeacherPopulation]) -> TeacherPopulation:
-        """Concatenate populations on the device of the first; without vehicles where one of them has none.
-
-        Raises:
-            UserError: there is none, or their networks are of other widths.
-        """
+        """Concatenate populations of one architecture on the device of the first; with vehicles where all have them."""
         parts = list(populations)
         if not parts:
             raise UserError("no teachers were given: concatenate needs at least one population")
         first, device = parts[0], parts[0].device
         for part in parts:
             if part.widths != first.widths:
+                found = " and ".join("-".join(map(str, widths)) for widths in (first.widths, part.widths))
                 raise UserError(
-                    f"teachers of widths {_dashed(first.widths)} and {_dashed(part.widths)} cannot be one population: "
-                    "train them with the same hidden layers"
+                    f"teachers of widths {found} cannot be one population: train them with the same hidden layers"
                 )
             if part.activations != first.activations:
                 found = " and with ".join(f"{a.hidden} and {a.output}" for a in (first.activations, part.activations))
@@ -102,10 +83,7 @@ class TeacherPopulation:
                 )
         vehicles = [part.quadrotors for part in parts if part.quadrotors is not None]
         return TeacherPopulation(
-            tuple(
-                Layer(*(torch.cat([tensor.to(device) for tensor in tensors]) for tensors in zip(*layers, strict=True)))
-                for layers in zip(*(part.layers for part in parts), strict=True)
-            ),
+            pytree.tree_map(lambda *some: torch.cat([t.to(device) for t in some]), *(part.layers for part in parts)),
             Quadrotors.concatenate(q.to(device) for q in vehicles) if len(vehicles) == len(parts) else None,
             tuple(record for part in parts for record in part.records),
             first.activations,
@@ -117,41 +95,30 @@ class TeacherPopulation:
         quadrotors: Quadrotors | None = None,
         records: Sequence[Mapping[str, Any]] = (),
     ) -> TeacherPopulation:
-        """Stack expert networks of one architecture, such as `load_expert` reads, in single precision.
+        """Stack expert networks of one architecture, such as `load_expert` reads, in single precision on the CPU.
 
         A normaliser becomes part of the first layer, bounds of the action part of the last; where an expert sees the
-        student's 22 numbers, the rotor speeds have no weight.
-
-        Args:
-            experts: on any device; the population is on the CPU.
-            quadrotors: the vehicle of each.
-            records: of each; by default the kind of file that it is from.
-
-        Raises:
-            UserError: there is none, their architectures differ, or observation or action are not those of a teacher.
+        student's 22 numbers, the rotor speeds have no weight. By default a record says what kind of file it is from. A
+        `UserError` where there is none, or they cannot be one population of teachers.
         """
         parts = []
         for expert in experts:
-            layers, activations = fold_normalizer(expert)
-            stacked = tuple(Layer(weight.unsqueeze(0), bias.unsqueeze(0)) for weight, bias in layers)
-            parts.append(TeacherPopulation(stacked, records=({"algorithm": expert.source},), activations=activations))
+            (layers, activations), record = fold_normalizer(expert), {"algorithm": expert.source}
+            parts.append(TeacherPopulation(members(layers, None), None, (record,), activations))
         population = TeacherPopulation.concatenate(parts)
         given = tuple(dict(record) for record in records) or population.records
         return dataclasses.replace(population, quadrotors=quadrotors, records=given)
 
     def expert(self, index: int, source: str = "teacher of this package") -> ExpertNetwork:
         """Extract one teacher as a network."""
-        one = self[index]
-        layers = tuple(Layer(layer.weight[0].detach(), layer.bias[0].detach()) for layer in one.layers)
+        layers: Layers = pytree.tree_map(Tensor.detach, members(self.layers, index))
         return ExpertNetwork(layers, self.activations.hidden, self.activations.output, source=source)
 
     def to(self, device: torch.device | str) -> TeacherPopulation:
         """Copy teachers and vehicles to another device."""
-        return dataclasses.replace(
-            self,
-            layers=tuple(Layer(layer.weight.to(device), layer.bias.to(device)) for layer in self.layers),
-            quadrotors=None if self.quadrotors is None else self.quadrotors.to(device),
-        )
+        layers = pytree.tree_map(lambda tensor: tensor.to(device), self.layers)
+        quadrotors = None if self.quadrotors is None else self.quadrotors.to(device)
+        return dataclasses.replace(self, layers=layers, quadrotors=quadrotors)
 
     @property
     def device(self) -> torch.device:
@@ -190,7 +157,3 @@ class TeacherPopulation:
         """(T,) whether each teacher is good enough by its own record; False where that is not known."""
         solved = [bool(record.get("solved")) for record in self.records]
         return torch.tensor(solved, dtype=torch.bool, device=self.device)
-
-
-def _dashed(widths: Sequence[int]) -> str:
-    return "-".join(map(str, widths))

@@ -1,74 +1,107 @@
 """Training controllers through the simulator's gradient (analytic policy gradient).
 
-The mean cost of a segment of flight is differentiated by the weights with the adjoint method: the segment is flown
-forward, keeping only what is handed from step to step; then one vector-Jacobian product per step goes back. Each
-direction is one compiled graph, memory does not grow with what happens inside a step, and the adjoint of each vehicle
-is in reach, so that a vehicle whose gradient explodes is held back alone.
+The adjoint method: a segment of a rollout is flown forward, keeping only what is handed from step to step; then one
+vector-Jacobian product per step goes back. Each direction is one compiled graph, memory does not grow with what happens
+inside a step, and the adjoint of each vehicle is in reach, so that one whose gradient explodes is held back alone.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.core.compilation import FlatFunction, Tensors, compile_flat
-from raptor.environments.controllers import Controller, Student
+from raptor.core.compilation import CompiledStep, Tensors
 from raptor.environments.episode import Episode, Noise, StepOutcome, advance
-from raptor.environments.rollout import Transition
+from raptor.environments.rollout import Controller, Memory, Student
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import components, from_components
-from raptor.rl.flight import NUM_PHYSICAL, RolloutState, Segment, advance_segment
-from raptor.rl.guide import Guide
-from raptor.rl.objective import Objective, rounded_norm
+from raptor.rl.objective import Objective, TeacherGuide, in_bounds, rounded_norm, step_cost
 from raptor.tasks.task import Task
+
+vjp: Any = torch.func.vjp  # whose result has a type of its own for each of its options
+
+NUM_PHYSICAL = 6
+"""The first of the differentiable tensors are the five of the state and the previous action."""
+
+
+class RolloutState(NamedTuple):
+    """What is handed from step to step. The leading shape (...) is (N,), or (T, B): T networks in B episodes each."""
+
+    episode: Episode
+    memory: Memory
+    alive: Tensor  # (...) 1 while the vehicle is within bounds, 0 from the step on that it left them
+
+    @classmethod
+    def begin(cls, episode: Episode, memory: Memory) -> RolloutState:
+        """The start of a segment: every vehicle where its episode stands, and alive."""
+        begun = dataclasses.replace(episode, last_action=episode.previous_action)
+        return cls(begun, memory, torch.ones_like(episode.noise_scale))
+
+    @property
+    def _differentiable(self) -> tuple[Any, ...]:
+        episode = self.episode
+        return episode.state, episode.previous_action, self.memory, episode.sensed, episode.commanded
+
+    @property
+    def differentiable(self) -> tuple[Tensor, ...]:
+        """The tensors that the gradient flows through: state and previous action, memory, then the histories."""
+        return tuple(pytree.tree_leaves(self._differentiable))
+
+    @property
+    def moving(self) -> tuple[Tensor, ...]:
+        """The tensors that each step replaces."""
+        target = self.episode.reference
+        return (*self.differentiable, target.position, target.velocity, target.time, target.walk, self.alive)
+
+    def with_differentiable(self, parts: Sequence[Tensor]) -> RolloutState:
+        """The same with these tensors in place of `differentiable`."""
+        structure = pytree.tree_structure(self._differentiable)
+        state, previous, memory, sensed, commanded = pytree.tree_unflatten(list(parts), structure)
+        changes = {"state": state, "previous_action": previous, "sensed": sensed, "commanded": commanded}
+        return self._replace(episode=dataclasses.replace(self.episode, **changes), memory=memory)
+
+
+class Segment(NamedTuple):
+    """What came of S steps; of a `RolloutState` where they ended."""
+
+    episode: Episode
+    memory: Memory
+    alive: Tensor  # (...) 1 where the vehicle stayed within bounds, else 0
+    cost: Tensor  # (S, ...)
+    reward: Tensor  # (S, ...)
+    terminated: Tensor  # (S, ...) bool; whether this step is one that would have ended the episode
 
 
 class StepInputs(NamedTuple):
-    """Everything that one step of flight depends on."""
+    """Everything that one step depends on."""
 
     parameters: Any  # of the controller, in any nesting
     quadrotors: Quadrotors  # (...) in component-major layout
-    episode: Episode  # (...) at the start of the segment
-    flight: RolloutState  # (...) before the step
+    rollout: RolloutState  # (...) before the step
     noise: tuple[Tensor, ...]  # the fields of `Noise` that the task needs
 
 
+@dataclasses.dataclass(eq=False)
 class SegmentGradient:
-    """Cost and gradient of a controller over a segment of flight, for N vehicles at once.
+    """Cost and gradient of a controller over a segment, for N vehicles at once."""
 
-    Args:
-        task: defines observations, dynamics and termination.
-        objective: the cost.
-        method: integrator of the training flights.
-        gradient_decay: factor on the adjoint per step backwards; below 1 the far past counts less.
-        adjoint_limit: bound on the norm of each vehicle's adjoint; vehicles beyond it are scaled down to it.
-        compile: False runs eagerly.
-        controller: that is trained; the recurrent policy by default.
-    """
+    task: Task
+    objective: Objective
+    _: dataclasses.KW_ONLY
+    method: Method = "midpoint"  # integrator
+    gradient_decay: float = 1.0  # factor on the adjoint per step backwards; below 1 the far past counts less
+    adjoint_limit: float = 1000.0  # bound on the norm of each vehicle's adjoint; those beyond it are scaled down to it
+    compile: bool = True  # False runs eagerly
+    controller: Controller = Student()  # that is trained
 
-    def __init__(
-        self,
-        task: Task,
-        objective: Objective,
-        *,
-        method: Method = "midpoint",
-        gradient_decay: float = 1.0,
-        adjoint_limit: float = 1000.0,
-        compile: bool = True,
-        controller: Controller | None = None,
-    ) -> None:
-        self.task, self.objective, self.method = task, objective, method
-        self.gradient_decay, self.adjoint_limit = gradient_decay, adjoint_limit
-        self.controller: Controller = Student() if controller is None else controller
-        self._compile = compile
-        self._compiled: dict[Any, _CompiledSteps] = {}
+    def __post_init__(self) -> None:
+        self._compiled: dict[Any, tuple[CompiledStep, CompiledStep]] = {}
 
     @torch.no_grad()
     def __call__(
@@ -76,120 +109,128 @@ class SegmentGradient:
         parameters: Any,
         quadrotors: Quadrotors,
         episode: Episode,
-        memory: tuple[Tensor, ...],
+        memory: Memory,
         noise: Sequence[Noise],
-        guide: Guide | None = None,
+        guide: TeacherGuide | None = None,
     ) -> tuple[Any, Segment]:
-        """Fly one step for each entry of `noise` and differentiate the mean cost.
+        """Fly one step for each entry of `noise` from `episode` and `memory` on, and differentiate the mean cost.
 
-        Args:
-            parameters: the controller's weights, in any nesting.
-            quadrotors: the vehicles, in component-major layout.
-            episode: at the start of the segment.
-            memory: of the controller.
-            noise: of each step.
-            guide: whose actions are to be imitated, in the states that the controller comes to.
+        The vehicles are in component-major layout. The actions of a guide are imitated in the states that the
+        controller comes to; what it adds is not among the costs.
 
         Returns:
-            Gradient of the mean cost per vehicle and step, nested like the parameters, and the segment. Where several
-            networks fly, each has the gradient of the mean cost of its own vehicles. What a guide adds to the gradient
-            is not among the costs of the segment.
+            Gradient of the mean cost per vehicle and step, nested like the parameters, and the segment. Each of several
+            networks has the gradient of the mean cost of its own vehicles.
         """
-        draws = [tuple(draw for draw in n if draw is not None) for n in noise]
-        start = StepInputs(parameters, quadrotors, episode, RolloutState.begin(episode, memory), draws[0])
+        draws = [tuple(draw for draw in step if draw is not None) for step in noise]
+        start = StepInputs(parameters, quadrotors, RolloutState.begin(episode, memory), draws[0])
         segment, trail = self.fly(start, draws)
-        steps = self._steps(start)
+        structure, arrived = pytree.tree_structure(start), RolloutState(*segment[:3])
         pulls: list[Tensors] = [[]] * len(trail)
         if guide is not None:
-            episodes = [steps.inputs(tensors).flight.into(episode) for tensors in trail]
+            episodes = [pytree.tree_unflatten(tensors, structure).rollout.episode for tensors in trail]
             pulls = [[label, guide.weight] for label in guide.labels(quadrotors, episodes)]
-        backward = steps.backward if guide is None else steps.guided_backward
-        weights, structure = pytree.tree_flatten(parameters)
-        gradient = [torch.zeros_like(weight) for weight in weights]
-        arrived = RolloutState.begin(segment.episode, segment.memory)
-        adjoint = [torch.zeros_like(part) for part in arrived.differentiable]
+        weights, nesting = pytree.tree_flatten(parameters)
+        carried = [torch.zeros_like(tensor) for tensor in (*weights, *arrived.differentiable)]
+        _, backward = self._steps(trail[0], structure)
         for tensors, pull in zip(reversed(trail), reversed(pulls), strict=True):
-            outputs = backward(*tensors, *pull, *gradient, *adjoint)
-            gradient, adjoint = list(outputs[: len(gradient)]), list(outputs[len(gradient) :])
+            carried, _ = backward(carried, [*tensors, *pull])
         samples = (segment.cost[:, 0] if segment.cost.ndim > 2 else segment.cost).numel()  # of each network
-        return pytree.tree_unflatten([g / samples for g in gradient], structure), segment
+        return pytree.tree_unflatten([g / samples for g in carried[: len(weights)]], nesting), segment
 
     @torch.no_grad()
     def fly(self, start: StepInputs, draws: Sequence[tuple[Tensor, ...]]) -> tuple[Segment, list[Tensors]]:
         """Fly one step for each entry of `draws`, the noise; also returns the flat inputs of each step."""
-        steps, trail, log = self._steps(start), [], []
-        fixed, flight = pytree.tree_leaves(start[:3]), pytree.tree_leaves(start.flight)
+        # Empty tensors come with any strides, which compiled code would refuse.
+        carried = [t if t.numel() else t.new_empty(t.shape) for t in pytree.tree_leaves(start[:3])]
+        structure, trail, log = pytree.tree_structure(start), [], []
+        forward, _ = self._steps([*carried, *draws[0]], structure)
         for draw in draws:
-            trail.append([*fixed, *flight, *draw])
-            *flight, cost, reward, terminated = steps.forward(*trail[-1])
-            log.append((cost, reward, terminated))
-        cost, reward, terminated = (torch.stack(column) for column in zip(*log, strict=True))
-        arrived: RolloutState = pytree.tree_unflatten(flight, pytree.tree_structure(start.flight))
-        episode = arrived.into(start.episode)
-        return Segment(episode, arrived.memory, arrived.alive, cost, reward, terminated), trail
+            trail.append([*carried, *draw])
+            carried, outputs = forward(carried, list(draw))
+            log.append(outputs)
+        arrived: RolloutState = pytree.tree_unflatten([*carried, *draws[0]], structure).rollout
+        return Segment(*arrived, *(torch.stack(column) for column in zip(*log, strict=True))), trail
 
-    def _steps(self, start: StepInputs) -> _CompiledSteps:
-        # An empty tensor may have any strides.
-        key = tuple((tensor.shape, tensor.numel() and tensor.stride()) for tensor in pytree.tree_leaves(start[:4]))
-        if key not in self._compiled:
-            self._compiled[key] = _CompiledSteps(self, start, self._compile)
-        return self._compiled[key]
+    def _steps(self, tensors: Tensors, structure: pytree.TreeSpec) -> tuple[CompiledStep, CompiledStep]:
+        """A step and its adjoint for flat inputs of these shapes and layouts, each compiled when it is first called.
+
+        Backward the gradient so far and the adjoint are carried, and the inputs given, then what a guide gives, if any.
+        """
+        key = tuple((tensor.shape, tensor.stride()) for tensor in tensors)
+        if key in self._compiled:
+            return self._compiled[key]
+
+        def forward(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
+            inputs: StepInputs = pytree.tree_unflatten([*carried, *given], structure)
+            moved, cost, outcome = self.step(inputs)
+            return pytree.tree_leaves(inputs._replace(rollout=moved)[:3]), [cost, *outcome]
+
+        def backward(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
+            inputs: StepInputs = pytree.tree_unflatten(given[: len(tensors)], structure)
+            weights = len(pytree.tree_leaves(inputs.parameters))
+            gradient, before = self.step_adjoint(inputs, tuple(carried[weights:]), given[len(tensors) :])
+            added = zip(carried[:weights], pytree.tree_leaves(gradient), strict=True)
+            return [*(so_far + new for so_far, new in added), *before], []
+
+        steps = CompiledStep(forward, self.compile), CompiledStep(backward, self.compile, what="a step of the gradient")
+        self._compiled[key] = steps
+        return steps
 
     def step(self, inputs: StepInputs) -> tuple[RolloutState, Tensor, StepOutcome]:
-        """One step forward: the flight after it, its cost (...), and its outcome."""
+        """One step forward: the rollout after it, its cost (...), and its outcome."""
         return self._move(inputs, *self._act(inputs))
 
-    def _act(self, inputs: StepInputs) -> tuple[Tensor, tuple[Tensor, ...]]:
-        parameters, quadrotors, episode, flight, _ = inputs
-        return self.controller.act(parameters, quadrotors, flight.into(episode), flight.memory)
+    def _act(self, inputs: StepInputs) -> tuple[Tensor, Memory]:
+        parameters, quadrotors, rollout, _ = inputs
+        return self.controller.act(parameters, quadrotors, rollout.episode, rollout.memory)
 
-    def _move(
-        self, inputs: StepInputs, action: Tensor, memory: tuple[Tensor, ...]
-    ) -> tuple[RolloutState, Tensor, StepOutcome]:
-        _, quadrotors, episode, flight, noise = inputs
-        before = flight.into(episode)
-        after = advance(self.task, quadrotors, before, action, Noise(*noise), self.method)
-        moved, cost = advance_segment(self.objective, quadrotors, flight, before, Transition(action, memory, *after))
-        return moved, cost, after[1]
+    def _move(self, inputs: StepInputs, action: Tensor, memory: Memory) -> tuple[RolloutState, Tensor, StepOutcome]:
+        """Move on; a vehicle that leaves its bounds stays where it was from then on, at no cost."""
+        _, quadrotors, (before, _, alive), noise = inputs
+        after, outcome = advance(self.task, quadrotors, before, action, Noise(*noise), self.method)
+        cost = step_cost(self.objective, quadrotors, before, action, after)
+        alive = alive * in_bounds(quadrotors, after.state)
+
+        def keep(new: Tensor, old: Tensor) -> Tensor:
+            pairs = zip(components(new), components(old), strict=True)
+            return from_components([torch.where(alive > 0, n, o) for n, o in pairs])
+
+        state, sensed = pytree.tree_map(keep, (after.state, after.sensed), (before.state, before.sensed))
+        moved = RolloutState(dataclasses.replace(after, state=state, sensed=sensed), memory, alive)
+        return moved, torch.where(alive > 0, cost, 0.0), outcome
 
     def step_adjoint(
         self, inputs: StepInputs, adjoint: tuple[Tensor, ...], pull: Sequence[Tensor] = ()
     ) -> tuple[Any, Tensors]:
-        """One step backward.
+        """One step backward: gradient by the parameters, and derivative by `differentiable` before the step.
 
-        Args:
-            inputs: of the step.
-            adjoint: derivative of all that follows by `differentiable` of the flight after the step.
-            pull: label (..., 4) of a guide and its weight (), or nothing.
-
-        Returns:
-            Gradient by the parameters, and the derivative by `differentiable` of the flight before the step.
+        The adjoint is the derivative of all that follows by `differentiable` after the step; `pull` is the label
+        (..., 4) of a guide and its weight (), or nothing.
         """
-        flight = inputs.flight
+        rollout = inputs.rollout
 
-        def act(parameters: Any, parts: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-            return self._act(inputs._replace(parameters=parameters, flight=flight.with_differentiable(parts)))
+        def act(parameters: Any, parts: tuple[Tensor, ...]) -> tuple[Tensor, Memory]:
+            return self._act(inputs._replace(parameters=parameters, rollout=rollout.with_differentiable(parts)))
 
-        def move(
-            parts: tuple[Tensor, ...], action: Tensor, memory: tuple[Tensor, ...]
-        ) -> tuple[Tensor, tuple[Tensor, ...]]:
-            moved, cost, _ = self._move(inputs._replace(flight=flight.with_differentiable(parts)), action, memory)
+        def move(parts: tuple[Tensor, ...], action: Tensor, memory: Memory) -> tuple[Tensor, tuple[Tensor, ...]]:
+            moved, cost, _ = self._move(inputs._replace(rollout=rollout.with_differentiable(parts)), action, memory)
             return cost, moved.differentiable
 
-        (action, memory), pull_act = _vjp(act, inputs.parameters, flight.differentiable)
-        _, pull_move = _vjp(move, flight.differentiable, action, memory)
-        by_state, by_action, by_memory = pull_move((torch.ones_like(flight.alive), adjoint))
+        (action, memory), pull_act = vjp(act, inputs.parameters, rollout.differentiable)
+        _, pull_move = vjp(move, rollout.differentiable, action, memory)
+        by_state, by_action, by_memory = pull_move((torch.ones_like(rollout.alive), adjoint))
         slopes = list(components(by_action))
         if pull:
             label, weight = pull
-            factor = flight.alive * weight * (2 / NUM_ROTORS)
+            factor = rollout.alive * weight * (2 / NUM_ROTORS)
             errors = [a - wanted for a, wanted in zip(components(action), components(label), strict=True)]
             slopes = [slope + factor * error for slope, error in zip(slopes, errors, strict=True)]
         # The weights are shared, so what one vehicle's dynamics send back must be finite before it reaches them.
         by_action = from_components([torch.where(slope.isfinite(), slope, 0.0) for slope in slopes])
         gradient, by_observed = pull_act((by_action, by_memory))
         parts = [a + b for a, b in zip(by_state, by_observed, strict=True)]
-        return gradient, self._contained(parts, len(flight.memory))
+        return gradient, self._contained(parts, len(rollout.memory))
 
     def _contained(self, parts: Tensors, num_memory: int) -> Tensors:
         """The adjoint of each vehicle, decayed, no longer than its limit, and zero where it is not finite."""
@@ -197,65 +238,5 @@ class SegmentGradient:
         scale = self.gradient_decay * (self.adjoint_limit / norm.clamp(min=self.adjoint_limit)).unsqueeze(-1)
         contained = [torch.where(norm.isfinite().unsqueeze(-1), part * scale, 0.0) for part in parts]
         # Each part stays in the memory layout of its own: what is remembered row by row, all else by components.
-        memory_places = range(NUM_PHYSICAL, NUM_PHYSICAL + num_memory)
-        return [
-            part if place in memory_places else from_components(components(part))
-            for place, part in enumerate(contained)
-        ]
-
-
-class _CompiledSteps:
-    """A step and its adjoint as functions of flat tensors, each compiled when it is first asked for.
-
-    Args:
-        rule: whose steps they are.
-        like: inputs of the shapes and layouts that will come.
-        compile: False runs eagerly.
-    """
-
-    def __init__(self, rule: SegmentGradient, like: StepInputs, compile: bool) -> None:
-        self._rule, self._like, self._compile = rule, like, compile
-        self._example, self._structure = pytree.tree_flatten(like)
-
-    def inputs(self, tensors: Sequence[Tensor]) -> StepInputs:
-        """Inputs from flat ones."""
-        inputs: StepInputs = pytree.tree_unflatten(list(tensors), self._structure)
-        return inputs
-
-    @functools.cached_property
-    def forward(self) -> FlatFunction:
-        """Inputs -> flight after the step, cost, reward, terminated."""
-
-        def flat(*tensors: Tensor) -> Tensors:
-            moved, cost, outcome = self._rule.step(self.inputs(tensors))
-            return [*pytree.tree_leaves(moved), cost, outcome.reward, outcome.terminated]
-
-        return compile_flat(flat, self._example, self._compile)
-
-    @functools.cached_property
-    def backward(self) -> FlatFunction:
-        """Inputs, gradient so far, adjoint after the step -> gradient and adjoint before it."""
-        return self._adjoint([])
-
-    @functools.cached_property
-    def guided_backward(self) -> FlatFunction:
-        """The same with label and weight of a guide after the inputs."""
-        return self._adjoint([self._like.flight.previous_action, self._like.flight.alive.new_zeros(())])
-
-    def _adjoint(self, pull: Tensors) -> FlatFunction:
-        weights = [torch.zeros_like(weight) for weight in pytree.tree_leaves(self._like.parameters)]
-        example = [*self._example, *pull, *weights, *self._like.flight.differentiable]
-        ends = [*itertools.accumulate(map(len, (self._example, pull, weights)))]
-
-        def flat(*tensors: Tensor) -> Tensors:
-            given, pulled, gradient, adjoint = (tensors[a:b] for a, b in itertools.pairwise([0, *ends, None]))
-            step_gradient, before = self._rule.step_adjoint(self.inputs(given), adjoint, pulled)
-            return [*(g + s for g, s in zip(gradient, pytree.tree_leaves(step_gradient), strict=True)), *before]
-
-        return compile_flat(flat, example, self._compile, "a step of the gradient")
-
-
-def _vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
-    """Value of a function and its vector-Jacobian product."""
-    result: Any = torch.func.vjp(function, *primals)
-    return result
+        remembered = range(NUM_PHYSICAL, NUM_PHYSICAL + num_memory)
+        return [p if i in remembered else from_components(components(p)) for i, p in enumerate(contained)]

@@ -6,8 +6,9 @@ The step works in place, so that it can be part of a captured graph.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from raptor.environments.episode import Episode, Noise, advance, draw_noise, obs
 from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import component_major
-from raptor.rl.flight import in_bounds
+from raptor.rl.objective import in_bounds
 from raptor.rl.replay import Experience
 from raptor.rl.sac import sample_action
 from raptor.tasks.task import Task
@@ -27,75 +28,44 @@ BLOCK_STEPS = 50
 """Steps for which starts and noise are drawn at once."""
 
 
-class _Carried(NamedTuple):
-    """Tensors handed from step to step."""
-
-    episode: Episode  # (T, E)
-    length: Tensor  # (T, E) steps of the episode so far
-
-
-class _Block(NamedTuple):
-    """Inputs of K steps; the environments of step k stand at k E to (k + 1) E along the second axis."""
-
-    starts: Episode  # (T, K E)
-    noise: tuple[Tensor, ...]  # (T, K E, ...) each; the fields of `Noise` that the task needs
-    action_noise: Tensor  # (T, K E, 4)
-
-
+@dataclasses.dataclass(eq=False)
 class ExperienceCollector:
-    """Flies T vehicles, E times each, and begins anew where an episode ended; nothing is read back from the device.
+    """Flies T vehicles, E times each, and begins anew where an episode ended; nothing is read back from the device."""
 
-    Args:
-        task: defines the episodes.
-        quadrotors: T vehicles.
-        num_envs: E.
-        begin: draws the episodes of a population of leading shape (T, n); it may hold a curriculum.
-        generator: of everything that is drawn, on the device of the vehicles.
-        compile: False runs eagerly.
-        block_steps: steps for which starts and noise are drawn at once.
-    """
+    task: Task  # defines the episodes
+    quadrotors: dataclasses.InitVar[Quadrotors]  # T
+    num_envs: int  # E
+    _: dataclasses.KW_ONLY
+    begin: Callable[[Quadrotors, torch.Generator], Episode]  # draws the episodes of (T, n); it may hold a curriculum
+    generator: torch.Generator  # of everything that is drawn, on the device of the vehicles
+    compile: bool = True  # False runs eagerly
+    block_steps: int = BLOCK_STEPS  # steps for which starts and noise are drawn at once
 
-    def __init__(
-        self,
-        task: Task,
-        quadrotors: Quadrotors,
-        num_envs: int,
-        *,
-        begin: Callable[[Quadrotors, torch.Generator], Episode],
-        generator: torch.Generator,
-        compile: bool = True,
-        block_steps: int = BLOCK_STEPS,
-    ) -> None:
-        self.task = task.for_vehicles(quadrotors)
-        self.num_envs, self.generator, self.block_steps = num_envs, generator, block_steps
-        self._begin, self._compile = begin, compile
-        self._quadrotors = grid(quadrotors, num_envs)
-        self._for_block = grid(quadrotors, num_envs * block_steps)
-        carried = _Carried(self._starts(self._quadrotors), torch.zeros_like(self._quadrotors.mass))
-        self._carried: Tensors = [_copied(leaf) for leaf in pytree.tree_leaves(carried)]
-        self._fixed: Tensors = pytree.tree_leaves(self._quadrotors)
-        self._block: Tensors = []
-        self._place = torch.zeros((), dtype=torch.long, device=quadrotors.device)
+    def __post_init__(self, quadrotors: Quadrotors) -> None:
+        self.task = self.task.for_vehicles(quadrotors)
+        everyone, self._for_block = (grid(quadrotors, self.num_envs * steps) for steps in (1, self.block_steps))
+        carried = _laid_out(self.begin(everyone, self.generator)), torch.zeros_like(everyone.mass)  # and steps so far
+        state = self.generator.get_state()
+        block = self._drawn()  # of the same shapes as the first one, which is not drawn yet
+        self.generator.set_state(state)
+        place = torch.zeros((), dtype=torch.long, device=quadrotors.device)
         self._left = 0  # steps for which the block still has inputs
-        self._structures = pytree.tree_structure(carried), pytree.tree_structure(None)  # of what is carried, of a block
-        self._structure = pytree.tree_structure(None)  # of all inputs of a step
+        self._inputs = pytree.tree_map(_copied, (carried, everyone, block, place))  # of a step, besides the actor
+        self._leaves = pytree.tree_leaves(self._inputs)
         self._compiled: FlatFunction | None = None
 
     @torch.no_grad()
     def step(self, actor: Layers) -> tuple[Experience, Tensor]:
         """Act once in every environment; `actor` as in `sample_action`.
 
-        Returns:
-            The experience, and (T, E) bool, whether the vehicle left the bounds within which its numbers mean
-            something; its episode is then terminated.
+        Also returns where a vehicle left the bounds within which its numbers mean something, and so terminated, (T, E).
         """
         if self._left == 0:
             self.draw()
-        tensors = [*self._carried, *pytree.tree_leaves(actor), *self._fixed, *self._block, self._place]
+        tensors = [*pytree.tree_leaves(actor), *self._leaves]
         if self._compiled is None:
-            carried, block = map(pytree.tree_unflatten, (self._carried, self._block), self._structures)
-            self._structure = pytree.tree_structure((carried, actor, self._quadrotors, block))
-            self._compiled = compile_flat(self._step, [_copied(tensor) for tensor in tensors], self._compile)
+            step = functools.partial(self._step, pytree.tree_structure((actor, *self._inputs)))
+            self._compiled = compile_flat(step, [_copied(tensor) for tensor in tensors], self.compile)
         *experience, lost = self._compiled(*tensors)
         self._left -= 1
         return Experience(*experience), lost
@@ -103,71 +73,55 @@ class ExperienceCollector:
     @torch.no_grad()
     def draw(self) -> None:
         """Draw the inputs of the next `block_steps` steps, in place of what is left."""
+        _, _, block, place = self._inputs
+        _overwrite(block, self._drawn())
+        place.zero_()
+        self._left = self.block_steps
+
+    def _drawn(self) -> tuple[Episode, tuple[Tensor, ...], Tensor]:
+        """Starts, noise, and noise of the actions of K steps; those of step k are at k E to (k + 1) E of (T, K E)."""
         draws = draw_noise(self.task, self._for_block.mass, self.generator)[0]
         noise = tuple(draw for draw in draws if draw is not None)
         shape = (*self._for_block.mass.shape, 4)
         action_noise = torch.randn(shape, generator=self.generator, device=self.generator.device)
-        leaves, structure = pytree.tree_flatten(_Block(self._starts(self._for_block), noise, action_noise))
-        if self._block:
-            _overwrite(self._block, leaves)
-        else:
-            self._block, self._structures = [_copied(leaf) for leaf in leaves], (self._structures[0], structure)
-        self._place.zero_()
-        self._left = self.block_steps
+        return _laid_out(self.begin(self._for_block, self.generator)), noise, action_noise
 
-    def _starts(self, quadrotors: Quadrotors) -> Episode:
-        episode: Episode = pytree.tree_map(_laid_out, self._begin(quadrotors, self.generator))
-        return episode
-
-    def _step(self, *tensors: Tensor) -> Tensors:
-        *inputs, place = tensors
-        carried, actor, quadrotors, block = pytree.tree_unflatten(inputs, self._structure)
+    def _step(self, structure: pytree.TreeSpec, *tensors: Tensor) -> Tensors:
+        actor, (episode, length), quadrotors, block, place = pytree.tree_unflatten(list(tensors), structure)
         columns = place * self.num_envs + torch.arange(self.num_envs, device=place.device)
-        block = pytree.tree_map(lambda tensor: tensor.index_select(1, columns), block)
-        moved, outputs = self._transition(carried, actor, quadrotors, block)
-        _overwrite(inputs[: len(self._carried)], pytree.tree_leaves(moved))
-        place.add_(1)
-        return outputs
-
-    def _transition(
-        self, carried: _Carried, actor: Layers, quadrotors: Quadrotors, block: _Block
-    ) -> tuple[_Carried, Tensors]:
-        observation = observe_as_teacher(quadrotors, carried.episode)
-        action, _ = sample_action(actor, observation, block.action_noise)
-        moved, outcome = advance(self.task, quadrotors, carried.episode, component_major(action), Noise(*block.noise))
-        length = carried.length + 1
+        starts, noise, action_noise = pytree.tree_map(lambda tensor: tensor.index_select(1, columns), block)
+        observation = observe_as_teacher(quadrotors, episode)
+        action, _ = sample_action(actor, observation, action_noise)
+        moved, outcome = advance(self.task, quadrotors, episode, component_major(action), Noise(*noise))
         # A vehicle that is lost would go on as NaN; its reward is that of any other termination.
         lost = in_bounds(quadrotors, moved.state) == 0
         terminated = outcome.terminated | lost
-        truncated = ~terminated & (length >= self.task.episode_steps)
+        truncated = ~terminated & (length + 1 >= self.task.episode_steps)
         reached = torch.nan_to_num(observe_as_teacher(quadrotors, moved), posinf=0.0, neginf=0.0)
         over = terminated | truncated
 
         def restart(new: Tensor, old: Tensor) -> Tensor:
             return torch.where(over.view(*over.shape, *[1] * (old.ndim - 2)), new, old)
 
-        going_on = pytree.tree_map(restart, block.starts, moved)
-        following = _Carried(pytree.tree_map(_laid_out, going_on), torch.where(over, 0.0, length))
         kept = [torch.nan_to_num(tensor) for tensor in (action, outcome.reward)]
         outputs = [observation, *kept, terminated, truncated, reached, lost]
-        return following, [tensor.contiguous() for tensor in outputs]
+        outputs = [tensor.contiguous() for tensor in outputs]
+        following = _laid_out(pytree.tree_map(restart, starts, moved)), torch.where(over, 0.0, length + 1)
+        _overwrite((episode, length), following)
+        place.add_(1)
+        return outputs
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but the generator."""
-        return {
-            "carried": [_copied(tensor) for tensor in self._carried],
-            "block": [_copied(tensor) for tensor in self._block],
-            "place": self.block_steps - self._left,
-        }
+        carried, block = ([_copied(t) for t in pytree.tree_leaves(self._inputs[part])] for part in (0, 2))
+        return {"carried": carried, "block": block, "place": self.block_steps - self._left}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to where `state_dict` was called."""
-        self.draw()  # for the structure of a block
-        _overwrite(self._carried, state["carried"])
-        if state["block"]:
-            _overwrite(self._block, state["block"])
+        carried, _, block, place = self._inputs
+        _overwrite((carried, block), (state["carried"], state["block"]))
         self._left = self.block_steps - state["place"]
-        self._place.fill_(state["place"])
+        place.fill_(state["place"])
 
 
 def grid(quadrotors: Quadrotors, num: int) -> Quadrotors:
@@ -177,9 +131,10 @@ def grid(quadrotors: Quadrotors, num: int) -> Quadrotors:
     return repeated.component_major()
 
 
-def _laid_out(tensor: Tensor) -> Tensor:
+def _laid_out(episode: Episode) -> Episode:
     """The layout in which the simulator computes: component by component over the population (T, E)."""
-    return component_major(tensor, tensor.ndim - 2)
+    turned: Episode = pytree.tree_map(lambda tensor: component_major(tensor, tensor.ndim - 2), episode)
+    return turned
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -187,6 +142,6 @@ def _copied(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.preserve_format)
 
 
-def _overwrite(old: Tensors, new: Tensors) -> None:
-    for target, source in zip(old, new, strict=True):
+def _overwrite(old: Any, new: Any) -> None:
+    for target, source in zip(pytree.tree_leaves(old), pytree.tree_leaves(new), strict=True):
         target.copy_(source)

@@ -1,7 +1,6 @@
 """A curriculum: the task in stages, from easy to hard, passed as vehicles learn to fly them.
 
-A stage scales the difficulty of the task by factors. All that it changes is drawn at the start of an episode, so that
-the step compiled for the task serves every stage.
+All that a stage changes is drawn at the start of an episode, so that the step compiled for the task serves every stage.
 """
 
 from __future__ import annotations
@@ -42,10 +41,9 @@ class Stage(Settings):
         starts = _scaled(task.initial_states, self.position, "max_position")
         starts = _scaled(starts, self.tilt, "max_angle")
         starts = _scaled(starts, self.speed, "max_linear_velocity", "max_angular_velocity")
-        size, moving = self.reference_size, ("langevin_share", "lissajous_share", "way_points_share")
-        references = _scaled(task.references, self.references, *moving)
+        size, references = self.reference_size, task.references
         references = dataclasses.replace(
-            references,
+            _scaled(references, self.references, "langevin_share", "lissajous_share", "way_points_share"),
             langevin=_scaled(references.langevin, size, "sigma"),
             lissajous=_scaled(references.lissajous, size, "amplitude"),
             # Faster by as much as they are longer, the legs take the time that the compiled step knows.
@@ -107,24 +105,10 @@ class CurriculumConfig(Settings):
 
 
 class Curriculum:
-    """The stage of each vehicle, and the episodes that it is given there.
+    """The stage of each of `num` vehicles, and the episodes that it is given there.
 
     A vehicle's success rate is taken over its last `window` episodes that began and ended in its present stage. As soon
     as there are so many, it decides whether the vehicle advances or falls back, after which counting restarts.
-
-    Args:
-        config: stages and thresholds.
-        task: that the stages are parts of; its compiled step serves the episodes of all of them.
-        num: vehicles.
-        device: of the vehicles.
-
-    Example:
-        ```
-        episode = curriculum.begin(quadrotors, generator)
-        ...  # fly
-        curriculum.record(finished, curriculum.succeeded(episode, terminated))
-        fresh = curriculum.begin(quadrotors, generator)  # for the vehicles that finished
-        ```
     """
 
     def __init__(self, config: CurriculumConfig, task: Task, num: int, device: torch.device | str = "cpu") -> None:
@@ -144,12 +128,9 @@ class Curriculum:
         return self.stage.reshape(-1, *[1] * (num_dims - 1))
 
     def begin(self, quadrotors: Quadrotors, generator: torch.Generator) -> Episode:
-        """Draw an episode for each vehicle, of its present stage.
+        """Draw an episode for each vehicle (num,) or (num, E), of its present stage; for the population, of any shape.
 
-        Args:
-            quadrotors: of leading shape (num,) or (num, E); for a curriculum of the population, of any shape.
-            generator: every stage draws from its present state, so that a vehicle gets the episode that `begin_episode`
-                would give it with the task of its stage.
+        All stages draw from the same state of the generator: each episode is that of `begin_episode` with its task.
         """
         state = generator.get_state()
         drawn = []
@@ -160,8 +141,8 @@ class Curriculum:
         num_dims = len(quadrotors.shape)
         mine = self._beside(num_dims)
 
-        def pick(first: Tensor, *others: Tensor) -> Tensor:
-            chosen, is_vector = first, first.ndim > num_dims
+        def pick(chosen: Tensor, *others: Tensor) -> Tensor:
+            is_vector = chosen.ndim > num_dims
             for number, other in enumerate(others, start=1):
                 chosen = torch.where((mine == number).unsqueeze(-1) if is_vector else mine == number, other, chosen)
             return component_major(chosen) if is_vector else chosen
@@ -170,12 +151,7 @@ class Curriculum:
         return episode
 
     def succeeded(self, episode: Episode, terminated: Tensor) -> Tensor:
-        """Whether episodes that end where `episode` stands are successes, (...) bool.
-
-        Args:
-            episode: at its end, of leading shape (...).
-            terminated: (...) bool, whether it was terminated at any step.
-        """
+        """Whether episodes (...) that end here are successes, (...) bool; not those that some step terminated."""
         position, target = components(episode.state.position), components(episode.reference.position)
         square = torch.stack([(x - r) ** 2 for x, r in zip(position, target, strict=True)]).sum(0)
         return (square <= self.config.max_position_error**2) & ~terminated  # not where it is not a number
@@ -184,11 +160,8 @@ class Curriculum:
         """Count the episodes that are over; vehicles advance or fall back accordingly.
 
         Where an episode finished, the next one is taken to begin now. Episodes that began in another stage than the
-        present one do not count: otherwise those left of an easy stage would pass the next one.
-
-        Args:
-            finished: (num,) or (num, E) bool, of the same shape at each call; for the population of any shape.
-            success: of the same shape, bool; read only where `finished`.
+        present one do not count: otherwise those left of an easy stage would pass the next one. Both are bool, (num,)
+        or (num, E), the same at each call, for the population of any shape; `success` is read only where `finished`.
         """
         window, rows = self.config.window, len(self.stage)
         counted = (finished & (self._began_in == self._beside(finished.ndim))).reshape(rows, -1)
@@ -210,11 +183,7 @@ class Curriculum:
         self._began_in = torch.where(finished, self._beside(finished.ndim), self._began_in)
 
     def summary(self) -> dict[str, float]:
-        """Figures to log.
-
-        `stage`: the mean, counted from 0; `fraction/NAME`: fraction of vehicles in each stage; `success_rate`: over all
-        windows, full or not, and left out while all are empty.
-        """
+        """Mean `stage`, from 0; `fraction/NAME` in each; `success_rate` over all windows, full or not, if any."""
         num_stages, counted = len(self._tasks), self._count.clamp(max=self.config.window).sum()
         in_stage = (self.stage.unsqueeze(-1) == torch.arange(num_stages, device=self.stage.device)).sum(0)
         *numbers, successes, episodes = torch.cat([in_stage, self._outcomes.sum()[None], counted[None]]).tolist()
@@ -228,7 +197,5 @@ class Curriculum:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state that `state_dict` gave."""
-        device = self.stage.device
-        self.stage, self._began_in, self._count, self._outcomes = (
-            state[name].to(device) for name in ("stage", "began_in", "count", "outcomes")
-        )
+        stored = (state[name].to(self.stage.device) for name in self.state_dict())
+        self.stage, self._began_in, self._count, self._outcomes = stored

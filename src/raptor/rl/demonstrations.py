@@ -1,11 +1,13 @@
-"""Demonstrations: what a student sees in whole episodes, and what a teacher does there; here in our own simulator.
+"""Demonstrations: what a student sees in whole episodes, and what a teacher does there.
 
-Source: the data collection of RAPTOR's post-training; where the student flies, it is DAgger (Ross et al. 2011).
+Teachers in our own simulator label block by block; one teacher in any other vector environment labels step by step.
+Source: the data collection of RAPTOR's post-training; where the student acts, it is DAgger (Ross et al. 2011).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,16 +16,31 @@ from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.environments.collectors import Episodes, Moment, Snapshot
-from raptor.environments.controllers import Controller, Student, StudentParameters, Teachers, initial_memory
 from raptor.environments.episode import observe, observe_as_teacher
-from raptor.environments.rollout import BLOCK_STEPS, rollout
+from raptor.environments.rollout import (
+    BLOCK_STEPS,
+    Controller,
+    Memory,
+    Student,
+    StudentParameters,
+    Teachers,
+    initial_memory,
+    rollout,
+    student_step,
+)
+from raptor.environments.vec_env import CheckedVecEnv
 from raptor.nn.activations import RELU_TANH, Activations
-from raptor.nn.stacked_mlp import Layer, Layers, act
+from raptor.nn.stacked_mlp import Layers, act, members
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import component_major, components, from_components
 from raptor.tasks.observation import STUDENT_DIM, TEACHER_DIM
 from raptor.tasks.task import Task
+
+Observations = Mapping[str, Tensor]
+"""Of a vector environment, (N, D) by group."""
+VecController = Callable[[Observations, Tensor], Tensor]
+"""From observations, and where episodes begin (N,) bool, to actions (N, A)."""
 
 
 class Demonstrations(NamedTuple):
@@ -36,81 +53,55 @@ class Demonstrations(NamedTuple):
     @classmethod
     def empty(
         cls,
-        num_episodes: int,
+        num: int,
         episode_steps: int,
         like: Tensor,
         observation_dim: int = STUDENT_DIM,
         action_dim: int = NUM_ROTORS,
     ) -> Demonstrations:
-        """Room for so many episodes, in the type and on the device of `like`."""
-        return cls(
-            observation=like.new_zeros(num_episodes, episode_steps, observation_dim),
-            label=like.new_zeros(num_episodes, episode_steps, action_dim),
-            length=torch.zeros(num_episodes, dtype=torch.long, device=like.device),
-        )
+        """Room for `num` episodes, in the type and on the device of `like`."""
+        observation, label = (like.new_zeros(num, episode_steps, width) for width in (observation_dim, action_dim))
+        return cls(observation, label, torch.zeros(num, dtype=torch.long, device=like.device))
 
 
+@dataclasses.dataclass(eq=False)
 class SimulatedDemonstrations:
     """T vehicles in our simulator, B episodes of each, labelled by each vehicle's own teacher.
 
     The demonstrations of a teacher stand next to each other: E = T B, the vehicle's number first.
-
-    Args:
-        task: what is flown; the student sees what it says (target, sensor noise, delay), a teacher always sees all.
-        quadrotors: T vehicles.
-        layers: of their T teachers.
-        num_episodes: B.
-        position_offset: (T, 3) m, subtracted from the position in the stored observations, and nowhere else.
-        compile: False runs eagerly.
-        teacher_noise: standard deviation of what is added to the actions of teachers that act; labels stay clean.
-        method: integrator.
-        activations: of the teachers.
-        world: the processes that share the vehicles, by teachers; each of them is given all of everything.
     """
 
-    block_steps = BLOCK_STEPS
-    """Steps that are labelled together."""
-    labelled_rows = 2000
-    """Rows that a processor labels at once: few, so that what the teachers' hidden layers give stays in its cache."""
+    task: Task  # the student sees what it says (target, sensor noise, delay), a teacher always sees all
+    quadrotors: dataclasses.InitVar[Quadrotors]  # T
+    layers: Layers  # of the T teachers
+    num_episodes: int  # B
+    position_offset: dataclasses.InitVar[Tensor]  # (T, 3) m, subtracted from stored positions, and nowhere else
+    compile: bool = True  # False runs eagerly
+    teacher_noise: float = 0.0  # standard deviation, on the actions of teachers that act; labels stay clean
+    method: Method = "rk4"  # integrator
+    activations: Activations = RELU_TANH  # of the teachers
+    world: World = ALONE  # shares the vehicles, by teachers; each process is given all of everything
+    block_steps: int = BLOCK_STEPS  # steps that are labelled together
+    labelled_rows: int = 2000  # that a CPU labels at once: few, so that the hidden layers' outputs stay in its cache
 
-    def __init__(
-        self,
-        task: Task,
-        quadrotors: Quadrotors,
-        layers: Layers,
-        num_episodes: int,
-        position_offset: Tensor,
-        compile: bool = True,
-        teacher_noise: float = 0.0,
-        method: Method = "rk4",
-        activations: Activations = RELU_TANH,
-        world: World = ALONE,
-    ) -> None:
-        self.task, self.num_episodes, self.teacher_noise, self.method = task, num_episodes, teacher_noise, method
-        self.activations, self.world, self._compile = activations, world, compile
-        shares = Parts(world).shares(len(quadrotors))
-        self._shares = [slice(share.start * num_episodes, share.stop * num_episodes) for share in shares]
-        self.layers: Layers = cut(layers, shares[world.rank])
+    def __post_init__(self, quadrotors: Quadrotors, position_offset: Tensor) -> None:
+        shares, each = Parts(self.world).shares(len(quadrotors)), self.num_episodes
+        self._shares = [slice(share.start * each, share.stop * each) for share in shares]
+        self.layers = cut(self.layers, shares[self.world.rank])
         plain = dataclasses.replace(quadrotors, names=None, documents=None)
-        self._quadrotors = plain.repeat_interleave(num_episodes).component_major()
-        self._offset = component_major(position_offset.repeat_interleave(num_episodes, dim=0))
+        self._quadrotors = plain.repeat_interleave(each).component_major()
+        self._offset = component_major(position_offset.repeat_interleave(each, dim=0))
         self._seen = torch.empty(0)  # (N, block_steps, 26), what the teachers see in a block
 
     def collect(self, student: StudentParameters | None, generator: torch.Generator, out: Demonstrations) -> Episodes:
-        """Fill the room of one collection; the same student and state of the generator give the same one.
+        """Fill `out` with one collection; the same student and state of the generator give the same one.
 
-        Args:
-            student: acts, recurrent or not; None: the teachers act.
-            generator: of everything random.
-            out: is filled.
-
-        Returns:
-            What came of the episodes, (T, B).
+        The student acts, recurrent or not, or the teachers where it is None. Returns what came of the episodes, (T, B).
         """
         own, like = Demonstrations(*(tensor[self._shares[self.world.rank]] for tensor in out)), self._quadrotors.mass
         if self._seen.shape[:2] != (len(own.length), self.block_steps):
             self._seen = like.new_empty(len(own.length), self.block_steps, TEACHER_DIM)
-        seen, done = self._seen, 0
+        done = 0
 
         def write(snapshot: Snapshot) -> None:
             nonlocal done
@@ -122,9 +113,9 @@ class SimulatedDemonstrations:
                 own.label[:, step] = rows.answer
                 return
             first = step - step % self.block_steps
-            seen[:, step - first] = rows.answer
+            self._seen[:, step - first] = rows.answer
             if done in (first + self.block_steps, self.task.episode_steps):
-                self._label(seen[:, : done - first], tally.lengths - first, own.label[:, first:done])
+                self._label(self._seen[:, : done - first], tally.lengths - first, own.label[:, first:done])
 
         def over(snapshot: Snapshot) -> bool:
             return not self.world.any_rank(bool(snapshot.collectors[0].flying.any()))
@@ -143,7 +134,7 @@ class SimulatedDemonstrations:
             stop=over,
             method=self.method,
             action_noise=self.teacher_noise if student is None else 0.0,
-            compile=self._compile,
+            compile=self.compile,
             world=self.world,
             together=self.num_episodes,
             block_steps=self.block_steps,
@@ -161,26 +152,22 @@ class SimulatedDemonstrations:
         most = self.labelled_rows if seen.device.type == "cpu" else len(seen) * num_steps
         size = max(1, most // (each * num_steps))
         for first in range(0, len(seen) // each, size):
-            layers = tuple(Layer(*(tensor[first : first + size] for tensor in layer)) for layer in self.layers)
             rows = slice(first * each, (first + size) * each)
-            done = act(layers, seen[rows].reshape(-1, each * num_steps, TEACHER_DIM), self.activations)
+            observation = seen[rows].reshape(-1, each * num_steps, TEACHER_DIM)
+            done = act(members(self.layers, slice(first, first + size)), observation, self.activations)
             label[rows] = torch.where(counted[rows], done.view(-1, num_steps, NUM_ROTORS), 0.0)
 
 
 class _Rows(NamedTuple):
-    """Collector of the last step, row by row and zero once the episode is over.
-
-    The answer is what the teachers did, (N, 4), or what they see where the student acts, (N, 26).
-    """
+    """Collector of the last step, row by row and zero once the episode is over."""
 
     offset: Tensor  # (N, 3) m
     observation: Tensor  # (N, 22) offset-corrected
-    answer: Tensor
+    answer: Tensor  # what the teachers did, (N, 4), or what they see where the student acts, (N, 26)
 
     def add(self, moment: Moment) -> _Rows:
-        going = moment.flying > 0
-
         def rows(tensor: Tensor) -> Tensor:
+            going = moment.flying > 0
             return from_components([torch.where(going, x, 0.0) for x in components(tensor)]).contiguous()
 
         x, y, z, *others = components(observe(moment.before))
@@ -188,3 +175,65 @@ class _Rows(NamedTuple):
         teachers_act = self.answer.shape[-1] == NUM_ROTORS
         answer = moment.action if teachers_act else observe_as_teacher(moment.quadrotors, moment.before)
         return _Rows(self.offset, rows(from_components([*corrected, *others])), rows(answer))
+
+
+@dataclasses.dataclass(eq=False)
+class VecStudent:
+    """A student as a `VecController`, with a memory for each environment."""
+
+    parameters: StudentParameters  # recurrent or not
+    group: str  # of observations, that it sees
+    _memory: Memory | None = None
+
+    def __call__(self, observations: Observations, begins: Tensor) -> Tensor:
+        """Actions (N, A); the memory starts afresh where an episode `begins`, (N,)."""
+        observation = observations[self.group]
+        fresh = initial_memory(self.parameters, len(observation))
+        pairs = zip(fresh, self._memory or fresh, strict=True)
+        memory = tuple(torch.where(begins.unsqueeze(-1), new, old) for new, old in pairs)
+        action, self._memory = student_step(self.parameters, observation, memory)
+        return action
+
+
+class Record(NamedTuple):
+    """Where demonstrations are written to."""
+
+    demonstrations: Demonstrations  # (N K, S, ...), the environment's number first
+    group: str  # of observations, that the student sees
+    label: Callable[[Observations], Tensor]  # what a teacher does, (N, A)
+
+
+@torch.no_grad()
+def rollout_vec_env(
+    env: CheckedVecEnv, controller: VecController, num_episodes: int, record: Record | None = None
+) -> Episodes:
+    """Run K whole episodes in each of N environments, so that short ones do not count more; what came of them, (N, K).
+
+    One that is under way is run to its end and not counted. What is seen and what is to be done goes into `record`.
+    """
+    shape = env.num_envs, num_episodes
+    returns, lengths = torch.zeros(2, *shape, device=env.device)
+    terminated = torch.zeros(shape, dtype=torch.bool, device=env.device)
+    observations = env.observe()
+    begins = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    episode = -(env.steps > 0).long()  # (N,) which of the K; -1 for one that is under way
+    while bool((episode < num_episodes).any()):
+        flying = ((episode >= 0) & (episode < num_episodes)).nonzero().squeeze(-1)
+        action = controller(observations, begins)
+        if record is not None:  # what an ignored action leaves is written, and not counted
+            stored = record.demonstrations
+            fits = flying[env.steps[flying] < stored.observation.shape[1]]  # not what follows the last step
+            row, step = fits * num_episodes + episode[fits], env.steps[fits]
+            stored.observation[row, step] = observations[record.group][fits]
+            stored.label[row, step] = record.label(observations)[fits]
+        result = env.step(action)
+        counted = flying[~result.ignored[flying]]
+        place = counted, episode[counted]
+        returns[place] += result.reward[counted]
+        lengths[place] += 1
+        terminated[flying, episode[flying]] = result.done[flying] & ~result.timed_out[flying]
+        observations, begins = result.observations, result.done
+        episode = episode + begins
+    if record is not None:
+        record.demonstrations.length.copy_(lengths.flatten())
+    return Episodes(returns, lengths, terminated)

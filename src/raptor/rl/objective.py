@@ -1,17 +1,22 @@
-"""Smooth cost for gradients through the simulator, in place of the task's reward."""
+"""What training through the simulator descends: a smooth cost, and beside it the distance from teachers' actions."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from raptor.config.settings import Settings, not_negative, positive, setting
-from raptor.environments.episode import Episode
+from raptor.core.compilation import compile_pure
+from raptor.environments.episode import Episode, observe_as_teacher
+from raptor.nn.activations import RELU_TANH, Activations
+from raptor.nn.stacked_mlp import Layers, act, members
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.state import components
+from raptor.quadrotor.state import State, components
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +52,8 @@ def step_cost(
 ) -> Tensor:
     """Cost (N,) of one step: `action` (N, 4), unclipped, was taken in `episode` and led to `following`."""
     state, target = following.state, following.reference
-    error = [x - r for x, r in zip(components(state.position), components(target.position), strict=True)]
+    position, velocity = components(state.position), components(state.linear_velocity)
+    error = [x - r for x, r in zip(position, components(target.position), strict=True)]
     change = [a - b for a, b in zip(components(action), components(episode.previous_action), strict=True)]
     heading = torch.acos(1 - components(state.orientation)[3].abs().clamp(max=1 - 1e-3))
     cost = (
@@ -56,13 +62,56 @@ def step_cost(
         + objective.action_rate * rounded_norm(change, objective.action_rounding)
         + objective.saturation * sum(torch.relu(a.abs() - 1) ** 2 for a in components(action))
     )
-    velocity = components(state.linear_velocity)
     if objective.speed:
         cost = cost + objective.speed * sum(torch.relu(v.abs() - objective.speed_limit) ** 2 for v in velocity)
     if objective.box:
-        boxes = [x.abs() / quadrotors.position_threshold for x in components(state.position)]
+        boxes = [x.abs() / quadrotors.position_threshold for x in position]
         cost = cost + objective.box * sum(torch.relu(x - objective.box_limit) ** 2 for x in boxes)
     if objective.velocity:
         error = [v - r for v, r in zip(velocity, components(target.velocity), strict=True)]
         cost = cost + objective.velocity * rounded_norm(error, objective.position_rounding)
     return cost.clamp(max=objective.cap)
+
+
+def in_bounds(quadrotors: Quadrotors, state: State) -> Tensor:
+    """1 where a vehicle is worth learning from: within 1.5 times its box, below 40 rad/s and 20 m/s; 0 elsewhere."""
+    within = torch.ones_like(quadrotors.mass, dtype=torch.bool)
+    limits = (state.position, 1.5 * quadrotors.position_threshold), (state.linear_velocity, 20.0)
+    for vector, limit in (*limits, (state.angular_velocity, 40.0)):
+        for part in components(vector):
+            within = within & (part.abs() <= limit)
+    return within.to(quadrotors.mass.dtype)
+
+
+class TeacherGuide:
+    """T teachers towards whose actions a controller is pulled, each for the vehicles that are its own."""
+
+    def __init__(
+        self, layers: Layers, weight: float = 1.0, compile: bool = True, activations: Activations = RELU_TANH
+    ) -> None:
+        self.layers, self.activations = layers, activations
+        self.weight = layers[0].bias.new_tensor(weight)  # of the mean squared difference, beside the cost of a step
+        self._observe = compile_pure(observe_as_teacher, compile)
+        self._missing = (0, 0)  # vehicles of the first and of the last teacher that are not there
+
+    def of(self, places: slice, num: int) -> TeacherGuide:
+        """The same guide for the vehicles at some places of `num`; of a teacher there may be some of its vehicles."""
+        if (places.start, places.stop) == (0, num):
+            return self
+        each = num // len(self.layers[0].bias)
+        first, last = places.start // each, -(-places.stop // each)
+        part = copy.copy(self)
+        part.layers = members(self.layers, slice(first, last))
+        part._missing = (places.start - first * each, last * each - places.stop)
+        return part
+
+    @torch.no_grad()
+    def labels(self, quadrotors: Quadrotors, episodes: Sequence[Episode]) -> list[Tensor]:
+        """Actions (T B, 4) in each of these episodes, component-major; the vehicles of a teacher stand side by side."""
+        num_teachers, (before, after) = len(self.layers[0].bias), self._missing
+        seen = torch.stack([self._observe(quadrotors, episode).mT for episode in episodes])  # (S, 26, T B)
+        seen = pad(seen, self._missing) if before or after else seen
+        rows = seen.unflatten(-1, (num_teachers, -1)).permute(2, 0, 3, 1)  # (T, S, B, 26)
+        actions = act(self.layers, rows.flatten(1, 2), self.activations)
+        by_step = actions.unflatten(1, rows.shape[1:3]).permute(1, 3, 0, 2).flatten(2)  # (S, 4, T B)
+        return [action.mT for action in by_step[..., before : before + len(quadrotors)].contiguous().unbind()]

@@ -7,20 +7,21 @@ follows it are neighbours. Each observation is therefore stored once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from raptor.config.settings import Settings, ascending, at_least, between, positive, setting
-from raptor.rl.sum_tree import find_leaves
 
 PRIORITIES = (1e-30, 1e30)
 """Bounds on stored priorities: above zero, and so that no sum overflows."""
 
 TERMINATED = -1
 """Stands in `Storage.following` where nothing follows."""
+
+COUNTERS = ("truncations", "cursor", "filled")
+"""What moves in a `Storage` with every step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +82,9 @@ class ReplaySizes(NamedTuple):
         action_dim: int,
         episode_steps: int,
     ) -> ReplaySizes:
-        """Extents for T teachers in E environments each, with observations (O,) and actions (A,).
+        """Extents for episodes that are truncated after `episode_steps`.
 
-        Episodes are truncated after `episode_steps`. Where a column is truncated earlier more than once (besides its
-        first truncation) within its slots, final observations are lost to later ones.
+        Where a column is truncated earlier more than twice within its slots, final observations are lost to later ones.
         """
         slots = -(-config.capacity // num_envs) + 1
         return cls(num_teachers, num_envs, slots, slots // episode_steps + 2, observation_dim, action_dim)
@@ -118,17 +118,17 @@ class Storage(NamedTuple):
     @classmethod
     def empty(cls, config: ReplayConfig, sizes: ReplaySizes, device: torch.device | str) -> Storage:
         """Rings without a transition."""
-        columns, places = (sizes.teachers, sizes.environments), sizes.environments * sizes.slots
-        finals, rows = sizes.environments * sizes.finals, (sizes.teachers, places)
+        num, envs, places = sizes.teachers, sizes.environments, sizes.environments * sizes.slots
         precision = torch.float16 if config.precision == "float16" else torch.float32
+        count = torch.zeros((), dtype=torch.int64, device=device)
         return cls(
-            observation=torch.zeros(sizes.teachers, places + finals, sizes.observation, dtype=precision, device=device),
-            action=torch.zeros(*rows, sizes.action, device=device),
-            reward=torch.zeros(rows, device=device),
-            following=torch.zeros(rows, dtype=torch.int32, device=device),
-            truncations=torch.zeros(columns, dtype=torch.int64, device=device),
-            cursor=torch.zeros((), dtype=torch.int64, device=device),
-            filled=torch.zeros((), dtype=torch.int64, device=device),
+            observation=count.new_zeros(num, places + envs * sizes.finals, sizes.observation, dtype=precision),
+            action=count.new_zeros(num, places, sizes.action, dtype=torch.float32),
+            reward=count.new_zeros(num, places, dtype=torch.float32),
+            following=count.new_zeros(num, places, dtype=torch.int32),
+            truncations=count.new_zeros(num, envs),
+            cursor=count,
+            filled=count.clone(),
         )
 
 
@@ -197,25 +197,3 @@ def draw_uniform(storage: Storage, uniform: Tensor) -> Tensor:
     oldest_first = ((uniform * envs - column) * storage.filled).long()
     slot = storage.cursor - storage.filled + torch.minimum(oldest_first, storage.filled - 1).clamp(min=0)
     return column * slots + torch.where(slot < 0, slot + slots, slot)
-
-
-def draw_prioritised(levels: Sequence[Tensor], uniform: Tensor) -> Tensor:
-    """Places (T, B) in proportion to priority, one in each of B equal parts of the total (Schaul et al. 2016, B.2.1).
-
-    Args:
-        levels: of the sum tree.
-        uniform: numbers in [0, 1) (T, B), float64.
-    """
-    num = uniform.shape[-1]
-    total = levels[-1].sum(-1, keepdim=True).to(uniform.dtype)
-    mass = (torch.arange(num, device=uniform.device) + uniform) * (total / num)
-    return find_leaves(levels, mass)
-
-
-def importance_weights(priority: Tensor, beta: Tensor) -> Tensor:
-    """(N P)^-beta over its largest in the batch of each teacher (T, B), in which N and the total cancel out.
-
-    Source: Schaul et al. 2016, section 3.4.
-    """
-    priority = priority.clamp(min=PRIORITIES[0])
-    return (priority.amin(-1, keepdim=True) / priority) ** beta

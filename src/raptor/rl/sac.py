@@ -19,9 +19,8 @@ from torch.utils import _pytree as pytree
 from raptor.config.settings import Settings, at_least, between, each, not_negative, positive, setting
 from raptor.core.compilation import FlatFunction, compile_flat
 from raptor.nn.stacked_mlp import Layer, Layers, forward, initial_layers, laid_out
-from raptor.rl.adam import AdamState, adam_start, adam_step
+from raptor.rl.adam import AdamState, adam_start, adam_step, linear_decay
 from raptor.rl.replay import Batch
-from raptor.rl.schedule import linear_decay
 
 LOG_STD_RANGE = (-20.0, 2.0)
 TANH_ROUNDING = 1e-6
@@ -83,31 +82,16 @@ def sac_start(
     """Fresh agents, `num` of them, on the device of the generator."""
     actor = initial_layers(num, (observation_dim, *config.actor_widths, 2 * action_dim), generator)
     critics = initial_layers(2 * num, (observation_dim + action_dim, *config.critic_widths, 1), generator)
-    log_temperature = torch.full((num,), math.log(config.initial_temperature), device=generator.device)
-    return SACState(
-        actor=actor,
-        critics=critics,
-        targets=critics,
-        log_temperature=log_temperature,
-        actor_adam=adam_start(actor),
-        critic_adam=adam_start(critics),
-        temperature_adam=adam_start(log_temperature),
-    )
+    temperature = torch.full((num,), math.log(config.initial_temperature), device=generator.device)
+    return SACState(actor, critics, critics, temperature, *map(adam_start, (actor, critics, temperature)))
 
 
 def sample_action(
     actor: Layers, observation: Tensor, noise: Tensor, precision: str = "float32"
 ) -> tuple[Tensor, Tensor]:
-    """Squashed Gaussian actions.
+    """Squashed Gaussian actions (T, B, A) in (-1, 1), and the logarithm of their density (T, B).
 
-    Args:
-        actor: T networks that give mean and logarithm of the standard deviation.
-        observation: (T, B, O).
-        noise: (T, B, A), standard normal.
-        precision: of the matrix products.
-
-    Returns:
-        Actions (T, B, A) in (-1, 1), and the logarithm of their density (T, B).
+    The actor gives mean and logarithm of the standard deviation for observations (T, B, O); noise is standard normal.
     """
     mean, log_std = forward(actor, observation, precision).chunk(2, dim=-1)
     log_std = log_std.clamp(*LOG_STD_RANGE)
@@ -140,11 +124,7 @@ def critic_target(config: SACConfig, state: SACState, batch: Batch, noise: Tenso
 def update_critics(
     config: SACConfig, state: SACState, batch: Batch, noise: Tensor, decay: Tensor | float = 1.0
 ) -> tuple[SACState, Tensor, Tensor]:
-    """One step of the critics and of their targets; `decay` is a factor on the learning rate.
-
-    Returns:
-        The state after it, the error (T, B) of the critics, averaged over both, and their loss (T,).
-    """
+    """State after a step of the critics and their targets, their error (T, B), averaged over both, and loss (T,)."""
     target = critic_target(config, state, batch, noise)
 
     def loss(critics: Layers) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -154,21 +134,14 @@ def update_critics(
 
     gradient, (error, per_agent) = torch.func.grad(loss, has_aux=True)(state.critics)
     critics, adam = _adam(config)(state.critics, gradient, state.critic_adam, config.critic_learning_rate * decay)
-    targets = tuple(
-        Layer(*(t + config.polyak * (w - t) for t, w in zip(old, new, strict=True)))
-        for old, new in zip(state.targets, critics, strict=True)
-    )
+    targets = pytree.tree_map(lambda old, new: old + config.polyak * (new - old), state.targets, critics)
     return state._replace(critics=critics, targets=targets, critic_adam=adam), error, per_agent
 
 
 def update_actor(
     config: SACConfig, state: SACState, batch: Batch, noise: Tensor, decay: Tensor | float = 1.0
 ) -> tuple[SACState, Tensor, Tensor, Tensor]:
-    """One step of the actor, then of the temperature; `decay` is a factor on the learning rates.
-
-    Returns:
-        The state after it, and per agent (T,): the actor's loss, the entropy, and the mean value.
-    """
+    """State after a step of the actor, then of the temperature; per agent (T,) actor's loss, entropy and mean value."""
     temperature = state.log_temperature.exp()
 
     def loss(actor: Layers) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -178,16 +151,10 @@ def update_actor(
         return per_agent.sum(), (per_agent, -log_density.mean(-1), lower.mean(-1))
 
     gradient, (per_agent, entropy, value) = torch.func.grad(loss, has_aux=True)(state.actor)
-    actor, actor_adam = _adam(config)(state.actor, gradient, state.actor_adam, config.actor_learning_rate * decay)
-    log_temperature, temperature_adam = _adam(config)(
-        state.log_temperature,
-        temperature * (entropy - config.target_entropy),
-        state.temperature_adam,
-        config.temperature_learning_rate * decay,
-    )
-    moved = state._replace(
-        actor=actor, actor_adam=actor_adam, log_temperature=log_temperature, temperature_adam=temperature_adam
-    )
+    adam, steering = _adam(config), temperature * (entropy - config.target_entropy)
+    actor = adam(state.actor, gradient, state.actor_adam, config.actor_learning_rate * decay)
+    steered = adam(state.log_temperature, steering, state.temperature_adam, config.temperature_learning_rate * decay)
+    moved = state._replace(actor=actor[0], actor_adam=actor[1], log_temperature=steered[0], temperature_adam=steered[1])
     return moved, per_agent, entropy, value
 
 
@@ -195,74 +162,57 @@ def _adam(config: SACConfig) -> Callable[..., tuple[Any, AdamState]]:
     return functools.partial(adam_step, epsilon=config.adam_epsilon, variance_floor=config.adam_variance_floor)
 
 
+@dataclasses.dataclass(eq=False)
 class SAC:
-    """T agents and their updates, compiled; the state is changed in place, so that a captured graph can replay them.
+    """T agents and their updates, compiled; the state is changed in place, so that a captured graph can replay them."""
 
-    Args:
-        config: the settings.
-        num: T.
-        observation_dim: O.
-        action_dim: A.
-        generator: of the initial networks, and of all noise; its device is that of the agents.
-        compile: False runs eagerly.
-    """
+    config: SACConfig
+    num: int  # T
+    observation_dim: int
+    action_dim: int
+    _: dataclasses.KW_ONLY
+    generator: torch.Generator  # of the initial networks, and of all noise; its device is that of the agents
+    compile: bool = True  # False runs eagerly
 
-    def __init__(
-        self,
-        config: SACConfig,
-        num: int,
-        observation_dim: int,
-        action_dim: int,
-        *,
-        generator: torch.Generator,
-        compile: bool = True,
-    ) -> None:
-        self.config, self.generator = config, generator
-        self._noise_shape = (num, config.batch_size, action_dim)
-        start = sac_start(config, num, observation_dim, action_dim, generator)
+    def __post_init__(self) -> None:
+        start = sac_start(self.config, self.num, self.observation_dim, self.action_dim, self.generator)
         self.state: SACState = pytree.tree_map(torch.clone, start)
-        self._leaves, self._structure = pytree.tree_flatten(self.state)
-        self._compile = compile
+        self._leaves = pytree.tree_leaves(self.state)
         self._compiled: dict[bool, FlatFunction] = {}
         self.update_count = 0
-        self._zero = torch.zeros((), device=generator.device)
+        self._zero = torch.zeros((), device=self.generator.device)
 
     @torch.no_grad()
     def update(self, batch: Batch, progress: Tensor | None = None) -> tuple[Tensor, Metrics | None]:
         """One step of the critics, and every `actor_interval` updates one of the actor and the temperature.
 
-        Args:
-            batch: what to learn from.
-            progress: fraction of the training that is done, a scalar in [0, 1]; 0 by default.
-
-        Returns:
-            The error of the critics (T, B), for priorities; and metrics, where the actor took part.
+        Returns the error of the critics (T, B), for priorities; and metrics, where the actor took part.
         """
         with_actor = self.update_count % self.config.actor_interval == 0
-        done = self._zero if progress is None else progress
-        tensors = [*batch, done, self._noise(), *([self._noise()] if with_actor else [])]
+        noise = [self._noise() for _ in range(1 + with_actor)]
+        given = batch, self._zero if progress is None else progress, noise
+        tensors = pytree.tree_leaves(given)
         if with_actor not in self._compiled:
+            step = functools.partial(self._step, pytree.tree_structure((self.state, *given)))
             example = [*(leaf.clone() for leaf in self._leaves), *tensors]
-            self._compiled[with_actor] = compile_flat(self._step, example, self._compile, "an update of the networks")
+            self._compiled[with_actor] = compile_flat(step, example, self.compile, "an update of the networks")
         error, *metrics = self._compiled[with_actor](*self._leaves, *tensors)
         self.update_count += 1
         return error, Metrics(*metrics) if metrics else None
 
     def _noise(self) -> Tensor:
-        return torch.randn(self._noise_shape, generator=self.generator, device=self.generator.device)
+        shape = self.num, self.config.batch_size, self.action_dim
+        return torch.randn(shape, generator=self.generator, device=self.generator.device)
 
-    def _step(self, *tensors: Tensor) -> list[Tensor]:
-        leaves, rest = tensors[: len(self._leaves)], tensors[len(self._leaves) :]
-        state: SACState = pytree.tree_unflatten(list(leaves), self._structure)
-        num = len(Batch._fields)
-        batch, (progress, *noise) = Batch(*rest[:num]), rest[num:]
+    def _step(self, structure: pytree.TreeSpec, *tensors: Tensor) -> list[Tensor]:
+        state, batch, progress, noise = pytree.tree_unflatten(list(tensors), structure)
         decay = linear_decay(self.config.final_learning_rate, progress)
         moved, error, critic_loss = update_critics(self.config, state, batch, noise[0], decay)
         metrics: list[Tensor] = []
         if len(noise) > 1:
             moved, actor_loss, entropy, value = update_actor(self.config, moved, batch, noise[1], decay)
             metrics = [critic_loss, actor_loss, entropy, moved.log_temperature.exp(), value]
-        for old, new in zip(leaves, pytree.tree_leaves(moved), strict=True):
+        for old, new in zip(tensors, pytree.tree_leaves(moved), strict=False):
             if new is not old:
                 old.copy_(new)
         return [error, *metrics]
@@ -270,8 +220,7 @@ class SAC:
     def teachers(self) -> Layers:
         """The networks whose output, squashed by tanh, is the deterministic action (T, B, A); copies."""
         *hidden, last = self.state.actor
-        actions = self._noise_shape[-1]
-        mean = Layer(last.weight[:, :actions], last.bias[:, :actions])
+        mean = Layer(last.weight[:, : self.action_dim], last.bias[:, : self.action_dim])
         return laid_out(pytree.tree_map(torch.clone, (*hidden, mean)))
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Whatever of a recurrent network does not wait for the step before is a matrix pr
 cuDNN: the input layer, its part of the gates, the output layer, and the gradient of all weights. The rest is a loop
 over the steps. Steps go by blocks, of which only the hidden state is kept for the backward pass. On a CPU a kernel does
 the work, see `raptor.rl.sequence_kernel`; the operations of torch here are its definition.
-
 All that is per sequence has the sequences as its last axis in memory.
 """
 
@@ -12,15 +11,15 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raptor.core.compilation import FlatFunction, Tensors, compile_flat, compile_pure, compiler_problem
-from raptor.nn.mlp_policy import MLPParameters, mlp_step
-from raptor.nn.policy import PolicyParameters, gru_gates
+from raptor.core.compilation import Tensors, compile_pure, compiler_problem
+from raptor.core.errors import first_line
+from raptor.nn.policy import MLPParameters, PolicyParameters, gru_gates, mlp_step
 from raptor.nn.stacked_mlp import product
 from raptor.rl.sequence_kernel import SequenceKernel
 
@@ -28,42 +27,29 @@ from raptor.rl.sequence_kernel import SequenceKernel
 class SequenceGradient:
     """Mean squared error of a recurrent student over packed sequences, and its gradient through all their steps.
 
-    The hidden state is zero before the first step and wherever an episode begins, and is not trained.
-
-    Args:
-        compile: False runs eagerly.
-        precision: of the matrix products; the kernel has `float32` only.
-        kernel: False leaves the kernel out, which else does the work where there is a compiler for a CPU.
-        block_steps: steps whose loop is unrolled into one compiled graph, without the kernel.
+    The hidden state is zero before the first step and wherever an episode begins, and is not trained. Where there is a
+    compiler for a CPU, the kernel does the work, in `float32` only; else `block_steps` are unrolled into one graph.
     """
 
     def __init__(
         self, compile: bool = True, precision: str = "float32", *, kernel: bool = True, block_steps: int = 20
     ) -> None:
-        self._compile, self._precision, self._block_steps = compile, precision, block_steps
-        self._has_kernel = kernel and compile and precision == "float32"
+        self._block_steps, self._has_kernel = block_steps, kernel and compile and precision == "float32"
         self._kernels: dict[Any, SequenceKernel | None] = {}
-        self._compiled: dict[Any, tuple[FlatFunction, FlatFunction]] = {}
+        self._forward = compile_pure(functools.partial(_forward, precision=precision), compile)
+        self._backward = compile_pure(functools.partial(_backward, precision=precision), compile)
 
     @torch.no_grad()
     def __call__(
         self, parameters: PolicyParameters, observation: Tensor, label: Tensor, reset: Tensor
     ) -> tuple[PolicyParameters, Tensor]:
-        """Differentiate.
+        """Gradient of the mean squared error over all L B A numbers, and that error, a scalar tensor.
 
-        Args:
-            parameters: the student's weights.
-            observation: (L, B, D).
-            label: (L, B, A), the actions to learn.
-            reset: (L, B) bool, True where an episode begins.
-
-        Returns:
-            Gradient of the mean squared error over all L B A numbers, and that error, a scalar tensor.
+        Observations are (L, B, D), labels (L, B, A); `reset` (L, B) is True where an episode begins.
         """
         weights = PolicyParameters(*(weight.detach().contiguous() for weight in parameters))
-        given = weights, observation, label, (~reset).to(observation.dtype)
         kernel = self._kernel(weights) if self._has_kernel and observation.device.type == "cpu" else None
-        half, error = self._by_blocks(*given) if kernel is None else kernel(*given)
+        half, error = (kernel or self._by_blocks)(weights, observation, label, (~reset).to(observation.dtype))
         return PolicyParameters(*(part * (2 / label.numel()) for part in half)), error / label.numel()
 
     def _kernel(self, weights: PolicyParameters) -> SequenceKernel | None:
@@ -73,7 +59,7 @@ class SequenceGradient:
             try:
                 self._kernels[key] = None if compiler_problem() else SequenceKernel(weights)
             except Exception as error:  # whatever the compiler's tool chain raises
-                problem = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+                problem = f"{type(error).__name__}: {first_line(error)}"
                 warnings.warn(f"sequences are trained at half the speed, without a kernel: {problem}", stacklevel=3)
                 self._kernels[key] = None
         return self._kernels[key]
@@ -83,58 +69,24 @@ class SequenceGradient:
     ) -> tuple[PolicyParameters, Tensor]:
         """Half the gradient of the sum of the squared errors, and the sum."""
         hidden = observation.new_zeros(weights.gru_weight_hh.shape[1], observation.shape[1])
-        given = observation.contiguous(), label.contiguous(), keep.contiguous()
-        blocks = list(zip(*(tensor.split(self._block_steps) for tensor in given), strict=True))
-        passes = {len(block[0]): self._passes(weights, block, hidden) for block in (blocks[0], blocks[-1])}
+        given = (tensor.contiguous().split(self._block_steps) for tensor in (observation, label, keep))
         trail = []
-        for observed, labels, kept in blocks:
-            forward, backward = passes[len(kept)]
-            following, after = forward(*weights, observed, kept, hidden)
-            trail.append((backward, (observed, labels, kept, hidden, following)))
+        for observed, labels, kept in zip(*given, strict=True):
+            following, after = self._forward(weights, observed, kept, hidden)
+            trail.append((observed, labels, kept, hidden, following))
             hidden = after
-        sums = [torch.zeros_like(weight) for weight in weights] + [hidden.new_zeros(())]
+        sums: list[Any] = [PolicyParameters(*map(torch.zeros_like, weights)), hidden.new_zeros(())]
         adjoint = torch.zeros_like(hidden)
-        for backward, block in reversed(trail):
-            *sums, adjoint = backward(*weights, *sums, *block, adjoint)
-        *half, error = sums
-        return PolicyParameters(*half), error
-
-    def _passes(
-        self, weights: PolicyParameters, block: Sequence[Tensor], hidden: Tensor
-    ) -> tuple[FlatFunction, FlatFunction]:
-        """A block of steps forward and backward, compiled once for these shapes."""
-        key = (*(tensor.shape for tensor in (*block, hidden)), hidden.dtype, hidden.device)
-        if key in self._compiled:
-            return self._compiled[key]
-        num, precision = len(weights), self._precision
-
-        def forward(*tensors: Tensor) -> Tensors:
-            return [*_forward(PolicyParameters(*tensors[:num]), *tensors[num:], precision=precision)]
-
-        def backward(*tensors: Tensor) -> Tensors:
-            p, sums, rest = PolicyParameters(*tensors[:num]), tensors[num : 2 * num + 1], tensors[2 * num + 1 :]
-            gradient, error, adjoint = _backward(p, *rest, precision=precision)
-            return [*(before + part for before, part in zip(sums, (*gradient, error), strict=True)), adjoint]
-
-        observed, labels, keep = block
-        inputs = [*weights, observed, keep, hidden]
-        following, after = forward(*inputs)
-        adjoint_inputs = [*weights, *weights, keep.sum(), observed, labels, keep, hidden, following, after]
-        self._compiled[key] = (
-            compile_flat(forward, inputs, self._compile),
-            compile_flat(backward, adjoint_inputs, self._compile),
-        )
-        return self._compiled[key]
+        for block in reversed(trail):
+            *sums, adjoint = self._backward(weights, sums, *block, adjoint)
+        half, error = sums
+        return half, error
 
 
 def _forward(
     p: PolicyParameters, observation: Tensor, keep: Tensor, hidden: Tensor, *, precision: str
 ) -> tuple[Tensor, Tensor]:
-    """K steps of `raptor.nn.policy.policy_step` from the hidden state (H, B).
-
-    Returns:
-        The hidden state after each step, (H, K, B), and after the last, (H, B).
-    """
+    """Hidden state after each of K steps of `policy_step` from (H, B), (H, K, B), and after the last, (H, B)."""
     _, given = _given(p, observation, keep.shape, precision)
     following = []
     for t in range(len(keep)):
@@ -148,32 +100,20 @@ def _forward(
 
 def _backward(
     p: PolicyParameters,
-    observation: Tensor,
-    label: Tensor,
-    keep: Tensor,
-    hidden: Tensor,
-    following: Tensor,
-    adjoint: Tensor,
+    sums: Sequence[Any],  # the gradient by the weights, and the sum of the squared errors, of all that follows
+    observation: Tensor,  # (K, B, D)
+    label: Tensor,  # (K, B, A)
+    keep: Tensor,  # (K, B), 0 where an episode begins, 1 elsewhere
+    hidden: Tensor,  # (H, B) before the first step
+    following: Tensor,  # (H, K, B) hidden state after each step
+    adjoint: Tensor,  # (H, B) derivative of what follows by the hidden state after the last step
     *,
     precision: str,
 ) -> tuple[PolicyParameters, Tensor, Tensor]:
     """Differentiate half the sum of the squared errors of K steps and of all that follows.
 
-    All but the hidden state is computed once more, which takes less time than to keep it.
-
-    Args:
-        p: the weights.
-        observation: (K, B, D).
-        label: (K, B, A).
-        keep: (K, B), 0 where an episode begins, 1 elsewhere.
-        hidden: (H, B) before the first step.
-        following: (H, K, B) hidden state after each step.
-        adjoint: (H, B) derivative of what follows by the hidden state after the last step.
-        precision: of the matrix products.
-
-    Returns:
-        The gradient by the weights, of these K steps' part; the sum of the squared errors; and the derivative by the
-        hidden state before the first step.
+    All but the hidden state is computed once more, which takes less time than to keep it. Returns the sums with these
+    steps, and the derivative by the hidden state before the first one.
     """
     width, shape, times = len(hidden), keep.shape, functools.partial(product, precision=precision)
     error = times(p.output_weight, following.flatten(1)) + p.output_bias.unsqueeze(-1) - label.flatten(0, 1).mT
@@ -202,7 +142,8 @@ def _backward(
         output_weight=times(error, following.flatten(1).mT),
         output_bias=error.sum(-1),
     )
-    return gradient, error.square().sum(), adjoint
+    totals = (before + part for before, part in zip(sums[0], gradient, strict=True))
+    return PolicyParameters(*totals), sums[1] + error.square().sum(), adjoint
 
 
 def _given(p: PolicyParameters, observation: Tensor, shape: torch.Size, precision: str) -> tuple[Tensor, Tensors]:
@@ -221,33 +162,10 @@ def _slopes(adjoint: Tensor, gates: Sequence[Tensor], recalled: Tensor, entering
     return slope_n, slope_r, slope_z, slope_n * reset
 
 
-class TransitionGradient:
-    """Mean squared error of a student without memory over single steps, and its gradient.
+def transition_gradient(compile: bool = True, precision: str = "float32") -> Callable[..., Any]:
+    """The same for a student without memory over single steps: (parameters, (M, D), (M, A)) -> gradient, error."""
 
-    Args:
-        compile: False runs eagerly.
-        precision: of the matrix products.
-    """
+    def error(parameters: MLPParameters, observation: Tensor, label: Tensor) -> Tensor:
+        return (mlp_step(parameters, observation, precision) - label).square().mean()
 
-    def __init__(self, compile: bool = True, precision: str = "float32") -> None:
-        def error(parameters: MLPParameters, observation: Tensor, label: Tensor) -> Tensor:
-            return (mlp_step(parameters, observation, precision) - label).square().mean()
-
-        self._compiled = compile_pure(torch.func.grad_and_value(error), compile)
-
-    @torch.no_grad()
-    def __call__(
-        self, parameters: Sequence[Tensor], observation: Tensor, label: Tensor
-    ) -> tuple[MLPParameters, Tensor]:
-        """Differentiate.
-
-        Args:
-            parameters: the student's weights, as of `MLPParameters`.
-            observation: (M, D).
-            label: (M, A), the actions to learn.
-
-        Returns:
-            Gradient of the mean squared error over all M A numbers, and that error, a scalar tensor.
-        """
-        gradient, error = self._compiled(MLPParameters(*parameters), observation, label)
-        return gradient, error
+    return torch.no_grad()(compile_pure(torch.func.grad_and_value(error), compile))

@@ -1,11 +1,10 @@
 """Sum trees: draw leaves in proportion to their values, in T trees at once.
 
 A tree is its levels, each (T, nodes), leaves first. A node holds the sum of its 16 children, which lie in one cache
-line of 64 bytes, so a million leaves are five levels.
-
-Sums are float32 and are recomputed from the children at every change, so that errors do not build up: a node is off by
-at most 15 roundings per level, 5e-6 of its value in a tree of a million leaves. Rounding moves the probability of a
-leaf at the end of its group, by that part of the group's sum; a leaf of zero is never found.
+line of 64 bytes, so a million leaves are five levels. Sums are float32 and are recomputed from the children at every
+change, so that errors do not build up: a node is off by at most 15 roundings per level, 5e-6 of its value in a tree of
+a million leaves. Rounding moves the probability of a leaf at the end of its group, by that part of the group's sum; a
+leaf of zero is never found.
 """
 
 from __future__ import annotations
@@ -30,10 +29,7 @@ def empty_levels(num_trees: int, num_leaves: int, device: torch.device | str = "
 def set_leaves(levels: Sequence[Tensor], index: Tensor, value: Tensor) -> None:
     """Write leaves in place and recompute every node above them; setting twice is the same as setting once.
 
-    Args:
-        levels: of the trees.
-        index: (T, B) int64; of equal ones any one wins.
-        value: (T, B) zero, or from 1e-30 to 1e30.
+    Of equal entries of `index` (T, B) any one wins; each `value` (T, B) is zero, or from 1e-30 to 1e30.
     """
     tree, node = _trees(index), index
     levels[0].index_put_((tree, index), value)
@@ -53,16 +49,10 @@ def recompute(levels: Sequence[Tensor]) -> None:
 
 
 def find_leaves(levels: Sequence[Tensor], mass: Tensor) -> Tensor:
-    """Find the leaf that each mass falls on when the leaves are laid end to end.
+    """Indices (T, B) int64 of the leaves that each mass falls on when they are laid end to end; never one of zero.
 
-    Args:
-        levels: of the trees.
-        mass: (T, B) from 0 to the total of the tree; rounding may carry it a little beyond. In float64 the first 16
-            children are distinguished in float64, which leaves each of a million equal leaves about 256 float32
-            numbers.
-
-    Returns:
-        Indices (T, B) int64 of leaves that are not zero; 0 where all are.
+    A mass (T, B) is from 0 to the total of the tree; rounding may carry it a little beyond. In float64 the first 16
+    children are distinguished in float64, which leaves each of a million equal leaves about 256 float32 numbers.
     """
     tree, rest = _trees(mass), mass
     node = torch.zeros_like(mass, dtype=torch.int64)
@@ -97,10 +87,8 @@ def _sum(children: Sequence[Tensor]) -> Tensor:
 
 
 def _groups(level: Tensor) -> Tensor:
-    """(T, nodes) as groups of siblings (T, groups, FAN_OUT)."""
     return level.unflatten(-1, (-1, FAN_OUT))
 
 
 def _trees(like: Tensor) -> Tensor:
-    """The tree that each entry of `like` (T, B) belongs to, (T, B)."""
     return torch.arange(like.shape[0], device=like.device).unsqueeze(-1).expand_as(like)

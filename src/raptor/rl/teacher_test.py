@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from raptor.environments.collectors import Moment
-from raptor.environments.controllers import Teachers
 from raptor.environments.episode import begin_episode
-from raptor.environments.rollout import BLOCK_STEPS, rollout
+from raptor.environments.rollout import BLOCK_STEPS, Teachers, rollout
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layers, laid_out
 from raptor.quadrotor.parameters import Quadrotors
@@ -43,51 +43,35 @@ class _MeanPosition(NamedTuple):
         return _MeanPosition(self.first, from_components(position), from_components(total))
 
 
+@dataclasses.dataclass(frozen=True)
 class TeacherTest:
-    """Flies teachers through episodes that are the same at each call.
+    """Flies teachers through episodes that are the same at each call."""
 
-    Args:
-        task: what is asked.
-        quadrotors: T vehicles.
-        num_episodes: B, for each of them.
-        seed: of the episodes.
-        compile: False runs eagerly.
-        activations: of the teachers.
-        block_steps: see `raptor.environments.rollout`.
-    """
-
-    def __init__(
-        self,
-        task: Task,
-        quadrotors: Quadrotors,
-        num_episodes: int,
-        seed: int,
-        compile: bool = True,
-        activations: Activations = RELU_TANH,
-        block_steps: int = BLOCK_STEPS,
-    ) -> None:
-        self.task, self.seed, self.activations = task, seed, activations
-        self._quadrotors = grid(quadrotors, num_episodes)
-        self._compile, self._block_steps = compile, block_steps
+    task: Task
+    quadrotors: Quadrotors  # T
+    num_episodes: int  # B, of each
+    seed: int  # of the episodes
+    compile: bool = True  # False runs eagerly
+    activations: Activations = RELU_TANH  # of the teachers
+    block_steps: int = BLOCK_STEPS  # see `raptor.environments.rollout`
 
     def __call__(self, layers: Layers) -> TeacherEpisodes:
         """Fly with the teachers `layers`, deterministically."""
-        like, counted_from = self._quadrotors.mass, self.task.episode_steps // 2
-        generator = torch.Generator(like.device).manual_seed(self.seed)
-        start = begin_episode(self.task, self._quadrotors, generator)
+        quadrotors, counted_from = grid(self.quadrotors, self.num_episodes), self.task.episode_steps // 2
+        like, generator = quadrotors.mass, torch.Generator(quadrotors.device).manual_seed(self.seed)
+        start = begin_episode(self.task, quadrotors, generator)
         position = component_major(start.state.position)
-        collector = _MeanPosition(torch.full_like(like, counted_from), position, 0 * position)
         episodes, (positions,) = rollout(
             Teachers(self.activations),
             laid_out(layers),
             (),
             self.task,
-            self._quadrotors,
+            quadrotors,
             generator,
             start=start,
-            collectors=[collector],
-            compile=self._compile,
-            block_steps=self._block_steps,
+            collectors=[_MeanPosition(torch.full_like(like, counted_from), position, 0 * position)],
+            compile=self.compile,
+            block_steps=self.block_steps,
         )
         holds_origin = (start.reference.langevin_sigma == 0) & (start.reference.amplitude == 0).all(-1)
         held = holds_origin.to(like.dtype).unsqueeze(-1)

@@ -173,7 +173,7 @@ def test_an_engine_has_as_many_processes_as_there_are_cores_unless_told_otherwis
     cores = len(os.sched_getaffinity(0))
 
     def devices(**settings):
-        return make_engine(EngineConfig(name="processes", **settings)).workers.devices
+        return make_engine(EngineConfig(name="processes", **settings)).devices
 
     assert devices() == ("cpu",) * cores
     assert devices(threads_per_worker=2 * cores) == ("cpu",)

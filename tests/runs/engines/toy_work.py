@@ -24,7 +24,7 @@ def count(task: dict, store: Store, device: str, stop: Stop) -> Reports:
     raises something else; `wait_at` waits until the work is asked to stop; `lost_at` waits too, but in the first
     attempt only.
     """
-    found = store.read("checkpoint.json")
+    found = store.get("checkpoint.json")
     state = json.loads(found) if found else {"number": 0, "sum": 0.0, "attempts": 0}
     state["attempts"] += 1
     yield {"from": state["number"], "pid": os.getpid(), "parent": os.getppid()}
@@ -36,7 +36,7 @@ def count(task: dict, store: Store, device: str, stop: Stop) -> Reports:
             continue
         state["number"] += 1
         state["sum"] += 0.1 * task["step"] * state["number"]
-        store.write("checkpoint.json", json.dumps(state).encode())
+        store["checkpoint.json"] = json.dumps(state).encode()
         yield {"number": state["number"]}
         if state["number"] == task.get("killed_at") and state["attempts"] == 1:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -65,25 +65,24 @@ def describe_process(task: dict, store: Store, device: str, stop: Stop) -> Repor
 def write_much(task: dict, store: Store, device: str, stop: Stop) -> Reports:
     """Write and read back a large file and an empty one, and remove another, without a word in between."""
     content = bytes(range(256)) * (task["size"] // 256) + b"end"
-    earlier = store.read("earlier.bin")
-    store.remove("earlier.bin")
-    store.write("much.bin", content)
-    store.write("empty.bin", b"")
+    earlier = store.pop("earlier.bin", None)
+    store["much.bin"] = content
+    store["empty.bin"] = b""
     yield from ()
-    same = store.read("much.bin") == content
-    return {"same": same, "empty": store.read("empty.bin") == b"", "earlier": earlier and len(earlier)}
+    same = store.get("much.bin") == content
+    return {"same": same, "empty": store.get("empty.bin") == b"", "earlier": earlier and len(earlier)}
 
 
 def write_blindly(task: dict, store: Store, device: str, stop: Stop) -> Reports:
     """Write without looking for what is there."""
-    store.write("checkpoint.json", b"{}")
+    store["checkpoint.json"] = b"{}"
     yield from ()
     return {}
 
 
 def write_outside(task: dict, store: Store, device: str, stop: Stop) -> Reports:
     """Write to a name that is none of the task's."""
-    store.write(task["name"], b"")
+    store[task["name"]] = b""
     yield from ()
     return {}
 
@@ -93,7 +92,7 @@ def write_to_full_disk(task: dict, store: Store, device: str, stop: Stop) -> Rep
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        store.write("checkpoint.json", b"0" * 5000)
+        store["checkpoint.json"] = b"0" * 5000
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     yield from ()

@@ -13,12 +13,10 @@ from torch.utils import _pytree as pytree
 from raptor.environments.episode import draw_noise
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
-from raptor.rl.analytic_policy_gradient import StepInputs
-from raptor.rl.flight import RolloutState
-from raptor.rl.guide import TeacherGuide
+from raptor.rl.analytic_policy_gradient import RolloutState, StepInputs
+from raptor.rl.objective import TeacherGuide
 from raptor.training.direct.learner import GradientLearner
-from raptor.training.distillation.guidance import guidance_of, shared_evenly
-from raptor.training.distillation.learner import first_student
+from raptor.training.distillation.learner import first_student, guidance_of, shared_evenly
 from raptor.training.memory import nbytes, segment_bytes
 
 
@@ -107,7 +105,7 @@ def test_the_plan_of_the_memory_is_what_a_segment_keeps(segment_steps: int) -> N
     noise = draw_noise(one.config.task, one.quadrotors.mass, one.generator, segment_steps)
     draws = [tuple(draw for draw in step if draw is not None) for step in noise]
     flight = RolloutState.begin(one.episode, one.memory)
-    _, trail = one.gradient.fly(StepInputs(one.policy.tensors(), one.quadrotors, one.episode, flight, draws[0]), draws)
+    _, trail = one.gradient.fly(StepInputs(one.policy.tensors(), one.quadrotors, flight, draws[0]), draws)
     measured = nbytes(list({tensor for inputs in trail for tensor in inputs}))
     assert 0.3 < measured / (60 * segment_bytes(one.config, student())) < 1.0
 

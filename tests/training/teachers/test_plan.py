@@ -10,16 +10,14 @@ from raptor.config import load_config
 from raptor.core.errors import UserError
 from raptor.environments.episode import draw_noise
 from raptor.quadrotor import sample_quadrotors
-from raptor.rl.analytic_policy_gradient import StepInputs
+from raptor.rl.analytic_policy_gradient import RolloutState, StepInputs
 from raptor.rl.curriculum import Curriculum
-from raptor.rl.flight import RolloutState
-from raptor.rl.replay import Replay
 from raptor.training import memory
 from raptor.training.memory import BASE_BYTES, GIB, nbytes
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
-from raptor.training.teachers.plan import Plan, bytes_per_teacher, make_plan, read_plan
-from raptor.training.teachers.sac import SACTeachers, replay_sizes
+from raptor.training.teachers.sac import SACTeachers, make_replay
+from raptor.training.teachers.shard import Plan, bytes_per_teacher, make_plan, read_plan
 
 NUM = 3
 FLIGHTS = ("num_validation=1", "num_evaluation=2", "compile=false")
@@ -66,8 +64,7 @@ def test_every_teacher_is_in_a_shard_and_all_shards_at_a_time_fit(
 
 
 def bytes_of_replay(asked: PreTrainConfig) -> int:
-    sac = asked.sac
-    return Replay(sac.replay, replay_sizes(sac, 1, asked.task), gamma=sac.gamma, compile=False).nbytes
+    return make_replay(asked.sac, 1, asked.task, compile=False).nbytes
 
 
 @pytest.mark.parametrize("kind", ["uniform", "prioritised"])
@@ -109,7 +106,7 @@ def test_the_plan_of_the_gradient_is_what_a_segment_keeps(num_envs: int) -> None
     noise = draw_noise(asked.task, learner.quadrotors.mass, learner.generator, asked.apg.segment_steps)
     draws = [tuple(draw for draw in step if draw is not None) for step in noise]
     flight = RolloutState.begin(learner.episode, ())
-    start = StepInputs(learner.layers, learner.quadrotors, learner.episode, flight, draws[0])
+    start = StepInputs(learner.layers, learner.quadrotors, flight, draws[0])
     segment, trail = learner.gradient.fly(start, draws)
     inputs = list({tensor for step in trail for tensor in step})
     kept = (inputs, segment.cost, segment.reward, segment.terminated)

@@ -49,7 +49,7 @@ def block(teachers: SACTeachers) -> dict[str, torch.Tensor]:
 
 
 def leaves(teachers: SACTeachers) -> list[torch.Tensor]:
-    return [*teachers.agents._leaves, *teachers.replay._state, *teachers.collector._carried]
+    return [*teachers.agents._leaves, *teachers.replay._state, *teachers.collector.state_dict()["carried"]]
 
 
 def test_nothing_is_learnt_before_the_first_steps_are_flown() -> None:

@@ -23,12 +23,12 @@ from raptor.nn.stacked_mlp import Layer
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.teacher_test import TeacherTest
 from raptor.runs.stopping import stop_on_signal
-from raptor.runs.store import FolderStore, MemoryStore, Store
+from raptor.runs.store import FolderStore, Store
 from raptor.training.teachers import shard
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
 from raptor.training.teachers.learner import TeacherLearner
-from raptor.training.teachers.shard import CURVE, TEST_SEED, VALIDATION_SEED, WEIGHTS, evaluation, make_algorithm
+from raptor.training.teachers.shard import CURVE, TEST_SEED, VALIDATION_SEED, WEIGHTS, evaluation, make_learner
 
 SEED = 11
 BOTH = pytest.mark.parametrize("algorithm", ["apg", "sac"])
@@ -49,9 +49,7 @@ def train(config: PreTrainConfig, store: Store | Path, stop_after: float = math.
 
 
 def learner(config: PreTrainConfig) -> TeacherLearner:
-    vehicles = VEHICLES.component_major()
-    test = evaluation(config, vehicles, config.num_validation, VALIDATION_SEED)
-    return TeacherLearner(make_algorithm(config, vehicles, SEED), test)
+    return make_learner(config, VEHICLES.component_major(), SEED)
 
 
 def layers_of(path: Path) -> list[torch.Tensor]:
@@ -103,11 +101,11 @@ def test_a_shard_that_is_stopped_again_and_again_ends_as_if_it_had_not_been(algo
 
 
 def test_a_shard_keeps_its_two_newest_checkpoints_in_any_store(tmp_path: Path) -> None:
-    store = MemoryStore()
+    store: dict[str, bytes] = {}
     result = train(tiny(), store)
     train(tiny(), tmp_path)
-    assert store.names() == ["checkpoint_000003.pt", "checkpoint_000004.pt", CURVE, WEIGHTS]
-    assert store.files[WEIGHTS] == (tmp_path / WEIGHTS).read_bytes()
+    assert sorted(store) == ["checkpoint_000003.pt", "checkpoint_000004.pt", CURVE, WEIGHTS]
+    assert store[WEIGHTS] == (tmp_path / WEIGHTS).read_bytes()
     assert result is not None
 
 
@@ -117,7 +115,7 @@ def test_the_best_snapshot_by_validation_is_what_remains(algorithm: str, tmp_pat
     result = train(config, tmp_path)
     points = curve(tmp_path)
     assert [point["step"] for point in points] == [1, 2, 3, 4]
-    again = make_algorithm(config, VEHICLES.component_major(), SEED)
+    again = make_learner(config, VEHICLES.component_major(), SEED)
     snapshots = {}
     while again.step_count < 4:
         again.update()
@@ -132,7 +130,7 @@ def test_the_best_snapshot_by_validation_is_what_remains(algorithm: str, tmp_pat
 
 
 def test_validation_is_deterministic_on_starts_that_no_seed_of_the_run_changes() -> None:
-    layers = learner(tiny()).algorithm.teachers()
+    layers = learner(tiny()).teachers()
     returns = TeacherTest(shard.Task(episode_steps=6), VEHICLES, 3, VALIDATION_SEED, compile=False)(layers).returns
     for settings in (tiny("num_validation=3"), tiny("num_validation=3", "seed=5")):
         test = learner(settings).test
@@ -250,7 +248,7 @@ def test_a_teacher_whose_numbers_blow_up_is_counted_and_the_others_are_as_withou
 
 
 def test_a_teacher_that_is_not_finite_does_not_spoil_what_the_others_learn_together() -> None:
-    teachers = learner(tiny("apg.shared_updates=4")).algorithm
+    teachers = learner(tiny("apg.shared_updates=4"))
     assert isinstance(teachers, APGTeachers)
     teachers.layers[0].weight[0] = math.nan
     before = teachers.layers[0].weight[1].clone()
@@ -263,7 +261,7 @@ def test_a_teacher_that_is_not_finite_does_not_spoil_what_the_others_learn_toget
 
 def test_reports_say_how_far_it_is_and_each_validation_once() -> None:
     task = {"config": to_dict(tiny("curriculum.enabled=true")), "quadrotors": VEHICLES.to_dicts(), "seed": SEED}
-    reports = [json.loads(json.dumps(r)) for r in shard.train_shard(task, MemoryStore(), "cpu", lambda: False)]
+    reports = [json.loads(json.dumps(r)) for r in shard.train_shard(task, {}, "cpu", lambda: False)]
     done = [report["teachers_done"] / 2 for report in reports]
     assert (done[0], done[-1], done) == (0.0, 1.0, sorted(done))
     assert set(done) == {0.0, 0.25, 0.5, 0.75, 1.0}

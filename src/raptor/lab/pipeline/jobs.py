@@ -18,8 +18,8 @@ from raptor.formats import load_policy
 from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
 from raptor.quadrotor.population import write_population
 from raptor.runs import read_curve
+from raptor.runs.folder import read_settings
 from raptor.runs.job import RunSummary
-from raptor.runs.manifest import read_settings
 from raptor.training import TrainDirectConfig, train_direct
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.job import post_train
@@ -248,7 +248,8 @@ class Export(Job):
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Export it."""
-        error = export_policy(load_policy(*stage.sources["policy"].values()), stage.folder / self.product, self.format)
+        (policy,) = stage.sources["policy"].values()
+        error = export_policy(load_policy(policy), stage.folder / self.product, self.format)
         return StageOutcome(True, f"{self.product} differs from the policy by at most {error:.1e}")
 
 

@@ -1,9 +1,9 @@
-"""Tasks on a Ray cluster."""
+"""Tasks on a Ray cluster. This file needs Ray."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import functools
 import os
 import re
 import signal
@@ -14,60 +14,50 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raptor.core.errors import MissingExtraError, UserError
-from raptor.runs.engines.config import EngineConfig
-from raptor.runs.engines.engine import Outcome, Report, Stop, Task, Work, run_task, set_threads
-from raptor.runs.engines.task_queue import TaskStore
+from raptor.core.errors import UserError
+from raptor.runs.engines.engine import Engine, EngineConfig, Message, Outcome, Stop, Task, TaskStore, Work, run_task
 from raptor.runs.stopping import stop_on_signal
-from raptor.runs.store import MemoryStore, apply
 
 POLL_S = 0.2  # between two looks at what the tasks have sent, or at whether to stop
 PATIENCE_S = 20.0  # with a cluster that takes its time to answer
 
 
-class RayWorkers:
-    """The workers of a Ray cluster. A task is a streaming generator whose items carry reports and files to the driver.
+class RayEngine(Engine):
+    """Workers of a Ray cluster. A task is a streaming generator whose items carry reports and files to the driver.
 
     Ray does not retry a task that lost its worker, for it would begin from the start: it is submitted again, with its
-    newest files.
-
-    Args:
-        config: the settings.
-        device: `cpu` or `cuda`; tasks that reserve a GPU compute on `cuda`.
+    newest files. Tasks that reserve a GPU compute on `cuda`.
 
     Raises:
-        MissingExtraError: Ray is not installed.
         UserError: the cluster does not answer, or cannot be started.
     """
 
     def __init__(self, config: EngineConfig, device: str = "cpu") -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise MissingExtraError("ray", "ray", "engine=ray")
+        super().__init__(config.retries)
         gpus = config.gpus_per_task or float(device.startswith("cuda"))
         self.config, self.device = config, "cuda" if gpus else "cpu"
         self.resources = {"num_cpus": config.cpus_per_task, "num_gpus": gpus}
         self.capacity = config.num_workers or sys.maxsize
         self.num_at_once = config.num_workers or 1  # all may come to the same machine
-        self.running: dict[Any, tuple[str, TaskStore]] = {}  # by the stream of its items
-        self._connected = False
+        self.running: dict[Any, tuple[str, TaskStore]] = {}  # by the stream of a task's items
+        self._leaving = contextlib.ExitStack()
         self._connect()
 
     @contextlib.contextmanager
-    def opened(self, work: Work, stop: Stop) -> Iterator[None]:
-        """Be connected to the cluster within the block, and leave nothing there."""
+    def _opened(self, work: Work, stop: Stop) -> Iterator[None]:
         self._connect()
-        import ray
-        from ray.exceptions import RayError
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         flag: Any = ray.remote(num_cpus=0)(threading.Event).options(scheduling_strategy=here).remote()
         # A worker waits until its last item is taken: it loses no checkpoint with its life, nor fills the object store.
         streaming = {"num_returns": "streaming", "_generator_backpressure_num_objects": 1, "max_retries": 0}
         submit = ray.remote(**streaming, **self.resources)(_stream).remote
-        self._flag, self._submit, self._work, self._begun = flag, submit, ray.put(work), set[Any]()
+        threads = self.config.threads_per_worker or 1
+        self._submit = functools.partial(submit, flag, ray.put(work), self.device, threads)
+        self._flag, self._begun = flag, set[Any]()
         try:
             yield
         except RayError as error:
@@ -81,63 +71,45 @@ class RayWorkers:
                     ray.cancel(stream, force=True)
                 ray.kill(flag)
             self.running.clear()
-            self._disconnect()
+            self._leaving.close()
 
-    def begin(self, name: str, task: Task, store: TaskStore) -> None:
-        """Submit a task."""
-        import ray
+    def _begin(self, name: str, task: Task, store: TaskStore) -> None:
+        self.running[self._submit(task, dict(store))] = name, store
 
-        files = {file: ray.put(store.read(file)) for file in store.names()}
-        stream = self._submit(self._flag, self._work, task, files, self.device, self.config.threads_per_worker or 1)
-        self.running[stream] = name, store
-
-    def stop(self) -> None:
-        """Ask the running tasks to stop, and withdraw those that wait for room on the cluster."""
-        import ray
-
+    def _ask_to_stop(self) -> None:
         ray.get(self._flag.set.remote())
         for stream in {*self.running} - self._begun:
-            del self.running[stream]
+            del self.running[stream]  # it waits for room on the cluster
             ray.cancel(stream)
 
-    def messages(self) -> Iterator[tuple[str, Report | Outcome]]:
-        """Wait a moment for items of the tasks; their files are written here."""
-        import ray
-
+    def _messages(self) -> Iterator[tuple[str, Message]]:
         ready, _ = ray.wait([*self.running], timeout=POLL_S)
         if ready:
             ready, _ = ray.wait([*self.running], num_returns=len(self.running), timeout=0)
         for stream in ready:
             name, store = self.running[stream]
-            message = self._receive(stream, name, store)
+            message: Message | None
+            try:
+                written, deleted, message = ray.get(next(stream))
+                store.update(written)
+                for file in deleted:
+                    del store[file]
+                self._begun.add(stream)
+            except UserError as error:
+                ray.cancel(stream, force=True)
+                message = Outcome("refused", str(error))
+            except RayTaskError as error:
+                why = str(error).strip().splitlines()[-1]
+                advice = "install the same raptor-python, and what else the task needs, on every node"
+                message = Outcome("refused", f"a Ray worker cannot run {name} ({why}): {advice}")
+            except RayError as error:
+                message = Outcome("lost", f"Ray reports {type(error).__name__}")
             if isinstance(message, Outcome):
                 del self.running[stream]
             if message is not None:
                 yield name, message
 
-    def _receive(self, stream: Any, name: str, store: TaskStore) -> Report | Outcome | None:
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-
-        try:
-            files, message = ray.get(next(stream))
-            apply({file: None if content is None else bytes(content) for file, content in files.items()}, store)
-        except UserError as error:
-            ray.cancel(stream, force=True)
-            return Outcome("refused", str(error))
-        except RayTaskError as error:
-            why = str(error).strip().splitlines()[-1]
-            advice = "install the same raptor-python, and what else the task needs, on every node"
-            return Outcome("refused", f"a Ray worker cannot run {name} ({why}): {advice}")
-        except RayError as error:
-            return Outcome("lost", f"Ray reports {type(error).__name__}")
-        self._begun.add(stream)
-        received: Report | Outcome | None = message
-        return received
-
     def _connect(self) -> None:
-        import ray
-
         if ray.is_initialized():
             return
         address, own = self.config.address, {}
@@ -150,44 +122,19 @@ class RayWorkers:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(f"cannot use Ray at {address}: {first_line}") from error
-        self._connected = True
-        for resource, needed in self.resources.items() if own else ():
-            kind = resource.removeprefix("num_")
-            there = ray.cluster_resources().get(kind.upper()[:-1], 0.0)
+        self._leaving.callback(ray.shutdown)  # which also ends a cluster of its own
+        for kind in ("cpus", "gpus") if own else ():
+            needed, there = self.resources[f"num_{kind}"], ray.cluster_resources().get(kind.upper()[:-1], 0.0)
             if needed > there:
-                self._disconnect()
+                self._leaving.close()
                 raise UserError(f"engine.{kind}_per_task must be at most {there:g} on this machine, got {needed:g}")
-
-    def _disconnect(self) -> None:
-        """Leave the cluster, or end it, if this object entered or started it."""
-        import ray
-
-        if self._connected:
-            ray.shutdown()
-            self._connected = False
 
 
 def _stream(
-    flag: Any, work: Work, task: Task, files: dict[str, Any], device: str, threads: int
-) -> Iterator[tuple[dict[str, Any], Report | Outcome | None]]:
-    """Run one task on a worker; each item is the files written since the one before, and a report."""
-    import ray
-
-    set_threads(threads)
-    store = MemoryStore({name: ray.get(content) for name, content in files.items()})
-    with stop_on_signal() as stop, _signalled(flag):
-        yield {}, None  # it has begun
-        for message in run_task(work, task, store, device, stop):
-            written = store.take()  # as arrays, Ray passes them on without copying
-            yield {name: content and np.frombuffer(content, np.uint8) for name, content in written.items()}, message
-
-
-@contextlib.contextmanager
-def _signalled(flag: Any) -> Iterator[None]:
-    """Signal this process to stop when the flag is set."""
-    import ray
-
-    ended = threading.Event()
+    flag: Any, work: Work, device: str, threads: int, task: Task, files: dict[str, bytes]
+) -> Iterator[tuple[dict[str, bytes], list[str], Message | None]]:
+    """Run one task on a worker; an item: files written since the one before, names of those deleted, and a report."""
+    store, ended = dict(files), threading.Event()
 
     def watch() -> None:
         while not ended.wait(POLL_S):
@@ -195,11 +142,16 @@ def _signalled(flag: Any) -> Iterator[None]:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
+    with stop_on_signal() as stop:
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield {}, [], None  # it has begun
+            for message in run_task(work, task, store, device, threads, stop):
+                written = {name: content for name, content in store.items() if content is not files.get(name)}
+                deleted, files = [*files.keys() - store.keys()], dict(store)
+                yield written, deleted, message
+        finally:
+            ended.set()
 
 
 def _check_address(address: str) -> None:
@@ -218,7 +170,7 @@ def _check_address(address: str) -> None:
             raise UserError(f"no Ray cluster answers at {address} ({error}): {advice}") from error
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=dict(os.environ))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         raise UserError(f"no Ray cluster answers at {address} within {PATIENCE_S:g} s: {advice}") from None
     if done.returncode:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,42 +12,32 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.config.settings import Settings, at_least, between, each, not_negative, positive, setting
-from raptor.environments.controllers import Teachers
-from raptor.environments.episode import Episode, draw_noise
+from raptor.environments.episode import draw_noise
+from raptor.environments.rollout import Teachers
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers, laid_out, tile
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.rl.adam import adam_start, adam_step
+from raptor.rl.adam import adam_start, adam_step, warm_up, warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
-from raptor.rl.curriculum import Curriculum
 from raptor.rl.objective import Objective
-from raptor.rl.schedule import warm_up, warmup_cosine
 from raptor.tasks.observation import TEACHER_DIM
-from raptor.tasks.task import Task
-from raptor.training.teachers.learner import beside, filled, hover_bias
+from raptor.training.teachers.learner import TeacherLearner, beside, hover_bias
 
-SHARED_DECLINE = 0.7
-"""Fraction of the learning rate that is gone when teachers part."""
+SHARED_DECLINE = 0.7  # fraction of the learning rate that is gone when teachers part
 
 
 @dataclasses.dataclass(frozen=True)
 class APGConfig(Settings):
     """Settings of teachers that are trained through the simulator's gradient."""
 
-    num_updates: int = setting(
-        600, "steps of the optimiser; the learning rate falls to its end over as many", at_least(1)
-    )
+    num_updates: int = setting(600, "steps of the optimiser; the learning rate falls to its end over all", at_least(1))
     num_envs: int = setting(16, "parallel episodes of each teacher", at_least(1))
     segment_steps: int = setting(100, "steps between two updates, over which the gradient is propagated", at_least(1))
     learning_rate: float = setting(1e-2, "of Adam, at its highest", positive)
     final_learning_rate: float = setting(0.01, "fraction of the learning rate at the end of the cosine", between(0, 1))
-    warm_up_updates: int = setting(
-        30, "updates over which the learning rate rises, at the start and when teachers part", not_negative
-    )
-    shared_updates: int = setting(
-        150, "first updates, in which all teachers of a shard take the same step, each from its hover", not_negative
-    )
+    warm_up_updates: int = setting(30, "rise of the learning rate, at the start and when teachers part", not_negative)
+    shared_updates: int = setting(150, "in which all of a shard take the same step, each from its hover", not_negative)
     shared_learning_rate: float = setting(2e-2, "of Adam in those", positive)
     gradient_norm: float = setting(1.0, "bound on the norm of each teacher's gradient", positive)
     gradient_decay: float = setting(1.0, "factor on each vehicle's adjoint per step backwards", between(0, 1))
@@ -60,7 +49,8 @@ class APGConfig(Settings):
     objective: Objective = Objective(speed=30.0, speed_limit=1.5)
 
 
-class APGTeachers:
+@dataclasses.dataclass(eq=False)
+class APGTeachers(TeacherLearner):
     """T teachers that learn through the gradient, each from B episodes of its own vehicle.
 
     In the first updates they learn what they have in common: all take the same step, along the mean of their gradients,
@@ -68,67 +58,37 @@ class APGTeachers:
 
     Episodes are staggered, so that each update sees all parts of one. What is not finite is left out: the adjoint of a
     vehicle that blows up, and the update of a teacher whose gradient does.
-
-    Args:
-        config: the settings.
-        task: the task.
-        quadrotors: T vehicles.
-        curriculum: draws the episodes.
-        seed: of the weights and of everything else that is drawn.
-        compile: False runs eagerly.
     """
 
-    def __init__(
-        self,
-        config: APGConfig,
-        task: Task,
-        quadrotors: Quadrotors,
-        curriculum: Curriculum,
-        seed: int,
-        compile: bool = True,
-    ) -> None:
-        self.config, self.task, self.curriculum = config, task.for_vehicles(quadrotors), curriculum
-        device, num = quadrotors.device, len(quadrotors)
-        self.generator = torch.Generator(device).manual_seed(seed)
+    STATE = ("layers", "adam", "episode", "age", "lost")
+
+    config: APGConfig
+
+    def _begin(self) -> None:
+        config, quadrotors = self.config, self.quadrotors
+        self.steps_per_part = config.num_envs * config.segment_steps
+        self.task = self.task.for_vehicles(quadrotors)
         self.layers = laid_out(_hovering(config, quadrotors, self.generator))
         self.adam = adam_start(self.layers)
-        self.gradient = _segment_gradient(
-            self.task, config.objective, config.method, config.gradient_decay, config.adjoint_limit, compile
-        )
+        bounds = {"gradient_decay": config.gradient_decay, "adjoint_limit": config.adjoint_limit}
+        how = {"method": config.method, "compile": self.compile, "controller": Teachers()}
+        self.gradient = _segment_gradient(self.task, config.objective, **bounds, **how)
         self.quadrotors = grid(quadrotors, config.num_envs)
-        self.episode = self._begin()
-        segments = math.ceil(task.episode_steps / config.segment_steps)
-        stagger = torch.arange(config.num_envs, device=device) * segments // config.num_envs
+        self.episode = self.curriculum.begin(self.quadrotors, self.generator)
+        segments = math.ceil(self.task.episode_steps / config.segment_steps)
+        stagger = torch.arange(config.num_envs, device=quadrotors.device) * segments // config.num_envs
         self.age = (stagger * config.segment_steps).expand(self.quadrotors.shape).clone()
         self.lost = torch.zeros_like(self.quadrotors.mass)  # 1 where the episode met the end of RAPTOR's own
-        self.step_count = 0
-        self.diverged = torch.zeros(num, dtype=torch.long, device=device)
-        self.skipped = torch.zeros(num, dtype=torch.long, device=device)
-
-    fraction = 0.0  # a step is one update
-
-    @property
-    def env_steps(self) -> int:
-        """Steps flown so far for each teacher."""
-        return self.step_count * self.config.num_envs * self.config.segment_steps
 
     def teachers(self) -> Layers:
         """The networks as they are."""
         return self.layers
 
-    def _begin(self) -> Episode:
-        return self.curriculum.begin(self.quadrotors, self.generator)
-
-    @property
-    def _shares(self) -> bool:
-        """Whether teachers still learn together."""
-        return self.step_count < self.config.shared_updates
-
     def _learning_rate(self) -> float:
         """A warm-up and a slow decline while learning together, and a warm-up and a cosine to the end alone."""
         config = self.config
         together = min(config.shared_updates, config.num_updates)
-        if self._shares:
+        if self.step_count < config.shared_updates:
             rising = warm_up(self.step_count, config.warm_up_updates)
             return config.shared_learning_rate * rising * (1 - SHARED_DECLINE * self.step_count / together)
         done = self.step_count - together
@@ -136,14 +96,14 @@ class APGTeachers:
         return warmup_cosine(config.learning_rate, config.final_learning_rate, progress, done, config.warm_up_updates)
 
     @torch.no_grad()
-    def update(self) -> dict[str, Tensor]:
+    def update(self) -> dict[str, Any]:
         """Fly one segment and take one step; returns what happened to each teacher, (T,) each."""
         config = self.config
         noise = draw_noise(self.task, self.quadrotors.mass, self.generator, config.segment_steps)
         gradient, segment = self.gradient(self.layers, self.quadrotors, self.episode, (), noise)
         norm = _norm(gradient)
         self.skipped += ~norm.isfinite()
-        if self._shares:
+        if self.step_count < config.shared_updates:
             gradient = _shared(gradient, norm.isfinite())
             norm = _norm(gradient)
         scale = torch.where(norm.isfinite(), (config.gradient_norm / norm.clamp(min=1e-12)).clamp(max=1.0), 0.0)
@@ -156,7 +116,8 @@ class APGTeachers:
         self.episode, self.age = segment.episode, self.age + config.segment_steps
         self._replace(segment.alive, segment.terminated)
         self.step_count += 1
-        return {"loss": segment.cost.mean((0, 2)), "gradient_norm": norm}
+        self.figures = {"loss": segment.cost.mean((0, 2)), "gradient_norm": norm}
+        return self.figures
 
     def _replace(self, alive: Tensor, terminated: Tensor) -> None:
         """Begin anew where an episode is over or a vehicle left its bounds."""
@@ -169,45 +130,13 @@ class APGTeachers:
         def restart(old: Tensor, new: Tensor) -> Tensor:
             return torch.where(beside(over, old), new, old) if old.numel() else old  # an empty one keeps its layout
 
-        self.episode = pytree.tree_map(restart, self.episode, self._begin())
+        self.episode = pytree.tree_map(restart, self.episode, self.curriculum.begin(self.quadrotors, self.generator))
         self.age = self.age.masked_fill(over, 0)
         self.lost = self.lost.masked_fill(over, 0.0)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on."""
-        return {
-            "layers": pytree.tree_leaves(self.layers),
-            "adam": pytree.tree_leaves(self.adam),
-            "generator": self.generator.get_state(),
-            "flight": pytree.tree_leaves((self.episode, self.age, self.lost)),
-            "curriculum": self.curriculum.state_dict(),
-            "counts": [self.step_count, self.diverged, self.skipped],
-        }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state that `state_dict` gave."""
-        self.layers = filled(self.layers, state["layers"])
-        self.adam = filled(self.adam, state["adam"])
-        self.generator.set_state(state["generator"].cpu())
-        self.episode, self.age, self.lost = filled((self.episode, self.age, self.lost), state["flight"])
-        self.curriculum.load_state_dict(state["curriculum"])
-        self.step_count, self.diverged, self.skipped = state["counts"]
-
-
-@functools.lru_cache(maxsize=4)
-def _segment_gradient(
-    task: Task, objective: Objective, method: Method, decay: float, limit: float, compile: bool
-) -> SegmentGradient:
-    """The same one for all shards of a process, so that what was compiled for one serves the next."""
-    return SegmentGradient(
-        task,
-        objective,
-        method=method,
-        gradient_decay=decay,
-        adjoint_limit=limit,
-        compile=compile,
-        controller=Teachers(),
-    )
+_segment_gradient = functools.lru_cache(maxsize=4)(SegmentGradient)
+"""The same one for all shards of a process, so that what was compiled for one serves the next."""
 
 
 def _norm(gradient: Layers) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch.utils import _pytree as pytree
 
 from raptor.core.atomic import PathLike
 from raptor.core.devices import find_device
@@ -19,18 +20,11 @@ from raptor.quadrotor.population import read_population
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.runs.engines import make_engine
 from raptor.runs.folder import BusyError, Layout, RunFolder, locked, settings_of
+from raptor.runs.job import settle
 from raptor.runs.stopping import stop_on_signal
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.plan import Plan, make_plan, read_plan
-from raptor.training.teachers.session import (
-    CURVES,
-    QUADROTORS,
-    SHARDS,
-    PreTrainProgress,
-    PreTrainSummary,
-    ProgressFunction,
-    Session,
-)
+from raptor.training.teachers.session import CURVES, QUADROTORS, SHARDS, PreTrainProgress, PreTrainSummary, Session
+from raptor.training.teachers.shard import Plan, make_plan, read_plan
 
 __all__ = ["PreTrainConfig", "PreTrainProgress", "PreTrainSummary", "load_pre_train_config", "pre_train"]
 
@@ -51,7 +45,7 @@ def pre_train(
     resume: bool = False,
     overwrite: bool = False,
     part: tuple[int, int] | None = None,
-    progress: ProgressFunction | None = None,
+    progress: Callable[[PreTrainProgress], None] | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> PreTrainSummary:
     """Train one teacher for each vehicle.
@@ -68,8 +62,7 @@ def pre_train(
         num_teachers: train only for the first so many.
         resume: go on with the run in `output`; start it where there is none.
         overwrite: delete what an earlier run wrote to `output`.
-        part: (i, n): train only the i-th of n parts, from 1. The first one to come begins the run, and the others go on
-            with it, as does a part that was interrupted.
+        part: (i, n): train only the i-th of n parts, from 1. The first one to come begins the run.
         progress: called with each report of a shard.
         announce: called once with the plan, in words.
 
@@ -83,27 +76,26 @@ def pre_train(
     if part is not None and overwrite:
         raise UserError("--shard and --overwrite exclude each other: several parts write to the same folder")
     folder, resume = RunFolder(output, LAYOUT), resume or part is not None
-    going_on = folder.check(resume, overwrite)
-    if config is None:
-        config = folder.settings(PreTrainConfig) if going_on else PreTrainConfig()
+    config, stored = settle(folder, PreTrainConfig, config, resume, overwrite, lambda: ("engine",))
     find_device(config.device)
     given = _given_vehicles(quadrotors, generate, num_teachers, config.seed)
     engine, plan_file = make_engine(config.engine, config.device), folder.path / PLAN
-    at_once = engine.workers.num_at_once
+    at_once = engine.num_at_once
 
-    def prepared() -> tuple[Quadrotors, Plan, bool]:
-        """The vehicles, how they are cut, and whether the run has begun, so that both stand in its folder."""
-        holds = folder.holds_run() and not overwrite
-        if holds:
-            folder.refuse_changes(folder.settings(PreTrainConfig), config, free=("engine",))
-        if holds and (plan_file.exists() or (folder.path / SHARDS).exists()):
-            plan = read_plan(plan_file, config, at_once)
-            return _own_vehicles(folder.path, plan, given, num_teachers), plan, True
-        if given is None:
-            raise UserError("there are no quadrotors to train for: give a folder of them, or a number to generate")
+    def stored_plan() -> tuple[Quadrotors, Plan]:
+        folder.refuse_changes(folder.settings(PreTrainConfig), config, ("engine",))
+        plan = read_plan(plan_file, config, at_once)
+        return _own_vehicles(folder.path, plan, given, num_teachers), plan
+
+    begun = stored is not None and (plan_file.exists() or (folder.path / SHARDS).exists())
+    if begun:
+        vehicles, plan = stored_plan()
+    elif given is None:
+        raise UserError("there are no quadrotors to train for: give a folder of them, or a number to generate")
+    else:
         names = given.names or tuple(f"{i:04d}" for i in range(len(given)))
         plan = make_plan(config, names, at_once, 1 if part is None else part[1])
-        return dataclasses.replace(given, names=plan.names), plan, False
+        vehicles = dataclasses.replace(given, names=plan.names)
 
     def begin() -> None:
         folder.open(config, resume, overwrite)
@@ -111,9 +103,7 @@ def pre_train(
             vehicles.save(folder.path / QUADROTORS, overwrite=True, numbered=True)
             plan.write(plan_file)
 
-    vehicles, plan, begun = prepared()
-    with contextlib.ExitStack() as closing:
-        closing.callback(folder.close)
+    with contextlib.closing(folder), contextlib.ExitStack() as held:
         if part is None:
             begin()
             folder.record_where(lambda line: begun)
@@ -121,12 +111,12 @@ def pre_train(
             if not begun:
                 _patiently(begin)
                 folder.close()
-                vehicles, plan, begun = prepared()
-            _patiently(lambda: closing.enter_context(locked(folder.path, shared=True)))
+                vehicles, plan = stored_plan()
+            _patiently(lambda: held.enter_context(locked(folder.path, shared=True)))
             folder.writes = False
         if announce is not None:
             announce(plan.describe())
-        stop = closing.enter_context(stop_on_signal())
+        stop = held.enter_context(stop_on_signal())
         return Session(folder, config, vehicles, plan, engine, progress, stop, part).run()
 
 
@@ -134,7 +124,7 @@ def load_pre_train_config(
     run: PathLike, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
 ) -> PreTrainConfig:
     """The settings of the run in a folder; see `raptor.runs.folder.settings_of`."""
-    return settings_of(PreTrainConfig, RunFolder(run, LAYOUT), file, overrides, resume)
+    return settings_of(PreTrainConfig, LAYOUT, run, file, overrides, resume)
 
 
 def _given_vehicles(
@@ -168,11 +158,9 @@ def _own_vehicles(run: Path, plan: Plan, given: Quadrotors | None, num: int | No
             f"the run in {run} trains {len(own)} teachers, got {wanted} quadrotors: resume it without them, "
             "or choose another output folder"
         )
-    if given is not None:
-        pairs = [(getattr(given, field.name), getattr(own, field.name)) for field in dataclasses.fields(Quadrotors)]
-        tensors = [(a.to(b), b) for a, b in pairs if isinstance(b, torch.Tensor)]
-        if not all(torch.allclose(a, b, rtol=1e-5, atol=1e-12) for a, b in tensors):
-            raise UserError(f"the run in {run} trains for other quadrotors: resume it without giving any")
+    pairs = [] if given is None else zip(pytree.tree_leaves(given), pytree.tree_leaves(own), strict=True)
+    if not all(torch.allclose(a.to(b), b, rtol=1e-5, atol=1e-12) for a, b in pairs):
+        raise UserError(f"the run in {run} trains for other quadrotors: resume it without giving any")
     return dataclasses.replace(own, names=plan.names)
 
 
@@ -182,8 +170,9 @@ def _patiently(take: Callable[[], object]) -> None:
     while True:
         try:
             take()
-            return
         except BusyError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+        else:
+            return

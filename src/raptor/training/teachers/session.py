@@ -23,17 +23,12 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.runs.engines import Engine, Report, Stop, read_result
 from raptor.runs.folder import RunFolder
-from raptor.runs.metrics import read_metrics
-from raptor.runs.progress import Clock
+from raptor.runs.progress import Clock, read_metrics
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.plan import Plan
 from raptor.training.teachers.plots import plot_curves, plot_teachers, population_curve
-from raptor.training.teachers.shard import CURVE, WEIGHTS, train_shard
+from raptor.training.teachers.shard import CURVE, TEACHER_SEEDS, WEIGHTS, Plan, train_shard
 
 SHARDS, QUADROTORS, CURVES = "shards", "quadrotors", "curves.json"
-
-TEACHER_SEEDS = 10_000_000
-"""Seeds of shards begin here, apart from those of the vehicles and of validation and test."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +64,6 @@ class PreTrainSummary:
     skipped: int  # updates of single teachers that came to nothing because they were not finite
 
 
-ProgressFunction = Callable[[PreTrainProgress], None]
-
-
 @dataclasses.dataclass
 class Session:
     """One session of a pre-training."""
@@ -81,17 +73,12 @@ class Session:
     quadrotors: Quadrotors
     plan: Plan  # how they are cut into shards, with their names
     engine: Engine
-    progress: ProgressFunction | None  # called with each report of a shard
+    progress: Callable[[PreTrainProgress], None] | None  # called with each report of a shard
     stop: Stop
     part: tuple[int, int] | None = None  # (i, n): trains only the i-th of n parts, from 1, and writes no teachers
 
     def __post_init__(self) -> None:
-        self.clock, self.attempt = Clock(), 0
-        self.num_own = 0  # teachers that this session trains in this attempt
-        self.done_before = 0  # of these, those that an earlier session finished
-        self.first: dict[str, Report] = {}  # the first report of each shard in this attempt
-        self.last: dict[str, Report] = {}
-        self.returns: dict[str, float] = {}  # of the last validation of each shard
+        self.shards, self.clock, self.attempt = self.folder.path / SHARDS, Clock(), 0
         self.records: dict[int, dict[str, Any]] = {}  # of the best attempt at each teacher
         self.layers: dict[int, list[torch.Tensor]] = {}
         self.results: dict[str, dict[str, Any]] = {}  # of all shards that are finished
@@ -104,16 +91,15 @@ class Session:
         waiting = list(range(len(self.quadrotors)))
         self.folder.log(self.plan.describe())
         for attempt in range(self.config.max_attempts):
-            self.attempt = attempt
-            shards = self.plan.cut(waiting, attempt)
+            self.attempt, shards = attempt, self.plan.cut(waiting, attempt)
             self._train(shards)
-            results = {name: result for name in shards if (result := read_result(self._path(name))) is not None}
-            self.results |= results
-            if missing := len(shards) - len(results):
+            self.results |= {name: result for name in shards if (result := read_result(self.shards / name)) is not None}
+            if missing := len(shards.keys() - self.results.keys()):
                 return self._summarise(missing)
             for name, members in shards.items():
-                self._gather(name, members, results[name]["records"])
-            waiting = [i for i in waiting if self._is_weak(self.records[i])]
+                self._gather(name, members)
+            good = max(self.config.solved_return, self.config.retrain_below)
+            waiting = [i for i in waiting if not self.records[i]["validation_return"] >= good]
             num = len(self.records)
             self.folder.log(f"attempt {attempt + 1}: {num - len(waiting)} of {num} teachers are good")
             if not waiting:
@@ -122,72 +108,58 @@ class Session:
             self._write()
         return self._summarise()
 
-    def _path(self, shard: str) -> Path:
-        return self.folder.path / SHARDS / shard
-
-    def _is_weak(self, record: Mapping[str, Any]) -> bool:
-        return not record["validation_return"] >= max(self.config.solved_return, self.config.retrain_below)
-
     def _train(self, shards: Mapping[str, list[int]]) -> None:
-        """Train the shards, or those of this part."""
+        """Train the shards, or those of this part: longer at each attempt, and from the second one on in stages."""
         index, num = self.part or (1, 1)
         own = {name: shards[name] for name in list(shards)[index - 1 :: num]}
-        self.num_own = sum(map(len, own.values()))
-        self.done_before = sum(len(members) for name, members in own.items() if read_result(self._path(name)))
-        self.first, self.last, self.returns = {}, {}, {}
-        self.clock.restart_rates()
-        config = to_dict(self._settings())
-        seed = TEACHER_SEEDS + 1_000_003 * self.config.seed + 100_003 * self.attempt
+        done = sum(len(members) for name, members in own.items() if read_result(self.shards / name))
+        config, longer = self.config, self.config.retry_factor**self.attempt
+        if self.attempt:
+            apg = dataclasses.replace(config.apg, num_updates=math.ceil(longer * config.apg.num_updates))
+            sac = dataclasses.replace(config.sac, num_steps=math.ceil(longer * config.sac.num_steps))
+            staged = dataclasses.replace(config.curriculum, enabled=True)
+            config = dataclasses.replace(config, apg=apg, sac=sac, curriculum=staged)
+        settings, seed = to_dict(config), TEACHER_SEEDS + 1_000_003 * config.seed + 100_003 * self.attempt
         tasks = {
-            name: {"config": config, "quadrotors": self.quadrotors[members].to_dicts(), "seed": seed + members[0]}
+            name: {"config": settings, "quadrotors": self.quadrotors[members].to_dicts(), "seed": seed + members[0]}
             for name, members in own.items()
         }
-        self.engine.run(train_shard, tasks, self.folder.path / SHARDS, self._note, self.stop)
+        note = self._reporter(sum(map(len, own.values())), done)
+        self.engine.run(train_shard, tasks, self.shards, note, self.stop)
 
-    def _settings(self) -> PreTrainConfig:
-        """Those of this attempt: longer each time, and through the stages of the curriculum from the second one on."""
-        config, longer = self.config, self.config.retry_factor**self.attempt
-        if self.attempt == 0:
-            return config
-        return dataclasses.replace(
-            config,
-            apg=dataclasses.replace(config.apg, num_updates=math.ceil(longer * config.apg.num_updates)),
-            sac=dataclasses.replace(config.sac, num_steps=math.ceil(longer * config.sac.num_steps)),
-            curriculum=dataclasses.replace(config.curriculum, enabled=True),
-        )
+    def _reporter(self, num_teachers: int, done_before: int) -> Callable[[str, Report], None]:
+        """What takes in the reports of an attempt at so many teachers, of which some were done before."""
+        last: dict[str, Report] = {}  # of each shard
+        returns: dict[str, float] = {}  # of the last validation of each shard
+        made, steps = 0.0, 0  # teachers and steps since the first report of each shard
+        self.clock.restart_rates()
 
-    def _note(self, name: str, report: Report) -> None:
-        """Take in what a shard reports."""
-        self.last[name] = report
-        self.first.setdefault(name, report)
-        for point in report["points"]:
-            self.returns[name] = self._record_point(name, point)
-        if self.progress is None:
-            return
-        done, steps = (sum(last[key] for last in self.last.values()) for key in ("teachers_done", "env_steps"))
-        before = {key: sum(first[key] for first in self.first.values()) for key in ("teachers_done", "env_steps")}
-        if done > before["teachers_done"]:  # what the first step compiles does not count
-            self.clock.tick(done - before["teachers_done"], steps - before["env_steps"])
-        done, rate = self.done_before + done, self.clock.rate
-        known = [value for value in self.returns.values() if math.isfinite(value)]
-        self.progress(
-            PreTrainProgress(
-                attempt=self.attempt + 1,
-                done=done,
-                num_teachers=self.num_own,
-                elapsed_s=self.clock.elapsed_s,
-                remaining_s=(self.num_own - done) / rate if rate else math.nan,
-                env_steps_per_s=self.clock.env_steps_per_s,
-                mean_return=sum(known) / len(known) if known else None,
-            )
-        )
+        def note(name: str, report: Report) -> None:
+            nonlocal made, steps
+            before = last.get(name, report)
+            last[name] = report
+            made += report["teachers_done"] - before["teachers_done"]
+            steps += report["env_steps"] - before["env_steps"]
+            for point in report["points"]:
+                returns[name] = self._record_point(name, point)
+            if self.progress is None:
+                return
+            if made > 0:  # what the first step compiles does not count
+                self.clock.tick(made, steps)
+            done, rate = done_before + sum(each["teachers_done"] for each in last.values()), self.clock.rate
+            known = [value for value in returns.values() if math.isfinite(value)]
+            remaining_s = (num_teachers - done) / rate if rate else math.nan
+            elapsed_s, speed, mean = self.clock.elapsed_s, self.clock.env_steps_per_s, _mean(known) if known else None
+            self.progress(PreTrainProgress(self.attempt + 1, done, num_teachers, elapsed_s, remaining_s, speed, mean))
+
+        return note
 
     def _record_point(self, shard: str, point: Mapping[str, Any]) -> float:
         """Record a validation of a shard; returns the mean return."""
         known = [value for value in point["returns"] if value is not None]
-        figures = {"return": sum(known) / len(known) if known else math.nan, "worst": min(known, default=math.nan)}
         others = {name: value for name, value in point.items() if isinstance(value, float) and name != "elapsed_s"}
-        self._record(f"shard_{shard}", point["env_steps"], figures | others)
+        figures = {"return": _mean(known), "worst": min(known, default=math.nan), **others}
+        self._record(f"shard_{shard}", point["env_steps"], figures)
         return figures["return"]
 
     def _record(self, group: str, steps: float, figures: Mapping[str, float]) -> None:
@@ -196,22 +168,19 @@ class Session:
             self.recorded.add((group, int(steps)))
             self.folder.record(int(steps), {f"{group}/{name}": value for name, value in figures.items()})
 
-    def _gather(self, shard: str, members: Sequence[int], found: Sequence[Mapping[str, Any]]) -> None:
+    def _gather(self, shard: str, members: Sequence[int]) -> None:
         """Keep the teachers of a finished shard that are better than before, and its learning curve."""
-        weights, curve = self._path(shard) / WEIGHTS, self._path(shard) / CURVE
+        weights, curve = self.shards / shard / WEIGHTS, self.shards / shard / CURVE
         try:
             layers = load_torch(weights.read_bytes(), str(weights))["layers"]
         except (OSError, KeyError, UserError) as error:
             advice = f"delete the folder {weights.parent} to train this shard again, then --resume"
             raise UserError(f"{weights} cannot be read: {advice}") from error
-        for place, (member, record) in enumerate(zip(members, found, strict=True)):
-            if member not in self.records or record["validation_return"] > self.records[member]["validation_return"]:
-                self.records[member] = {
-                    "name": self.plan.names[member],
-                    "quadrotor": f"{QUADROTORS}/{member:04d}.json",
-                    **record,
-                    "solved": record["validation_return"] >= self.config.solved_return,
-                }
+        for place, (member, record) in enumerate(zip(members, self.results[shard]["records"], strict=True)):
+            found = record["validation_return"]
+            if member not in self.records or found > self.records[member]["validation_return"]:
+                own = {"name": self.plan.names[member], "quadrotor": f"{QUADROTORS}/{member:04d}.json"}
+                self.records[member] = own | record | {"solved": found >= self.config.solved_return}
                 self.layers[member] = [tensor[place] for tensor in layers]
             self.records[member]["attempts"] = self.attempt + 1
         try:
@@ -234,8 +203,7 @@ class Session:
         write_atomically(folder / CURVES, json.dumps(self.curves))
         population = population_curve(self.curves)
         for point in population:
-            figures = {name: value for name, value in point.items() if name != "env_steps"}
-            self._record("population", point["env_steps"], figures)
+            self._record("population", point["env_steps"], {k: v for k, v in point.items() if k != "env_steps"})
         for shard in self.curves:
             for point in shard["points"]:
                 for i, value in zip(shard["teachers"], point["returns"], strict=True):
@@ -246,9 +214,9 @@ class Session:
             write_atomically(folder / "curves.png", to_png(plot_curves({self.config.algorithm: population})))
 
     def _summarise(self, num_missing: int = 0) -> PreTrainSummary:
-        records = list(self.records.values())
-        returns, num = [record["return"] for record in records], len(records)
-        trained = [record for result in self.results.values() for record in result["records"]]
+        records, results = list(self.records.values()), list(self.results.values())
+        returns = [record["return"] for record in records]
+        trained = [record for result in results for record in result["records"]]
         summary = PreTrainSummary(
             output=self.folder.path,
             finished=num_missing == 0,
@@ -257,11 +225,11 @@ class Session:
             num_teachers=len(self.quadrotors),
             num_solved=sum(record["solved"] for record in records),
             unsolved=tuple(record["name"] for record in records if not record["solved"]),
-            mean_return=sum(returns) / num if num else math.nan,
+            mean_return=_mean(returns),
             worst_return=min(returns, default=math.nan),
-            termination_rate=sum(record["termination_rate"] for record in records) / num if num else math.nan,
+            termination_rate=_mean([record["termination_rate"] for record in records]),
             wall_clock_s=self.clock.elapsed_s,
-            env_steps=sum(result["env_steps"] for result in self.results.values()),
+            env_steps=sum(result["env_steps"] for result in results),
             diverged=sum(record["diverged"] for record in trained),
             skipped=sum(record["skipped"] for record in trained),
         )
@@ -273,3 +241,7 @@ class Session:
         self.folder.note_status(status)
         self.folder.log(f"{status} after {summary.wall_clock_s:.1f} s of this session")
         return summary
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
