@@ -81,8 +81,8 @@ app = typer.Typer(
 @app.callback()
 def raptor(
     context: typer.Context,
-    version: Annotated[bool, option("--version", None, "Print the version and leave.")] = False,
-    debug: Annotated[bool, option("--debug", None, "Show the traceback of an error; anywhere in a command.")] = False,
+    version: Annotated[bool, option("--version", "Print the version and leave.")] = False,
+    debug: Annotated[bool, option("--debug", "Show the traceback of an error; anywhere in a command.")] = False,
 ) -> None:
     """Train, evaluate and export one tiny recurrent policy that flies any quadrotor.
 

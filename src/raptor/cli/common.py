@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def option(names: str, metavar: str | None, help: str, show_default: bool = False, **more: Any) -> Any:
-    """Declare an option by its names, separated by spaces, what is given for it, and what it does."""
-    return typer.Option(*names.split(), metavar=metavar, help=help, show_default=show_default, **more)
+def option(usage: str, help: str, show_default: bool = False, **more: Any) -> Any:
+    """Declare an option by its names, followed by what is given for it if it is no switch, and what it does."""
+    *names, last = usage.split()
+    names, metavar = ([*names, last], None) if last.startswith("-") else (names, last)
+    return typer.Option(*names, metavar=metavar, help=help, show_default=show_default, **more)
 
 
 def argument(metavar: str, help: str) -> Any:
@@ -41,19 +43,19 @@ Settings = Annotated[
     list[str] | None,
     argument("KEY=VALUE", "Settings over the file's: learning_rate=1e-3 task.references.lissajous.interval=[4,10]"),
 ]
-Config = Annotated[str | None, option("--config -c", "FILE", "YAML file, a run, or a preset: large, paper, robust.")]
-PaperConfig = Annotated[str | None, option("--config -c", "FILE", "YAML file, a run, or the preset paper.")]
-Seed = Annotated[int | None, option("--seed", "SEED", "Same as seed=SEED.")]
-Device = Annotated[str | None, option("--device", "DEVICE", "Same as device=DEVICE: cpu, cuda, cuda:1.")]
+Config = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or a preset: large, paper, robust.")]
+PaperConfig = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or the preset paper.")]
+Seed = Annotated[int | None, option("--seed SEED", "Same as seed=SEED.")]
+Device = Annotated[str | None, option("--device DEVICE", "Same as device=DEVICE: cpu, cuda, cuda:1.")]
 Suites = Annotated[
     list[str] | None,
-    option("--suite -s", "SUITE", "paper, unseen, platforms, figure-eight or robustness, several times; else all."),
+    option("--suite -s SUITE", "paper, unseen, platforms, figure-eight or robustness, several times; else all."),
 ]
-NumQuadrotors = Annotated[int, option("--num-quadrotors", "N", "Vehicles drawn for each suite.", True, min=1)]
-TeacherNormalizer = Annotated[Path | None, option("--teacher-normalizer", "FILE", PICKLED)]
-LargestBatch = Annotated[bool, option("--largest-batch", None, "Train with the largest batch that fits into memory.")]
-Resume = Annotated[bool, option("--resume", None, "Go on with the run in DIR; start it where there is none.")]
-Overwrite = Annotated[bool, option("--overwrite", None, "Replace the run in DIR.")]
+NumQuadrotors = Annotated[int, option("--num-quadrotors N", "Vehicles drawn for each suite.", True, min=1)]
+TeacherNormalizer = Annotated[Path | None, option("--teacher-normalizer FILE", PICKLED)]
+LargestBatch = Annotated[bool, option("--largest-batch", "Train with the largest batch that fits into memory.")]
+Resume = Annotated[bool, option("--resume", "Go on with the run in DIR; start it where there is none.")]
+Overwrite = Annotated[bool, option("--overwrite", "Replace the run in DIR.")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Run:
     """What a command is given that trains in the folder of a run; see `takes_options`."""
 
     command: str
-    output: Annotated[Path, option("--output -o", "DIR", "Folder of the run.")]
+    output: Annotated[Path, option("--output -o DIR", "Folder of the run.")]
     settings: Settings = None
     config: Config = None
     seed: Seed = None

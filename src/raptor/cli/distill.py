@@ -39,7 +39,7 @@ class Distillation:
     teacher_normalizer: common.TeacherNormalizer = None
     output: Annotated[
         Path | None,
-        option("--output -o", "DIR", "Folder of the run; logs/distillation/EXPERIMENT/DATE_TIME by default."),
+        option("--output -o DIR", "Folder of the run; logs/distillation/EXPERIMENT/DATE_TIME by default."),
     ] = None
     resume: common.Resume = False
     overwrite: common.Overwrite = False
@@ -103,8 +103,8 @@ class Distillation:
 @takes_options
 def distill(
     run: Distillation,
-    env: Annotated[str | None, option("--env", "ID", "Gymnasium's name of the environment.")] = None,
-    teacher: Annotated[Path | None, option("--teacher", "FILE", "Checkpoint of the teacher.")] = None,
+    env: Annotated[str | None, option("--env ID", "Gymnasium's name of the environment.")] = None,
+    teacher: Annotated[Path | None, option("--teacher FILE", "The teacher's checkpoint.")] = None,
 ) -> None:
     """Distil a teacher into a recurrent student in any Gymnasium environment.
 
@@ -132,11 +132,9 @@ def distill(
 @takes_options
 def distill_isaac(
     run: Distillation,
-    task: Annotated[str | None, option("--task", "ID", "Name of the Isaac Lab task.")] = None,
-    teacher_checkpoint: Annotated[
-        Path | None, option("--teacher-checkpoint", "FILE", "Checkpoint of the teacher.")
-    ] = None,
-    headless: Annotated[bool, option("--headless/--no-headless", None, "Without a window.", True)] = True,
+    task: Annotated[str | None, option("--task ID", "Name of the Isaac Lab task.")] = None,
+    teacher_checkpoint: Annotated[Path | None, option("--teacher-checkpoint FILE", "The teacher's checkpoint.")] = None,
+    headless: Annotated[bool, option("--headless/--no-headless", "Without a window.", True)] = True,
 ) -> None:
     """Distil a teacher into a recurrent student in an Isaac Lab task: manager-based, direct or multi-agent.
 
@@ -236,13 +234,12 @@ def _flags(without: Sequence[str]) -> list[Any]:
         facts = [limits[name].text] if name in limits else []
         facts += [] if field.default is None else [f"{json.dumps(field.default).strip(chr(34))} by default"]
         names = [name, *(old for old, new in Settings.RENAMED.items() if new == name)]
-        flags = f"--{name}/--no-{name}" if bool in kinds else " ".join(f"--{spelling}" for spelling in names)
-        made = option(
-            flags.replace("_", "-"),
-            None if bool in kinds else "N" if int in kinds else "X" if float in kinds else "TEXT",
-            f"{meanings[name]} ({'; '.join(facts)})" if facts else meanings[name],
-            rich_help_panel="Settings",
+        value = "N" if int in kinds else "X" if float in kinds else "TEXT"
+        flags = (
+            f"--{name}/--no-{name}" if bool in kinds else " ".join(f"--{spelling}" for spelling in names) + f" {value}"
         )
+        meaning = f"{meanings[name]} ({'; '.join(facts)})" if facts else meanings[name]
+        made = option(flags.replace("_", "-"), meaning, rich_help_panel="Settings")
         parameters[name] = Annotated[bool | None if bool in kinds else str | None, made], None  # type: ignore[valid-type]
     app = typer.Typer(add_completion=False)
     app.command()(common.with_parameters(lambda: None, parameters))

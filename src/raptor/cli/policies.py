@@ -22,17 +22,15 @@ PUBLISHED, RL_TOOLS = "published", "rl-tools"
 def evaluate(
     policies: Annotated[list[str], argument("POLICY", f"Each: {POLICY}")],
     suite: common.Suites = None,
-    json: Annotated[Path | None, option("--json", "FILE", "Write every figure with its interval.")] = None,
+    json: Annotated[Path | None, option("--json FILE", "Write every figure with its interval.")] = None,
     num_quadrotors: common.NumQuadrotors = 2048,
-    episodes: Annotated[int, option("--episodes", "N", "Episodes of each vehicle.", True, min=1)] = 1,
-    seed: Annotated[int, option("--seed", "SEED", "Of the vehicles and their episodes.", True)] = 0,
-    device: Annotated[str, option("--device", "DEVICE", "cpu, cuda, cuda:1.", True)] = "cpu",
-    published: Annotated[
-        bool, option("--published/--no-published", None, "Evaluate the published policy too.", True)
-    ] = True,
+    episodes: Annotated[int, option("--episodes N", "Episodes of each vehicle.", True, min=1)] = 1,
+    seed: Annotated[int, option("--seed SEED", "Of the vehicles and their episodes.", True)] = 0,
+    device: Annotated[str, option("--device DEVICE", "cpu, cuda, cuda:1.", True)] = "cpu",
+    published: Annotated[bool, option("--published/--no-published", "Evaluate the published one, too.", True)] = True,
     compile: Annotated[
         bool | None,
-        option("--compile/--no-compile", None, "Compile the simulator; by default where that takes less time in all."),
+        option("--compile/--no-compile", "Compile the simulator; by default where that takes less time in all."),
     ] = None,
 ) -> None:
     """Evaluate policies and the published one: a column each, with 95 % intervals over vehicles.
@@ -133,10 +131,8 @@ def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Polic
 
 def export(
     policy: Annotated[str, argument("POLICY", f"One of {POLICY} Or a teacher, as FOLDER:NUMBER.")],
-    format: Annotated[str | None, option("--format -f", "FORMAT", "onnx for a policy, rl-tools for a teacher.")] = None,
-    output: Annotated[
-        Path | None, option("--output -o", "FILE|DIR", "File, or folder for it; by default beside the policy.")
-    ] = None,
+    format: Annotated[str | None, option("--format -f FORMAT", "onnx for a policy, rl-tools for a teacher.")] = None,
+    output: Annotated[Path | None, option("--output -o FILE|DIR", "File or folder; else beside the policy.")] = None,
 ) -> None:
     """Write a policy in a format that runs without this package, and verify the file against the original.
 

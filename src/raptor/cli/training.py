@@ -51,9 +51,8 @@ def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
 
     config = run.load(job.load_run_config)
     with common.watched(run.output, run.resume, run.again) as (show, _):
-        summary = job.train_direct(
-            run.output, config, None, None, run.resume, run.overwrite, show, largest=largest_batch
-        )
+        resuming = {"resume": run.resume, "overwrite": run.overwrite}
+        summary = job.train_direct(run.output, config, **resuming, progress=show, largest=largest_batch)
     common.say_result(summary, run.again)
     say(f"next: raptor evaluate {summary.output}")
 
@@ -61,22 +60,18 @@ def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
 @takes_options
 def post_train(
     run: TeacherRun,
-    teachers: Annotated[
-        list[Path] | None, option("--teachers -t", "DIR", "Folder of teachers; may be given several times.")
-    ] = None,
+    teachers: Annotated[list[Path] | None, option("--teachers -t DIR", "Folder of teachers; several times.")] = None,
     teacher: Annotated[
         list[str] | None,
-        option("--teacher", "FILE", "Checkpoint of a teacher of rsl_rl, stable-baselines3, ...; several times."),
+        option("--teacher FILE", "Checkpoint of a teacher of rsl_rl, stable-baselines3, ...; several times."),
     ] = None,
     quadrotor: Annotated[
         list[str] | None,
-        option("--quadrotor", "NAME|FILE", "Vehicle it was trained on: a platform or a JSON file; once or for each."),
+        option("--quadrotor NAME|FILE", "Vehicle it was trained on: a platform or a JSON file; once or for each."),
     ] = None,
     teacher_activation: Annotated[
         str | None,
-        option(
-            "--teacher-activation", "NAME", "Its activation function, where its file lacks it: elu, relu, tanh, ..."
-        ),
+        option("--teacher-activation NAME", "Its activation function, where its file lacks it: elu, relu, tanh, ..."),
     ] = None,
     teacher_normalizer: common.TeacherNormalizer = None,
     largest_batch: common.LargestBatch = False,
@@ -105,14 +100,11 @@ def post_train(
     from raptor.training.distillation.teachers import teacher_files
 
     config = run.load(job.load_post_train_config)
-    sources = [
-        *(teachers or ()),
-        *teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer),
-    ]
+    files = teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer)
+    sources = [*(teachers or ()), *files] or None
     with common.watched(run.output, run.resume, run.again) as (show, announce):
-        summary = job.post_train(
-            run.output, sources or None, config, run.resume, run.overwrite, show, announce, largest_batch
-        )
+        how = (run.resume, run.overwrite, show, announce, largest_batch)
+        summary = job.post_train(run.output, sources, config, *how)
     the = "the teacher returns" if summary.num_teachers == 1 else f"the {summary.num_teachers} teachers return"
     common.say_result(summary, run.again, f"; {the} {summary.teacher_return:.1f}", summary.imitated)
     say(f"next: raptor evaluate {summary.output}")
@@ -121,15 +113,11 @@ def post_train(
 @takes_options
 def pre_train(
     run: TeacherRun,
-    quadrotors: Annotated[
-        Path | None, option("--quadrotors -q", "DIR", "Folder of JSON files, one teacher for each.")
-    ] = None,
-    generate: Annotated[int | None, option("--generate -g", "N", "Sample N quadrotors instead.", min=1)] = None,
-    num_teachers: Annotated[int | None, option("--num-teachers", "N", "Train only for the first N.", min=1)] = None,
-    algorithm: Annotated[str | None, option("--algorithm -a", "NAME", "Same as algorithm=NAME: apg or sac.")] = None,
-    shard: Annotated[
-        str | None, option("--shard", "I/N", "Train only the I-th of N parts; --resume puts them together.")
-    ] = None,
+    quadrotors: Annotated[Path | None, option("--quadrotors -q DIR", "JSON files, one teacher for each.")] = None,
+    generate: Annotated[int | None, option("--generate -g N", "Sample N quadrotors instead.", min=1)] = None,
+    num_teachers: Annotated[int | None, option("--num-teachers N", "Train only for the first N.", min=1)] = None,
+    algorithm: Annotated[str | None, option("--algorithm -a NAME", "Same as algorithm=NAME: apg or sac.")] = None,
+    shard: Annotated[str | None, option("--shard I/N", "Train only part I of N; --resume joins the parts.")] = None,
 ) -> None:
     """Train one teacher for each quadrotor of a population.
 
@@ -193,15 +181,13 @@ def run(
         list[str] | None,
         argument("KEY=VALUE", "Over the file's: evaluation.num_quadrotors=512 teachers.settings.apg.num_updates=100"),
     ] = None,
-    output: Annotated[
-        Path | None, option("--output -o", "DIR", "Folder of all stages; by default that in the file.")
-    ] = None,
+    output: Annotated[Path | None, option("--output -o DIR", "Folder of all stages; else that in the file.")] = None,
     seed: common.Seed = None,
     device: common.Device = None,
-    only: Annotated[str | None, option("--only", "STAGE", "Only this stage, on earlier results of others.")] = None,
-    until: Annotated[str | None, option("--until", "STAGE", "Only this stage and what it needs.")] = None,
-    dry_run: Annotated[bool, option("--dry-run", None, "Print the plan, with reasons; run nothing.")] = False,
-    overwrite: Annotated[bool, option("--overwrite", None, "Replace trainings whose settings changed.")] = False,
+    only: Annotated[str | None, option("--only STAGE", "Only this stage, on earlier results of others.")] = None,
+    until: Annotated[str | None, option("--until STAGE", "Only this stage and what it needs.")] = None,
+    dry_run: Annotated[bool, option("--dry-run", "Print the plan, with reasons; run nothing.")] = False,
+    overwrite: Annotated[bool, option("--overwrite", "Replace trainings whose settings changed.")] = False,
 ) -> None:
     """Run a chain of jobs: sample, pre-train, post-train, train-direct, evaluate, export, report.
 
