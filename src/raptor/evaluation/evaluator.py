@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,7 @@ from raptor.environments.collectors import Episodes, PositionErrors, Recorder
 from raptor.environments.episode import Episode
 from raptor.environments.rollout import VEHICLES_AT_ONCE, Policy, controller_of, rollout
 from raptor.evaluation import suites as all_suites
-from raptor.evaluation.results import Evaluation
-from raptor.evaluation.statistics import CONFIDENCE, RESAMPLES, Estimate, bootstrap_means, estimates, metrics_of
+from raptor.evaluation.results import CONFIDENCE, RESAMPLES, Evaluation, bootstrap_means, estimates, metrics_of
 from raptor.evaluation.suites import SUITES, Condition, begin_together, conditions
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.tasks.observation import STUDENT_DIM
@@ -66,7 +66,7 @@ def evaluate(
     )
     num_steps = len(policies) * sum(flown)
     compile = num_steps > steps_before_compiling(pad_to) if compile is None else compile
-    results: dict[str, dict[str, dict[str, Estimate]]] = {name: {} for name in policies}
+    results: dict[str, dict[str, Any]] = {name: {} for name in policies}
     show, done = progress or (lambda what, done, total: None), 0
     for suite, group in batches.items():
         for name, policy in policies.items():
