@@ -51,7 +51,7 @@ def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
 
     config = run.load(job.load_run_config)
     with common.watched(run.output, run.resume, run.again) as (show, _):
-        resuming = {"resume": run.resume, "overwrite": run.overwrite}
+        resuming: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite}
         summary = job.train_direct(run.output, config, **resuming, progress=show, largest=largest_batch)
     common.say_result(summary, run.again)
     say(f"next: raptor evaluate {summary.output}")

@@ -129,8 +129,8 @@ def _figure_eight(axis: Axes, recordings: Sequence[Recording], place: int) -> No
         rmse = recording.tracking_error[settled, place].square().mean().sqrt().item()
         text = f"{100 * rmse:.1f} cm" if rmse < 1 else "lost"
         x, y = 0.02 + 0.96 * (index % 2), 0.03 + 0.86 * (index // 2)
-        place: dict[str, Any] = {"transform": axis.transAxes, "ha": "right" if index % 2 else "left"}
-        axis.text(x, y, text, color=colour, fontsize=8.5, weight="bold", **place)
+        how: dict[str, Any] = {"transform": axis.transAxes, "ha": "right" if index % 2 else "left"}
+        axis.text(x, y, text, color=colour, fontsize=8.5, weight="bold", **how)
     axis.set(xlim=(-1.45, 1.45), ylim=(-0.95, 0.95), aspect="equal")
 
 
