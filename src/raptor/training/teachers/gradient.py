@@ -128,7 +128,7 @@ class APGTeachers(TeacherLearner):
         self.curriculum.record(over, self.curriculum.succeeded(self.episode, self.lost > 0))
 
         def restart(old: Tensor, new: Tensor) -> Tensor:
-            return torch.where(beside(over, old), new, old) if old.numel() else old  # an empty one keeps its layout
+            return torch.where(beside(over, old), new, old)
 
         self.episode = pytree.tree_map(restart, self.episode, self.curriculum.begin(self.quadrotors, self.generator))
         self.age = self.age.masked_fill(over, 0)
