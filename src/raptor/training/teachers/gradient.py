@@ -22,7 +22,7 @@ from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
 from raptor.rl.objective import Objective
 from raptor.tasks.observation import TEACHER_DIM
-from raptor.training.teachers.learner import TeacherLearner, beside, hover_bias
+from raptor.training.teachers.learner import TeacherLearner, beside, chosen, hover_bias
 
 SHARED_DECLINE = 0.7  # fraction of the learning rate that is gone when teachers part
 
@@ -107,11 +107,8 @@ class APGTeachers(TeacherLearner):
             gradient = _shared(gradient, norm.isfinite())
             norm = _norm(gradient)
         scale = torch.where(norm.isfinite(), (config.gradient_norm / norm.clamp(min=1e-12)).clamp(max=1.0), 0.0)
-
-        def bounded(g: Tensor) -> Tensor:
-            return torch.where(beside(norm.isfinite(), g), g * beside(scale, g), 0.0)
-
-        gradient = pytree.tree_map(bounded, gradient)
+        scaled = pytree.tree_map(lambda g: g * beside(scale, g), gradient)
+        gradient = chosen(norm.isfinite(), scaled, pytree.tree_map(torch.zeros_like, gradient))
         self.layers, self.adam = adam_step(self.layers, gradient, self.adam, self._learning_rate())
         self.episode, self.age = segment.episode, self.age + config.segment_steps
         self._replace(segment.alive, segment.terminated)
@@ -126,11 +123,7 @@ class APGTeachers(TeacherLearner):
         self.lost = torch.maximum(self.lost, terminated.any(0).to(self.lost.dtype))
         over = out | (self.age >= self.task.episode_steps)
         self.curriculum.record(over, self.curriculum.succeeded(self.episode, self.lost > 0))
-
-        def restart(old: Tensor, new: Tensor) -> Tensor:
-            return torch.where(beside(over, old), new, old)
-
-        self.episode = pytree.tree_map(restart, self.episode, self.curriculum.begin(self.quadrotors, self.generator))
+        self.episode = chosen(over, self.curriculum.begin(self.quadrotors, self.generator), self.episode)
         self.age = self.age.masked_fill(over, 0)
         self.lost = self.lost.masked_fill(over, 0.0)
 
