@@ -126,7 +126,7 @@ def say(text: str, err: bool = False) -> None:
 
 
 def leave(how: str, again: str = "") -> NoReturn:
-    """End the command where somebody asked to stop, and say how to go on."""
+    """End the command after a request to stop, and say how to go on."""
     say(f"{how}; go on with: {again}" if again else how, err=True)
     raise typer.Exit(INTERRUPTED)
 
@@ -143,7 +143,7 @@ def going_on_with(again: str) -> Iterator[None]:
 @contextlib.contextmanager
 def watched(output: Path, resume: bool, again: str) -> Iterator[tuple[ProgressFunction, Callable[[str], None]]]:
     """Show how a job goes on, until the block ends; yields functions for its progress and its announcements."""
-    from raptor.runs.manifest import MANIFEST
+    from raptor.config.files import MANIFEST
 
     def written() -> int | None:
         return (output / MANIFEST).stat().st_mtime_ns if (output / MANIFEST).exists() else None
@@ -159,10 +159,10 @@ def watched(output: Path, resume: bool, again: str) -> Iterator[tuple[ProgressFu
 
 
 def say_result(summary: RunSummary, again: str, more: str = "", imitated: dict[str, float] | None = None) -> None:
-    """Print what came of a run; leaves the command where it was asked to stop."""
+    """Print what came of a run; leaves the command after a request to stop."""
     unit, num, rate = summary.unit, summary.num_steps, summary.rate
     if not summary.finished:
-        leave(f"stopped after {unit} {num}, with a checkpoint", again)
+        leave(f"stopped after {unit} {num} of {summary.total_steps}, with a checkpoint", again)
     flown = f", {quantity(rate * summary.env_steps / max(num, 1))} env-steps/s" if summary.env_steps else ""
     how_fast = f" ({rate:.3g} {unit}s/s{flown})" if rate else ""
     say(f"trained {num} {unit}s in {duration(summary.wall_clock_s)}{how_fast}: {summary.output}{more}")

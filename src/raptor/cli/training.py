@@ -1,15 +1,27 @@
-"""`raptor train-direct`, `raptor pre-train` and `raptor post-train`."""
+"""`raptor train-direct`, `raptor pre-train` and `raptor post-train`; and `raptor run`, which chains all commands."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from raptor.cli import common
-from raptor.cli.common import Run, TeacherRun, option, say, takes_options
-from raptor.cli.progress import counted, duration, quantity, teacher_progress
+from rich.console import Console
+from rich.table import Table
+
+from raptor.cli import common, progress
+from raptor.cli.common import Run, TeacherRun, argument, option, say, takes_options
+from raptor.cli.progress import cell, counted, duration, plain_table, quantity, teacher_progress, wide_console
 from raptor.core.errors import UserError
+
+if TYPE_CHECKING:
+    from raptor.lab.pipeline import PipelineSummary, Stage, Step
+
+DONE = {"skip": "unchanged", "run": "run", "resume": "continued", "anew": "run anew"}
+PLANNED = {"skip": "nothing", "run": "run", "resume": "go on", "anew": "run anew", "wait": "wait and see"}
 
 
 @takes_options
@@ -39,9 +51,9 @@ def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
     from raptor.training.direct import job
 
     config = run.load(job.load_run_config)
-    with common.watched(run.output, run.resume, run.again) as (progress, _):
+    with common.watched(run.output, run.resume, run.again) as (show, _):
         summary = job.train_direct(
-            run.output, config, None, None, run.resume, run.overwrite, progress, largest=largest_batch
+            run.output, config, None, None, run.resume, run.overwrite, show, largest=largest_batch
         )
     common.say_result(summary, run.again)
     say(f"next: raptor evaluate {summary.output}")
@@ -91,16 +103,16 @@ def post_train(
     All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
     from raptor.training.distillation import job
-    from raptor.training.distillation.teacher_sources import teacher_files
+    from raptor.training.distillation.teachers import teacher_files
 
     config = run.load(job.load_post_train_config)
     sources = [
         *(teachers or ()),
         *teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer),
     ]
-    with common.watched(run.output, run.resume, run.again) as (progress, announce):
+    with common.watched(run.output, run.resume, run.again) as (show, announce):
         summary = job.post_train(
-            run.output, sources or None, config, run.resume, run.overwrite, progress, announce, largest_batch
+            run.output, sources or None, config, run.resume, run.overwrite, show, announce, largest_batch
         )
     the = "the teacher returns" if summary.num_teachers == 1 else f"the {summary.num_teachers} teachers return"
     common.say_result(summary, run.again, f"; {the} {summary.teacher_return:.1f}", summary.imitated)
@@ -153,7 +165,7 @@ def pre_train(
     algorithms = [f"algorithm={algorithm}"] if algorithm is not None else []
     config = run.load(job.load_pre_train_config, *algorithms, resume=part is not None)
     again = run.again if part is None else f"{run.again.removesuffix('--resume')}--shard {shard}"
-    with common.watched(run.output, run.resume or part is not None, again) as (progress, announce):
+    with common.watched(run.output, run.resume or part is not None, again) as (show, announce):
         summary = job.pre_train(
             run.output,
             quadrotors,
@@ -163,7 +175,7 @@ def pre_train(
             resume=run.resume,
             overwrite=run.overwrite,
             part=part,
-            progress=teacher_progress(progress, config.compile),
+            progress=teacher_progress(show, config.compile),
             announce=announce,
         )
     if summary.stopped:
@@ -182,3 +194,92 @@ def pre_train(
     if summary.unsolved:
         say(f"not solved: {', '.join(summary.unsolved)}")
     say(f"look at {summary.output / 'teachers.png'} and {summary.output / 'curves.png'}")
+
+
+def run(
+    pipeline: Annotated[str, argument("PIPELINE", "YAML file, or a preset: small, full, paper.")],
+    changes: Annotated[
+        list[str] | None,
+        argument("KEY=VALUE", "Over the file's: evaluation.num_quadrotors=512 teachers.settings.apg.num_updates=100"),
+    ] = None,
+    output: Annotated[
+        Path | None, option("--output -o", "DIR", "Folder of all stages; by default that in the file.")
+    ] = None,
+    seed: common.Seed = None,
+    device: common.Device = None,
+    only: Annotated[str | None, option("--only", "STAGE", "Only this stage, on earlier results of others.")] = None,
+    until: Annotated[str | None, option("--until", "STAGE", "Only this stage and what it needs.")] = None,
+    dry_run: Annotated[bool, option("--dry-run", None, "Print the plan, with reasons; run nothing.")] = False,
+    overwrite: Annotated[bool, option("--overwrite", None, "Replace trainings whose settings changed.")] = False,
+) -> None:
+    """Run a chain of jobs: sample, pre-train, post-train, train-direct, evaluate, export, report.
+
+    Each stage has a folder of its name in DIR, which the other commands take. Finished stages that have not changed are
+    skipped. Ctrl-C stops, and the same command goes on, also after a kill.
+
+    ```
+    raptor run small -o runs/small
+    raptor run full -o runs/full --dry-run                          # the plan, with reasons
+    raptor run full -o runs/full --until teachers
+    raptor run mine.yaml student.settings.num_epochs=50 --overwrite
+    raptor evaluate runs/full/student                               # a stage's folder is that of any run
+    ```
+
+    The format of a file is in docs/reference/pipeline.md.
+    """
+    from raptor.lab.pipeline import load_pipeline, make_plan, output_of, run_pipeline
+
+    given = common.overrides(changes, seed, device)
+    loaded = load_pipeline(pipeline, given)
+    folder = output_of(loaded, output)
+    if dry_run:
+        wide_console().print(_plan_table(make_plan(loaded, folder, only, until)))
+        return
+    console = Console(stderr=True)
+    words = ["raptor", "run", pipeline, *given, "--output", str(folder)]
+    words += [*(["--only", only] if only else []), *(["--until", until] if until else [])]
+    again = shlex.join(words)
+    tell = progress.announcer(console)
+    with common.going_on_with(again):
+        summary = run_pipeline(loaded, folder, overwrite, only, until, lambda stage: _shown(stage, console), tell)
+    if not summary.finished:
+        common.leave(f"stopped in {summary.stages[-1].name}", again)
+    _show(summary)
+
+
+@contextlib.contextmanager
+def _shown(stage: Stage, console: Console) -> Iterator[Any]:
+    """What the command of the job shows."""
+    if not stage.job.TRAINS:
+        quick = stage.job.NAME in ("sample", "export")
+        with progress.counting(console, "writing", progress.PATIENCE_S if quick else 0.0) as count:
+            yield count
+        return
+    with progress.job_progress(console) as show:
+        is_relayed = stage.job.NAME == "pre-train"
+        yield teacher_progress(show, stage.job.settings.compile) if is_relayed else show  # type: ignore[attr-defined]
+
+
+def _show(summary: PipelineSummary) -> None:
+    """The figures that are new, what was done, and where the report is."""
+    from raptor.evaluation import Evaluation
+
+    console, table, files = wide_console(), plain_table("stage", "", "time", "result"), []
+    for name, job, action, _, seconds, result, product in summary.stages:
+        if job == "evaluate" and action != "skip":
+            console.print(Evaluation.load(product).table(details=False))
+        if job in ("report", "export"):
+            files.append(f"{name}: {product}")
+        time = duration(seconds) if action != "skip" else ""
+        table.add_row(name, DONE[action], time, cell(result if job != "report" else ""))
+    console.print(table)
+    for file in files:
+        say(file)
+
+
+def _plan_table(steps: Sequence[Step]) -> Table:
+    table = plain_table("stage", "job", "to do", "why")
+    for step in steps:
+        why = f"{step.why}; needs --overwrite" if step.replaces else step.why
+        table.add_row(step.stage.name, step.stage.job.NAME, PLANNED[step.action], cell(why))
+    return table

@@ -15,12 +15,8 @@ from raptor.core.yaml_files import DEEPEST, MOST_VALUES, load_yaml, read_yaml
 
 COMMAND_LINE = "command line"
 PRESETS = Path(__file__).parent / "presets"
-RENAMED = {("run", "quickstart"): "small"}
-"""New names of presets, by job and old name."""
-
-MANIFEST = "run.yaml"
-"""Of a run, see `raptor.runs.folder`; its settings are a configuration too."""
-
+RENAMED = {("run", "quickstart"): "small"}  # new names of presets, by job and old name
+MANIFEST = "run.yaml"  # of a run, see `raptor.runs.folder`; its settings are a configuration too
 Document = Mapping[str, Any]
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
@@ -62,7 +58,18 @@ def read_files(file: str | Path, job: str = "train-direct") -> list[Source]:
 
 
 def _with_bases(name: str | Path, folder: Path, above: tuple[Path, ...], job: str) -> list[Source]:
-    path = _locate(name, folder, f" (base of {above[-1]})" if above else "", job)
+    named, what = folder / Path(name).expanduser(), f" (base of {above[-1]})" if above else ""
+    if found := [file for file in (named, named / MANIFEST) if file.is_file()]:
+        path = found[0].resolve()
+    elif str(name) in presets(job):
+        path = PRESETS / job / f"{name}.yaml"
+    elif new := RENAMED.get((job, str(name))):
+        raise UserError(f"the preset {name} is called {new} now{what}")
+    else:
+        raise UserError(
+            f"there is no configuration file {named}{what}: give a YAML file, a run, or one of the presets "
+            f"{', '.join(presets(job))}"
+        )
     if path in above:
         circle = " -> ".join(map(str, (*above[above.index(path) :], path)))
         raise UserError(f"configuration files are based on each other in a circle: {circle}; remove one `base`")
@@ -79,22 +86,6 @@ def _with_bases(name: str | Path, folder: Path, above: tuple[Path, ...], job: st
         raise UserError(f"base must be the name of a file or a list of names, got {show(bases)} ({path})")
     inherited = [source for base in bases for source in _with_bases(base, path.parent, (*above, path), job)]
     return [*inherited, Source(str(path), settings)]
-
-
-def _locate(name: str | Path, folder: Path, what: str, job: str) -> Path:
-    """The file of that name, or else the preset of that name."""
-    path = folder / Path(name).expanduser()
-    for file in (path, path / MANIFEST):
-        if file.is_file():
-            return file.resolve()
-    if str(name) in presets(job):
-        return PRESETS / job / f"{name}.yaml"
-    if new := RENAMED.get((job, str(name))):
-        raise UserError(f"the preset {name} is called {new} now{what}")
-    raise UserError(
-        f"there is no configuration file {path}{what}: give a YAML file, a run, or one of the presets "
-        f"{', '.join(presets(job))}"
-    )
 
 
 def overlay(below: Document, above: Document, cls: type | None = None) -> dict[str, Any]:

@@ -128,10 +128,8 @@ class Parts:
     def refuse_uneven(self, name: str, num: int) -> None:
         """Raise a `UserError` that names the setting `name` if `num` cannot be cut evenly."""
         if num % self.num:
-            raise UserError(
-                f"{name} must be a multiple of {self.num} for {self._made_by}, got {num}: "
-                f"take {max(1, round(num / self.num)) * self.num}"
-            )
+            near = max(1, round(num / self.num)) * self.num
+            raise UserError(f"{name} must be a multiple of {self.num} for {self._made_by}, got {num}: take {near}")
 
     @property
     def _made_by(self) -> str:
@@ -188,9 +186,6 @@ def process_group(device: str) -> Iterator[World]:
     """Connect the processes that torchrun started; `ALONE` without torchrun.
 
     `cuda` is from then on a GPU of this process's own.
-
-    Raises:
-        UserError: there is not one such device for each process, or the others are not found.
     """
     if not started_together():
         yield ALONE
@@ -204,10 +199,8 @@ def process_group(device: str) -> Iterator[World]:
         here, place = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ["LOCAL_RANK"])
         there = torch.cuda.device_count()
         if max(here, place + 1) > there:
-            raise UserError(
-                f"{here} processes need as many GPUs, this machine has {there}: "
-                f"start torchrun with --nproc-per-node={there or 1}, or with device=cpu"
-            )
+            remedy = f"start torchrun with --nproc-per-node={there or 1}, or with device=cpu"
+            raise UserError(f"{here} processes need as many GPUs, this machine has {there}: {remedy}")
         torch.cuda.set_device(place)
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)

@@ -41,15 +41,12 @@ def to_plain(
     """Copy a value in plain types; dataclasses become groups, and arrays, tensors, tuples and sets lists.
 
     Args:
-        value: text, numbers, and lists and groups of these.
+        value: text, numbers, and lists and groups of these; anything else, or too much, is a `UserError`.
         path: its name in error messages.
         from_file: the file that it was read from: what needs a conversion (tensors, arrays, keys that are no text) is
             refused, and control bytes are escaped.
         finite: turn numbers that are not finite into None, as JSON wants it.
         other: gives what stands for a value of any other type; what is too deep or too much is text then.
-
-    Raises:
-        UserError: names the part that is of another type; or the value is nested in itself or too large.
     """
     count, strict, where = itertools.count(), from_file is not None, f" ({from_file})" if from_file is not None else ""
 
@@ -89,10 +86,8 @@ def to_plain(
 def load_yaml(text: str, name: str, ignore_tags: bool = False) -> Any:
     """Read a YAML document as plain data with text as keys; `name` is what it is, for errors.
 
-    Tags are refused, or ignored: a group or a list with one is taken for one without, and a scalar for None.
-
-    Raises:
-        UserError: it is not valid YAML, a key comes twice, or it is larger or deeper than the bounds above.
+    Tags are refused, or ignored: a group or a list with one is taken for one without, and a scalar for None. Keys that
+    come twice are refused, and what is larger or deeper than the bounds above.
     """
     import yaml
 

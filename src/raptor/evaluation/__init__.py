@@ -1,6 +1,6 @@
 """How well policies fly: suites, metrics with intervals, figures, a report."""
 
-from raptor.environments.controllers import Policy
+from raptor.environments.rollout import Policy
 from raptor.evaluation.evaluator import Progress, evaluate
 from raptor.evaluation.results import Evaluation
 from raptor.evaluation.statistics import METRICS, Estimate, bootstrap_means

@@ -24,19 +24,14 @@ HEADINGS = {
     "robustness": "robustness: unseen, impaired",
 }
 PART_METRICS = {"platforms": ("return",), "figure-eight": ("position_rmse",), "robustness": ("return", "terminated")}
-"""Metrics that are shown of the parts of a suite."""
-
-SHOWN = {
+SHOWN = {  # name, factor and digits of each metric
     "return": ("return", 1, 1),
     "terminated": ("terminated (%)", 100, 2),
     "length": ("length (steps)", 1, 1),
     "position_rmse": ("position RMSE (m)", 1, 3),
     "steady_offset": ("steady offset (m)", 1, 3),
 }
-"""How each metric is shown: name, factor, digits."""
-
-HIGHER_IS_BETTER = frozenset({"return", "length"})
-"""Of the other metrics, less is better."""
+HIGHER_IS_BETTER = frozenset({"return", "length"})  # of the other metrics, less is better
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,8 +41,7 @@ class Estimate(NamedTuple):
         return cls(*(math.nan if (number := numbers[name]) is None else float(number) for name in cls._fields))
 
 
-Estimates = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
-"""By policy, suite and metric."""
+Estimates = Mapping[str, Mapping[str, Mapping[str, Estimate]]]  # by policy, suite and metric
 
 
 class Means(NamedTuple):
@@ -85,22 +84,24 @@ def metrics_of(episodes: Episodes, errors: PositionErrors, reference: Reference,
 
 
 def bootstrap_means(values: ArrayLike, groups: ArrayLike, seed: int = 0, num_resamples: int = RESAMPLES) -> Means:
-    """Resample the rows within each group, with replacement.
+    """Resample the rows (n, M) within each group (n,) from 0 to S - 1, with replacement; NaN entries are left out.
 
     The same seed and sizes give the same resampling: tables of the same vehicles are averaged resample by resample.
-
-    Args:
-        values: (n, M); NaN entries are left out of their column's mean.
-        groups: (n,) integers from 0 to S - 1.
-        seed: of the resampling.
-        num_resamples: R.
     """
     table, labels = np.asarray(values, dtype=np.float64), np.asarray(groups)
     generator = np.random.default_rng(seed)
     members = [table[labels == group] for group in range(int(labels.max()) + 1)]
     point = np.stack([_means(np.ones((1, len(rows))), rows)[0] for rows in members])
-    samples = np.stack([_resampled_means(rows, num_resamples, generator) for rows in members], axis=1)
-    return Means(point, samples)
+    samples = []
+    for rows in members:
+        num, parts = len(rows), []
+        for first in range(0, num_resamples, _CHUNK):
+            size = min(_CHUNK, num_resamples - first)
+            drawn = generator.integers(num, size=(size, num)) + num * np.arange(size)[:, None]
+            counts = np.bincount(drawn.ravel(), minlength=size * num).reshape(size, num)
+            parts.append(_means(counts.astype(np.float64), rows))
+        samples.append(np.concatenate(parts))
+    return Means(point, np.stack(samples, axis=1))
 
 
 def average(tables: Sequence[Means]) -> Means:
@@ -108,15 +109,17 @@ def average(tables: Sequence[Means]) -> Means:
     return Means(*(np.mean(parts, axis=0) for parts in zip(*tables, strict=True)))
 
 
-def _resampled_means(rows: Floats, num_resamples: int, generator: np.random.Generator) -> Floats:
-    """(R, M) means of resamples of the rows (n, M)."""
-    num, parts = len(rows), []
-    for first in range(0, num_resamples, _CHUNK):
-        size = min(_CHUNK, num_resamples - first)
-        drawn = generator.integers(num, size=(size, num)) + num * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * num).reshape(size, num)
-        parts.append(_means(counts.astype(np.float64), rows))
-    return np.concatenate(parts)
+def estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, Estimate]:
+    """Flatten to CONDITION/GROUP/METRIC, after the averages over conditions and over groups."""
+    rows = [("", average([table.over_groups() for table in means.values()]), 0)]
+    for name, table in means.items():
+        rows += [(f"{name}/", table.over_groups(), 0)] if name else []
+        rows += [(f"{name}/{group}/".lstrip("/"), table, index) for index, group in enumerate(groups)]
+    return {
+        prefix + metric: table.estimate(row, column)
+        for prefix, table, row in rows
+        for column, metric in enumerate(METRICS)
+    }
 
 
 def _means(weights: Floats, rows: Floats) -> Floats:

@@ -73,10 +73,8 @@ def read_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> dict[
         raise UserError(f"{path} holds no policy of this package (format {FORMAT!r}): give a file of save_policy")
     version = document.get("version")
     if not isinstance(version, int) or version != VERSION:
-        raise UserError(
-            f"{path} has version {repr(version)[:60]} of the policy format, this package reads {VERSION}: "
-            "use the raptor-python that wrote it, or a newer one"
-        )
+        found = f"{path} has version {repr(version)[:60]} of the policy format, this package reads {VERSION}"
+        raise UserError(f"{found}: use the raptor-python that wrote it, or a newer one")
     for group in ("architecture", "weights", "card"):
         if not isinstance(document.get(group), dict):
             raise UserError(f"{path} lacks the group {group}: it is damaged, or was not written by save_policy")

@@ -9,7 +9,7 @@ from pathlib import Path
 from raptor.core.atomic import PathLike, checked_path
 from raptor.core.errors import UserError, printable
 from raptor.formats.checkpoint import FORMAT, MLP, assemble
-from raptor.formats.rl_tools_teacher import read_rl_tools_teacher
+from raptor.formats.rl_tools import read_rl_tools_teacher
 from raptor.formats.rsl_rl import holds_rsl_rl, read_rsl_rl
 from raptor.formats.stable_baselines3 import POLICY, SETTINGS, found_beside, read_stable_baselines3, with_statistics
 from raptor.formats.teacher_files import DOCUMENT, load_teachers
@@ -40,23 +40,25 @@ def load_expert(path: PathLike, activation: str | None = None, normalizer: PathL
         activation: between the layers, such as elu; by default what the file says, or a file beside it
             (`params/agent.yaml` of Isaac Lab), or else the library's default. Files of this package do say it.
         normalizer: file of the VecNormalize (.pkl) that an archive of stable-baselines3 was trained with.
-
-    Raises:
-        UserError: there is no such file, it is damaged, of another kind or architecture, or holds pickled code.
     """
     if activation is not None:
         activation = activation_name(activation, "activation")
     folder, index = folder_of(path)
     if folder is not None:
-        expert, own = _of_folder(folder, index), True
+        if not (folder / DOCUMENT).exists():
+            raise UserError(f"{folder} is a folder without {DOCUMENT}: {KNOWN}")
+        teachers = load_teachers(folder)
+        if index is None and len(teachers) > 1:
+            raise UserError(f"{folder} holds {len(teachers)} teachers: give the number of one, such as {folder}:0")
+        if (index or 0) >= len(teachers):
+            raise UserError(f"{folder} holds {len(teachers)} teachers, from number 0 on, got {index}")
+        expert, own = teachers.expert(index or 0, f"teacher of {folder}"), True
     else:
         expert, own = _of_file(checked_path(path, "the teacher"), activation, normalizer is None)
     if own and (normalizer is not None or activation not in (None, expert.activation)):
         got = f"the normalizer {normalizer}" if normalizer is not None else f"the activation {activation}"
-        raise UserError(
-            f"{os.fspath(path)} has {expert.activation} between its layers, got {got}: name one for files of other "
-            "libraries only"
-        )
+        has = f"{os.fspath(path)} has {expert.activation} between its layers"
+        raise UserError(f"{has}, got {got}: name one for files of other libraries only")
     return expert if normalizer is None else with_statistics(expert, normalizer)
 
 
@@ -71,17 +73,6 @@ def folder_of(path: PathLike) -> tuple[Path | None, int | None]:
     return None, None
 
 
-def _of_folder(folder: Path, index: int | None) -> ExpertNetwork:
-    if not (folder / DOCUMENT).exists():
-        raise UserError(f"{folder} is a folder without {DOCUMENT}: {KNOWN}")
-    teachers = load_teachers(folder)
-    if index is None and len(teachers) > 1:
-        raise UserError(f"{folder} holds {len(teachers)} teachers: give the number of one, such as {folder}:0")
-    if (index or 0) >= len(teachers):
-        raise UserError(f"{folder} holds {len(teachers)} teachers, from number 0 on, got {index}")
-    return teachers.expert(index or 0, f"teacher of {folder}")
-
-
 def _of_file(file: Path, activation: str | None, bare: bool) -> tuple[ExpertNetwork, bool]:
     """The network of a file, and whether it is one of this package; `bare`: no file of a normaliser was given."""
     if not file.exists():
@@ -91,10 +82,8 @@ def _of_file(file: Path, activation: str | None, bare: bool) -> tuple[ExpertNetw
     with opened_archive(file, file, ADVICE) as archive:
         members = set(archive.namelist())
         if {SETTINGS, "parameters"} <= members:
-            raise UserError(
-                f"{file} is an archive of stable-baselines 2, whose networks are of TensorFlow: train the teacher "
-                "again with stable-baselines3"
-            )
+            kind = "an archive of stable-baselines 2, whose networks are of TensorFlow"
+            raise UserError(f"{file} is {kind}: train the teacher again with stable-baselines3")
         if {SETTINGS, POLICY} <= members:
             beside = found_beside(file) if bare else []
             if beside:

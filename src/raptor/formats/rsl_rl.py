@@ -14,10 +14,8 @@ from raptor.nn.activations import activation_name
 from raptor.nn.expert import ExpertNetwork, Normalizer
 from raptor.nn.stacked_mlp import Layer
 
-DEFAULT_ACTIVATION = "elu"
-EPSILON = 1e-2
-"""Added to the standard deviation of an observation by rsl_rl."""
-
+DEFAULT = "elu"  # activation function
+EPSILON = 1e-2  # added to the standard deviation of an observation by rsl_rl
 MODEL, ACTOR, STUDENT = "model_state_dict", "actor_state_dict", "student_state_dict"
 _STD = {"std": False, "distribution.std_param": False, "log_std": True, "distribution.log_std_param": True}
 """Names of the exploration noise; whether it is logarithmic."""
@@ -31,11 +29,7 @@ def holds_rsl_rl(document: Mapping[str, Any]) -> bool:
 
 
 def read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | None = None) -> ExpertNetwork:
-    """The actor of a checkpoint; the activation function is by default that of agent.yaml, or else rsl_rl's default.
-
-    Raises:
-        UserError: it holds no actor, a recurrent one, one of another architecture, or weights that are damaged.
-    """
+    """The actor of a checkpoint; the activation function is by default that of agent.yaml, or else rsl_rl's default."""
     found = document.get(ACTOR, document.get(MODEL))
     weights = plain_names(found, path) if isinstance(found, Mapping) else {}
     if STUDENT in document or any(name.startswith(("student.", "teacher.")) for name in weights):
@@ -44,21 +38,27 @@ def read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | N
     for beginning, what in _OTHERS.items():
         if any(name.startswith(beginning) for name in weights):
             raise UserError(f"{path} holds a {what} actor: a teacher must be a multi-layer perceptron without memory")
-    agent = _read_agent(Path(path).parent / "params" / "agent.yaml")
+    beside = Path(path).parent / "params" / "agent.yaml"
+    agent = read_yaml(beside, ignore_tags=True) if beside.is_file() else {}
+    agent = agent if isinstance(agent, Mapping) else {}
     # The first group that is not empty: Isaac Lab writes the one that is out of use, too.
     groups = [agent.get(name) for name in (("actor", "policy") if new else ("policy", "actor"))]
     settings = next((group for group in groups if group and isinstance(group, Mapping)), {})
     layers, noise = _split_noise(layers_of(weights, "mlp" if new else "actor", path), weights, settings, path)
-    name, notes = _activation(activation, settings, path)
-    clip = agent.get("clip_actions")
+    name: Any = activation or settings.get("activation")
+    notes, clip = list[str](), agent.get("clip_actions")
+    if activation is None and isinstance(name, str):
+        name, notes = activation_name(name, f"params/agent.yaml beside {path}"), ["activation from params/agent.yaml"]
+    elif activation is None:
+        name, notes = DEFAULT, [f"{DEFAULT} is rsl_rl's default: the checkpoint does not name another"]
     if isinstance(clip, (int, float)) and not isinstance(clip, bool) and clip < 1:
-        notes = (*notes, f"clip_actions {clip:g} is of its environment, and not applied here")
+        notes.append(f"clip_actions {clip:g} is of its environment, and not applied here")
     normalizer = _normalizer(weights, "obs_normalizer." if new else "actor_obs_normalizer.", path)
     version = "5.x" if new and not any(name in weights for name in ("std", "log_std")) else "4.x" if new else "3.x"
     if normalizer is None and isinstance(document.get("obs_norm_state_dict"), Mapping):
         normalizer, version = _normalizer(plain_names(document["obs_norm_state_dict"], path), "", path), "2.x"
     source = f"rsl_rl {version} checkpoint"
-    return ExpertNetwork(layers, name, normalizer=normalizer, source=source, notes=notes, **noise)
+    return ExpertNetwork(layers, name, normalizer=normalizer, source=source, notes=tuple(notes), **noise)
 
 
 def _split_noise(
@@ -83,22 +83,12 @@ def _split_noise(
     elif settings:
         return layers, {}
     if not kind:
-        raise UserError(
-            f"{path} does not say what its actor's {width} outputs are: put the run's params/agent.yaml beside it"
-        )
+        remedy = "put the run's params/agent.yaml beside it"
+        raise UserError(f"{path} does not say what its actor's {width} outputs are: {remedy}")
     if "Heteroscedastic" not in kind or width % 2:
         raise UserError(f"{path} holds an actor of {width} outputs with a {kind}: only Gaussian ones are read")
     mean, deviation = halves(layers[-1])
     return (*layers[:-1], mean), {"log_std_layer": deviation} if log else {}
-
-
-def _activation(given: str | None, settings: Mapping[str, Any], path: PathLike) -> tuple[str, tuple[str, ...]]:
-    found = settings.get("activation")
-    if given is not None:
-        return given, ()
-    if isinstance(found, str):
-        return activation_name(found, f"params/agent.yaml beside {path}"), ("activation from params/agent.yaml",)
-    return DEFAULT_ACTIVATION, (f"{DEFAULT_ACTIVATION} is rsl_rl's default: the checkpoint does not name another",)
 
 
 def _normalizer(weights: Mapping[str, Any], prefix: str, path: PathLike) -> Normalizer | None:
@@ -109,9 +99,3 @@ def _normalizer(weights: Mapping[str, Any], prefix: str, path: PathLike) -> Norm
     if (std < 0).any():
         raise UserError(f"_std of the observation normaliser must not be negative ({path})")
     return Normalizer(mean, std + EPSILON)
-
-
-def _read_agent(path: Path) -> Mapping[str, Any]:
-    """Isaac Lab's settings of a run, empty where there are none; tags of Python objects are ignored."""
-    document = read_yaml(path, ignore_tags=True) if path.is_file() else None
-    return document if isinstance(document, Mapping) else {}

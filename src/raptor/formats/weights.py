@@ -103,10 +103,8 @@ def connected(layers: list[Layer], path: PathLike) -> tuple[Layer, ...]:
     """The layers, if each takes what the one before it gives; all of one floating-point type."""
     for i, (before, layer) in enumerate(itertools.pairwise(layers), start=1):
         if layer.weight.shape[1] != len(before.bias):
-            raise UserError(
-                f"layer {i} of {path} takes {layer.weight.shape[1]} numbers, but the one before it gives "
-                f"{len(before.bias)}: the file is damaged"
-            )
+            gives = f"but the one before it gives {len(before.bias)}"
+            raise UserError(f"layer {i} of {path} takes {layer.weight.shape[1]} numbers, {gives}: it is damaged")
     return tuple(Layer(*(tensor.to(layers[0].weight.dtype) for tensor in layer)) for layer in layers)
 
 

@@ -95,22 +95,18 @@ class Stepwise:
     def forward(self, observation: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Action (..., A) and next hidden state (..., H) for (..., D) and, by default, the initial hidden state.
 
-        Raises:
-            ValueError: the observation is of another width, or the hidden state of another shape.
+        Observations of another width, or hidden states of another shape, are a `ValueError`.
         """
         shape = observation.shape[:-1]
         if observation.shape[-1:] != (self.observation_dim,):
-            raise ValueError(
-                f"the policy observes {self.observation_dim} numbers, got an observation of shape "
-                f"{tuple(observation.shape)}"
-            )
+            got = f"got an observation of shape {tuple(observation.shape)}"
+            raise ValueError(f"the policy observes {self.observation_dim} numbers, {got}")
         if hidden is None:
             hidden = self.initial_hidden_state(*shape)
         if hidden.shape != (*shape, self.memory_dim):
-            raise ValueError(
-                f"an observation of shape {tuple(observation.shape)} needs a hidden state of shape "
-                f"{(*shape, self.memory_dim)}, got {tuple(hidden.shape)}: reset before another batch begins"
-            )
+            needs = f"{tuple(observation.shape)} needs a hidden state of shape {(*shape, self.memory_dim)}"
+            got = f"got {tuple(hidden.shape)}: reset before another batch begins"
+            raise ValueError(f"an observation of shape {needs}, {got}")
         batch = shape.numel()
         rows = observation.reshape(batch, self.observation_dim), hidden.reshape(batch, self.memory_dim)
         action, hidden = self.step_rows(*rows)

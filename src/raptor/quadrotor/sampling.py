@@ -15,8 +15,7 @@ from torch import Tensor
 
 from raptor.config.settings import Settings, above, ascending, at_least, not_negative, one_of, positive, setting
 from raptor.core.errors import UserError
-from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.platforms import load_platform
+from raptor.quadrotor.parameters import Quadrotors, load_platform
 from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
 Range = tuple[float, float]

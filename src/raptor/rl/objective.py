@@ -84,16 +84,13 @@ def in_bounds(quadrotors: Quadrotors, state: State) -> Tensor:
 
 
 class TeacherGuide:
-    """T teachers towards whose actions a controller is pulled, each for the vehicles that are its own.
-
-    The `weight` () is of the mean squared difference of the actions, beside the cost of a step; it may be changed.
-    """
+    """T teachers towards whose actions a controller is pulled, each for the vehicles that are its own."""
 
     def __init__(
         self, layers: Layers, weight: float = 1.0, compile: bool = True, activations: Activations = RELU_TANH
     ) -> None:
         self.layers, self.activations = layers, activations
-        self.weight = layers[0].bias.new_tensor(weight)
+        self.weight = layers[0].bias.new_tensor(weight)  # of the mean squared difference, beside the cost of a step
         self._observe = compile_pure(observe_as_teacher, compile)
         self._missing = (0, 0)  # vehicles of the first and of the last teacher that are not there
 

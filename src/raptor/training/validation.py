@@ -11,8 +11,7 @@ import torch
 
 from raptor.core.distributed import ALONE, World
 from raptor.environments.collectors import Episodes, Recorder
-from raptor.environments.controllers import controller_of
-from raptor.environments.rollout import VEHICLES_AT_ONCE, rollout
+from raptor.environments.rollout import VEHICLES_AT_ONCE, controller_of, rollout
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.sampling import Distribution, sample_quadrotors

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.config.settings import Settings, at_least, between, each, not_negative, positive, setting
-from raptor.environments.controllers import Teachers
 from raptor.environments.episode import draw_noise
+from raptor.environments.rollout import Teachers
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers, laid_out, tile
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import Quadrotors

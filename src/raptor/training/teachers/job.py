@@ -124,7 +124,7 @@ def load_pre_train_config(
     run: PathLike, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
 ) -> PreTrainConfig:
     """The settings of the run in a folder; see `raptor.runs.folder.settings_of`."""
-    return settings_of(PreTrainConfig, RunFolder(run, LAYOUT), file, overrides, resume)
+    return settings_of(PreTrainConfig, LAYOUT, run, file, overrides, resume)
 
 
 def _given_vehicles(

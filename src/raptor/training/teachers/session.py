@@ -23,8 +23,7 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.runs.engines import Engine, Report, Stop, read_result
 from raptor.runs.folder import RunFolder
-from raptor.runs.metrics import read_metrics
-from raptor.runs.progress import Clock
+from raptor.runs.progress import Clock, read_metrics
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.plots import plot_curves, plot_teachers, population_curve
 from raptor.training.teachers.shard import CURVE, TEACHER_SEEDS, WEIGHTS, Plan, train_shard

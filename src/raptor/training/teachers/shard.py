@@ -27,9 +27,9 @@ from raptor.rl.sac import sac_start
 from raptor.rl.teacher_test import TeacherEpisodes, TeacherTest
 from raptor.runs.checkpoints import Checkpoints, RunWarning
 from raptor.runs.engines import Report, Stop
-from raptor.runs.stopping import Abandoned
+from raptor.runs.stopping import Abandoned, interruptible
 from raptor.runs.store import Store
-from raptor.runs.trainer import Phase, Trainer, interruptible
+from raptor.runs.trainer import Phase, Trainer
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.training.memory import BASE_BYTES, GIB, budget_bytes, nbytes, step_bytes
@@ -150,8 +150,7 @@ class ShardFiles(Checkpoints):
     def newest_first(self, device: torch.device | str = "cpu") -> Iterator[tuple[str, dict[str, Any]]]:
         """The states that were written, the newest first; none where all are damaged, with a warning."""
         try:
-            for name, document in super().newest_first(device):
-                yield name, document["training"]
+            yield from super().newest_first(device)
         except UserError:
             warnings.warn("the shard begins from the start, because none of its checkpoints is good", RunWarning, 2)
 
@@ -178,7 +177,7 @@ def train_shard(
     seconds, is_small = config.checkpoint_interval_s, config.algorithm == "apg"
     phase = Phase("training", num_steps, begin, interval, checkpoint_interval_s=seconds, cheap_state=is_small)
     with memory_explained(f"a shard of {num} teachers: shard_size {num}"):
-        trainer = Trainer([phase], files, files, stop, compiles=config.compile)
+        trainer = Trainer([phase], files, stop, compiles=config.compile)
         for _ in trainer:
             learner: Any = trainer.learner
             done = num * (learner.step_count + learner.fraction) / num_steps
