@@ -16,7 +16,7 @@ from raptor.environments.episode import draw_noise
 from raptor.environments.rollout import Teachers
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers, laid_out, tile
 from raptor.quadrotor.dynamics import Method
-from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.rl.adam import adam_start, adam_step, warm_up, warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
@@ -65,10 +65,14 @@ class APGTeachers(TeacherLearner):
     config: APGConfig
 
     def _begin(self) -> None:
-        config, quadrotors = self.config, self.quadrotors
+        config, quadrotors, num = self.config, self.quadrotors, len(self.quadrotors)
         self.steps_per_part = config.num_envs * config.segment_steps
         self.task = self.task.for_vehicles(quadrotors)
-        self.layers = laid_out(_hovering(config, quadrotors, self.generator))
+        sizes = (TEACHER_DIM, *config.widths, NUM_ROTORS)
+        drawn = initial_layers(1 if config.shared_updates else num, sizes, self.generator)
+        *hidden, last = drawn if len(drawn[0].weight) == num else tile(drawn, num)
+        bias = hover_bias(quadrotors).unsqueeze(-1).expand_as(last.bias)  # the first actions are near hover
+        self.layers = laid_out((*hidden, Layer(config.initial_scale * last.weight, bias)))
         self.adam = adam_start(self.layers)
         bounds = {"gradient_decay": config.gradient_decay, "adjoint_limit": config.adjoint_limit}
         how = {"method": config.method, "compile": self.compile, "controller": Teachers()}
@@ -146,12 +150,3 @@ def _shared(gradient: Layers, finite: Tensor) -> Layers:
 
     shared: Layers = pytree.tree_map(mean, gradient)
     return shared
-
-
-def _hovering(config: APGConfig, quadrotors: Quadrotors, generator: torch.Generator) -> Layers:
-    """Networks whose first actions are near the throttle at which each vehicle hovers."""
-    num = len(quadrotors)
-    drawn = initial_layers(1 if config.shared_updates else num, (TEACHER_DIM, *config.widths, 4), generator)
-    *hidden, last = drawn if len(drawn[0].weight) == num else tile(drawn, num)
-    bias = hover_bias(quadrotors).unsqueeze(-1).expand_as(last.bias)
-    return (*hidden, Layer(config.initial_scale * last.weight, bias))
