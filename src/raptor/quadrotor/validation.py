@@ -35,13 +35,10 @@ class QuadrotorWarning(UserWarning):
 
 
 def validate(quadrotors: V, source: Source = None) -> V:
-    """Check every parameter of a population, whose file, or one file for each vehicle, errors name.
+    """Check every parameter of a population; errors name the first field, vehicle and value that cannot be, and files.
 
     Returns the same vehicles. Where the inertia was rounded (six decimals ruin that of small vehicles), it is rebuilt
     from its inverse, with a warning.
-
-    Raises:
-        UserError: names the first field, vehicle and value that cannot be.
     """
     _check_shapes(quadrotors)
     check = _Checker(dataclasses.replace(quadrotors.to("cpu", torch.float64), documents=None), source)
