@@ -160,7 +160,7 @@ class CompiledStep:
     There is less to do at each call than for `compile_pure`, whose look at the structure of its arguments takes longer
     than the step of a single vehicle: tensors that are carried on unchanged never pass through the compiled code, and
     one graph serves whether or not its arguments carry a gradient. So many steps as `patience` says are run eagerly
-    before one is compiled.
+    before one is compiled; `what` is compiled, for the log.
     """
 
     def __init__(

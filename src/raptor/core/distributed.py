@@ -24,8 +24,7 @@ from raptor.core.torchrun import started_together
 
 T = TypeVar("T")
 
-PATIENCE = datetime.timedelta(minutes=10)
-"""How long processes wait for one that does not answer; compiling takes a minute or two."""
+PATIENCE = datetime.timedelta(minutes=10)  # for a process that does not answer; compiling takes a minute or two
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +77,6 @@ class World:
 
 
 ALONE = World()
-"""A world of one."""
 
 
 class DryRunWorld(World):
@@ -120,21 +118,20 @@ class Parts:
         first = self.world.rank * self.accumulation_steps
         return self._slices(num)[first : first + self.accumulation_steps]
 
+    def __str__(self) -> str:
+        ways = {"{} processes": self.world.size, "accumulation {}": self.accumulation_steps}
+        return " and ".join(way.format(num) for way, num in ways.items() if num > 1)
+
     def refuse_fewer(self, what: str, num: int) -> None:
         """Raise a `UserError` that names `what` if there are fewer than parts."""
         if num < self.num:
-            raise UserError(f"there must be at least {self.num} {what} for {self._made_by}, got {num}")
+            raise UserError(f"there must be at least {self.num} {what} for {self}, got {num}")
 
     def refuse_uneven(self, name: str, num: int) -> None:
         """Raise a `UserError` that names the setting `name` if `num` cannot be cut evenly."""
         if num % self.num:
             near = max(1, round(num / self.num)) * self.num
-            raise UserError(f"{name} must be a multiple of {self.num} for {self._made_by}, got {num}: take {near}")
-
-    @property
-    def _made_by(self) -> str:
-        ways = [f"{self.world.size} processes"] * (self.world.size > 1)
-        return " and ".join(ways + [f"accumulation {self.accumulation_steps}"] * (self.accumulation_steps > 1))
+            raise UserError(f"{name} must be a multiple of {self.num} for {self}, got {num}: take {near}")
 
     def mean(self, values: Sequence[Sequence[Tensor]], num: int) -> list[Tensor]:
         """Means over a batch of `num`, from those over the parts of this process; the same bits in each process."""

@@ -14,12 +14,9 @@ from typing import Any
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError, printable
 
+# Of a document: values, each counted as often as aliases repeat it; groups and lists within each other; bytes.
 MOST_VALUES, DEEPEST, MOST_BYTES = 100_000, 50, 2**24
-"""Of a document: values, each counted as often as aliases repeat it; groups and lists within each other; bytes."""
-
-MOST_ENTRIES, DEEPEST_GROUP = 100_000, 32
-"""Of a value that is made plain: entries in all, and groups in groups."""
-
+MOST_ENTRIES, DEEPEST_GROUP = 100_000, 32  # of a value that is made plain: in all, and groups in groups
 _TAG = "tag:yaml.org,2002:"
 _CORE_SCHEMA = {  # of YAML 1.2: 1e-3 is a number; `on`, dates and sexagesimals are text
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),

@@ -43,15 +43,9 @@ class GymnasiumEnv(gymnasium.Env[Floats, Floats]):
 
     metadata = {"render_modes": [], "render_fps": 100}  # noqa: RUF012  # as Gymnasium declares it
 
-    def __init__(
-        self,
-        quadrotor: Source = "crazyflie",
-        task: str | Task = "hover",
-        render_mode: None = None,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, quadrotor: Source = "crazyflie", task: str | Task = "hover", **settings: Any) -> None:
         self.observation_space, self.action_space = OBSERVATION_SPACE, ACTION_SPACE
-        self.batch = _make_batch(1, quadrotor, task, EPISODE_STEPS, render_mode, auto_reset=False, **settings)
+        self.batch = _make_batch(1, quadrotor, task, EPISODE_STEPS, auto_reset=False, **settings)
         self._seeded = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
@@ -85,7 +79,6 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         max_episode_steps: int = EPISODE_STEPS,
-        render_mode: None = None,
         **settings: Any,
     ) -> None:
         self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -95,7 +88,7 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         self.observation_space = batch_space(OBSERVATION_SPACE, num_envs)
         self.action_space = batch_space(ACTION_SPACE, num_envs)
         settings["auto_reset"] = self.autoreset_mode is AutoresetMode.SAME_STEP
-        self.batch = _make_batch(num_envs, quadrotor, task, max_episode_steps, render_mode, **settings)
+        self.batch = _make_batch(num_envs, quadrotor, task, max_episode_steps, **settings)
         self._seeded = False
         self._all = np.ones(num_envs, np.bool_)
         self._over = ~self._all
@@ -135,11 +128,9 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         return _array(observation), reward, terminated, truncated, infos | _infos(info, self._all)
 
 
-def _make_batch(
-    num: int, quadrotor: Source, task: str | Task, max_episode_steps: int, render_mode: str | None, **settings: Any
-) -> QuadrotorEnv:
+def _make_batch(num: int, quadrotor: Source, task: str | Task, max_episode_steps: int, **settings: Any) -> QuadrotorEnv:
     """The batched environment; refuses what a user of Gymnasium would expect to have an effect, but has none."""
-    if render_mode is not None:
+    if (render_mode := settings.pop("render_mode", None)) is not None:
         raise UserError(f"render_mode must be None, the only one of this environment, got {render_mode!r}")
     steps = make_task(task, {name: settings[name] for name in settings if name == "episode_steps"}).episode_steps
     if steps != EPISODE_STEPS:

@@ -88,7 +88,8 @@ class QuadrotorEnv:
         self.task = (task or Task()).for_vehicles(self.quadrotors)
         self.auto_reset, self.generator = auto_reset, torch.Generator(self.quadrotors.device).manual_seed(seed)
         self._resample, self._method, self._simulator = resample, method, simulator
-        self._fixed, self._leaves = pytree.tree_leaves(self.quadrotors), list[Tensor]()  # vehicles; `_Progress`
+        self._fixed = pytree.tree_leaves(self.quadrotors)
+        self._leaves: Tensors = []  # of `_Progress`
         self._structure = pytree.tree_structure(None)
         self._compile = False if simulator is not None else compile
         self._move = self._compiled_step()

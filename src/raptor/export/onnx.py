@@ -8,9 +8,8 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
-TOLERANCE = 1e-4
-"""Largest error / (1 + abs(value)) that verification allows; float32 rounding gives 1e-6."""
+TOLERANCE = 1e-4  # largest error / (1 + abs(value)) that verification allows; float32 rounding gives 1e-6
 
 
 class ExportError(UserError):
@@ -72,8 +70,7 @@ def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: f
         return verify_onnx(original, temporary, tolerance=tolerance, name=target)
 
 
-FORMATS: Mapping[str, Callable[[StudentPolicy | OnnxPolicy, PathLike], float]] = MappingProxyType({"onnx": export_onnx})
-"""Writes a policy to a file, verifies it, and returns the largest error."""
+FORMATS: dict[str, Callable[[StudentPolicy | OnnxPolicy, PathLike], float]] = {"onnx": export_onnx}
 
 
 @torch.no_grad()

@@ -15,12 +15,10 @@ from raptor.core.yaml_files import to_plain
 from raptor.formats.weights import LARGEST, LARGEST_WIDTH, is_width
 from raptor.nn.policy import Stepwise
 
+# Ports of a recurrent policy; a memoryless one has the first of each. Metadata, as JSON.
 INPUTS: tuple[str, ...] = ("observation", "hidden")
 OUTPUTS: tuple[str, ...] = ("action", "next_hidden")
-"""Ports of a recurrent policy; a memoryless one has the first of each."""
-
 INITIAL_HIDDEN_STATE, CARD = "initial_hidden_state", "card"
-"""Metadata, as JSON."""
 
 
 class OnnxPolicy(Stepwise):

@@ -22,9 +22,7 @@ from raptor.nn.policy import RaptorPolicy
 PUBLISHED = "published"
 POLICIES = Path(__file__).parent / "packaged"
 PACKAGED = ("default", "large", "robust")
-POLICY_NAMES = (PUBLISHED, *PACKAGED)
-"""The policies that need no file."""
-
+POLICY_NAMES = (PUBLISHED, *PACKAGED)  # the policies that need no file
 PUBLISHED_CARD = {
     "name": PUBLISHED,
     "what": "the foundation policy published with RAPTOR: dense 22-16 ReLU, GRU 16, dense 16-4, 2084 parameters",

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     import h5py
 
 LAYERS = ["dense RELU", "gru", "dense IDENTITY"]
+# Activation functions of rl-tools by our names.
 ACTIVATIONS = {"relu": "RELU", "tanh": "TANH", "sigmoid": "SIGMOID", "fast_tanh": "FAST_TANH", "gelu_tanh": "GELU"}
-"""Activation functions of rl-tools by our names."""
-
 # rl-tools stacks the gates of the GRU in the order r, z, n and lays out every matrix as torch does.
 _WEIGHTS = {
     "input_layer.weight": "0/weights",

@@ -26,9 +26,8 @@ from torch import Tensor
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError, first_line
 
+# A file that unpacks to more bytes than these, and to more than so many times its size, is refused.
 SMALL, LARGEST_RATIO = 2**24, 4
-"""A file that unpacks to more bytes than these, and to more than so many times its size, is refused."""
-
 _LARGEST_PICKLE = 2**24  # bytes of the description of a file's tensors
 _LARGEST_NUMBER = 256  # bits
 _BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -171,9 +170,7 @@ class Record:
 
 
 def read_pickle(
-    content: bytes,
-    make: Callable[[str, tuple[Any, ...]], Any] = Record,
-    persistent: Callable[[Any], Any] | None = None,
+    content: bytes, make: Callable[[str, tuple[Any, ...]], Any] = Record, persistent: Callable[[Any], Any] | None = None
 ) -> Any:
     """Read a pickle of protocol 2 or newer; one that is damaged raises an exception of any kind.
 

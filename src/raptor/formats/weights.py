@@ -14,9 +14,7 @@ from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 from raptor.nn.stacked_mlp import Layer
 
-LARGEST = 1e9
-"""Bound on the magnitude of a weight; with more, a few layers give what is not finite."""
-
+LARGEST = 1e9  # bound on the magnitude of a weight; with more, a few layers give what is not finite
 LARGEST_WIDTH, LARGEST_DEPTH = 65536, 64
 _LARGEST_NUMBER = 2**28  # numbers in a weight
 _PREFIX = re.compile(r"(?:^module\.|_orig_mod\.)")

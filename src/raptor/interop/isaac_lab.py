@@ -56,13 +56,7 @@ def isaac_env(
     """Start the simulator and make the task's environment, which also has `reset(seed)`, `render` and `close`.
 
     Both are closed when the block ends well, not after an error: closing the simulator may end the process before the
-    error is reported.
-
-    Args:
-        config: has the task, as `import_registered` takes it, the number of environments, seed, device and `video`.
-        settings: of the task, by dotted key.
-        arguments: of the launcher, see `launcher_arguments`.
-        headless: without a window.
+    error is reported. The settings of the task are by dotted key; the arguments are those of `launcher_arguments`.
     """
     from isaaclab.app import AppLauncher
 

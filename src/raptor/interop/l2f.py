@@ -57,7 +57,15 @@ class L2FSimulator:
     def begin(self, quadrotors: Quadrotors, indices: Tensor | None, generator: torch.Generator) -> None:
         """Set parameters, and draw a new force and torque, for the vehicles at `indices` (None: for all)."""
         chosen = torch.arange(self._num) if indices is None else indices.cpu()
-        self._set_parameters(quadrotors, chosen)
+        values = torch.cat([tensor.reshape(len(chosen), -1) for tensor in quadrotors.tensors().values()], dim=1).cpu()
+        if self._flown is None:
+            self._flown = torch.full((self._num, values.shape[1]), torch.nan, dtype=values.dtype)
+        changed = (values != self._flown[chosen]).any(1).nonzero().squeeze(-1)
+        self._flown[chosen[changed]] = values[changed]
+        environment, parameters = self._environments.environments[0], self._parameters.parameters
+        for index, document in zip(chosen[changed].tolist(), quadrotors[changed].to_dicts(), strict=True):
+            text = json.dumps(document_for_l2f(document, self._task))
+            self._l2f.parameters_from_json(self._device, environment, text, parameters[index])
         if indices is None:
             seed = torch.randint(2**31, (), generator=generator, device=generator.device).item()
             self._vector.initialize_rng(self._device, self._rngs, int(seed))
@@ -78,19 +86,6 @@ class L2FSimulator:
         self._vector.step(*self._everything, actions, self._next_states, self._rngs)
         parts = (torch.from_numpy(memory[: self._num].copy()).to(state.position) for memory in self._next)
         return State(*map(component_major, parts))
-
-    def _set_parameters(self, quadrotors: Quadrotors, chosen: Tensor) -> None:
-        """Hand those vehicles to l2f that it does not hold yet."""
-        values = torch.cat([tensor.reshape(len(chosen), -1) for tensor in quadrotors.tensors().values()], dim=1).cpu()
-        if self._flown is None:
-            self._flown = torch.full((self._num, values.shape[1]), torch.nan, dtype=values.dtype)
-        changed = (values != self._flown[chosen]).any(1).nonzero().squeeze(-1)
-        indices = chosen[changed]
-        self._flown[indices] = values[changed]
-        environment, parameters = self._environments.environments[0], self._parameters.parameters
-        for index, document in zip(indices.tolist(), quadrotors[changed].to_dicts(), strict=True):
-            text = json.dumps(document_for_l2f(document, self._task))
-            self._l2f.parameters_from_json(self._device, environment, text, parameters[index])
 
 
 def document_for_l2f(document: dict[str, Any], task: Task) -> dict[str, Any]:

@@ -74,16 +74,20 @@ CHARACTERISTICS = {
         "rotor torque constant", "N m per N", (0.005, 0.05), (0.001, 0.3), _TORQUES
     ),
     "disturbance_to_weight": Characteristic("disturbance force (std.) over weight", "", (0, 0.2), (0, 1)),
+}
+"""By the name of an attribute of vehicles; a `rotor_..._constant` is the mean of the `rotor_..._constants`."""
+
+DESCRIBED = {
     "propeller_diameter": Characteristic("propeller_diameter", "m", (0.07, 0.7), (0.02, 0.8), _LENGTHS),
     "size": Characteristic("size", "m", (0.03, 0.4), (0.005, 2), _LENGTHS),
 }
-"""Of vehicles, by the name of an attribute, or of the mean of `rotor_..._constants`; the last two of descriptions."""
+"""By keys of a description."""
 
 
 def characteristics(vehicles: Vehicles) -> dict[str, Characteristic]:
     """What sets the vehicles of a population apart, by name."""
     found = {}
-    for name, trait in list(CHARACTERISTICS.items())[:-2]:
+    for name, trait in CHARACTERISTICS.items():
         per_rotor = name.replace("constant", "constants")
         values = getattr(vehicles, name) if per_rotor == name else getattr(vehicles, per_rotor).mean(-1)
         found[name] = trait._replace(values=values, is_size=name in _SIZES)

@@ -19,7 +19,7 @@ from torch import Tensor
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 from raptor.quadrotor.description_file import ROTORS, Description, Estimate
-from raptor.quadrotor.documents import is_finite_number
+from raptor.quadrotor.documents import TEMPLATE, is_finite_number
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.validation import QuadrotorWarning
 from raptor.quadrotor.vehicles import ON_AXIS, SIDES
@@ -76,6 +76,7 @@ def _dynamics(known: Description) -> dict[str, Any]:
     spin = spin or known.estimate(key, spins[0], "", "as in PX4's and the Crazyflie's X layout")
     sign = 1.0 if spin == spins[0] else -1.0
     return {
+        **TEMPLATE["dynamics"],  # gravity and action limit; the hover throttle is written anew from the curve
         "rotor_positions": positions,
         "rotor_thrust_directions": [[0.0, 0.0, 1.0]] * 4,
         "rotor_torque_directions": [[0.0, 0.0, sign * direction] for direction in (-1, 1, -1, 1)],
@@ -84,11 +85,8 @@ def _dynamics(known: Description) -> dict[str, Any]:
         "rotor_time_constants_rising": [rising] * 4,
         "rotor_time_constants_falling": [falling] * 4,
         "mass": mass,
-        "gravity": [0.0, 0.0, -GRAVITY],
         "J": inertia.tolist(),
         "J_inv": torch.linalg.inv_ex(inertia).inverse.tolist(),
-        "hovering_throttle_relative": 0.5,  # written anew from the thrust curve
-        "action_limit": {"min": 0.0, "max": 1.0},
     }
 
 

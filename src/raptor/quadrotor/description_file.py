@@ -10,7 +10,7 @@ from typing import Any
 
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import read_yaml
-from raptor.quadrotor.characteristics import CHARACTERISTICS
+from raptor.quadrotor.characteristics import DESCRIBED
 from raptor.quadrotor.documents import is_finite_number, plain, shown
 from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
@@ -129,7 +129,7 @@ class Description:
 
     def question(self, key: str, *values: float) -> None:
         """Remember the first value that no ordinary quadrotor has."""
-        self.doubts += list(filter(None, map(CHARACTERISTICS[key].doubt, values)))[:1]
+        self.doubts += list(filter(None, map(DESCRIBED[key].doubt, values)))[:1]
 
 
 def _number(value: Any) -> Any:

@@ -48,8 +48,7 @@ class Quadrotors(Vehicles):
     ) -> Quadrotors:
         """Read one file, a list of files, or a folder of `*.json` (in natural order: 2.json, 10.json) in l2f's schema.
 
-        Raises:
-            UserError: names the file and the JSON path of what is missing, of the wrong shape, or impossible.
+        Errors name the file and the JSON path of what is missing, of the wrong shape, or impossible.
         """
         found = find(paths)
         return cls.from_dicts(map(load, found), dtype, device, [file.stem for file in found], found)
@@ -63,13 +62,10 @@ class Quadrotors(Vehicles):
         names: Sequence[str] | None = None,
         sources: Sequence[PathLike] | None = None,
     ) -> Quadrotors:
-        """Build vehicles from documents in l2f's schema, one for each; `sources` are their files, for errors.
+        """Build vehicles from documents in l2f's schema, one for each; errors name the file, which is in `sources`.
 
         The group `dynamics` is enough; another group that is there must be complete. Unknown keys are kept, and so is
         every digit, whatever the `dtype` of the tensors, for writing.
-
-        Raises:
-            UserError: names the JSON path, the file and the value.
         """
         given = [
             complete(document, f" ({f'vehicle {i}' if sources is None else os.fspath(sources[i])})")
@@ -122,9 +118,6 @@ class Quadrotors(Vehicles):
         `numbered` 0000.json, 0001.json, ..., also where the vehicles' names do not serve; asked for so, the numbered
         files of a larger population that was there are removed. `progress` is called now and then with how many files
         are written, and how many there are to be.
-
-        Raises:
-            UserError: no vehicle, an impossible one, or a folder that cannot be written.
         """
         target, num = Path(folder), len(self)
         if num == 0:

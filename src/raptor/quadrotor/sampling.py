@@ -86,9 +86,6 @@ def sample_quadrotors(
     Numbers are drawn where the generator lives and in float64, so that a seed gives the same vehicles in every `dtype`
     and on every `device`; the first vehicles of a larger population are those of a smaller one. They come with RAPTOR's
     box of starts (10 arm lengths), termination box (20 arm lengths) and standard deviation of the disturbance force.
-
-    Raises:
-        UserError: fewer than one vehicle, both a seed and a generator, or an unknown distribution.
     """
     if isinstance(num, bool) or not isinstance(num, int) or num < 1:
         raise UserError(f"num must be a positive integer, got {num!r}")

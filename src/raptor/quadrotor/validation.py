@@ -35,21 +35,19 @@ class QuadrotorWarning(UserWarning):
 
 
 def validate(quadrotors: V, source: Source = None) -> V:
-    """Check every parameter of a population, whose file, or one file for each vehicle, errors name.
+    """Check every parameter of a population; errors name the first field, vehicle and value that cannot be, and files.
 
     Returns the same vehicles. Where the inertia was rounded (six decimals ruin that of small vehicles), it is rebuilt
     from its inverse, with a warning.
-
-    Raises:
-        UserError: names the first field, vehicle and value that cannot be.
     """
     _check_shapes(quadrotors)
     check = _Checker(dataclasses.replace(quadrotors.to("cpu", torch.float64), documents=None), source)
-    for name in FIELDS:
-        check.forbid(~torch.isfinite(check[name]), name, "must be a finite number")
-    for name, field in FIELDS.items():
-        for rule in field.rules:
-            check.forbid(~rule.holds(check[name]), name, rule.text)
+    tensors = check.quadrotors.tensors()
+    for name, tensor in tensors.items():
+        check.forbid(~torch.isfinite(tensor), name, "must be a finite number")
+    for name, tensor in tensors.items():
+        for rule in FIELDS[name].rules:
+            check.forbid(~rule.holds(tensor), name, rule.text)
     rebuilt = _check_inertia(check)
     _check_hover(check)
     for odd, text in _oddities(check.quadrotors):
@@ -77,9 +75,6 @@ class _Checker:
     quadrotors: Vehicles
     source: Source
 
-    def __getitem__(self, field: str) -> Tensor:
-        return getattr(self.quadrotors, field)  # type: ignore[no-any-return]
-
     def vehicle(self, index: int) -> str:
         name = index if self.quadrotors.names is None else self.quadrotors.names[index]
         one = self.source is None or isinstance(self.source, (str, os.PathLike))
@@ -91,8 +86,9 @@ class _Checker:
         if bad.any():
             vehicle, *entry = place = bad.nonzero()[0].tolist()
             where = f"[{', '.join(map(str, entry))}]" if entry else ""
-            text = f"{_label(field)}{where} {rule}, got {_digits(self[field][tuple(place)].tolist())}"
-            raise UserError(f"{f'{text} {FIELDS[field].unit}'.rstrip()} {self.vehicle(vehicle)}")
+            value = getattr(self.quadrotors, field)[tuple(place)].tolist()
+            text = f"{_label(field)}{where} {rule}, got {_digits(value)} {FIELDS[field].unit}".rstrip()
+            raise UserError(f"{text} {self.vehicle(vehicle)}")
 
     def warn(self, bad: Tensor, text: str) -> None:
         if bad.any():
@@ -112,7 +108,7 @@ def _digits(value: Any) -> str:
 
 def _check_inertia(check: _Checker) -> Tensor | None:
     """Check both matrices; return the inertia with that of some rebuilt from the inverse, None if all agree."""
-    inertia, inverse = check["inertia"], check["inertia_inverse"]
+    inertia, inverse = check.quadrotors.inertia, check.quadrotors.inertia_inverse
     check.forbid(~_is_positive_definite(inverse), "inertia_inverse", DEFINITE)
     rebuilt = _symmetric(torch.linalg.inv_ex(_symmetric(inverse)).inverse) + 0.0  # which turns -0 into 0
     difference = (inertia - rebuilt).abs()
@@ -154,7 +150,7 @@ def _check_hover(check: _Checker) -> None:
     stuck = torch.isnan(quadrotors.hover_throttle)
     if stuck.any():
         vehicle = int(stuck.nonzero()[0])
-        lost = (check["rotor_thrust_coefficients"][vehicle] == 0).any() and check["action_limit"][vehicle, 1] > 100
+        lost = (quadrotors.rotor_thrust_coefficients[vehicle] == 0).any() and quadrotors.action_limit[vehicle, 1] > 100
         hint = " (a coefficient of 0 may have been smaller than the six decimals that l2f writes)" if lost else ""
         raise UserError(
             f"a vehicle of mass {quadrotors.mass[vehicle]:.4g} kg (weight {quadrotors.weight[vehicle]:.4g} N, "

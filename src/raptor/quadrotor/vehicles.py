@@ -58,18 +58,14 @@ def _field(unit: str, *rules: Rule, shape: tuple[int, ...] = (), path: str = "",
 
 _POSITIVE = Rule("must be positive", lambda x: x > 0)
 _NOT_NEGATIVE = Rule("must not be negative", lambda x: x >= 0)
-_LONG_ENOUGH = Rule(
-    f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated",
-    lambda x: x >= SHORTEST_TIME_CONSTANT,
-)
+_LONG = f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated"
+_LONG_ENOUGH = Rule(_LONG, lambda x: x >= SHORTEST_TIME_CONSTANT)
 _NO_SIGN = Rule("must not be negative (rotor_torque_directions give the sign)", lambda x: x >= 0)
 _UNIT = Rule("must be a unit vector", lambda x: (torch.linalg.vector_norm(x, dim=-1) - 1).abs() <= 1e-4)
 _ORDERED = Rule("must be two numbers, the lower one first", lambda x: x[..., 0] < x[..., 1])
 _DOWN = Rule("must point down, along negative z", lambda x: x[..., 2] < 0)
-_SPREAD = Rule(
-    "has a standard deviation (std) that must not be negative",
-    lambda x: torch.stack([torch.ones_like(x[..., 1], dtype=torch.bool), x[..., 1] >= 0], -1),
-)
+_STD = "has a standard deviation (std) that must not be negative"
+_SPREAD = Rule(_STD, lambda x: (x >= 0) | torch.tensor([True, False]))
 _MOMENTS = ("mean", "std")  # per axis, constant in an episode
 
 

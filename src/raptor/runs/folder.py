@@ -96,14 +96,14 @@ class RunFolder:
             remedy = "resume it without them, or choose another output folder"
             raise UserError(f"the run in {self.path} was begun with other settings: {', '.join(changed)}; {remedy}")
 
-    def open(self, settings: Any, resume: bool = False, overwrite: bool = False) -> None:
+    def open(self, settings: Any, resume: bool = False, overwrite: bool = False, patience_s: float = 0.0) -> None:
         """Take hold of the folder, to go on with the run that is there or to begin one; see `check` and `locked`."""
         if not self.writes:
             return
         self.check(resume, overwrite)
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        self._closing.enter_context(locked(self.path))
+        self._closing.enter_context(locked(self.path, patience_s=patience_s))
         resumes = self.check(resume, overwrite)  # once more: no other process can come in between now
         with explained(self.path):
             for remains in (*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")):  # what a killed process left
@@ -219,24 +219,29 @@ def old_runs(folder: Path) -> dict[Path, str]:
     return {file: line.removeprefix(OLD_MARK) for file, line in first.items() if line.startswith(OLD_MARK)}
 
 
-class BusyError(UserError):
-    """Another process is at work in a folder."""
-
-
 @contextlib.contextmanager
-def locked(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Keep other processes that do the same out of a folder, by a `BusyError`; those that share it come in together."""
+def locked(folder: Path, shared: bool = False, patience_s: float = 0.0) -> Iterator[None]:
+    """Keep other processes that do the same out of a folder; those that share it come in together.
+
+    Raises:
+        UserError: another one has been at work there for so long.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + patience_s
     try:
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"another process is at work in {folder}: wait for it, or choose another folder") from None
+        while True:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    what = f"another process is at work in {folder}"
+                    raise UserError(f"{what}: wait for it, or choose another folder") from None
+                time.sleep(0.1)
         yield
     finally:
         os.close(descriptor)

@@ -33,26 +33,23 @@ def make_engine(config: EngineConfig, device: str = "cpu") -> Engine:
         from raptor.runs.engines.ray_engine import RayEngine
 
         return RayEngine(config, device)
-    from raptor.core.devices import find_device  # not above: without torch, processes begin at once
+    import torch  # not above: without it, processes begin at once
 
-    is_local = config.name == "local"
-    for each in (device,) if is_local or not config.devices else config.devices:
+    from raptor.core.devices import find_device
+
+    for each in (config.name == "processes" and config.devices) or (device,):
         find_device(each)
-    return LocalEngine(config, device) if is_local else ProcessEngine(config, _devices(config, device))
-
-
-def _devices(config: EngineConfig, device: str) -> tuple[str, ...]:
-    """The device of each process."""
-    import torch
-
-    if config.devices:
-        return config.devices[: config.num_workers]
-    if device.startswith("cpu"):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return (device,) * (config.num_workers or max(1, cores // (config.threads_per_worker or 1)))
-    if device == "cuda":
-        return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))[: config.num_workers]
-    return (device,) * (config.num_workers or 1)
+    if config.name == "local":
+        return LocalEngine(config, device)
+    devices, cores = config.devices, os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    if not devices and device == "cuda":
+        devices = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    elif not devices:
+        fitting = max(1, cores // (config.threads_per_worker or 1)) if device.startswith("cpu") else 1
+        devices = (device,) * (config.num_workers or fitting)
+    return ProcessEngine(config, devices[: config.num_workers])
 
 
 class LocalEngine(Engine):

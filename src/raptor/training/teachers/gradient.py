@@ -16,13 +16,13 @@ from raptor.environments.episode import draw_noise
 from raptor.environments.rollout import Teachers
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers, laid_out, tile
 from raptor.quadrotor.dynamics import Method
-from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.rl.adam import adam_start, adam_step, warm_up, warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
 from raptor.rl.objective import Objective
 from raptor.tasks.observation import TEACHER_DIM
-from raptor.training.teachers.learner import TeacherLearner, beside, hover_bias
+from raptor.training.teachers.learner import TeacherLearner, beside, chosen, hover_bias
 
 SHARED_DECLINE = 0.7  # fraction of the learning rate that is gone when teachers part
 
@@ -65,10 +65,14 @@ class APGTeachers(TeacherLearner):
     config: APGConfig
 
     def _begin(self) -> None:
-        config, quadrotors = self.config, self.quadrotors
+        config, quadrotors, num = self.config, self.quadrotors, len(self.quadrotors)
         self.steps_per_part = config.num_envs * config.segment_steps
         self.task = self.task.for_vehicles(quadrotors)
-        self.layers = laid_out(_hovering(config, quadrotors, self.generator))
+        sizes = (TEACHER_DIM, *config.widths, NUM_ROTORS)
+        drawn = initial_layers(1 if config.shared_updates else num, sizes, self.generator)
+        *hidden, last = drawn if len(drawn[0].weight) == num else tile(drawn, num)
+        bias = hover_bias(quadrotors).unsqueeze(-1).expand_as(last.bias)  # the first actions are near hover
+        self.layers = laid_out((*hidden, Layer(config.initial_scale * last.weight, bias)))
         self.adam = adam_start(self.layers)
         bounds = {"gradient_decay": config.gradient_decay, "adjoint_limit": config.adjoint_limit}
         how = {"method": config.method, "compile": self.compile, "controller": Teachers()}
@@ -107,11 +111,8 @@ class APGTeachers(TeacherLearner):
             gradient = _shared(gradient, norm.isfinite())
             norm = _norm(gradient)
         scale = torch.where(norm.isfinite(), (config.gradient_norm / norm.clamp(min=1e-12)).clamp(max=1.0), 0.0)
-
-        def bounded(g: Tensor) -> Tensor:
-            return torch.where(beside(norm.isfinite(), g), g * beside(scale, g), 0.0)
-
-        gradient = pytree.tree_map(bounded, gradient)
+        scaled = pytree.tree_map(lambda g: g * beside(scale, g), gradient)
+        gradient = chosen(norm.isfinite(), scaled, pytree.tree_map(torch.zeros_like, gradient))
         self.layers, self.adam = adam_step(self.layers, gradient, self.adam, self._learning_rate())
         self.episode, self.age = segment.episode, self.age + config.segment_steps
         self._replace(segment.alive, segment.terminated)
@@ -126,11 +127,7 @@ class APGTeachers(TeacherLearner):
         self.lost = torch.maximum(self.lost, terminated.any(0).to(self.lost.dtype))
         over = out | (self.age >= self.task.episode_steps)
         self.curriculum.record(over, self.curriculum.succeeded(self.episode, self.lost > 0))
-
-        def restart(old: Tensor, new: Tensor) -> Tensor:
-            return torch.where(beside(over, old), new, old) if old.numel() else old  # an empty one keeps its layout
-
-        self.episode = pytree.tree_map(restart, self.episode, self.curriculum.begin(self.quadrotors, self.generator))
+        self.episode = chosen(over, self.curriculum.begin(self.quadrotors, self.generator), self.episode)
         self.age = self.age.masked_fill(over, 0)
         self.lost = self.lost.masked_fill(over, 0.0)
 
@@ -153,12 +150,3 @@ def _shared(gradient: Layers, finite: Tensor) -> Layers:
 
     shared: Layers = pytree.tree_map(mean, gradient)
     return shared
-
-
-def _hovering(config: APGConfig, quadrotors: Quadrotors, generator: torch.Generator) -> Layers:
-    """Networks whose first actions are near the throttle at which each vehicle hovers."""
-    num = len(quadrotors)
-    drawn = initial_layers(1 if config.shared_updates else num, (TEACHER_DIM, *config.widths, 4), generator)
-    *hidden, last = drawn if len(drawn[0].weight) == num else tile(drawn, num)
-    bias = hover_bias(quadrotors).unsqueeze(-1).expand_as(last.bias)
-    return (*hidden, Layer(config.initial_scale * last.weight, bias))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import read_population
 from raptor.quadrotor.sampling import sample_quadrotors
 from raptor.runs.engines import make_engine
-from raptor.runs.folder import BusyError, Layout, RunFolder, locked, settings_of
+from raptor.runs.folder import Layout, RunFolder, locked, settings_of
 from raptor.runs.job import settle
 from raptor.runs.stopping import stop_on_signal
 from raptor.training.teachers.config import PreTrainConfig
@@ -97,22 +96,19 @@ def pre_train(
         plan = make_plan(config, names, at_once, 1 if part is None else part[1])
         vehicles = dataclasses.replace(given, names=plan.names)
 
-    def begin() -> None:
-        folder.open(config, resume, overwrite)
-        if not begun and not (part is not None and plan_file.exists()):  # another part may have come first
-            vehicles.save(folder.path / QUADROTORS, overwrite=True, numbered=True)
-            plan.write(plan_file)
-
     with contextlib.closing(folder), contextlib.ExitStack() as held:
+        if part is None or not begun:
+            folder.open(config, resume, overwrite, 0.0 if part is None else PATIENCE_S)
+            if not begun and (part is None or not plan_file.exists()):  # another part may have come first
+                vehicles.save(folder.path / QUADROTORS, overwrite=True, numbered=True)
+                plan.write(plan_file)
         if part is None:
-            begin()
             folder.record_where(lambda line: begun)
         else:
             if not begun:
-                _patiently(begin)
                 folder.close()
                 vehicles, plan = stored_plan()
-            _patiently(lambda: held.enter_context(locked(folder.path, shared=True)))
+            held.enter_context(locked(folder.path, shared=True, patience_s=PATIENCE_S))
             folder.writes = False
         if announce is not None:
             announce(plan.describe())
@@ -162,17 +158,3 @@ def _own_vehicles(run: Path, plan: Plan, given: Quadrotors | None, num: int | No
     if not all(torch.allclose(a.to(b), b, rtol=1e-5, atol=1e-12) for a, b in pairs):
         raise UserError(f"the run in {run} trains for other quadrotors: resume it without giving any")
     return dataclasses.replace(own, names=plan.names)
-
-
-def _patiently(take: Callable[[], object]) -> None:
-    """Take hold of a folder in which another part may be beginning the run."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            take()
-        except BusyError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return

@@ -91,7 +91,7 @@ class TeacherLearner(abc.ABC):
         returns = torch.nan_to_num(flights.returns.mean(1), nan=-math.inf)
         finite = torch.stack([leaf.isfinite().flatten(1).all(1) for leaf in pytree.tree_leaves(layers)]).all(0)
         better = (returns > self.best_return) & finite
-        self.best = pytree.tree_map(lambda new, old: torch.where(beside(better, old), new, old), layers, self.best)
+        self.best = chosen(better, layers, self.best)
         self.best_return = torch.where(better, returns, self.best_return)
         self.best_steps = torch.where(better.cpu(), self.env_steps, self.best_steps)
         staged = self.curriculum.summary() if self.curriculum.config.enabled else {}
@@ -153,6 +153,12 @@ def hover_bias(quadrotors: Quadrotors) -> Tensor:
 def beside(values: Tensor, other: Tensor) -> Tensor:
     """Values whose axes are the first ones of `other`, to be broadcast against it."""
     return values.view(*values.shape, *[1] * (other.ndim - values.ndim))
+
+
+def chosen(where: Tensor, new: Tree, old: Tree) -> Tree:
+    """`new` where the first axes of its tensors say so, `old` elsewhere."""
+    tree: Tree = pytree.tree_map(lambda a, b: torch.where(beside(where, b), a, b), new, old)
+    return tree
 
 
 def filled(like: Tree, leaves: list[Tensor]) -> Tree:

@@ -137,12 +137,6 @@ class SACTeachers(TeacherLearner):
 
 def make_replay(config: SACTeachersConfig, num_teachers: int, task: Task, **options: Any) -> Replay:
     """The replay of so many teachers; `options` as of `Replay`."""
-    sizes = ReplaySizes.of(
-        config.replay,
-        num_teachers=num_teachers,
-        num_envs=config.num_envs,
-        observation_dim=TEACHER_DIM,
-        action_dim=NUM_ROTORS,
-        episode_steps=task.episode_steps,
-    )
+    dims = {"observation_dim": TEACHER_DIM, "action_dim": NUM_ROTORS, "episode_steps": task.episode_steps}
+    sizes = ReplaySizes.of(config.replay, num_teachers=num_teachers, num_envs=config.num_envs, **dims)
     return Replay(config.replay, sizes, gamma=config.gamma, **options)
