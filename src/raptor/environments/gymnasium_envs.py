@@ -36,9 +36,6 @@ class GymnasiumEnv(gymnasium.Env[Floats, Floats]):
     terminates it, and after the `max_episode_steps` of `gymnasium.make`, which counts them. `info["position_error"]` is
     the distance from the target in m. Arguments are those of `raptor.environments.make_env`, fields of the task
     included; nothing is rendered.
-
-    Raises:
-        UserError: as `make_env` does, and for a number of steps that Gymnasium does not see.
     """
 
     metadata = {"render_modes": [], "render_fps": 100}  # noqa: RUF012  # as Gymnasium declares it

@@ -18,7 +18,7 @@ from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
 from raptor.quadrotor import dynamics
 from raptor.quadrotor.parameters import Quadrotors, load_quadrotors
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.population import sample_quadrotors
 from raptor.quadrotor.state import difference, norm
 from raptor.tasks.task import Task, make_task
 
@@ -131,10 +131,7 @@ class QuadrotorEnv:
         self._leaves = [*self._leaves[:-1], lengths.to(old)]
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Begin new episodes for the vehicles in `mask` (N,) bool, by default all; a seed sets the generator first.
-
-        Returns observation (N, 22) and info of all vehicles: `position_error` (N,) m.
-        """
+        """Begin episodes of the vehicles in `mask` (N,), by default all; returns observation and `position_error`."""
         if seed is not None:
             self.generator.manual_seed(seed)
         if mask is None or not self._leaves:
@@ -144,11 +141,7 @@ class QuadrotorEnv:
         return self.observation, {"position_error": self.position_error}
 
     def step(self, action: Tensor) -> StepResult:
-        """Apply one action (N, 4) to each vehicle for `task.dt` seconds; beyond [-1, 1] the motors get it clipped.
-
-        Raises:
-            UserError: the action has another shape, or no episode has begun.
-        """
+        """Apply one action (N, 4) to each vehicle for `task.dt` seconds; beyond [-1, 1] the motors get it clipped."""
         if not self._leaves:
             raise UserError("no episode has begun: call reset() before step()")
         if action.shape != (len(self), 4):
@@ -237,9 +230,6 @@ def make_env(
     episode; fewer vehicles than `num` fly in turn: vehicle i of V flies in the environments i, i + V, ... `task` is a
     `Task`, or "hover", "track" or "paper"; `simulator` is "raptor", or "l2f" for the original one (extra `l2f`);
     `overrides` are fields of the task, for instance `termination=Termination(enabled=False)`.
-
-    Raises:
-        UserError: there is no such quadrotor, task, field, simulator or device.
     """
     task = make_task(task, overrides)
     if simulator not in SIMULATORS:

@@ -47,7 +47,6 @@ class Controller(Protocol):
 
     def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
         """Action (..., 4), component by component in memory, and what to remember."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +82,9 @@ class Policy(Protocol):
 
     def initial_hidden_state(self, *shape: int) -> Tensor:
         """Hidden state of a fresh start, (*shape, H)."""
-        ...
 
     def __call__(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Action (N, 4) and next hidden state (N, H)."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,9 +52,8 @@ class VecStep(NamedTuple):
 class CheckedVecEnv:
     """An environment that is checked against the contract in every step; its tensors come on `device`, or its own.
 
-    Raises:
-        UserError: an attribute is missing or impossible; here and in every step: shapes, numbers that are not finite,
-            episodes that do not begin anew or never end. Says what was expected.
+    Refused are attributes that are missing or impossible, wrong shapes, numbers that are not finite, and episodes that
+    do not begin anew or never end; errors say what was expected.
     """
 
     def __init__(self, env: VecEnv, device: torch.device | str | None = None) -> None:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, begin_episode
 from raptor.quadrotor.parameters import PLATFORMS, Quadrotors, load_platforms
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.population import sample_quadrotors
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import Sensing
 from raptor.tasks.reference import Lissajous, References

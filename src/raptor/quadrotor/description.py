@@ -44,15 +44,13 @@ def from_description(
 
     `DESCRIPTION_KEYS` and examples/my_quadrotor.yaml say what it may hold. The result is a population of one, its
     starts and its termination box scaled to its arms as RAPTOR does.
-
-    Raises:
-        UserError: names the file, the key, the value and what is allowed.
     """
     known = Description(source if isinstance(source, Mapping) else Path(source))
     own, files = ("my_quadrotor", None) if known.path is None else (known.path.stem, [known.path])
-    known.get("name", lambda name: isinstance(name, str), "text")
-    names, documents = [known.content.get("name", own)], [{"dynamics": _dynamics(known)}]
-    exact = Quadrotors.from_dicts(documents, torch.float64, names=names, sources=files)
+    name = known.content.get("name", own)
+    if not isinstance(name, str):
+        raise known.wrong("name", "must be text")
+    exact = Quadrotors.from_dicts([{"dynamics": _dynamics(known)}], torch.float64, names=[name], sources=files)
     if known.doubts:
         text = f"unusual for a quadrotor, check the units: {', '.join(known.doubts)}{known.where}"
         warnings.warn(text, QuadrotorWarning, stacklevel=2)
@@ -72,8 +70,11 @@ def _dynamics(known: Description) -> dict[str, Any]:
     rising, falling = _time_constants(known)
     torque_constant = _torque_constant(known)
     key, spins = "front_right_spin", ("counterclockwise", "clockwise")
-    spin = known.get(key, lambda value: value in spins, " or ".join(spins))
-    spin = spin or known.estimate(key, spins[0], "", "as in PX4's and the Crazyflie's X layout")
+    spin = known.content.get(key, spins[0])
+    if key not in known.content:
+        known.estimate(key, spin, "", "as in PX4's and the Crazyflie's X layout")
+    elif spin not in spins:
+        raise known.wrong(key, f"must be {' or '.join(spins)}")
     sign = 1.0 if spin == spins[0] else -1.0
     return {
         **TEMPLATE["dynamics"],  # gravity and action limit; the hover throttle is written anew from the curve
@@ -104,7 +105,7 @@ def inertia_of_frame(mass: float, positions: Positions) -> tuple[float, ...]:
 def _positions(known: Description, mass: float) -> Positions:
     if "motor_positions" in known.content:
         return _given_positions(known)
-    offset, size, arm = known.numbers("arm_offset", 2), known.numbers("size", 3), known.number("arm_length")
+    offset, size, arm = known.number("arm_offset", 2), known.number("size", 3), known.number("arm_length")
     if offset is None and arm is None and size is not None:
         offset = known.estimate("arm_offset", (size[0] / 2, size[1] / 2), "m", "motors at the corners of the size")
     if offset is None:
@@ -134,7 +135,7 @@ def _given_positions(known: Description) -> Positions:
 
 def _inertia(known: Description, mass: float, positions: Positions) -> Tensor:
     """The matrix (3, 3) in kg m^2."""
-    given, size = known.content.get("inertia"), known.numbers("size", 3)
+    given, size = known.content.get("inertia"), known.number("size", 3)
     if isinstance(given, list) and all(isinstance(row, list) for row in given):
         if len(given) != 3 or any(len(row) != 3 or not all(map(is_finite_number, row)) for row in given):
             raise known.wrong("inertia", "must be [Jxx, Jyy, Jzz] or a 3x3 matrix")
@@ -143,7 +144,7 @@ def _inertia(known: Description, mass: float, positions: Positions) -> Tensor:
         if not torch.allclose(matrix, matrix.mT, rtol=1e-4, atol=1e-4 * high) or low <= 0:
             raise known.wrong("inertia", "must be symmetric and positive definite")
         return matrix
-    moments: Any = known.numbers("inertia", 3)
+    moments: Any = known.number("inertia", 3)
     if moments is None and size is not None:
         known.question("size", *size)
         x, y, z = (edge * edge for edge in size)

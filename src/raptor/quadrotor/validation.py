@@ -46,8 +46,8 @@ def validate(quadrotors: V, source: Source = None) -> V:
     for name, tensor in tensors.items():
         check.forbid(~torch.isfinite(tensor), name, "must be a finite number")
     for name, tensor in tensors.items():
-        for rule in FIELDS[name].rules:
-            check.forbid(~rule.holds(tensor), name, rule.text)
+        for rule, holds in FIELDS[name].rules:
+            check.forbid(~holds(tensor), name, rule)
     rebuilt = _check_inertia(check)
     _check_hover(check)
     for odd, text in _oddities(check.quadrotors):

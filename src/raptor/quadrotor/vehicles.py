@@ -23,12 +23,8 @@ LONGEST_STEP = 0.8
 
 V = TypeVar("V", bound="Vehicles")
 
-
-class Rule(NamedTuple):
-    """What the numbers of a field must obey; the text completes its name to a sentence."""
-
-    text: str
-    holds: Callable[[Tensor], Tensor]  # in the shape of the field, or of its first axes
+Rule = tuple[str, Callable[[Tensor], Tensor]]
+"""What completes the name of a field to a sentence, and where it holds: in the field's shape, or its first axes."""
 
 
 class Field(NamedTuple):
@@ -56,16 +52,16 @@ def _field(unit: str, *rules: Rule, shape: tuple[int, ...] = (), path: str = "",
     return dataclasses.field(metadata={"field": Field(unit, rules, shape, path, keys)})
 
 
-_POSITIVE = Rule("must be positive", lambda x: x > 0)
-_NOT_NEGATIVE = Rule("must not be negative", lambda x: x >= 0)
+_POSITIVE = ("must be positive", lambda x: x > 0)
+_NOT_NEGATIVE = ("must not be negative", lambda x: x >= 0)
 _LONG = f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated"
-_LONG_ENOUGH = Rule(_LONG, lambda x: x >= SHORTEST_TIME_CONSTANT)
-_NO_SIGN = Rule("must not be negative (rotor_torque_directions give the sign)", lambda x: x >= 0)
-_UNIT = Rule("must be a unit vector", lambda x: (torch.linalg.vector_norm(x, dim=-1) - 1).abs() <= 1e-4)
-_ORDERED = Rule("must be two numbers, the lower one first", lambda x: x[..., 0] < x[..., 1])
-_DOWN = Rule("must point down, along negative z", lambda x: x[..., 2] < 0)
+_LONG_ENOUGH = (_LONG, lambda x: x >= SHORTEST_TIME_CONSTANT)
+_NO_SIGN = ("must not be negative (rotor_torque_directions give the sign)", lambda x: x >= 0)
+_UNIT = ("must be a unit vector", lambda x: (torch.linalg.vector_norm(x, dim=-1) - 1).abs() <= 1e-4)
+_ORDERED = ("must be two numbers, the lower one first", lambda x: x[..., 0] < x[..., 1])
+_DOWN = ("must point down, along negative z", lambda x: x[..., 2] < 0)
 _STD = "has a standard deviation (std) that must not be negative"
-_SPREAD = Rule(_STD, lambda x: (x >= 0) | torch.tensor([True, False]))
+_SPREAD = (_STD, lambda x: (x >= 0) | torch.tensor([True, False]))
 _MOMENTS = ("mean", "std")  # per axis, constant in an episode
 
 

@@ -11,7 +11,7 @@ import torch
 from raptor.config.settings import Settings, at_least, positive, setting
 from raptor.core.errors import UserError
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.sampling import Distribution
+from raptor.quadrotor.population import Distribution
 from raptor.quadrotor.vehicles import LONGEST_STEP
 from raptor.tasks.initial_state import Disturbances, InitialStates
 from raptor.tasks.observation import Sensing

@@ -14,7 +14,7 @@ from raptor.environments.collectors import Episodes, Recorder
 from raptor.environments.rollout import VEHICLES_AT_ONCE, controller_of, rollout
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.sampling import Distribution, sample_quadrotors
+from raptor.quadrotor.population import Distribution, sample_quadrotors
 from raptor.tasks.initial_state import Disturbances, InitialStates
 from raptor.tasks.reference import Lissajous
 from raptor.tasks.task import Task

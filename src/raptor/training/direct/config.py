@@ -9,7 +9,7 @@ from raptor.config.settings import Settings, at_least, between, not_negative, po
 from raptor.core.errors import UserError
 from raptor.nn.stacked_mlp import Precision
 from raptor.quadrotor.dynamics import Method
-from raptor.quadrotor.sampling import Distribution
+from raptor.quadrotor.population import Distribution
 from raptor.rl.curriculum import CurriculumConfig
 from raptor.rl.objective import Objective
 from raptor.tasks.reference import Lissajous, References

@@ -16,7 +16,7 @@ from raptor.environments.episode import Episode, Noise, begin_episode, draw_nois
 from raptor.environments.rollout import Memory, Student, controller_of
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.population import sample_quadrotors
 from raptor.rl.adam import warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum

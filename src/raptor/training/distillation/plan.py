@@ -10,7 +10,7 @@ from raptor.core.distributed import ALONE, Parts, World
 from raptor.environments.episode import begin_episode
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import NUM_ROTORS
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.population import sample_quadrotors
 from raptor.rl.demonstrations import BLOCK_STEPS, Demonstrations
 from raptor.tasks.observation import STUDENT_DIM, TEACHER_DIM
 from raptor.training import memory

@@ -21,7 +21,7 @@ from raptor.core.devices import gpu_use, memory_explained
 from raptor.core.errors import UserError
 from raptor.environments.episode import begin_episode
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.population import sample_quadrotors
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.sac import sac_start
 from raptor.rl.teacher_test import TeacherEpisodes, TeacherTest
