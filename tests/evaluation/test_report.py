@@ -13,7 +13,7 @@ import torch
 from raptor.core.errors import UserError
 from raptor.environments.collectors import Recording
 from raptor.evaluation import METRICS, Estimate, Evaluation, plots
-from raptor.evaluation.recordings import record_figure_eights, record_recovery
+from raptor.evaluation.plots import record_figure_eights, record_recovery
 from raptor.evaluation.report import write_report
 from raptor.quadrotor import PLATFORMS
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from raptor.environments.controllers import Student
 from raptor.environments.episode import begin_episode, draw_noise, observe
+from raptor.environments.rollout import Student
 from raptor.nn.policy import MLPParameters, MLPPolicy
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, StepInputs

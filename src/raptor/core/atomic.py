@@ -15,11 +15,7 @@ PathLike = str | os.PathLike[str]
 
 
 def checked_path(path: PathLike, what: str) -> Path:
-    """A path that the system can look up, with ~ expanded; nothing needs to be there.
-
-    Raises:
-        UserError: the path, of `what`, is too long, holds a NUL, or lies where nobody may look.
-    """
+    """A path that the system can look up, of `what` for errors, with ~ expanded; nothing needs to be there."""
     try:
         found = Path(path).expanduser()
         found.stat()
@@ -39,10 +35,7 @@ def replacing(path: PathLike) -> Iterator[Path]:
     """Hand out a temporary file `.NAME.*.tmp` that takes the place of `path` when the block ends well.
 
     Whatever goes wrong, a full disk included, leaves a file that was there as it was, and no temporary file behind. The
-    folder is created if it is not there.
-
-    Raises:
-        UserError: the system refuses to write; names the file and the reason.
+    folder is created if it is not there. Where the system refuses to write, a `UserError` names the reason.
     """
     target = Path(path)
     if "\0" in str(target):

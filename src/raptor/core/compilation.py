@@ -52,11 +52,8 @@ def compiler_problem() -> str | None:
 
 @functools.cache
 def _warn_of_eager_fallback() -> None:
-    warnings.warn(
-        f"torch's compiler does not work here, so everything runs eagerly and several times slower: "
-        f"{compiler_problem()}",
-        stacklevel=3,
-    )
+    result = "everything runs eagerly and several times slower"
+    warnings.warn(f"torch's compiler does not work here, so {result}: {compiler_problem()}", stacklevel=3)
 
 
 def steps_before_compiling(num_vehicles: int) -> int:
@@ -72,11 +69,8 @@ def compile_flat(
 ) -> FlatFunction:
     """Compile a pure function of tensors for the shapes, layouts, types and devices of `example`.
 
-    Args:
-        function: takes tensors, returns a list of tensors.
-        example: arguments like those that will come. Those that require a gradient give a differentiable result.
-        enabled: False returns the function as it is. So does a machine without a compiler, after one warning.
-        what: is compiled, for the log.
+    Arguments that require a gradient give a differentiable result. A machine without a compiler returns the function as
+    it is, after one warning. `what` is compiled, for the log.
     """
     if not enabled:
         return function
@@ -165,13 +159,8 @@ class CompiledStep:
 
     There is less to do at each call than for `compile_pure`, whose look at the structure of its arguments takes longer
     than the step of a single vehicle: tensors that are carried on unchanged never pass through the compiled code, and
-    one graph serves whether or not its arguments carry a gradient.
-
-    Args:
-        function: the step.
-        compile: False runs eagerly.
-        patience: so many steps are run eagerly before one is compiled.
-        what: is compiled, for the log.
+    one graph serves whether or not its arguments carry a gradient. So many steps as `patience` says are run eagerly
+    before one is compiled; `what` is compiled, for the log.
     """
 
     def __init__(

@@ -24,8 +24,7 @@ from raptor.core.torchrun import started_together
 
 T = TypeVar("T")
 
-PATIENCE = datetime.timedelta(minutes=10)
-"""How long processes wait for one that does not answer; compiling takes a minute or two."""
+PATIENCE = datetime.timedelta(minutes=10)  # for a process that does not answer; compiling takes a minute or two
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +77,6 @@ class World:
 
 
 ALONE = World()
-"""A world of one."""
 
 
 class DryRunWorld(World):
@@ -120,23 +118,20 @@ class Parts:
         first = self.world.rank * self.accumulation_steps
         return self._slices(num)[first : first + self.accumulation_steps]
 
+    def __str__(self) -> str:
+        ways = {"{} processes": self.world.size, "accumulation {}": self.accumulation_steps}
+        return " and ".join(way.format(num) for way, num in ways.items() if num > 1)
+
     def refuse_fewer(self, what: str, num: int) -> None:
         """Raise a `UserError` that names `what` if there are fewer than parts."""
         if num < self.num:
-            raise UserError(f"there must be at least {self.num} {what} for {self._made_by}, got {num}")
+            raise UserError(f"there must be at least {self.num} {what} for {self}, got {num}")
 
     def refuse_uneven(self, name: str, num: int) -> None:
         """Raise a `UserError` that names the setting `name` if `num` cannot be cut evenly."""
         if num % self.num:
-            raise UserError(
-                f"{name} must be a multiple of {self.num} for {self._made_by}, got {num}: "
-                f"take {max(1, round(num / self.num)) * self.num}"
-            )
-
-    @property
-    def _made_by(self) -> str:
-        ways = [f"{self.world.size} processes"] * (self.world.size > 1)
-        return " and ".join(ways + [f"accumulation {self.accumulation_steps}"] * (self.accumulation_steps > 1))
+            near = max(1, round(num / self.num)) * self.num
+            raise UserError(f"{name} must be a multiple of {self.num} for {self}, got {num}: take {near}")
 
     def mean(self, values: Sequence[Sequence[Tensor]], num: int) -> list[Tensor]:
         """Means over a batch of `num`, from those over the parts of this process; the same bits in each process."""
@@ -188,9 +183,6 @@ def process_group(device: str) -> Iterator[World]:
     """Connect the processes that torchrun started; `ALONE` without torchrun.
 
     `cuda` is from then on a GPU of this process's own.
-
-    Raises:
-        UserError: there is not one such device for each process, or the others are not found.
     """
     if not started_together():
         yield ALONE
@@ -204,10 +196,8 @@ def process_group(device: str) -> Iterator[World]:
         here, place = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ["LOCAL_RANK"])
         there = torch.cuda.device_count()
         if max(here, place + 1) > there:
-            raise UserError(
-                f"{here} processes need as many GPUs, this machine has {there}: "
-                f"start torchrun with --nproc-per-node={there or 1}, or with device=cpu"
-            )
+            remedy = f"start torchrun with --nproc-per-node={there or 1}, or with device=cpu"
+            raise UserError(f"{here} processes need as many GPUs, this machine has {there}: {remedy}")
         torch.cuda.set_device(place)
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)

@@ -30,12 +30,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from raptor.core.atomic import replacing
 from raptor.core.errors import UserError, first_line
 
-KEPT_S = 60 * 24 * 3600.0
-"""How long a library stays that is not used."""
-
-DECIDING = ("TORCHINDUCTOR_", "AOT_INDUCTOR_", "CXX")
-"""How the names of environment variables begin that change what the compiler makes."""
-
+KEPT_S = 60 * 24 * 3600.0  # how long a library stays that is not used
+DECIDING = ("TORCHINDUCTOR_", "AOT_INDUCTOR_", "CXX")  # beginnings of variables that change what the compiler makes
 log = logging.getLogger("raptor.core.compilation")
 
 
@@ -47,12 +43,10 @@ def cache_folder() -> Path:
 
 
 def kernel_key(function: Callable[..., Sequence[Tensor]], example: Sequence[Tensor]) -> str | None:
-    """Name everything that the compiled code of a pure function depends on, by running it once.
+    """Hash everything that the compiled code of a pure function depends on, by running it once.
 
-    Returns:
-        A hash of its operations, its arguments' shapes and layouts, torch, processor and threads; None for a function
-        that is not compiled ahead of time: one that takes part in a gradient, writes into memory that is not its own
-        (arguments and constants), or has arguments on another device than the CPU.
+    None for a function that is not compiled ahead of time: one that takes part in a gradient, writes into memory that
+    is not its own (arguments and constants), or has arguments on another device than the CPU.
     """
     if any(tensor.requires_grad or tensor.device.type != "cpu" for tensor in example):
         return None
@@ -83,8 +77,7 @@ def load_kernel(key: str) -> Callable[..., list[Tensor]] | None:
 def build_kernel(graph: torch.fx.GraphModule, example: Sequence[Tensor], key: str) -> Callable[..., list[Tensor]]:
     """Compile a graph ahead of time, keep it in the cache where that can be written, and load it.
 
-    Raises:
-        Exception: the compiler fails, or an operation of the graph cannot be compiled ahead of time.
+    Raises an exception of any kind where the compiler fails.
     """
     from filelock import FileLock
     from torch._inductor import aot_compile, config

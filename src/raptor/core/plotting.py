@@ -9,11 +9,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+# One for each thing compared; safe for the colour-blind. Source: M. Okabe, K. Ito, Color Universal Design (2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""One for each thing compared; safe for the colour-blind. Source: M. Okabe, K. Ito, Color Universal Design (2008)."""
-
 INK, FAINT = "#333333", "#9a9a9a"  # text and lines; background
-STYLE = {
+STYLE = {  # for `matplotlib.rc_context`
     "font.size": 10,
     "axes.titlesize": 10.5,
     "axes.labelsize": 10,
@@ -34,7 +33,6 @@ STYLE = {
     "figure.facecolor": "white",
     "savefig.dpi": 150,
 }
-"""Settings of matplotlib, for `matplotlib.rc_context`."""
 
 
 def to_png(figure: Figure) -> bytes:

@@ -14,12 +14,9 @@ from typing import Any
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError, printable
 
+# Of a document: values, each counted as often as aliases repeat it; groups and lists within each other; bytes.
 MOST_VALUES, DEEPEST, MOST_BYTES = 100_000, 50, 2**24
-"""Of a document: values, each counted as often as aliases repeat it; groups and lists within each other; bytes."""
-
-MOST_ENTRIES, DEEPEST_GROUP = 100_000, 32
-"""Of a value that is made plain: entries in all, and groups in groups."""
-
+MOST_ENTRIES, DEEPEST_GROUP = 100_000, 32  # of a value that is made plain: in all, and groups in groups
 _TAG = "tag:yaml.org,2002:"
 _CORE_SCHEMA = {  # of YAML 1.2: 1e-3 is a number; `on`, dates and sexagesimals are text
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -41,15 +38,12 @@ def to_plain(
     """Copy a value in plain types; dataclasses become groups, and arrays, tensors, tuples and sets lists.
 
     Args:
-        value: text, numbers, and lists and groups of these.
+        value: text, numbers, and lists and groups of these; anything else, or too much, is a `UserError`.
         path: its name in error messages.
         from_file: the file that it was read from: what needs a conversion (tensors, arrays, keys that are no text) is
             refused, and control bytes are escaped.
         finite: turn numbers that are not finite into None, as JSON wants it.
         other: gives what stands for a value of any other type; what is too deep or too much is text then.
-
-    Raises:
-        UserError: names the part that is of another type; or the value is nested in itself or too large.
     """
     count, strict, where = itertools.count(), from_file is not None, f" ({from_file})" if from_file is not None else ""
 
@@ -89,10 +83,8 @@ def to_plain(
 def load_yaml(text: str, name: str, ignore_tags: bool = False) -> Any:
     """Read a YAML document as plain data with text as keys; `name` is what it is, for errors.
 
-    Tags are refused, or ignored: a group or a list with one is taken for one without, and a scalar for None.
-
-    Raises:
-        UserError: it is not valid YAML, a key comes twice, or it is larger or deeper than the bounds above.
+    Tags are refused, or ignored: a group or a list with one is taken for one without, and a scalar for None. Keys that
+    come twice are refused, and what is larger or deeper than the bounds above.
     """
     import yaml
 

@@ -8,9 +8,8 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
-TOLERANCE = 1e-4
-"""Largest error / (1 + abs(value)) that verification allows; float32 rounding gives 1e-6."""
+TOLERANCE = 1e-4  # largest error / (1 + abs(value)) that verification allows; float32 rounding gives 1e-6
 
 
 class ExportError(UserError):
@@ -36,12 +34,7 @@ class ExportError(UserError):
 
 
 def export_policy(policy: StudentPolicy | OnnxPolicy, path: PathLike, format: str = "onnx") -> float:
-    """Write a policy to `path` in one of `FORMATS`, verify the file, and return the largest error.
-
-    Raises:
-        UserError: an unknown format, or a policy that cannot be exported.
-        ExportError: the file differs from the original; nothing is left of it.
-    """
+    """Write a policy to `path` in one of `FORMATS`, verify the file, and return the largest error."""
     if format not in FORMATS:
         matches = difflib.get_close_matches(format, FORMATS, n=1)
         suggestion = f", did you mean {matches[0]!r}?" if matches else ""
@@ -54,19 +47,14 @@ def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: f
 
     The model takes observation (batch, D) and hidden (batch, H) and gives action (batch, A) and next_hidden (batch, H),
     in float32, for any batch; that of a memoryless policy takes observation and gives action. Its metadata holds the
-    initial hidden state and the policy's card as JSON.
-
-    Args:
-        policy: a policy on any device; it is left as it is.
-        path: the file (`*.onnx`), which appears complete and verified, or not at all.
-        tolerance: bound on the error / (1 + abs(value)).
+    initial hidden state and the policy's card as JSON. The file (`*.onnx`) appears verified, or not at all.
 
     Returns:
         The largest absolute error of an action or a hidden state.
 
     Raises:
         UserError: the policy is ONNX already, its weights are not finite, or the file cannot be written.
-        ExportError: the written model differs from the policy; a file that was there is left as it was.
+        ExportError: the written model differs from the policy, by more than the tolerance * (1 + abs(value)).
     """
     target = Path(path)
     if isinstance(policy, OnnxPolicy):
@@ -82,8 +70,7 @@ def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: f
         return verify_onnx(original, temporary, tolerance=tolerance, name=target)
 
 
-FORMATS: Mapping[str, Callable[[StudentPolicy | OnnxPolicy, PathLike], float]] = MappingProxyType({"onnx": export_onnx})
-"""Writes a policy to a file, verifies it, and returns the largest error."""
+FORMATS: dict[str, Callable[[StudentPolicy | OnnxPolicy, PathLike], float]] = {"onnx": export_onnx}
 
 
 @torch.no_grad()
@@ -97,13 +84,7 @@ def verify_onnx(
 ) -> float:
     """Run an ONNX file and its original side by side on normally distributed observations, each with its own memory.
 
-    Args:
-        policy: the original, in float32 on the CPU.
-        path: the ONNX file, called `name` in error messages.
-        num_steps: of each rollout.
-        batch_sizes: one rollout for each.
-        tolerance: bound on the error / (1 + abs(value)), beyond which an `ExportError` is raised.
-        name: path by default.
+    The original is in float32 on the CPU; `name` is the file in error messages. One rollout for each batch size.
 
     Returns:
         The largest absolute error of an action or a hidden state.
@@ -120,10 +101,9 @@ def verify_onnx(
             ours, theirs = torch.cat((action, hidden), -1), torch.cat((exported_action, exported_hidden), -1)
             error = (theirs - ours).abs()
             if not (error / (1 + ours.abs())).max().item() <= tolerance:
-                raise ExportError(
-                    f"{name or path} differs from the policy by {error.max().item():.2g} after {t + 1} steps "
-                    f"(batch {batch_size}, allowed {tolerance:.2g}): please report this with `raptor doctor`"
-                )
+                found = f"by {error.max().item():.2g} after {t + 1} steps (batch {batch_size}, allowed {tolerance:.2g})"
+                report = "please report this with `raptor doctor`"
+                raise ExportError(f"{name or path} differs from the policy {found}: {report}")
             largest = max(largest, error.max().item())
     return largest
 

@@ -4,7 +4,7 @@ from raptor.formats.checkpoint import CARD_FIELDS, format_card, read_checkpoint,
 from raptor.formats.expert_files import load_expert
 from raptor.formats.onnx_policy import OnnxPolicy
 from raptor.formats.policy_files import POLICY_NAMES, load_policy, policy_card
-from raptor.formats.rl_tools_teacher import write_rl_tools_teacher
+from raptor.formats.rl_tools import write_rl_tools_teacher
 from raptor.formats.teacher_files import load_teachers, save_teachers
 
 __all__ = [

@@ -21,12 +21,8 @@ from raptor.nn.policy import MLPPolicy, RaptorPolicy
 FORMAT, VERSION = "raptor-policy", 1
 GRU, MLP = "gru", "mlp"
 StudentPolicy = RaptorPolicy | MLPPolicy
-KINDS: dict[str, type[StudentPolicy]] = {GRU: RaptorPolicy, MLP: MLPPolicy}
-"""The policies that a file can hold, by the `kind` of their architecture; a file that names none holds the first."""
-
-CARD_FIELDS = ("what", "training", "command", "results", "licence")
-"""Fields on the card of every policy with a name; there may be further ones."""
-
+KINDS: dict[str, type[StudentPolicy]] = {GRU: RaptorPolicy, MLP: MLPPolicy}  # a file that names no kind holds the first
+CARD_FIELDS = ("what", "training", "command", "results", "licence")  # of every policy with a name; there may be others
 DIMENSIONS = ("observation_dim", "hidden_dim", "action_dim")
 _ADVICE = Advice(*["give a file that save_policy wrote"] * 2)
 
@@ -73,10 +69,8 @@ def read_checkpoint(path: PathLike, device: torch.device | str = "cpu") -> dict[
         raise UserError(f"{path} holds no policy of this package (format {FORMAT!r}): give a file of save_policy")
     version = document.get("version")
     if not isinstance(version, int) or version != VERSION:
-        raise UserError(
-            f"{path} has version {repr(version)[:60]} of the policy format, this package reads {VERSION}: "
-            "use the raptor-python that wrote it, or a newer one"
-        )
+        found = f"{path} has version {repr(version)[:60]} of the policy format, this package reads {VERSION}"
+        raise UserError(f"{found}: use the raptor-python that wrote it, or a newer one")
     for group in ("architecture", "weights", "card"):
         if not isinstance(document.get(group), dict):
             raise UserError(f"{path} lacks the group {group}: it is damaged, or was not written by save_policy")
@@ -98,10 +92,7 @@ def architecture_of(policy: StudentPolicy) -> dict[str, Any]:
 
 
 def assemble(
-    architecture: Mapping[str, Any],
-    weights: Mapping[str, Any],
-    source: PathLike,
-    names: Mapping[str, str] = {},
+    architecture: Mapping[str, Any], weights: Mapping[str, Any], source: PathLike, names: Mapping[str, str] = {}
 ) -> StudentPolicy:
     """Build a policy from an `architecture_of` and a `state_dict`, both checked; draws no random numbers.
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from raptor.core.atomic import PathLike, checked_path
 from raptor.core.errors import UserError, printable
+from raptor.core.yaml_files import read_yaml
 from raptor.formats.checkpoint import FORMAT, MLP, assemble
-from raptor.formats.rl_tools_teacher import read_rl_tools_teacher
-from raptor.formats.rsl_rl import holds_rsl_rl, read_rsl_rl
+from raptor.formats.rl_tools import read_rl_tools_teacher
 from raptor.formats.stable_baselines3 import POLICY, SETTINGS, found_beside, read_stable_baselines3, with_statistics
 from raptor.formats.teacher_files import DOCUMENT, load_teachers
 from raptor.formats.torch_files import Advice, opened_archive, read_document
+from raptor.formats.weights import halves, layers_of, plain_names, weight_of
 from raptor.nn.activations import activation_name
-from raptor.nn.expert import ExpertNetwork
+from raptor.nn.expert import ExpertNetwork, Normalizer
 from raptor.nn.policy import MLPPolicy
+from raptor.nn.stacked_mlp import Layer
 
 KNOWN = (
     "give a checkpoint of rsl_rl (.pt), an archive of stable-baselines3 (.zip; its VecNormalize is given as its "
@@ -28,6 +32,12 @@ ADVICE = Advice(
     "open it where it was made and you trust it, and write its weights alone: "
     'torch.save({"model_state_dict": policy.state_dict()}, "weights.pt")',
 )
+# Of rsl_rl: its activation function by default, and what it adds to the standard deviation of an observation.
+ACTIVATION, EPSILON = "elu", 1e-2
+MODEL, ACTOR, STUDENT = "model_state_dict", "actor_state_dict", "student_state_dict"
+# Names of the exploration noise; whether it is logarithmic.
+_STD = {"std": False, "distribution.std_param": False, "log_std": True, "distribution.log_std_param": True}
+_OTHERS = {"rnn.": "recurrent", "memory_": "recurrent", "cnns.": "convolutional", "actor_cnns.": "convolutional"}
 
 
 def load_expert(path: PathLike, activation: str | None = None, normalizer: PathLike | None = None) -> ExpertNetwork:
@@ -40,23 +50,25 @@ def load_expert(path: PathLike, activation: str | None = None, normalizer: PathL
         activation: between the layers, such as elu; by default what the file says, or a file beside it
             (`params/agent.yaml` of Isaac Lab), or else the library's default. Files of this package do say it.
         normalizer: file of the VecNormalize (.pkl) that an archive of stable-baselines3 was trained with.
-
-    Raises:
-        UserError: there is no such file, it is damaged, of another kind or architecture, or holds pickled code.
     """
     if activation is not None:
         activation = activation_name(activation, "activation")
     folder, index = folder_of(path)
     if folder is not None:
-        expert, own = _of_folder(folder, index), True
+        if not (folder / DOCUMENT).exists():
+            raise UserError(f"{folder} is a folder without {DOCUMENT}: {KNOWN}")
+        teachers = load_teachers(folder)
+        if index is None and len(teachers) > 1:
+            raise UserError(f"{folder} holds {len(teachers)} teachers: give the number of one, such as {folder}:0")
+        if (index or 0) >= len(teachers):
+            raise UserError(f"{folder} holds {len(teachers)} teachers, from number 0 on, got {index}")
+        expert, own = teachers.expert(index or 0, f"teacher of {folder}"), True
     else:
         expert, own = _of_file(checked_path(path, "the teacher"), activation, normalizer is None)
     if own and (normalizer is not None or activation not in (None, expert.activation)):
         got = f"the normalizer {normalizer}" if normalizer is not None else f"the activation {activation}"
-        raise UserError(
-            f"{os.fspath(path)} has {expert.activation} between its layers, got {got}: name one for files of other "
-            "libraries only"
-        )
+        has = f"{os.fspath(path)} has {expert.activation} between its layers"
+        raise UserError(f"{has}, got {got}: name one for files of other libraries only")
     return expert if normalizer is None else with_statistics(expert, normalizer)
 
 
@@ -71,17 +83,6 @@ def folder_of(path: PathLike) -> tuple[Path | None, int | None]:
     return None, None
 
 
-def _of_folder(folder: Path, index: int | None) -> ExpertNetwork:
-    if not (folder / DOCUMENT).exists():
-        raise UserError(f"{folder} is a folder without {DOCUMENT}: {KNOWN}")
-    teachers = load_teachers(folder)
-    if index is None and len(teachers) > 1:
-        raise UserError(f"{folder} holds {len(teachers)} teachers: give the number of one, such as {folder}:0")
-    if (index or 0) >= len(teachers):
-        raise UserError(f"{folder} holds {len(teachers)} teachers, from number 0 on, got {index}")
-    return teachers.expert(index or 0, f"teacher of {folder}")
-
-
 def _of_file(file: Path, activation: str | None, bare: bool) -> tuple[ExpertNetwork, bool]:
     """The network of a file, and whether it is one of this package; `bare`: no file of a normaliser was given."""
     if not file.exists():
@@ -91,10 +92,8 @@ def _of_file(file: Path, activation: str | None, bare: bool) -> tuple[ExpertNetw
     with opened_archive(file, file, ADVICE) as archive:
         members = set(archive.namelist())
         if {SETTINGS, "parameters"} <= members:
-            raise UserError(
-                f"{file} is an archive of stable-baselines 2, whose networks are of TensorFlow: train the teacher "
-                "again with stable-baselines3"
-            )
+            kind = "an archive of stable-baselines 2, whose networks are of TensorFlow"
+            raise UserError(f"{file} is {kind}: train the teacher again with stable-baselines3")
         if {SETTINGS, POLICY} <= members:
             beside = found_beside(file) if bare else []
             if beside:
@@ -111,7 +110,80 @@ def _of_file(file: Path, activation: str | None, bare: bool) -> tuple[ExpertNetw
         assert isinstance(policy, MLPPolicy)
         layers = policy.requires_grad_(False).tensors().layers
         return ExpertNetwork(layers, "relu", source="policy of this package"), True
-    if not holds_rsl_rl(document):
+    if not any(isinstance(document.get(name), Mapping) for name in (MODEL, ACTOR, STUDENT)):
         found = ", ".join(repr(key)[:40] for key in list(document)[:5])
         raise UserError(f"{file} holds {found or 'nothing'}, but no actor: {KNOWN}")
-    return read_rsl_rl(document, file, activation), False
+    return _read_rsl_rl(document, file, activation), False
+
+
+def _read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | None = None) -> ExpertNetwork:
+    """The actor of a checkpoint of rsl_rl 2 to 5; `params/agent.yaml` beside it says what it does not."""
+    found = document.get(ACTOR, document.get(MODEL))
+    weights = plain_names(found, path) if isinstance(found, Mapping) else {}
+    if STUDENT in document or any(name.startswith(("student.", "teacher.")) for name in weights):
+        raise UserError(f"{path} is of rsl_rl's distillation: give the checkpoint of the teacher, as PPO wrote it")
+    new = ACTOR in document or any(name.startswith("mlp.") for name in weights)
+    for beginning, what in _OTHERS.items():
+        if any(name.startswith(beginning) for name in weights):
+            raise UserError(f"{path} holds a {what} actor: a teacher must be a multi-layer perceptron without memory")
+    beside = Path(path).parent / "params" / "agent.yaml"
+    agent = read_yaml(beside, ignore_tags=True) if beside.is_file() else {}
+    agent = agent if isinstance(agent, Mapping) else {}
+    # The first group that is not empty: Isaac Lab writes the one that is out of use, too.
+    groups = [agent.get(name) for name in (("actor", "policy") if new else ("policy", "actor"))]
+    settings = next((group for group in groups if group and isinstance(group, Mapping)), {})
+    layers, noise = _split_noise(layers_of(weights, "mlp" if new else "actor", path), weights, settings, path)
+    name: Any = activation or settings.get("activation")
+    notes, clip = list[str](), agent.get("clip_actions")
+    if activation is None and isinstance(name, str):
+        name, notes = activation_name(name, f"params/agent.yaml beside {path}"), ["activation from params/agent.yaml"]
+    elif activation is None:
+        name, notes = ACTIVATION, [f"{ACTIVATION} is rsl_rl's default: the checkpoint does not name another"]
+    if isinstance(clip, (int, float)) and not isinstance(clip, bool) and clip < 1:
+        notes.append(f"clip_actions {clip:g} is of its environment, and not applied here")
+    normalizer = _normalizer(weights, "obs_normalizer." if new else "actor_obs_normalizer.", path)
+    version = "5.x" if new and not any(name in weights for name in ("std", "log_std")) else "4.x" if new else "3.x"
+    if normalizer is None and isinstance(document.get("obs_norm_state_dict"), Mapping):
+        normalizer, version = _normalizer(plain_names(document["obs_norm_state_dict"], path), "", path), "2.x"
+    source = f"rsl_rl {version} checkpoint"
+    return ExpertNetwork(layers, name, normalizer=normalizer, source=source, notes=tuple(notes), **noise)
+
+
+def _split_noise(
+    layers: tuple[Layer, ...], weights: Mapping[str, Any], settings: Mapping[str, Any], path: PathLike
+) -> tuple[tuple[Layer, ...], dict[str, Any]]:
+    """The layers of the mean action, and the exploration noise that is known of it.
+
+    A standard deviation that depends on the observation is the second half of what the last layer gives.
+    """
+    width = len(layers[-1].bias)
+    for name, log in _STD.items():
+        if name in weights:
+            std = weight_of(weights, name, path)
+            if std.shape != (width,):
+                raise UserError(f"{name} must have shape ({width},), got {tuple(std.shape)} ({path})")
+            return layers, {"log_std": std if log else std.clamp(min=1e-6).log()}
+    found, kind, log = settings.get("distribution_cfg"), "", False
+    if isinstance(found, Mapping):
+        kind, log = str(found.get("class_name", "")), found.get("std_type") == "log"
+    elif settings.get("state_dependent_std"):
+        kind, log = "Heteroscedastic Gaussian", settings.get("noise_std_type") == "log"
+    elif settings:
+        return layers, {}
+    if not kind:
+        remedy = "put the run's params/agent.yaml beside it"
+        raise UserError(f"{path} does not say what its actor's {width} outputs are: {remedy}")
+    if "Heteroscedastic" not in kind or width % 2:
+        raise UserError(f"{path} holds an actor of {width} outputs with a {kind}: only Gaussian ones are read")
+    mean, deviation = halves(layers[-1])
+    return (*layers[:-1], mean), {"log_std_layer": deviation} if log else {}
+
+
+def _normalizer(weights: Mapping[str, Any], prefix: str, path: PathLike) -> Normalizer | None:
+    named = {key.removeprefix(prefix): value for key, value in weights.items()}
+    if "_mean" not in named:
+        return None
+    mean, std = (weight_of(named, name, path).flatten() for name in ("_mean", "_std"))
+    if (std < 0).any():
+        raise UserError(f"_std of the observation normaliser must not be negative ({path})")
+    return Normalizer(mean, std + EPSILON)

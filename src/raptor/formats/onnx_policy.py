@@ -15,12 +15,10 @@ from raptor.core.yaml_files import to_plain
 from raptor.formats.weights import LARGEST, LARGEST_WIDTH, is_width
 from raptor.nn.policy import Stepwise
 
+# Ports of a recurrent policy; a memoryless one has the first of each. Metadata, as JSON.
 INPUTS: tuple[str, ...] = ("observation", "hidden")
 OUTPUTS: tuple[str, ...] = ("action", "next_hidden")
-"""Ports of a recurrent policy; a memoryless one has the first of each."""
-
 INITIAL_HIDDEN_STATE, CARD = "initial_hidden_state", "card"
-"""Metadata, as JSON."""
 
 
 class OnnxPolicy(Stepwise):
@@ -30,9 +28,6 @@ class OnnxPolicy(Stepwise):
     next_hidden (batch, H), with a dynamic batch; that of a memoryless policy has neither hidden nor next_hidden, and
     `hidden_dim` is then 0. Its metadata may hold the initial hidden state, which is zero otherwise, and a card, both as
     JSON. Results are on the device of the observations, `initial_hidden_state` on `device`.
-
-    Raises:
-        UserError: onnxruntime is missing or cannot read the file, or the file holds another architecture.
     """
 
     def __init__(self, path: PathLike, device: torch.device | str = "cpu") -> None:
@@ -84,18 +79,15 @@ class OnnxPolicy(Stepwise):
     def _widths(self, path: PathLike) -> dict[str, int]:
         ports = {port.name: port for port in (*self._session.get_inputs(), *self._session.get_outputs())}
         if set(ports) != {*self._inputs, *self._outputs}:
-            raise UserError(
-                f"{path} holds another architecture: it connects {', '.join(ports)}, a policy's file connects "
-                f"{', '.join((*INPUTS, *OUTPUTS))}, or {INPUTS[0]} and {OUTPUTS[0]} alone"
-            )
+            known = f"{', '.join((*INPUTS, *OUTPUTS))}, or {INPUTS[0]} and {OUTPUTS[0]} alone"
+            found = f"it connects {', '.join(ports)}, a policy's file connects {known}"
+            raise UserError(f"{path} holds another architecture: {found}")
         for name, port in ports.items():
             batch, *sizes = port.shape or [None]
-            has_width = len(sizes) == 1 and is_width(sizes[0])
-            if port.type != "tensor(float)" or isinstance(batch, int) or not has_width:
-                raise UserError(
-                    f"{name} must be tensor(float) of shape (any batch, at most {LARGEST_WIDTH}), got {port.type} of "
-                    f"shape {port.shape} ({path}): export it again with a dynamic batch"
-                )
+            if port.type != "tensor(float)" or isinstance(batch, int) or len(sizes) != 1 or not is_width(*sizes):
+                wanted = f"tensor(float) of shape (any batch, at most {LARGEST_WIDTH})"
+                got = f"{port.type} of shape {port.shape} ({path})"
+                raise UserError(f"{name} must be {wanted}, got {got}: export it again with a dynamic batch")
         return {name: port.shape[1] for name, port in ports.items()}
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import importlib.resources
 import importlib.util
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -20,15 +19,10 @@ from raptor.formats.onnx_policy import OnnxPolicy
 from raptor.formats.rl_tools import read_rl_tools
 from raptor.nn.policy import RaptorPolicy
 
-if TYPE_CHECKING:
-    from importlib.abc import Traversable
-
 PUBLISHED = "published"
-POLICIES: Traversable = importlib.resources.files("raptor.formats") / "packaged"
+POLICIES = Path(__file__).parent / "packaged"
 PACKAGED = ("default", "large", "robust")
-POLICY_NAMES = (PUBLISHED, *PACKAGED)
-"""The policies that need no file."""
-
+POLICY_NAMES = (PUBLISHED, *PACKAGED)  # the policies that need no file
 PUBLISHED_CARD = {
     "name": PUBLISHED,
     "what": "the foundation policy published with RAPTOR: dense 22-16 ReLU, GRU 16, dense 16-4, 2084 parameters",
@@ -76,16 +70,14 @@ def policy_card(source: PathLike) -> dict[str, Any]:
 
 def _read_published() -> RaptorPolicy:
     remedy = "pip install --force-reinstall foundation-policy"
-    spec = importlib.util.find_spec("foundation_policy")
-    if spec is None or spec.loader is None:
-        raise UserError(f"the published policy comes with foundation-policy, which is not installed: {remedy}")
     # Found without importing the package, which would load and replay its checkpoint in numpy.
-    resources = spec.loader.get_resource_reader("foundation_policy").files()  # type: ignore[attr-defined]
-    checkpoint = resources / "blob" / "checkpoint.h5"
+    spec = importlib.util.find_spec("foundation_policy")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the published policy comes with foundation-policy, which is not installed: {remedy}")
+    checkpoint = Path(spec.submodule_search_locations[0], "blob", "checkpoint.h5")
     if not checkpoint.is_file():
         raise UserError(f"the published policy is missing in foundation-policy ({checkpoint}): {remedy}")
-    with importlib.resources.as_file(checkpoint) as path:
-        policy = read_rl_tools(path)
+    policy = read_rl_tools(checkpoint)
     policy.card |= PUBLISHED_CARD
     return policy
 
@@ -93,12 +85,9 @@ def _read_published() -> RaptorPolicy:
 def _read_packaged(name: str) -> StudentPolicy:
     file = POLICIES / f"{name}.pt"
     if not file.is_file():
-        raise UserError(
-            f"the policy {name!r} is not in this installation ({file} is missing): install raptor-python again, or "
-            f"train a policy with raptor train-direct and give its folder"
-        )
-    with importlib.resources.as_file(file) as path:
-        return read_policy(path)
+        remedy = "install raptor-python again, or train a policy with raptor train-direct and give its folder"
+        raise UserError(f"the policy {name!r} is not in this installation ({file} is missing): {remedy}")
+    return read_policy(file)
 
 
 def _find(source: PathLike) -> Path:

@@ -1,11 +1,13 @@
-"""Policies in rl-tools' HDF5 layout, such as the checkpoint that was published with RAPTOR.
+"""Policies and teachers in rl-tools' HDF5 layout, such as the checkpoint that was published with RAPTOR.
 
-HDF5 files are looked through before anything is read; what is wrong with one is a `UserError`.
+Files are looked through before anything is read. All attributes are text, and biases may be rows. A teacher is a
+multi-layer perceptron, then `sample_and_squash`. Source: the teachers of RAPTOR's pre-training.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raptor.core.atomic import PathLike
+from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError, first_line, printable
 from raptor.formats.checkpoint import assemble
 from raptor.formats.torch_files import refuse_bomb
+from raptor.formats.weights import connected, halves, layer_of
+from raptor.nn.activations import activation_name
+from raptor.nn.expert import ExpertNetwork
 from raptor.nn.policy import RaptorPolicy
+from raptor.nn.stacked_mlp import Layer
 
 if TYPE_CHECKING:
     import h5py
 
-LAYERS = ("dense RELU", "gru", "dense IDENTITY")
-_EXAMPLE_TOLERANCE = 1e-4  # float32 in another order of summation gives 1e-6, another activation function 1e-2
-
+LAYERS = ["dense RELU", "gru", "dense IDENTITY"]
+# Activation functions of rl-tools by our names.
+ACTIVATIONS = {"relu": "RELU", "tanh": "TANH", "sigmoid": "SIGMOID", "fast_tanh": "FAST_TANH", "gelu_tanh": "GELU"}
 # rl-tools stacks the gates of the GRU in the order r, z, n and lays out every matrix as torch does.
 _WEIGHTS = {
     "input_layer.weight": "0/weights",
@@ -39,19 +45,32 @@ _WEIGHTS = {
     "output_layer.bias": "2/biases",
 }
 _PATHS = {key: f"actor/layers/{path}/parameters" for key, path in _WEIGHTS.items()}
+_MLP = "actor/layers/0"
+_TEACHER = "rl-tools teacher"
+_UNKNOWN_LOG_STD = -20.0  # of a teacher whose noise is not known; rl-tools allows no less
+_NUM_EXAMPLES = 32
+_EXAMPLE_TOLERANCE = 1e-4  # float32 in another order of summation gives 1e-6, another activation function 1e-2
 
 
 def read_rl_tools(path: PathLike) -> RaptorPolicy:
     """Read a dense-GRU-dense actor of any size, with the attributes of the group `actor` in its card.
 
     Raises:
-        UserError: the file is truncated or not HDF5, lacks a group, holds another architecture or activation function,
-            a wrong shape, a weight that is not finite, or an example that it does not reproduce.
+        UserError: the file is damaged, lacks a group, or holds another architecture or activation function, a wrong
+            shape, a weight that is not finite, or an example that it does not reproduce.
     """
-    with opened(path) as file:
-        actor = member(file, "actor", path)
-        _check_layers(actor, member(file, "actor/layers", path), path)
-        weights = {key: array(file, name, path, key.endswith("layer.bias")) for key, name in _PATHS.items()}
+    with _opened(path) as file:
+        actor, layers = _member(file, "actor", path), _member(file, "actor/layers", path)
+        if (kind := _text(actor.attrs.get("type"))) != "sequential":
+            raise UserError(f"{path} holds another architecture: its actor is {kind}, a policy is sequential")
+        found = []
+        for index in sorted(layers, key=lambda name: (len(name), name)):
+            names = [layers[index].attrs.get(name) for name in ("type", "activation_function")]
+            found.append(" ".join(_text(name) for name in names if name is not None) or "unknown")
+        if found != LAYERS or sorted(layers) != ["0", "1", "2"]:
+            problem = f"its layers are {', '.join(found) or 'none'}, a policy's are {', '.join(LAYERS)}"
+            raise UserError(f"{path} holds another architecture: {problem}")
+        weights = {key: _array(file, name, path, key.endswith("layer.bias")) for key, name in _PATHS.items()}
         for key in ("input_layer.weight", "output_layer.weight"):
             if weights[key].ndim != 2:
                 raise UserError(f"{_PATHS[key]} must be a matrix, got shape {tuple(weights[key].shape)} ({path})")
@@ -61,29 +80,57 @@ def read_rl_tools(path: PathLike) -> RaptorPolicy:
         policy = assemble(architecture, weights, path, _PATHS)
         assert isinstance(policy, RaptorPolicy)  # what an architecture without a kind gives
         with torch.no_grad():
-            check_example(file, lambda seen: policy.forward_sequence(seen)[0], (observation_dim, action_dim), path)
-        known = {name: text(actor.attrs[name]) for name in ("checkpoint_name", "meta") if name in actor.attrs}
+            _check_example(file, lambda seen: policy.forward_sequence(seen)[0], (observation_dim, action_dim), path)
+        known = {name: _text(actor.attrs[name]) for name in ("checkpoint_name", "meta") if name in actor.attrs}
     policy.card = {"what": "an rl-tools checkpoint"} | known
     return policy
 
 
-def _check_layers(actor: h5py.Group, layers: h5py.Group, path: PathLike) -> None:
-    kind = text(actor.attrs.get("type"))
-    if kind != "sequential":
-        raise UserError(f"{path} holds another architecture: its actor is {kind}, a policy is sequential")
-    found = []
-    for index in sorted(layers, key=lambda name: (len(name), name)):
-        names = [layers[index].attrs.get(name) for name in ("type", "activation_function")]
-        found.append(" ".join(text(name) for name in names if name is not None) or "unknown")
-    if tuple(found) != LAYERS or sorted(layers) != ["0", "1", "2"]:
-        raise UserError(
-            f"{path} holds another architecture: its layers are {', '.join(found) or 'none'}, "
-            f"a policy's are {', '.join(LAYERS)}"
-        )
+def read_rl_tools_teacher(path: PathLike, activation: str | None = None) -> ExpertNetwork:
+    """Read a teacher, checked as by `read_rl_tools`; `activation` takes the place of what the file says."""
+    with _opened(path) as file:
+        expert = _read_teacher(file, path, activation)
+        _check_example(file, expert, (expert.observation_dim, expert.action_dim), path)
+    return expert
+
+
+def _read_teacher(file: h5py.File, path: PathLike, activation: str | None) -> ExpertNetwork:
+    layers = _member(file, "actor/layers", path)
+    kinds = [_text(layers[name].attrs.get("type")) for name in sorted(layers)]
+    if kinds not in (["mlp"], ["mlp", "sample_and_squash"]):
+        problem = f"its layers are {', '.join(kinds) or 'none'}, those of a teacher are mlp, sample_and_squash"
+        raise UserError(f"{path} holds another architecture: {problem}")
+    mlp = layers["0"]
+    stated = _text(mlp.attrs.get("num_layers", ""))
+    there = sum(name.endswith("_layer") or "_layer_" in name for name in mlp)
+    if stated and stated != str(there):
+        raise UserError(f"{path} says that it has {stated} layers, but holds {there}: it is damaged")
+    if there < 2:
+        raise UserError(f"{path} holds {there} layers: a teacher has an input_layer and an output_layer at least")
+    names, arrays = _layer_names(there), {}
+    for name in names:
+        arrays[f"{name}.weight"] = _array(file, f"{_MLP}/{name}/weights/parameters", path)
+        arrays[f"{name}.bias"] = _array(file, f"{_MLP}/{name}/biases/parameters", path, is_bias=True)
+    dense = connected([layer_of(arrays, name, path) for name in names], path)
+    functions = [_text(mlp[name].attrs.get("activation_function", "RELU")) for name in names]
+    if len(set(functions[:-1])) > 1 or functions[-1] not in ("IDENTITY", "TANH"):
+        raise UserError(f"{path} holds another architecture: its activation functions are {', '.join(functions)}")
+    ours = {theirs: name for name, theirs in ACTIVATIONS.items()}.get(functions[0].upper())
+    between = activation or ours or activation_name(functions[0], path)
+    if kinds[-1] == "mlp":
+        return ExpertNetwork(dense, between, "tanh" if functions[-1] == "TANH" else "none", source=_TEACHER)
+    if (num := len(dense[-1].bias)) % 2:
+        raise UserError(f"{path} gives {num} numbers: a mean and a deviation of each action are an even number")
+    mean, log_std = halves(dense[-1])
+    return ExpertNetwork((*dense[:-1], mean), between, "tanh", log_std_layer=log_std, source=_TEACHER)
+
+
+def _layer_names(num: int) -> list[str]:
+    return ["input_layer", *(f"hidden_layer_{i}" for i in range(num - 2)), "output_layer"]
 
 
 @contextlib.contextmanager
-def opened(path: PathLike) -> Iterator[h5py.File]:
+def _opened(path: PathLike) -> Iterator[h5py.File]:
     """Open an HDF5 file to read, if its arrays lie in it and take no more memory than they should."""
     try:
         import h5py
@@ -107,40 +154,96 @@ def opened(path: PathLike) -> Iterator[h5py.File]:
         raise UserError(f"{path} is truncated, damaged or no HDF5 file: {first_line(error)}") from error
 
 
-def member(group: h5py.Group, name: str, path: PathLike) -> Any:
-    """A group or a data set of the file."""
+def _member(group: h5py.Group, name: str, path: PathLike) -> Any:
     if name not in group:
         raise UserError(f"{name} is missing in {path}: give an rl-tools checkpoint")
     return group[name]
 
 
-def array(file: h5py.File, name: str, path: PathLike, is_bias: bool = False) -> Tensor:
+def _array(file: h5py.File, name: str, path: PathLike, is_bias: bool = False) -> Tensor:
     """The numbers of a data set, in single precision; a bias may be stored as a row."""
-    dataset = member(file, name, path)
+    dataset = _member(file, name, path)
     if getattr(dataset, "shape", None) is None or dataset.dtype.kind != "f":
         raise UserError(f"{name} must be an array of floating-point numbers, got {dataset} ({path})")
     numbers = torch.from_numpy(np.asarray(dataset[()], dtype=np.float32).copy())
     return numbers[0] if is_bias and numbers.ndim == 2 and len(numbers) == 1 else numbers
 
 
-def text(value: Any) -> str:
+def _text(value: Any) -> str:
     """An attribute, which may be stored as bytes, with control bytes escaped."""
     return printable(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
 
 
-def check_example(file: h5py.File, act: Callable[[Tensor], Tensor], widths: tuple[int, int], path: PathLike) -> None:
+def _check_example(file: h5py.File, act: Callable[[Tensor], Tensor], widths: tuple[int, int], path: PathLike) -> None:
     """Replay the example of a checkpoint, where it has one, from observations to actions of these widths."""
     if "example" not in file:
         return
-    observations, actions = array(file, "example/input", path), array(file, "example/output", path)
-    if observations.shape[-1:] != widths[:1] or actions.shape != (*observations.shape[:-1], widths[1]):
-        raise UserError(
-            f"the example must be (time, batch, {widths[0]}) to (time, batch, {widths[1]}), got "
-            f"{tuple(observations.shape)} to {tuple(actions.shape)} ({path})"
-        )
+    observations, actions = _array(file, "example/input", path), _array(file, "example/output", path)
+    shapes = tuple(observations.shape), tuple(actions.shape)
+    if shapes[0][-1:] != widths[:1] or shapes[1] != (*shapes[0][:-1], widths[1]):
+        wanted = f"(time, batch, {widths[0]}) to (time, batch, {widths[1]})"
+        raise UserError(f"the example must be {wanted}, got {shapes[0]} to {shapes[1]} ({path})")
     error = ((act(observations) - actions).abs() / (1 + actions.abs())).max().item() if actions.numel() else 0.0
     if not error <= _EXAMPLE_TOLERANCE:
         raise UserError(
             f"{path} does not reproduce its own example (largest error {error:.2g}): it is damaged, or uses another "
             "activation function, such as rl-tools' FAST_TANH in its GRU"
         )
+
+
+def write_rl_tools_teacher(expert: ExpertNetwork, path: PathLike, name: str = "teacher") -> float:
+    """Write a teacher as rl-tools does, with an example, complete or not at all, and read it back.
+
+    It must be squashed by tanh to [-1, 1], without a normaliser, as those of `TeacherPopulation.expert` are. The file
+    holds the name. Returns the largest difference between the actions of the file and of `expert` at its example.
+    """
+    import h5py
+
+    _check_writable(expert, path)
+    expert = expert.to("cpu", torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    observation = torch.randn(1, _NUM_EXAMPLES, expert.observation_dim, generator=generator)
+    meta = {"environment": {"name": "l2f"}, "hidden": list(expert.hidden)}
+    names = _layer_names(len(expert.layers))
+    last, log_std = expert.layers[-1], expert.log_std_layer
+    if log_std is None:
+        known = torch.full_like(last.bias, _UNKNOWN_LOG_STD) if expert.log_std is None else expert.log_std
+        log_std = Layer(torch.zeros_like(last.weight), known)
+    both = Layer(*(torch.cat(pair) for pair in zip(last, log_std, strict=True)))
+    with replacing(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            _add(file, "actor", type="sequential", checkpoint_name=name, meta=json.dumps(meta))
+            _add(file, _MLP, type="mlp", num_layers=len(names))
+            for layer_name, layer in zip(names, (*expert.layers[:-1], both), strict=True):
+                function = "IDENTITY" if layer_name == names[-1] else ACTIVATIONS[expert.activation]
+                _add(file, f"{_MLP}/{layer_name}", type="dense", activation_function=function)
+                for kind, matrix in (("weights", layer.weight), ("biases", layer.bias[None])):
+                    sizes = {"rows": matrix.shape[0], "cols": matrix.shape[1]}
+                    _add(file, f"{_MLP}/{layer_name}/{kind}/parameters", matrix, type="matrix", **sizes)
+            _add(file, "actor/layers/1", type="sample_and_squash")
+            for kind, tensor in (("input", observation), ("output", expert(observation))):
+                sizes = {f"dim_{i}": size for i, size in enumerate(tensor.shape)}
+                _add(file, f"example/{kind}", tensor, type="tensor", num_dims=tensor.ndim, **sizes)
+        found = read_rl_tools_teacher(temporary)
+    return float((found(observation) - expert(observation)).abs().max())
+
+
+def _check_writable(expert: ExpertNetwork, path: PathLike) -> None:
+    if Path(path).suffix.lower() not in (".h5", ".hdf5"):
+        raise UserError(f"a teacher of rl-tools ends in .h5, got {path}: choose another name")
+    bounds = [bound for bound in (expert.low, expert.high) if bound is not None]
+    if expert.squash != "tanh" or expert.normalizer is not None or any((bound.abs() != 1).any() for bound in bounds):
+        way = "rl-tools squashes the actions of a teacher to [-1, 1] by tanh and has no observation normaliser"
+        raise UserError(f"{way}: this teacher is another ({expert.description})")
+    if expert.activation not in ACTIVATIONS or len(expert.layers) < 2:
+        known = f"rl-tools has {', '.join(ACTIVATIONS)} between two layers or more"
+        raise UserError(f"{known}, got {expert.activation} between {len(expert.layers)}")
+
+
+def _add(file: h5py.File, name: str, tensor: Tensor | None = None, **attributes: object) -> None:
+    """Add a group, or the numbers of a tensor, with attributes."""
+    if tensor is None:
+        file.create_group(name)
+    else:
+        file[name] = np.ascontiguousarray(tensor.numpy())
+    file[name].attrs.update({key: str(value) for key, value in attributes.items()})

@@ -35,12 +35,16 @@ def read_stable_baselines3(
 ) -> ExpertNetwork:
     """The deterministic actor of an open archive, with the noise that it explores with.
 
-    The activation function is by default what the archive says, or else stable-baselines3's default.
-
-    Raises:
-        UserError: the archive is damaged, or its policy is no multi-layer perceptron from a box to a box.
+    The activation function is by default what the archive says, or else stable-baselines3's default. A policy that is
+    no multi-layer perceptron from a box to a box is refused.
     """
-    settings = _read_settings(archive, path)
+    small = archive.getinfo(SETTINGS).file_size <= _LARGEST
+    try:
+        settings = json.loads(archive.read(SETTINGS)) if small else None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: its settings are no JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} is no archive of stable-baselines3: its member {SETTINGS} holds no settings")
     weights = plain_names(load_torch(archive.read(POLICY), f"{POLICY} in {path}", advice=advice), path)
     _refuse_other_kinds(settings, weights, path)
     low, high = _bounds(settings["action_space"], path)
@@ -76,22 +80,10 @@ def _layers(weights: Mapping[str, Any], hidden: list[str], last: str, path: Path
     return connected([*layers, layer_of(weights, last, path)], path)
 
 
-def _read_settings(archive: zipfile.ZipFile, path: PathLike) -> Mapping[str, Any]:
-    small = archive.getinfo(SETTINGS).file_size <= _LARGEST
-    try:
-        settings = json.loads(archive.read(SETTINGS)) if small else None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: its settings are no JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} is no archive of stable-baselines3: its member {SETTINGS} holds no settings")
-    return settings
-
-
 def _refuse_other_kinds(settings: Mapping[str, Any], weights: Mapping[str, Any], path: PathLike) -> None:
     for space in ("observation_space", "action_space"):
         group = settings.get(space)
-        kind = str(group.get(":type:", "nothing")) if isinstance(group, Mapping) else "nothing"
-        if "Box" not in kind:
+        if "Box" not in (kind := str(group.get(":type:", "nothing")) if isinstance(group, Mapping) else "nothing"):
             raise UserError(f"{path} has the {space} {kind}: a teacher maps a box of numbers to another")
     for name in weights:
         if "lstm" in name:
@@ -121,21 +113,15 @@ def _bounds(space: Mapping[str, Any], path: PathLike) -> list[Tensor]:
         raise UserError(f"{path} has actions of shape {shape}: those of a teacher are one row of numbers")
     bounds = [torch.tensor([float(x) for x in re.findall(_NUMBER, str(space.get(end)))]) for end in ("low", "high")]
     if not len(bounds[0]) == len(bounds[1]) == shape[0]:
-        raise UserError(
-            f"{path} does not say between which bounds its {shape[0]} actions lie (action_space): write it again with "
-            "stable-baselines3 2 and gymnasium"
-        )
+        problem = f"does not say between which bounds its {shape[0]} actions lie (action_space)"
+        raise UserError(f"{path} {problem}: write it again with stable-baselines3 2 and gymnasium")
     if not (bounds[0] < bounds[1]).all():
         raise UserError(f"{path} has actions from {bounds[0].tolist()} to {bounds[1].tolist()}: it is damaged")
     return bounds
 
 
 def with_statistics(expert: ExpertNetwork, file: PathLike) -> ExpertNetwork:
-    """The network behind the normaliser that a VecNormalize has learnt, where it normalises observations.
-
-    Raises:
-        UserError: the file is of another kind or damaged, or its statistics do not fit the network.
-    """
+    """The network behind the normaliser that a VecNormalize has learnt, where it normalises observations."""
     path = checked_path(file, "the normaliser")
     if expert.normalizer is not None:
         raise UserError(f"the {expert.source} has a normaliser of its own: leave out {path}")

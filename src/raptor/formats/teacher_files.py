@@ -40,10 +40,6 @@ def save_teachers(teachers: TeacherPopulation, folder: PathLike, overwrite: bool
     """Write teachers, on any device, to a folder; each file appears complete or not at all.
 
     Numbers in records that are not finite are written as null. `overwrite` replaces the teachers that are there.
-
-    Raises:
-        UserError: no teacher, weights that are not finite, a record of other than plain data, teachers in the folder
-            that are not to be replaced, or a file that cannot be written.
     """
     from safetensors.torch import save
 
@@ -81,8 +77,7 @@ def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> Teach
     """Read teachers with their vehicles and records from a folder of `save_teachers`.
 
     Raises:
-        UserError: a file is missing, truncated, damaged or of another kind, weights have wrong shapes or are not
-            finite, or the numbers of weights, records and vehicles differ; names the file and the thing.
+        UserError: something is missing, damaged, of another kind, shape or number, or not finite; names it.
     """
     find_device(device)
     source = checked_path(folder, "the teachers")
@@ -92,7 +87,14 @@ def load_teachers(folder: PathLike, device: torch.device | str = "cpu") -> Teach
         raise UserError(f"{source} holds no teachers ({reason}): give the output of raptor pre-train")
     document = _read_document(source / DOCUMENT)
     layers = _read_weights(source / WEIGHTS, document)
-    quadrotors = _read_quadrotors(source, document["quadrotors"])
+    quadrotors, names = None, document["quadrotors"]
+    if names is not None:
+        if not (vehicles := source / QUADROTORS).is_dir():
+            raise UserError(f"{source} lacks the folder {QUADROTORS}: copy it along with {DOCUMENT}")
+        quadrotors = Quadrotors.from_json(vehicles)
+        if (num := len(quadrotors)) != len(names):
+            raise UserError(f"{vehicles} holds {num} quadrotors, but {DOCUMENT} describes {len(names)} teachers")
+        quadrotors = dataclasses.replace(quadrotors, names=tuple(names))
     return TeacherPopulation(layers, quadrotors, tuple(document["teachers"]), document["activations"]).to(device)
 
 
@@ -106,10 +108,9 @@ def _read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UserError(f"{path} describes no teachers of this package (format {FORMAT!r}): give another folder")
     if document.get("version") != VERSION:
-        raise UserError(
-            f"{path} has version {document.get('version')!r} of the format of teachers, this package reads {VERSION}: "
-            "use the raptor-python that wrote it, or a newer one"
-        )
+        found = f"{path} has version {document.get('version')!r} of the format of teachers"
+        remedy = "use the raptor-python that wrote it, or a newer one"
+        raise UserError(f"{found}, this package reads {VERSION}: {remedy}")
 
     def check(holds: bool, sentence: str) -> None:
         if not holds:
@@ -169,18 +170,6 @@ def _read_weights(path: Path, document: Mapping[str, Any]) -> Layers:
     if document.get("weights_sha256") not in (None, hashlib.sha256(content).hexdigest()):
         raise UserError(f"{path} is damaged or not the one that {DOCUMENT} beside it describes: its checksum differs")
     return tuple(Layer(tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(len(widths) - 1))
-
-
-def _read_quadrotors(source: Path, names: list[str] | None) -> Quadrotors | None:
-    folder = source / QUADROTORS
-    if names is None:
-        return None
-    if not folder.is_dir():
-        raise UserError(f"{source} lacks the folder {QUADROTORS}: copy it along with {DOCUMENT}")
-    quadrotors = Quadrotors.from_json(folder)
-    if len(quadrotors) != len(names):
-        raise UserError(f"{folder} holds {len(quadrotors)} quadrotors, but {DOCUMENT} describes {len(names)} teachers")
-    return dataclasses.replace(quadrotors, names=tuple(names))
 
 
 def _read(path: Path, largest: int) -> bytes:

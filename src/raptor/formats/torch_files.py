@@ -26,9 +26,8 @@ from torch import Tensor
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError, first_line
 
+# A file that unpacks to more bytes than these, and to more than so many times its size, is refused.
 SMALL, LARGEST_RATIO = 2**24, 4
-"""A file that unpacks to more bytes than these, and to more than so many times its size, is refused."""
-
 _LARGEST_PICKLE = 2**24  # bytes of the description of a file's tensors
 _LARGEST_NUMBER = 256  # bits
 _BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -58,10 +57,8 @@ OWN = Advice("write it again, or give another", "give a file that this package w
 def refuse_bomb(name: PathLike, size: int, unpacked: int, advice: str = "") -> None:
     """Raise a `UserError` about a file that takes far more memory than it is large."""
     if unpacked > max(SMALL, LARGEST_RATIO * size):
-        raise UserError(
-            f"{name} was refused: its {size} bytes unpack to {unpacked}, which is more than {SMALL} and than "
-            f"{LARGEST_RATIO} times as much{advice}"
-        )
+        bounds = f"which is more than {SMALL} and than {LARGEST_RATIO} times as much"
+        raise UserError(f"{name} was refused: its {size} bytes unpack to {unpacked}, {bounds}{advice}")
 
 
 @contextlib.contextmanager
@@ -88,10 +85,9 @@ def opened_archive(source: PathLike | bytes, name: PathLike, advice: Advice = OW
 def _no_archive(head: bytes, name: PathLike, advice: Advice) -> str:
     """Diagnosis of a file that is no zip archive, by its first bytes."""
     if head == _BEFORE_1_6:
-        return (
-            f"{name} was refused and not executed: it has torch's file format before 1.6, which can hold code; write "
-            'it anew: torch.save(torch.load("old.pt", weights_only=True), "new.pt")'
-        )
+        anew = 'torch.save(torch.load("old.pt", weights_only=True), "new.pt")'
+        found = f"it has torch's file format before 1.6, which can hold code; write it anew: {anew}"
+        return f"{name} was refused and not executed: {found}"
     if re.match(rb"\x80[\x00-\x05]", head):
         return f"{name} was refused and not executed: it is a pickle, which can hold code; {advice.convert}"
     return f"{name} is damaged, truncated, or of another kind: {advice.known}"
@@ -102,11 +98,7 @@ def load_torch(
 ) -> dict[str, Any]:
     """Read a dictionary that `torch.save` wrote: dense tensors, plain data, and scalars of numpy.
 
-    Args:
-        source: the file, or its content.
-        name: of the file in error messages.
-        device: of the tensors.
-        advice: for the user, about a file of another kind and about code.
+    The source is the file, or its content; `name` is the file in error messages.
 
     Raises:
         UserError: it is of another kind, damaged, holds other objects, or tensors larger than what is stored of them.
@@ -121,10 +113,8 @@ def read_document(
     """Read the dictionary in an archive that is open; see `load_torch`."""
     members = archive.namelist()
     if any("code" in member.split("/")[:-1] for member in members):
-        raise UserError(
-            f"{name} is a TorchScript program, which would have to be executed: give the checkpoint that it was "
-            "exported from"
-        )
+        remedy = "give the checkpoint that it was exported from"
+        raise UserError(f"{name} is a TorchScript program, which would have to be executed: {remedy}")
     pickles = [member for member in members if member.count("/") == 1 and member.endswith("/data.pkl")]
     if len(pickles) != 1 or archive.getinfo(pickles[0]).file_size > _LARGEST_PICKLE:
         raise UserError(f"{name} is damaged or no file of torch: {advice.known}")
@@ -146,19 +136,15 @@ def read_document(
             return tensor(*arguments[:5])
         if what == "numpy.dtype":  # of a scalar
             return Record(what, arguments)
-        raise UserError(
-            f"{name} was refused and not executed: beside dense tensors and plain data it holds {what}; "
-            f"{advice.convert}"
-        )
+        found = f"beside dense tensors and plain data it holds {what}"
+        raise UserError(f"{name} was refused and not executed: {found}; {advice.convert}")
 
     def tensor(stored: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], trained: bool) -> Tensor:
         number = math.prod(size)
         end = offset + 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if number else offset
         if min((offset, *size, *stride)) < 0 or max(number, end) > len(stored):
-            raise UserError(
-                f"{name} was refused: of a tensor of shape {tuple(size)} it stores {len(stored)} numbers; give a file "
-                "whose tensors are stored whole"
-            )
+            found = f"of a tensor of shape {tuple(size)} it stores {len(stored)} numbers"
+            raise UserError(f"{name} was refused: {found}; give a file whose tensors are stored whole")
         return stored.new_empty(0).set_(stored.untyped_storage(), offset, size, stride).requires_grad_(trained)
 
     document = read_pickle(archive.read(pickles[0]), make, lambda found: storage(found[1].text, found[2]))
@@ -184,9 +170,7 @@ class Record:
 
 
 def read_pickle(
-    content: bytes,
-    make: Callable[[str, tuple[Any, ...]], Any] = Record,
-    persistent: Callable[[Any], Any] | None = None,
+    content: bytes, make: Callable[[str, tuple[Any, ...]], Any] = Record, persistent: Callable[[Any], Any] | None = None
 ) -> Any:
     """Read a pickle of protocol 2 or newer; one that is damaged raises an exception of any kind.
 

@@ -14,9 +14,7 @@ from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 from raptor.nn.stacked_mlp import Layer
 
-LARGEST = 1e9
-"""Bound on the magnitude of a weight; with more, a few layers give what is not finite."""
-
+LARGEST = 1e9  # bound on the magnitude of a weight; with more, a few layers give what is not finite
 LARGEST_WIDTH, LARGEST_DEPTH = 65536, 64
 _LARGEST_NUMBER = 2**28  # numbers in a weight
 _PREFIX = re.compile(r"(?:^module\.|_orig_mod\.)")
@@ -103,10 +101,8 @@ def connected(layers: list[Layer], path: PathLike) -> tuple[Layer, ...]:
     """The layers, if each takes what the one before it gives; all of one floating-point type."""
     for i, (before, layer) in enumerate(itertools.pairwise(layers), start=1):
         if layer.weight.shape[1] != len(before.bias):
-            raise UserError(
-                f"layer {i} of {path} takes {layer.weight.shape[1]} numbers, but the one before it gives "
-                f"{len(before.bias)}: the file is damaged"
-            )
+            gives = f"but the one before it gives {len(before.bias)}"
+            raise UserError(f"layer {i} of {path} takes {layer.weight.shape[1]} numbers, {gives}: it is damaged")
     return tuple(Layer(*(tensor.to(layers[0].weight.dtype) for tensor in layer)) for layer in layers)
 
 

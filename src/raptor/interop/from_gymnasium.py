@@ -28,9 +28,6 @@ class FromGymnasium:
     autoreset mode, an episode begins anew within the step that ended it. An environment that resets in the step after
     (`AutoresetMode.NEXT_STEP`) ends its episodes one step later here; `extras["ignored"]` marks that step, whose action
     it ignores. `max_episode_length` is by default that of the environment's specification.
-
-    Raises:
-        UserError: it has other spaces, or the length of its episodes is unknown.
     """
 
     def __init__(
@@ -52,10 +49,8 @@ class FromGymnasium:
         if max_episode_length is None and envs.spec is not None:
             max_episode_length = envs.spec.kwargs.get("max_episode_steps", envs.spec.max_episode_steps)
         if max_episode_length is None:
-            raise UserError(
-                f"{name} does not say how long its episodes are: give max_episode_length, or env.max_episode_steps=500 "
-                "on the command line"
-            )
+            remedy = "give max_episode_length, or env.max_episode_steps=500 on the command line"
+            raise UserError(f"{name} does not say how long its episodes are: {remedy}")
         self.max_episode_length = int(max_episode_length)
         # (A,) bounds of the actions, infinite where there are none
         self.low, self.high = (self._tensor(bound).view(-1) for bound in (acted.low, acted.high))
@@ -125,43 +120,41 @@ def make_gymnasium(
     device: torch.device | str = "cpu",
     video: bool = False,
 ) -> FromGymnasium:
-    """Make `num_envs` environments of that name, by default `DEFAULT_NUM_ENVS`.
+    """Make `num_envs` environments of that name, by default `DEFAULT_NUM_ENVS`, with the settings as keywords.
 
-    Args:
-        name: as for `gymnasium.make`; `module:ID` imports the module first.
-        num_envs: how many.
-        settings: keyword arguments of the environment.
-        device: of all tensors.
-        video: whether it must render pictures.
+    The name is as for `gymnasium.make`; `module:ID` imports the module first.
 
     Raises:
-        UserError: there is no such environment, or it cannot be made or rendered here; says why.
+        UserError: there is no such environment, or it cannot be made or, for `video`, rendered here; says why.
     """
     keywords = {**(settings or {}), **({"render_mode": "rgb_array"} if video else {})}
-    number = DEFAULT_NUM_ENVS if num_envs is None else num_envs
+    number, made = DEFAULT_NUM_ENVS if num_envs is None else num_envs, None
     try:
         name = import_registered(name)
         whole = gymnasium.spec(name).vector_entry_point is not None
         how: dict[str, Any] = {} if whole else {"vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP}}
         made = FromGymnasium(gymnasium.make_vec(name, num_envs=number, **how, **keywords), device)
-    except UserError:
-        raise
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"the environment {name!r} cannot be made: {_reason(error)}") from error
-    except Exception as error:  # of a renderer that is loaded
-        if not video:
-            raise
-        raise _no_video(name, error) from error
-    if video:
-        try:
+        if video:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 made.render()
-        except Exception as error:  # what a renderer lacks, it says in many ways
+        return made
+    except UserError:
+        raise
+    except Exception as error:  # what a renderer lacks, it says in many ways
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        if made is not None:
             with contextlib.suppress(Exception):
                 made.close()
-            raise _no_video(name, error) from error
-    return made
+        elif isinstance(error, (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError)):
+            raise UserError(f"the environment {name!r} cannot be made: {reason}") from error
+        if not video:
+            raise
+        raise UserError(
+            f"no video can be made of {name!r}, because it does not render here: {reason}; install what it renders "
+            "with (pip install 'gymnasium[classic-control]', [box2d] or [mujoco]), set MUJOCO_GL=egl for MuJoCo "
+            "without a display, or leave out --video"
+        ) from error
 
 
 def import_registered(name: str) -> str:
@@ -173,15 +166,3 @@ def import_registered(name: str) -> str:
         except (ImportError, ValueError) as error:
             raise UserError(f"the module {module!r} of {name!r} cannot be imported: {error}") from error
     return short
-
-
-def _no_video(name: str, error: Exception) -> UserError:
-    return UserError(
-        f"no video can be made of {name!r}, because it does not render here: {_reason(error)}; install what it renders "
-        "with (pip install 'gymnasium[classic-control]', [box2d] or [mujoco]), set MUJOCO_GL=egl for MuJoCo without a "
-        "display, or leave out --video"
-    )
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -19,7 +19,7 @@ from torch import Tensor
 from raptor.core.errors import UserError
 from raptor.environments.vec_env import VecEnv
 from raptor.interop.from_gymnasium import import_registered
-from raptor.training.distillation.env_config import EnvDistillConfig
+from raptor.training.distillation.config import EnvDistillConfig
 
 PACKAGES = ("isaaclab", "isaaclab_tasks", "isaaclab_rl")
 RSL_RL_SETTINGS = "rsl_rl_cfg_entry_point"  # the key under which a task registers the settings of its rsl_rl agent
@@ -56,13 +56,7 @@ def isaac_env(
     """Start the simulator and make the task's environment, which also has `reset(seed)`, `render` and `close`.
 
     Both are closed when the block ends well, not after an error: closing the simulator may end the process before the
-    error is reported.
-
-    Args:
-        config: has the task, as `import_registered` takes it, the number of environments, seed, device and `video`.
-        settings: of the task, by dotted key.
-        arguments: of the launcher, see `launcher_arguments`.
-        headless: without a window.
+    error is reported. The settings of the task are by dotted key; the arguments are those of `launcher_arguments`.
     """
     from isaaclab.app import AppLauncher
 

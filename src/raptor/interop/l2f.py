@@ -20,8 +20,8 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, component_major
 from raptor.tasks.task import Task
 
+# l2f's names of the five parts of a state, in the order of `State`.
 FIELDS = ("position", "orientation", "linear_velocity", "angular_velocity", "rpm")
-"""l2f's names of the five parts of a state, in the order of `State`."""
 
 
 class L2FSimulator:
@@ -29,10 +29,6 @@ class L2FSimulator:
 
     l2f comes in sizes of powers of two; vehicles beyond `num` are ignored. The task gives it its step and the scale of
     its disturbances.
-
-    Raises:
-        MissingExtraError: l2f is not installed.
-        UserError: l2f has no size for so many vehicles.
     """
 
     def __init__(self, num: int, task: Task) -> None:
@@ -51,6 +47,7 @@ class L2FSimulator:
         self._environments = self._vector.VectorEnvironment()
         self._parameters = self._vector.VectorParameters()
         self._states, self._next_states = self._vector.VectorState(), self._vector.VectorState()
+        self._everything = (self._device, self._environments, self._parameters, self._states)
         self._vector.initialize_environment(self._device, self._environments)
         self._vector.initial_parameters(self._device, self._environments, self._parameters)
         self._now = [_memory(self._states, field, size) for field in FIELDS]
@@ -60,16 +57,23 @@ class L2FSimulator:
     def begin(self, quadrotors: Quadrotors, indices: Tensor | None, generator: torch.Generator) -> None:
         """Set parameters, and draw a new force and torque, for the vehicles at `indices` (None: for all)."""
         chosen = torch.arange(self._num) if indices is None else indices.cpu()
-        self._set_parameters(quadrotors, chosen)
-        arguments = (self._device, self._environments, self._parameters, self._states)
+        values = torch.cat([tensor.reshape(len(chosen), -1) for tensor in quadrotors.tensors().values()], dim=1).cpu()
+        if self._flown is None:
+            self._flown = torch.full((self._num, values.shape[1]), torch.nan, dtype=values.dtype)
+        changed = (values != self._flown[chosen]).any(1).nonzero().squeeze(-1)
+        self._flown[chosen[changed]] = values[changed]
+        environment, parameters = self._environments.environments[0], self._parameters.parameters
+        for index, document in zip(chosen[changed].tolist(), quadrotors[changed].to_dicts(), strict=True):
+            text = json.dumps(document_for_l2f(document, self._task))
+            self._l2f.parameters_from_json(self._device, environment, text, parameters[index])
         if indices is None:
             seed = torch.randint(2**31, (), generator=generator, device=generator.device).item()
             self._vector.initialize_rng(self._device, self._rngs, int(seed))
-            self._vector.sample_initial_state(*arguments, self._rngs)
+            self._vector.sample_initial_state(*self._everything, self._rngs)
         else:
             mask = np.zeros(self._size, np.bool_)
             mask[chosen.numpy()] = True
-            self._vector.sample_initial_state_if_truncated(*arguments, mask, self._rngs)
+            self._vector.sample_initial_state_if_truncated(*self._everything, mask, self._rngs)
 
     def __call__(self, quadrotors: Quadrotors, state: State, action: Tensor, dt: float, **rest: Any) -> State:
         """One step of l2f from `state`; force and torque are those that `begin` drew and that l2f's states keep."""
@@ -79,39 +83,20 @@ class L2FSimulator:
             memory[: self._num] = part.numpy(force=True)
         actions = np.zeros((self._size, 4), np.float32)
         actions[: self._num] = action.numpy(force=True)
-        arguments = (self._device, self._environments, self._parameters, self._states)
-        self._vector.step(*arguments, actions, self._next_states, self._rngs)
+        self._vector.step(*self._everything, actions, self._next_states, self._rngs)
         parts = (torch.from_numpy(memory[: self._num].copy()).to(state.position) for memory in self._next)
         return State(*map(component_major, parts))
-
-    def _set_parameters(self, quadrotors: Quadrotors, chosen: Tensor) -> None:
-        """Hand those vehicles to l2f that it does not hold yet."""
-        values = torch.cat([tensor.reshape(len(chosen), -1) for tensor in quadrotors.tensors().values()], dim=1).cpu()
-        if self._flown is None:
-            self._flown = torch.full((self._num, values.shape[1]), torch.nan, dtype=values.dtype)
-        changed = (values != self._flown[chosen]).any(1).nonzero().squeeze(-1)
-        if not len(changed):
-            return
-        indices = chosen[changed]
-        self._flown[indices] = values[changed]
-        environment, parameters = self._environments.environments[0], self._parameters.parameters
-        for index, document in zip(indices.tolist(), quadrotors[changed].to_dicts(), strict=True):
-            text = json.dumps(document_for_l2f(document, self._task))
-            self._l2f.parameters_from_json(self._device, environment, text, parameters[index])
 
 
 def document_for_l2f(document: dict[str, Any], task: Task) -> dict[str, Any]:
     """A vehicle's document with the task's step and disturbances, without l2f's own noise and targets."""
     scales = {"random_force": task.disturbances.force, "random_torque": task.disturbances.torque}
-    disturbances = {
-        name: {key: scale * document["disturbances"][name][key] for key in ("mean", "std")}
-        for name, scale in scales.items()
-    }
+    given = document["disturbances"]
     return {
         **document,
         "integration": {"dt": task.dt},
         "mdp": {**document["mdp"], "action_noise": {"normalized_rpm": 0.0}},
-        "disturbances": disturbances,
+        "disturbances": {name: {key: s * given[name][key] for key in ("mean", "std")} for name, s in scales.items()},
         "trajectory": {**document["trajectory"], "mixture": [1.0, 0.0]},
     }
 

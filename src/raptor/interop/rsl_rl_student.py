@@ -28,8 +28,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("rsl-rl-lib 5.0 or newer", "rsl", "distillation by rsl_rl") from error
 
-Groups = Mapping[str, Tensor]
-"""Observations (N, D) by group; rsl_rl passes a TensorDict."""
+Groups = Mapping[str, Tensor]  # observations (N, D) by group; rsl_rl passes a TensorDict
 
 
 class RaptorStudent(RNNModel):
@@ -96,15 +95,12 @@ class TeacherModel(nn.Module):
         self.obs_groups = obs_groups[obs_set]
         num_envs, width = self._observation(obs).shape
         if (width, output_dim) != (self.teachers.observation_dim, self.teachers.action_dim):
-            raise UserError(
-                f"the teachers see {self.teachers.observation_dim} numbers and give {self.teachers.action_dim}, but "
-                f"the groups {', '.join(self.obs_groups)} have {width} and an action has {output_dim}: choose other "
-                f"groups for the set {obs_set!r}"
-            )
+            theirs = f"see {self.teachers.observation_dim} numbers and give {self.teachers.action_dim}"
+            ours = f"the groups {', '.join(self.obs_groups)} have {width} and an action has {output_dim}"
+            raise UserError(f"the teachers {theirs}, but {ours}: choose other groups for the set {obs_set!r}")
         if num_envs % len(self.teachers):
-            raise UserError(
-                f"{len(self.teachers)} teachers cannot share {num_envs} environments evenly: make num_envs a multiple"
-            )
+            unfit = f"{len(self.teachers)} teachers cannot share {num_envs} environments evenly"
+            raise UserError(f"{unfit}: make num_envs a multiple")
 
     def forward(self, obs: Groups) -> Tensor:
         """Actions (N, A) of the teachers, each for its own environments."""
@@ -129,9 +125,8 @@ class TeacherModel(nn.Module):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Check that a checkpoint was made with such teachers."""
         if dict(state) != self.get_extra_state():
-            raise UserError(
-                f"the checkpoint was made with other teachers, {state}: give those, not {self.get_extra_state()}"
-            )
+            ours = self.get_extra_state()
+            raise UserError(f"the checkpoint was made with other teachers, {state}: give those, not {ours}")
 
     def _observation(self, obs: Groups) -> Tensor:
         return torch.cat([obs[group] for group in self.obs_groups], dim=-1)

@@ -210,7 +210,7 @@ class MLPPolicy(Network):
         self.input_layer = nn.Linear(observation_dim, hidden_dim)
         self.middle_layer = nn.Linear(hidden_dim, hidden_dim)
         self.output_layer = nn.Linear(hidden_dim, action_dim)
-        self.register_buffer("initial_hidden", torch.zeros(0), persistent=False)
+        self.register_buffer("initial_hidden", torch.zeros(0, device="cpu"), persistent=False)  # also of meta weights
 
     @property
     def summary(self) -> str:

@@ -5,11 +5,11 @@ from raptor.quadrotor.description_file import DESCRIPTION_KEYS as DESCRIPTION_KE
 from raptor.quadrotor.description_file import Estimate as Estimate
 from raptor.quadrotor.dynamics import rotor_setpoint as rotor_setpoint
 from raptor.quadrotor.dynamics import step as step
+from raptor.quadrotor.parameters import PLATFORMS as PLATFORMS
 from raptor.quadrotor.parameters import Quadrotors as Quadrotors
-from raptor.quadrotor.platforms import PLATFORMS as PLATFORMS
-from raptor.quadrotor.platforms import load_platform as load_platform
-from raptor.quadrotor.platforms import load_platforms as load_platforms
-from raptor.quadrotor.platforms import load_quadrotors as load_quadrotors
+from raptor.quadrotor.parameters import load_platform as load_platform
+from raptor.quadrotor.parameters import load_platforms as load_platforms
+from raptor.quadrotor.parameters import load_quadrotors as load_quadrotors
 from raptor.quadrotor.sampling import Distribution as Distribution
 from raptor.quadrotor.sampling import named_distribution as named_distribution
 from raptor.quadrotor.sampling import sample_quadrotors as sample_quadrotors

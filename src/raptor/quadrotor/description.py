@@ -19,7 +19,7 @@ from torch import Tensor
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 from raptor.quadrotor.description_file import ROTORS, Description, Estimate
-from raptor.quadrotor.documents import is_finite_number
+from raptor.quadrotor.documents import TEMPLATE, is_finite_number
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.validation import QuadrotorWarning
 from raptor.quadrotor.vehicles import ON_AXIS, SIDES
@@ -48,12 +48,11 @@ def from_description(
     Raises:
         UserError: names the file, the key, the value and what is allowed.
     """
-    path = None if isinstance(source, Mapping) else Path(source)
     known = Description(source if isinstance(source, Mapping) else Path(source))
+    own, files = ("my_quadrotor", None) if known.path is None else (known.path.stem, [known.path])
     known.get("name", lambda name: isinstance(name, str), "text")
-    name = known.content.get("name", "my_quadrotor" if path is None else path.stem)
-    document = {"dynamics": _dynamics(known)}
-    exact = Quadrotors.from_dicts([document], torch.float64, names=[name], sources=None if path is None else [path])
+    names, documents = [known.content.get("name", own)], [{"dynamics": _dynamics(known)}]
+    exact = Quadrotors.from_dicts(documents, torch.float64, names=names, sources=files)
     if known.doubts:
         text = f"unusual for a quadrotor, check the units: {', '.join(known.doubts)}{known.where}"
         warnings.warn(text, QuadrotorWarning, stacklevel=2)
@@ -72,12 +71,12 @@ def _dynamics(known: Description) -> dict[str, Any]:
     curve = _thrust_curve(known, mass)
     rising, falling = _time_constants(known)
     torque_constant = _torque_constant(known)
-    spins = ("counterclockwise", "clockwise")
-    spin = known.get("front_right_spin", lambda value: value in spins, " or ".join(spins)) or known.estimate(
-        "front_right_spin", "counterclockwise", "", "as in PX4's and the Crazyflie's X layout"
-    )
-    sign = 1.0 if spin == "counterclockwise" else -1.0
+    key, spins = "front_right_spin", ("counterclockwise", "clockwise")
+    spin = known.get(key, lambda value: value in spins, " or ".join(spins))
+    spin = spin or known.estimate(key, spins[0], "", "as in PX4's and the Crazyflie's X layout")
+    sign = 1.0 if spin == spins[0] else -1.0
     return {
+        **TEMPLATE["dynamics"],  # gravity and action limit; the hover throttle is written anew from the curve
         "rotor_positions": positions,
         "rotor_thrust_directions": [[0.0, 0.0, 1.0]] * 4,
         "rotor_torque_directions": [[0.0, 0.0, sign * direction] for direction in (-1, 1, -1, 1)],
@@ -86,11 +85,8 @@ def _dynamics(known: Description) -> dict[str, Any]:
         "rotor_time_constants_rising": [rising] * 4,
         "rotor_time_constants_falling": [falling] * 4,
         "mass": mass,
-        "gravity": [0.0, 0.0, -GRAVITY],
         "J": inertia.tolist(),
         "J_inv": torch.linalg.inv_ex(inertia).inverse.tolist(),
-        "hovering_throttle_relative": 0.5,  # written anew from the thrust curve
-        "action_limit": {"min": 0.0, "max": 1.0},
     }
 
 
@@ -154,10 +150,8 @@ def _inertia(known: Description, mass: float, positions: Positions) -> Tensor:
         box = tuple(mass * squares / 12 for squares in (y + z, x + z, x + y))
         moments = known.estimate("inertia", box, "kg m^2", "mass spread evenly over a box of the size")
     elif moments is None:
-        how = (
-            f"{TILT_INERTIA:g} mass y^2, {TILT_INERTIA:g} mass x^2 and {YAW_INERTIA:g} mass (x^2 + y^2) "
-            "with the motors' mean squares"
-        )
+        factors = f"{TILT_INERTIA:g} mass y^2, {TILT_INERTIA:g} mass x^2 and {YAW_INERTIA:g} mass (x^2 + y^2)"
+        how = f"{factors} with the motors' mean squares"
         moments = known.estimate("inertia", inertia_of_frame(mass, positions), "kg m^2", how)
     return torch.diag(torch.tensor(moments, dtype=torch.float64))
 
@@ -200,10 +194,8 @@ def _time_constants(known: Description) -> list[float]:
     rising, falling = (known.number(f"{key}.{way}") for way in ways)
     if rising is None and falling is None:
         raise known.wrong(key, "needs a number, or rising and falling")
-    return [
-        rising or known.estimate(f"{key}.rising", falling, "s", "as the other one"),
-        falling or known.estimate(f"{key}.falling", rising, "s", "as the other one"),
-    ]
+    pairs = zip(ways, (rising, falling), (falling, rising), strict=True)
+    return [given or known.estimate(f"{key}.{way}", other, "s", "as the other one") for way, given, other in pairs]
 
 
 def _torque_constant(known: Description) -> float:

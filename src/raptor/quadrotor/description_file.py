@@ -10,7 +10,7 @@ from typing import Any
 
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import read_yaml
-from raptor.quadrotor.characteristics import doubt
+from raptor.quadrotor.characteristics import DESCRIBED
 from raptor.quadrotor.documents import is_finite_number, plain, shown
 from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
@@ -65,13 +65,14 @@ class Description:
     """
 
     def __init__(self, source: Path | Mapping[Any, Any]) -> None:
-        content: Any = read_yaml(source) if isinstance(source, Path) else source
-        self.where = f" ({source})" if isinstance(source, Path) else ""
+        self.path = source if isinstance(source, Path) else None
+        content: Any = source if self.path is None else read_yaml(self.path)
+        self.where = "" if self.path is None else f" ({self.path})"
         if not isinstance(content, Mapping):
             raise UserError(f"{source} must hold keys with values, at least mass, got {shown(content)}")
         if self.where and "dynamics" in content:
             raise UserError(f"{source} is no description, but full parameters already: use it as it is")
-        self.content = {key: value if key == "name" else _numbers(plain(value)) for key, value in content.items()}
+        self.content = {key: value if key == "name" else plain(value, _number) for key, value in content.items()}
         self.estimates: list[Estimate] = []
         self.doubts: list[str] = []
         self._refuse_unknown(content, tuple(DESCRIPTION_KEYS))
@@ -128,15 +129,11 @@ class Description:
 
     def question(self, key: str, *values: float) -> None:
         """Remember the first value that no ordinary quadrotor has."""
-        self.doubts += list(filter(None, (doubt(key, value) for value in values)))[:1]
+        self.doubts += list(filter(None, map(DESCRIBED[key].doubt, values)))[:1]
 
 
-def _numbers(value: Any) -> Any:
-    """The same with every number that YAML 1.1 takes for text, as 1e-3, as a number."""
-    if isinstance(value, dict):
-        return {key: _numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_numbers(inner) for inner in value]
+def _number(value: Any) -> Any:
+    """What YAML 1.1 takes for text, as 1e-3, as a number; all else as it is."""
     is_number = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", value)
     return float(value) if is_number else value
 

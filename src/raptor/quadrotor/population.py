@@ -31,10 +31,9 @@ def write_population(
     distribution: Distribution | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Write a population: 0000.json, ... in l2f's schema, then `summary.yaml` and `summary.png`.
+    """Write 0000.json, ... as `Quadrotors.save` does, then `summary.yaml` and `summary.png`.
 
-    The summary notes the seed and the distribution that the vehicles were drawn with. All else is as in
-    `Quadrotors.save`, and so are the paths that are returned.
+    The summary notes the seed and the distribution that the vehicles were drawn with.
     """
     from raptor.core.plotting import to_png
     from raptor.quadrotor.plots import plot_population
@@ -50,11 +49,7 @@ def write_population(
 
 
 def read_population(folder: PathLike, num: int | None = None) -> Quadrotors:
-    """Read the vehicles of a folder of JSON files, in natural order; each is named by its file.
-
-    Args:
-        folder: of `write_population`, or any with files in l2f's schema.
-        num: take this many from the front; all by default.
+    """Read the vehicles of a folder of JSON files, or the first `num`, in natural order; each is named by its file.
 
     Raises:
         UserError: names every file that cannot be read or cannot hover; or there are no files, or fewer than `num`.
@@ -78,20 +73,18 @@ def read_population(folder: PathLike, num: int | None = None) -> Quadrotors:
 
 def summarise(quadrotors: Quadrotors, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What `summary.yaml` holds: number, origin, the fraction that cannot hover, and quantiles in their units."""
+
+    def quantiles(values: Tensor) -> dict[str, float]:
+        exact = values.detach().double().cpu()
+        return {name: _rounded(torch.nanquantile(exact, share)) for name, share in QUANTILES.items()}
+
+    traits = characteristics(quadrotors).items()
     return {
         "number": len(quadrotors),
         **(origin or {}),
         "share_that_cannot_hover": _rounded(cannot_hover(quadrotors).double().mean()),
-        "quantiles": {
-            name: {"unit": trait.unit or "1"} | _quantiles(trait.values)
-            for name, trait in characteristics(quadrotors).items()
-        },
+        "quantiles": {name: {"unit": trait.unit or "1"} | quantiles(trait.values) for name, trait in traits},
     }
-
-
-def _quantiles(values: Tensor) -> dict[str, float]:
-    exact = values.detach().double().cpu()
-    return {name: _rounded(torch.nanquantile(exact, share)) for name, share in QUANTILES.items()}
 
 
 def _rounded(number: Tensor) -> float:
@@ -114,7 +107,8 @@ def _refuse_broken(folder: Path) -> None:
     if len(reasons) == 1:
         raise UserError(*reasons.values())
     if reasons:
-        named = [*list(reasons.values())[:NUM_REASONS], *list(reasons)[NUM_REASONS : NUM_REASONS + NUM_NAMES]]
-        text = "; also ".join(filter(None, ("; ".join(named[:NUM_REASONS]), ", ".join(named[NUM_REASONS:]))))
-        text += f" and {len(reasons) - len(named)} more" if len(reasons) > len(named) else ""
+        told, named = list(reasons.values())[:NUM_REASONS], list(reasons)[NUM_REASONS : NUM_REASONS + NUM_NAMES]
+        text = "; also ".join(filter(None, ("; ".join(told), ", ".join(named))))
+        left = len(reasons) - len(told) - len(named)
+        text += f" and {left} more" if left else ""
         raise UserError(f"{len(reasons)} quadrotors in {folder} cannot be used: {text}")

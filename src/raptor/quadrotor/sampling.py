@@ -15,8 +15,7 @@ from torch import Tensor
 
 from raptor.config.settings import Settings, above, ascending, at_least, not_negative, one_of, positive, setting
 from raptor.core.errors import UserError
-from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.platforms import load_platform
+from raptor.quadrotor.parameters import Quadrotors, load_platform
 from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
 Range = tuple[float, float]
@@ -87,9 +86,6 @@ def sample_quadrotors(
     Numbers are drawn where the generator lives and in float64, so that a seed gives the same vehicles in every `dtype`
     and on every `device`; the first vehicles of a larger population are those of a smaller one. They come with RAPTOR's
     box of starts (10 arm lengths), termination box (20 arm lengths) and standard deviation of the disturbance force.
-
-    Raises:
-        UserError: fewer than one vehicle, both a seed and a generator, or an unknown distribution.
     """
     if isinstance(num, bool) or not isinstance(num, int) or num < 1:
         raise UserError(f"num must be a positive integer, got {num!r}")

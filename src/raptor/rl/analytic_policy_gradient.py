@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.compilation import CompiledStep, Tensors
-from raptor.environments.controllers import Controller, Memory, Student
 from raptor.environments.episode import Episode, Noise, StepOutcome, advance
+from raptor.environments.rollout import Controller, Memory, Student
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import components, from_components

@@ -16,17 +16,18 @@ from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.environments.collectors import Episodes, Moment, Snapshot
-from raptor.environments.controllers import (
+from raptor.environments.episode import observe, observe_as_teacher
+from raptor.environments.rollout import (
+    BLOCK_STEPS,
     Controller,
     Memory,
     Student,
     StudentParameters,
     Teachers,
     initial_memory,
+    rollout,
     student_step,
 )
-from raptor.environments.episode import observe, observe_as_teacher
-from raptor.environments.rollout import BLOCK_STEPS, rollout
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layers, act, members

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.config.settings import Settings, at_least, between, not_negative, optional, positive, setting
 from raptor.core.distributed import Parts
-from raptor.environments.controllers import StudentParameters
+from raptor.environments.rollout import StudentParameters
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.policy import PolicyParameters
 from raptor.rl.adam import adam_start, adam_step, warmup_cosine
