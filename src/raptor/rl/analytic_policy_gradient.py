@@ -68,7 +68,7 @@ class RolloutState(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """What came of S steps; of a `RolloutState` where they ended."""
+    """What came of S steps; first the `RolloutState` where they ended."""
 
     episode: Episode
     memory: Memory
