@@ -16,7 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 from raptor.cli.progress import counting, wide_console
-from raptor.evaluation import SUITES, Evaluation, Policy, evaluate, plots, recordings
+from raptor.core.plotting import to_png
+from raptor.evaluation import SUITES, Evaluation, Policy, evaluate, plots
 from raptor.evaluation.results import HEADINGS, better, cell, rows
 from raptor.formats import load_policy
 
@@ -65,9 +66,9 @@ def insert(page: Path, table: str) -> None:
 
 def draw(policies: dict[str, Policy], path: Path) -> None:
     """Save the flights of each policy on figure eights."""
-    flown = {name: recordings.record_figure_eights(policy, INTERVALS) for name, policy in policies.items()}
+    flown = {name: plots.record_figure_eights(policy, INTERVALS) for name, policy in policies.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(plots.to_png(plots.figure_eights(flown)))
+    path.write_bytes(to_png(plots.figure_eights(flown)))
 
 
 def main() -> None:

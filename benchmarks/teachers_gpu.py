@@ -25,7 +25,7 @@ from raptor.training.memory import FRACTION_OF_FREE
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
 from raptor.training.teachers.job import pre_train
-from raptor.training.teachers.learner import Algorithm
+from raptor.training.teachers.learner import TeacherLearner
 from raptor.training.teachers.sac import SACTeachers
 from raptor.training.teachers.shard import Plan, make_plan
 
@@ -82,7 +82,7 @@ def print_plans(config: PreTrainConfig, num_teachers: int, console: Console) -> 
     return chosen or sac
 
 
-def learner_of(config: PreTrainConfig, num_teachers: int) -> Algorithm:
+def learner_of(config: PreTrainConfig, num_teachers: int) -> TeacherLearner:
     """Teachers of the first vehicles, before anything was learnt."""
     quadrotors = sample_quadrotors(num_teachers, seed=SEED, device=config.device).component_major()
     curriculum = Curriculum(config.curriculum_in_use(), config.task, num_teachers, quadrotors.device)
@@ -98,7 +98,7 @@ def learner_of(config: PreTrainConfig, num_teachers: int) -> Algorithm:
     return learner
 
 
-def seconds_per_round(learner: Algorithm, rounds: int, device: torch.device) -> tuple[float, float]:
+def seconds_per_round(learner: TeacherLearner, rounds: int, device: torch.device) -> tuple[float, float]:
     """Mean time of a round after those that compile, and what those took together."""
 
     def seconds(num: int) -> float:

@@ -133,6 +133,9 @@ def _summary(cls: type) -> str:
 
 
 def _command(path: str, command: Any) -> Iterator[str]:
+    import typer
+
+    command.get_params(typer.Context(command))  # commands may declare options once they are asked for
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
     places = [_place(argument) for argument in arguments] or (["COMMAND ..."] if hasattr(command, "commands") else [])

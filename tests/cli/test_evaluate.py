@@ -56,7 +56,7 @@ def test_the_published_policy_can_be_left_out_and_is_never_there_twice(raptor: R
 
 
 def test_policies_of_one_name_are_told_apart_by_their_paths(tmp_path: Path, policy_file: Path) -> None:
-    from raptor.cli.evaluate import load_columns
+    from raptor.cli.policies import load_columns
 
     other = tmp_path / "other" / "mine.pt"
     other.parent.mkdir()

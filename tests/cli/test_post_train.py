@@ -23,7 +23,7 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
 from raptor.tasks.task import Task
 from raptor.training.distillation import job as post_training
-from raptor.training.distillation import selection
+from raptor.training.distillation import teachers as selection
 from raptor.training.distillation.config import PostTrainConfig
 
 Run = Callable[..., str]
@@ -185,7 +185,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(teachers: Path, tmp_pa
     assert process.returncode == 130
     assert "Traceback" not in errors
     epoch = max(int(path.stem.split("_")[2]) for path in run.glob("checkpoint_epoch_*.pt"))
-    assert f"stopped after epoch {epoch}, with a checkpoint" in errors
+    assert f"stopped after epoch {epoch} of 100001, with a checkpoint" in errors
     assert f"go on with: raptor post-train --output {run} --resume" in errors
 
 
@@ -195,7 +195,7 @@ def test_an_interruption_before_an_old_run_is_overwritten_does_not_lead_back_to_
     command = ["post-train", "-t", str(teachers / "some"), "-o", str(tmp_path / "run")]
     raptor(*command, *TINY, "num_epochs=1", "fine_tune.num_updates=0")
 
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(post_training, "examine", interrupted)

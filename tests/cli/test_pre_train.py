@@ -13,7 +13,7 @@ import raptor as package
 from raptor.cli import app
 from raptor.config import from_dict
 from raptor.quadrotor import sample_quadrotors
-from raptor.runs.manifest import read_settings
+from raptor.runs.folder import read_settings
 from raptor.training.teachers.config import PreTrainConfig
 
 Run = Callable[..., str]

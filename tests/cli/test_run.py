@@ -133,7 +133,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(
 
 
 def test_an_interruption_at_once_says_how_to_go_on(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*arguments: object) -> None:
+    def interrupt(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(job, "run_to_end", interrupt)

@@ -131,4 +131,4 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(raptor: Run, tmp_path:
     assert "Traceback" not in errors
     assert f"go on with: raptor train-direct --output {run} --resume" in errors
     update = max(int(path.stem.split("_")[1]) for path in run.glob("checkpoints/update_*.pt"))
-    assert f"stopped after update {update}, with a checkpoint" in errors
+    assert f"stopped after update {update} of 100000, with a checkpoint" in errors

@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.environments.collectors import Recorder
-from raptor.environments.controllers import Student, controller_of, initial_memory
 from raptor.environments.episode import Noise, advance, begin_episode, draw_noise
-from raptor.environments.rollout import rollout
+from raptor.environments.rollout import Student, controller_of, initial_memory, rollout
 from raptor.nn import MLPPolicy, RaptorPolicy
 from raptor.quadrotor import from_axis_angle, load_platform, sample_quadrotors
 from raptor.tasks import InitialStates, References, Sensing, Task, Termination

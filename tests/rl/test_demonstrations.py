@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.environments.collectors import Episodes
-from raptor.environments.controllers import Student, StudentParameters, initial_memory
 from raptor.environments.episode import Noise, advance, begin_episode, draw_noise, observe, observe_as_teacher
+from raptor.environments.rollout import Student, StudentParameters, initial_memory
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.policy import MLPPolicy, RaptorPolicy
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers

@@ -7,9 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from raptor.environments.controllers import controller_of
 from raptor.environments.episode import begin_episode
-from raptor.environments.rollout import rollout
+from raptor.environments.rollout import controller_of, rollout
 from raptor.formats import load_policy
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, load_platform

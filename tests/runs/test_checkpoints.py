@@ -29,7 +29,7 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 
 def newest(checkpoints: Checkpoints) -> int:
-    return int(next(checkpoints.newest_first())[1]["training"]["step"])
+    return int(next(checkpoints.newest_first())[1]["step"])
 
 
 def test_only_the_newest_are_kept_and_other_files_stay(checkpoints: Checkpoints, tmp_path: Path) -> None:

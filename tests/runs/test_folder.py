@@ -12,9 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from raptor.config.settings import setting
 from raptor.core.errors import UserError
-from raptor.runs.folder import Layout, RunFolder
-from raptor.runs.manifest import read_manifest, read_settings
-from raptor.runs.metrics import read_curve, read_metrics
+from raptor.runs.folder import Layout, RunFolder, read_manifest, read_settings
+from raptor.runs.progress import read_curve, read_metrics
 
 DIRECT = Layout("train-direct")
 MANIFEST = {"version": 2, "job": "train-direct", "raptor-python": version("raptor-python")}

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from raptor.core.errors import UserError
 from raptor.runs.checkpoints import RunWarning
 from raptor.runs.folder import Layout, RunFolder
 from raptor.runs.learner import Best
-from raptor.runs.metrics import read_curve
-from raptor.runs.progress import Progress
+from raptor.runs.progress import Progress, read_curve
 from raptor.runs.stopping import StopRequest, stop_on_signal
 from raptor.runs.trainer import Phase, Trainer
 
@@ -76,16 +75,11 @@ class Files:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.best = folder, []
+        self.newest_first, self.pass_over = folder.checkpoints.newest_first, folder.checkpoints.pass_over
+        self.log, self.record, self.record_from = folder.log, folder.record, folder.record_from
 
     def write(self, step: int, training: dict[str, Any]) -> str:
         return self.folder.checkpoints.write(step, {"training": training})
-
-    def newest_first(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for name, document in self.folder.checkpoints.newest_first():
-            yield name, document["training"]
-
-    def pass_over(self, name: str, problem: object) -> None:
-        self.folder.checkpoints.pass_over(name, problem)
 
     def write_best(self, best: Best, milestone: bool) -> None:
         self.best.append((best.step, milestone))
@@ -108,7 +102,7 @@ def trained(path: Path, watch: Watch | None = None, slow_at: int = -1, **options
     files = Files(folder)
     try:
         with stop_on_signal() as stop:
-            trainer = Trainer(phases, folder, files, stop, **options)
+            trainer = Trainer(phases, files, stop, **options)
             for progress in trainer:
                 if watch is not None:
                     watch(progress, stop)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from raptor.environments.collectors import PositionErrors, Recorder
-from raptor.environments.controllers import controller_of
-from raptor.environments.rollout import rollout
+from raptor.environments.rollout import controller_of, rollout
 
 
 def fly(policy, task, quadrotors, generator, num_steps=None, *, first_counted_step=0, **options):

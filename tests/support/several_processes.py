@@ -18,7 +18,7 @@ import short_distillation
 
 from raptor.cli import app
 from raptor.training.direct.learner import GradientLearner
-from raptor.training.distillation import selection
+from raptor.training.distillation import teachers as selection
 
 
 def strike(name: str, at: int) -> None:

@@ -14,7 +14,7 @@ from raptor.tasks.task import Task
 from raptor.training.distillation.config import PostTrainConfig
 
 TEST_TASK = Task(episode_steps=4)
-"""In place of `raptor.training.distillation.selection.TEST_TASK`."""
+"""In place of `raptor.training.distillation.teachers.TEST_TASK`."""
 
 TINY = (
     "compile=false",

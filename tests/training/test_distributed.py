@@ -30,16 +30,14 @@ from raptor.formats import save_teachers
 from raptor.quadrotor import sample_quadrotors
 from raptor.runs import read_curve
 from raptor.runs.folder import RunFolder
-from raptor.runs.stopping import Abandoned, StopRequest
-from raptor.runs.trainer import interruptible
+from raptor.runs.stopping import Abandoned, StopRequest, interruptible
 from raptor.tasks.task import Task
 from raptor.training import TrainDirectConfig, load_run_config, memory, train_direct
 from raptor.training.direct.job import LAYOUT, first_policy, make_learner
 from raptor.training.direct.learner import GradientLearner
-from raptor.training.distillation import selection
-from raptor.training.distillation.guidance import guidance_of, shared_evenly
+from raptor.training.distillation import teachers as selection
 from raptor.training.distillation.job import PostTrainConfig, load_post_train_config, post_train
-from raptor.training.distillation.learner import Distiller, first_student
+from raptor.training.distillation.learner import Distiller, first_student, guidance_of, shared_evenly
 from raptor.training.distillation.sources import SimulatorSource
 from raptor.training.memory import BASE_BYTES, largest_batch
 
@@ -97,7 +95,7 @@ def test_a_run_that_two_processes_began_goes_on_after_a_stop_and_a_death_and_end
     command = ["train-direct", "--output", str(run), "--resume", *tiny_overrides]
     first, second = together(command, "SIGTERM", at=3)
     assert (first.status, second.status) == (130, 130)
-    assert "stopped after update 3, with a checkpoint" in first.said
+    assert "stopped after update 3 of 6, with a checkpoint" in first.said
     assert second.said == ""
     assert updates(run) == [2, 3]
     first, second = together(command, "SIGKILL", at=5)

@@ -16,14 +16,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from raptor.cli import distill, doctor, evaluate, export, quadrotors, run, training
+from raptor.cli import distill, doctor, policies, quadrotors, training
 from raptor.cli.common import INTERRUPTED, option
 from raptor.core.errors import LostProcessError, UserError, printable
 from raptor.core.torchrun import silent, started_together
 
-TOGETHER = ("train-direct", "post-train")
-"""Commands that several processes can carry out together."""
-
+TOGETHER = ("train-direct", "post-train")  # commands that several processes can carry out together
 GONE = {"raptor export --teacher": "name the teacher as FOLDER:NUMBER, raptor export teachers:3"}
 """Options that had another meaning once, and what to give instead."""
 
@@ -83,8 +81,8 @@ app = typer.Typer(
 @app.callback()
 def raptor(
     context: typer.Context,
-    version: Annotated[bool, option("--version", None, "Print the version and leave.")] = False,
-    debug: Annotated[bool, option("--debug", None, "Show the traceback of an error; anywhere in a command.")] = False,
+    version: Annotated[bool, option("--version", "Print the version and leave.")] = False,
+    debug: Annotated[bool, option("--debug", "Show the traceback of an error; anywhere in a command.")] = False,
 ) -> None:
     """Train, evaluate and export one tiny recurrent policy that flies any quadrotor.
 
@@ -109,8 +107,8 @@ def raptor(
         )
 
 
-COMMANDS: list[Callable[..., None]] = [evaluate.quickstart, training.train_direct, training.pre_train]
-COMMANDS += [training.post_train, run.run, evaluate.evaluate, export.export, export.card]
+COMMANDS: list[Callable[..., None]] = [policies.quickstart, training.train_direct, training.pre_train]
+COMMANDS += [training.post_train, training.run, policies.evaluate, policies.export, policies.card]
 COMMANDS += [quadrotors.platforms, quadrotors.sample, quadrotors.describe, doctor.doctor]
 for command in COMMANDS:
     app.command()(command)

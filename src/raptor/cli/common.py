@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def option(names: str, metavar: str | None, help: str, show_default: bool = False, **more: Any) -> Any:
-    """Declare an option by its names, separated by spaces, what is given for it, and what it does."""
-    return typer.Option(*names.split(), metavar=metavar, help=help, show_default=show_default, **more)
+def option(usage: str, help: str, show_default: bool = False, **more: Any) -> Any:
+    """Declare an option by its names, followed by what is given for it if it is no switch, and what it does."""
+    *names, last = usage.split()
+    names, metavar = ([*names, last], None) if last.startswith("-") else (names, last)
+    return typer.Option(*names, metavar=metavar, help=help, show_default=show_default, **more)
 
 
 def argument(metavar: str, help: str) -> Any:
@@ -41,19 +43,19 @@ Settings = Annotated[
     list[str] | None,
     argument("KEY=VALUE", "Settings over the file's: learning_rate=1e-3 task.references.lissajous.interval=[4,10]"),
 ]
-Config = Annotated[str | None, option("--config -c", "FILE", "YAML file, a run, or a preset: large, paper, robust.")]
-PaperConfig = Annotated[str | None, option("--config -c", "FILE", "YAML file, a run, or the preset paper.")]
-Seed = Annotated[int | None, option("--seed", "SEED", "Same as seed=SEED.")]
-Device = Annotated[str | None, option("--device", "DEVICE", "Same as device=DEVICE: cpu, cuda, cuda:1.")]
+Config = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or a preset: large, paper, robust.")]
+PaperConfig = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or the preset paper.")]
+Seed = Annotated[int | None, option("--seed SEED", "Same as seed=SEED.")]
+Device = Annotated[str | None, option("--device DEVICE", "Same as device=DEVICE: cpu, cuda, cuda:1.")]
 Suites = Annotated[
     list[str] | None,
-    option("--suite -s", "SUITE", "paper, unseen, platforms, figure-eight or robustness, several times; else all."),
+    option("--suite -s SUITE", "paper, unseen, platforms, figure-eight or robustness, several times; else all."),
 ]
-NumQuadrotors = Annotated[int, option("--num-quadrotors", "N", "Vehicles drawn for each suite.", True, min=1)]
-TeacherNormalizer = Annotated[Path | None, option("--teacher-normalizer", "FILE", PICKLED)]
-LargestBatch = Annotated[bool, option("--largest-batch", None, "Train with the largest batch that fits into memory.")]
-Resume = Annotated[bool, option("--resume", None, "Go on with the run in DIR; start it where there is none.")]
-Overwrite = Annotated[bool, option("--overwrite", None, "Replace the run in DIR.")]
+NumQuadrotors = Annotated[int, option("--num-quadrotors N", "Vehicles drawn for each suite.", True, min=1)]
+TeacherNormalizer = Annotated[Path | None, option("--teacher-normalizer FILE", PICKLED)]
+LargestBatch = Annotated[bool, option("--largest-batch", "Train with the largest batch that fits into memory.")]
+Resume = Annotated[bool, option("--resume", "Go on with the run in DIR; start it where there is none.")]
+Overwrite = Annotated[bool, option("--overwrite", "Replace the run in DIR.")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Run:
     """What a command is given that trains in the folder of a run; see `takes_options`."""
 
     command: str
-    output: Annotated[Path, option("--output -o", "DIR", "Folder of the run.")]
+    output: Annotated[Path, option("--output -o DIR", "Folder of the run.")]
     settings: Settings = None
     config: Config = None
     seed: Seed = None
@@ -126,7 +128,7 @@ def say(text: str, err: bool = False) -> None:
 
 
 def leave(how: str, again: str = "") -> NoReturn:
-    """End the command where somebody asked to stop, and say how to go on."""
+    """End the command after a request to stop, and say how to go on."""
     say(f"{how}; go on with: {again}" if again else how, err=True)
     raise typer.Exit(INTERRUPTED)
 
@@ -143,7 +145,7 @@ def going_on_with(again: str) -> Iterator[None]:
 @contextlib.contextmanager
 def watched(output: Path, resume: bool, again: str) -> Iterator[tuple[ProgressFunction, Callable[[str], None]]]:
     """Show how a job goes on, until the block ends; yields functions for its progress and its announcements."""
-    from raptor.runs.manifest import MANIFEST
+    from raptor.config.files import MANIFEST
 
     def written() -> int | None:
         return (output / MANIFEST).stat().st_mtime_ns if (output / MANIFEST).exists() else None
@@ -159,10 +161,10 @@ def watched(output: Path, resume: bool, again: str) -> Iterator[tuple[ProgressFu
 
 
 def say_result(summary: RunSummary, again: str, more: str = "", imitated: dict[str, float] | None = None) -> None:
-    """Print what came of a run; leaves the command where it was asked to stop."""
+    """Print what came of a run; leaves the command after a request to stop."""
     unit, num, rate = summary.unit, summary.num_steps, summary.rate
     if not summary.finished:
-        leave(f"stopped after {unit} {num}, with a checkpoint", again)
+        leave(f"stopped after {unit} {num} of {summary.total_steps}, with a checkpoint", again)
     flown = f", {quantity(rate * summary.env_steps / max(num, 1))} env-steps/s" if summary.env_steps else ""
     how_fast = f" ({rate:.3g} {unit}s/s{flown})" if rate else ""
     say(f"trained {num} {unit}s in {duration(summary.wall_clock_s)}{how_fast}: {summary.output}{more}")

@@ -23,7 +23,7 @@ from raptor.core.errors import UserError
 if TYPE_CHECKING:
     from raptor.environments.vec_env import VecEnv
     from raptor.nn.expert import ExpertNetwork
-    from raptor.training.distillation.env_config import EnvDistillConfig
+    from raptor.training.distillation.config import EnvDistillConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +39,18 @@ class Distillation:
     teacher_normalizer: common.TeacherNormalizer = None
     output: Annotated[
         Path | None,
-        option("--output -o", "DIR", "Folder of the run; logs/distillation/EXPERIMENT/DATE_TIME by default."),
+        option("--output -o DIR", "Folder of the run; logs/distillation/EXPERIMENT/DATE_TIME by default."),
     ] = None
     resume: common.Resume = False
     overwrite: common.Overwrite = False
 
-    def settle(self, words: Sequence[str], task: str | None, teacher: Path | None, device: str) -> EnvDistillConfig:
-        """The settings of a command line: words, environment, files of the teacher and flags, over those of a run."""
-        from raptor.config import load_config
-        from raptor.runs.manifest import job_of
+    def settle(
+        self, words: Sequence[str], task: str | None, teacher: Path | None, device: str = "cpu"
+    ) -> tuple[EnvDistillConfig, dict[str, Any], ExpertNetwork]:
+        """The settings of a command line over those of a run, the values among them for the task, and the teacher."""
+        from raptor.config import load_config, parse_overrides
+        from raptor.formats import load_expert
+        from raptor.runs.folder import job_of
         from raptor.training.distillation.env_job import EnvDistillConfig, load_env_distill_config
 
         training, environment, others = split_overrides(words)
@@ -76,7 +79,13 @@ class Distillation:
             if value is None:
                 nothing = f"there is no run in {self.output}, and " if self.resume else ""
                 raise UserError(f"{nothing}the {what} is not named: see --help")
-        return config
+        expert = load_expert(str(config.teacher_checkpoint), config.teacher_activation, config.teacher_normalizer)
+        say(expert.description)
+        values = {}
+        for setting, source in zip(config.task_settings, parse_overrides(config.task_settings), strict=True):
+            key = setting.partition("=")[0].strip()
+            values[key] = functools.reduce(lambda group, name: group[name], key.split("."), source.settings)
+        return config, values, expert
 
     def train(self, env: VecEnv, expert: ExpertNetwork, config: EnvDistillConfig) -> None:
         """Distil the teacher, and print what came of it."""
@@ -94,8 +103,8 @@ class Distillation:
 @takes_options
 def distill(
     run: Distillation,
-    env: Annotated[str | None, option("--env", "ID", "Gymnasium's name of the environment.")] = None,
-    teacher: Annotated[Path | None, option("--teacher", "FILE", "Checkpoint of the teacher.")] = None,
+    env: Annotated[str | None, option("--env ID", "Gymnasium's name of the environment.")] = None,
+    teacher: Annotated[Path | None, option("--teacher FILE", "The teacher's checkpoint.")] = None,
 ) -> None:
     """Distil a teacher into a recurrent student in any Gymnasium environment.
 
@@ -114,9 +123,7 @@ def distill(
     """
     from raptor.interop.from_gymnasium import make_gymnasium
 
-    config = run.settle(run.overrides or [], env, teacher, "cpu")
-    expert = _read_teacher(config)
-    settings = values_of(config.task_settings)
+    config, settings, expert = run.settle(run.overrides or [], env, teacher)
     made = make_gymnasium(str(config.task), config.num_envs, settings, config.device, config.video)
     with contextlib.closing(made):
         run.train(made, expert, config)
@@ -125,11 +132,9 @@ def distill(
 @takes_options
 def distill_isaac(
     run: Distillation,
-    task: Annotated[str | None, option("--task", "ID", "Name of the Isaac Lab task.")] = None,
-    teacher_checkpoint: Annotated[
-        Path | None, option("--teacher-checkpoint", "FILE", "Checkpoint of the teacher.")
-    ] = None,
-    headless: Annotated[bool, option("--headless/--no-headless", None, "Without a window.", True)] = True,
+    task: Annotated[str | None, option("--task ID", "Name of the Isaac Lab task.")] = None,
+    teacher_checkpoint: Annotated[Path | None, option("--teacher-checkpoint FILE", "The teacher's checkpoint.")] = None,
+    headless: Annotated[bool, option("--headless/--no-headless", "Without a window.", True)] = True,
 ) -> None:
     """Distil a teacher into a recurrent student in an Isaac Lab task: manager-based, direct or multi-agent.
 
@@ -149,15 +154,14 @@ def distill_isaac(
 
     check_installed()
     arguments, words = launcher_arguments(run.overrides or [])
-    config = run.settle(words, task, teacher_checkpoint, "cuda:0")
-    expert = _read_teacher(config)
-    with isaac_env(config, values_of(config.task_settings), arguments, headless) as env:
+    config, settings, expert = run.settle(words, task, teacher_checkpoint, "cuda:0")
+    with isaac_env(config, settings, arguments, headless) as env:
         run.train(env, expert, config)
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Sort what stands on a command line beside the flags: training, environment, and neither."""
-    from raptor.training.distillation.env_config import EnvDistillConfig
+    from raptor.training.distillation.config import EnvDistillConfig
 
     own = {"agent", *(field.name for field in dataclasses.fields(EnvDistillConfig)), *EnvDistillConfig.RENAMED}
     training, environment, others = [], [], []
@@ -173,24 +177,6 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[st
     return training, environment, others
 
 
-def values_of(settings: Sequence[str]) -> dict[str, Any]:
-    """The values of `key=value`s, read as YAML, by their dotted keys."""
-    from raptor.config import parse_overrides
-
-    keys = [setting.partition("=")[0].strip() for setting in settings]
-    given = zip(keys, parse_overrides(settings), strict=True)
-    return {key: functools.reduce(lambda group, name: group[name], key.split("."), at.settings) for key, at in given}
-
-
-def _read_teacher(config: EnvDistillConfig) -> ExpertNetwork:
-    """Load the teacher, and print what it is."""
-    from raptor.formats import load_expert
-
-    expert = load_expert(str(config.teacher_checkpoint), config.teacher_activation, config.teacher_normalizer)
-    say(expert.description)
-    return expert
-
-
 class SettingsCommand(TyperCommand):
     """A command with a flag for each plain setting of `raptor distill`; its `context.obj` are those given.
 
@@ -198,35 +184,24 @@ class SettingsCommand(TyperCommand):
     They are made when they are needed, because settings are declared beside what needs torch.
     """
 
-    _own: list[Any]
+    _flags: tuple[Any, ...] = ()
 
-    @functools.cached_property
-    def _flags(self) -> list[Any]:
-        return _flags(without=("task", "teacher_checkpoint", "teacher_normalizer"))
-
-    @functools.cached_property
-    def _all(self) -> list[Any]:
-        return [*self._own, *self._flags]
-
-    @property
-    def params(self) -> list[Any]:
+    def get_params(self, ctx: Any) -> list[Any]:
         """Arguments and options of the command itself, and the flags."""
-        return self._all
+        if not self._flags:
+            self._flags = tuple(_flags(without=("task", "teacher_checkpoint", "teacher_normalizer")))
+            self.params = [*self.params, *self._flags]
+        return super().get_params(ctx)
 
-    @params.setter
-    def params(self, params: list[Any]) -> None:
-        self._own = params
-
-    def parse_args(self, context: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Spell the arguments as the options are declared, then parse them."""
-        declared = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
-        switches = {name for option in self.params if getattr(option, "is_flag", False) for name in option.opts}
-        rest = super().parse_args(context, list(respell(args, declared, switches)))
-        context.obj = []
-        for flag in self._flags:
-            if (value := context.params.pop(flag.name)) is not None:
-                text = value if flag.metavar in ("N", "X") else json.dumps(value)
-                context.obj.append(f"{flag.name}={text}")
+        options = self.get_params(ctx)
+        declared = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+        switches = {name for option in options if getattr(option, "is_flag", False) for name in option.opts}
+        rest = super().parse_args(ctx, list(respell(args, declared, switches)))
+        given = {flag: value for flag in self._flags if (value := ctx.params.pop(flag.name)) is not None}
+        texts = {flag.name: value if flag.metavar in ("N", "X") else json.dumps(value) for flag, value in given.items()}
+        ctx.obj = [f"{name}={text}" for name, text in texts.items()]
         return rest
 
 
@@ -246,9 +221,8 @@ def respell(args: Sequence[str], declared: set[str], switches: set[str]) -> Iter
 
 
 def _flags(without: Sequence[str]) -> list[Any]:
-    """Options for all plain settings but those."""
     from raptor.config.settings import limits_of, meanings_of
-    from raptor.training.distillation.env_config import EnvDistillConfig as Settings
+    from raptor.training.distillation.config import EnvDistillConfig as Settings
 
     hints, limits, meanings = typing.get_type_hints(Settings), limits_of(Settings), meanings_of(Settings)
     parameters: dict[str, tuple[Any, Any]] = {}
@@ -259,13 +233,12 @@ def _flags(without: Sequence[str]) -> list[Any]:
         facts = [limits[name].text] if name in limits else []
         facts += [] if field.default is None else [f"{json.dumps(field.default).strip(chr(34))} by default"]
         names = [name, *(old for old, new in Settings.RENAMED.items() if new == name)]
-        flags = f"--{name}/--no-{name}" if bool in kinds else " ".join(f"--{spelling}" for spelling in names)
-        made = option(
-            flags.replace("_", "-"),
-            None if bool in kinds else "N" if int in kinds else "X" if float in kinds else "TEXT",
-            f"{meanings[name]} ({'; '.join(facts)})" if facts else meanings[name],
-            rich_help_panel="Settings",
+        value = "N" if int in kinds else "X" if float in kinds else "TEXT"
+        flags = (
+            f"--{name}/--no-{name}" if bool in kinds else " ".join(f"--{spelling}" for spelling in names) + f" {value}"
         )
+        meaning = f"{meanings[name]} ({'; '.join(facts)})" if facts else meanings[name]
+        made = option(flags.replace("_", "-"), meaning, rich_help_panel="Settings")
         parameters[name] = Annotated[bool | None if bool in kinds else str | None, made], None  # type: ignore[valid-type]
     app = typer.Typer(add_completion=False)
     app.command()(common.with_parameters(lambda: None, parameters))

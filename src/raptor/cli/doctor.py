@@ -19,7 +19,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 DISTRIBUTION = "raptor-python"
-EXTRAS = {
+EXTRAS = {  # what each extra of pyproject.toml gives
     "l2f": "the original C++ simulator as raptor/L2F-v0, to train, evaluate or cross-check in",
     "sb3": "stable-baselines3's learning algorithms on the Gymnasium environments",
     "rsl": "rsl_rl's runners on our environments, and our student in its distillation",
@@ -28,7 +28,6 @@ EXTRAS = {
     "docs": "building the documentation (make docs)",
     "dev": "working on raptor itself (make test, make lint, make types)",
 }
-"""What each extra of pyproject.toml gives."""
 
 # In a process of its own with an empty cache: a kernel kept from earlier cannot hide that the compiler is gone, and a
 # compiler that crashes or hangs takes nothing else along.

@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from raptor.runs.progress import Progress, ProgressFunction
     from raptor.training.teachers.job import PreTrainProgress
 
-LINES, QUIET_S = 10, 300.0
-"""How many lines a job without validations prints where there is no terminal, and its longest silence."""
-
-PATIENCE_S = 2.0
-"""How long files are written before a bar is shown."""
+LINES, QUIET_S = 10, 300.0  # of a job without validations where there is no terminal, and its longest silence
+PATIENCE_S = 2.0  # how long files are written before a bar is shown
 
 
 @contextlib.contextmanager

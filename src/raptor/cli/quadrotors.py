@@ -27,17 +27,15 @@ def platforms() -> None:
 
 
 def sample(
-    num: Annotated[int, option("--num -n", "N", "How many.")],
-    output: Annotated[Path, option("--output -o", "DIR", "Folder to fill.")],
-    ranges: Annotated[
-        list[str] | None, argument("KEY=VALUE", "Ranges over those of the distribution: mass=[0.5,2]")
-    ] = None,
-    seed: Annotated[int, option("--seed", "SEED", "Of what is drawn.", True)] = 0,
+    num: Annotated[int, option("--num -n N", "How many.")],
+    output: Annotated[Path, option("--output -o DIR", "Folder to fill.")],
+    ranges: Annotated[list[str] | None, argument("KEY=VALUE", "Ranges over the distribution's: mass=[0.5,2]")] = None,
+    seed: Annotated[int, option("--seed SEED", "Of what is drawn.", True)] = 0,
     distribution: Annotated[
         str,
-        option("--distribution", "NAME", "published (what RAPTOR's code draws), or paper (what its text says).", True),
+        option("--distribution NAME", "published (what RAPTOR's code draws), or paper (what its text says).", True),
     ] = "published",
-    overwrite: Annotated[bool, option("--overwrite", None, "Replace the population that is there.")] = False,
+    overwrite: Annotated[bool, option("--overwrite", "Replace the population that is there.")] = False,
 ) -> None:
     """Sample quadrotors and write each as a JSON file in l2f's schema, with a summary in numbers and pictures.
 
@@ -67,7 +65,7 @@ def sample(
 
 def describe(
     file: Annotated[Path, argument("FILE.yaml", "What you know of it.")],
-    output: Annotated[Path | None, option("--output -o", "FILE.json", "Write the full parameters.")] = None,
+    output: Annotated[Path | None, option("--output -o FILE.json", "Write the full parameters.")] = None,
 ) -> None:
     """Turn the description of a quadrotor into full parameters; missing values are estimated and printed.
 

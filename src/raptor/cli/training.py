@@ -1,15 +1,26 @@
-"""`raptor train-direct`, `raptor pre-train` and `raptor post-train`."""
+"""`raptor train-direct`, `raptor pre-train` and `raptor post-train`; and `raptor run`, which chains all commands."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from raptor.cli import common
-from raptor.cli.common import Run, TeacherRun, option, say, takes_options
-from raptor.cli.progress import counted, duration, quantity, teacher_progress
+from rich.console import Console
+
+from raptor.cli import common, progress
+from raptor.cli.common import Run, TeacherRun, argument, option, say, takes_options
+from raptor.cli.progress import cell, counted, duration, plain_table, quantity, teacher_progress, wide_console
 from raptor.core.errors import UserError
+
+if TYPE_CHECKING:
+    from raptor.lab.pipeline import Stage
+
+DONE = {"skip": "unchanged", "run": "run", "resume": "continued", "anew": "run anew"}
+PLANNED = {"skip": "nothing", "run": "run", "resume": "go on", "anew": "run anew", "wait": "wait and see"}
 
 
 @takes_options
@@ -39,10 +50,9 @@ def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
     from raptor.training.direct import job
 
     config = run.load(job.load_run_config)
-    with common.watched(run.output, run.resume, run.again) as (progress, _):
-        summary = job.train_direct(
-            run.output, config, None, None, run.resume, run.overwrite, progress, largest=largest_batch
-        )
+    with common.watched(run.output, run.resume, run.again) as (show, _):
+        resuming: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite}
+        summary = job.train_direct(run.output, config, **resuming, progress=show, largest=largest_batch)
     common.say_result(summary, run.again)
     say(f"next: raptor evaluate {summary.output}")
 
@@ -50,22 +60,18 @@ def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
 @takes_options
 def post_train(
     run: TeacherRun,
-    teachers: Annotated[
-        list[Path] | None, option("--teachers -t", "DIR", "Folder of teachers; may be given several times.")
-    ] = None,
+    teachers: Annotated[list[Path] | None, option("--teachers -t DIR", "Folder of teachers; several times.")] = None,
     teacher: Annotated[
         list[str] | None,
-        option("--teacher", "FILE", "Checkpoint of a teacher of rsl_rl, stable-baselines3, ...; several times."),
+        option("--teacher FILE", "Checkpoint of a teacher of rsl_rl, stable-baselines3, ...; several times."),
     ] = None,
     quadrotor: Annotated[
         list[str] | None,
-        option("--quadrotor", "NAME|FILE", "Vehicle it was trained on: a platform or a JSON file; once or for each."),
+        option("--quadrotor NAME|FILE", "Vehicle it was trained on: a platform or a JSON file; once or for each."),
     ] = None,
     teacher_activation: Annotated[
         str | None,
-        option(
-            "--teacher-activation", "NAME", "Its activation function, where its file lacks it: elu, relu, tanh, ..."
-        ),
+        option("--teacher-activation NAME", "Its activation function, where its file lacks it: elu, relu, tanh, ..."),
     ] = None,
     teacher_normalizer: common.TeacherNormalizer = None,
     largest_batch: common.LargestBatch = False,
@@ -91,17 +97,14 @@ def post_train(
     All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
     from raptor.training.distillation import job
-    from raptor.training.distillation.teacher_sources import teacher_files
+    from raptor.training.distillation.teachers import teacher_files
 
     config = run.load(job.load_post_train_config)
-    sources = [
-        *(teachers or ()),
-        *teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer),
-    ]
-    with common.watched(run.output, run.resume, run.again) as (progress, announce):
-        summary = job.post_train(
-            run.output, sources or None, config, run.resume, run.overwrite, progress, announce, largest_batch
-        )
+    files = teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer)
+    sources = [*(teachers or ()), *files] or None
+    with common.watched(run.output, run.resume, run.again) as (show, announce):
+        how = (run.resume, run.overwrite, show, announce, largest_batch)
+        summary = job.post_train(run.output, sources, config, *how)
     the = "the teacher returns" if summary.num_teachers == 1 else f"the {summary.num_teachers} teachers return"
     common.say_result(summary, run.again, f"; {the} {summary.teacher_return:.1f}", summary.imitated)
     say(f"next: raptor evaluate {summary.output}")
@@ -110,15 +113,11 @@ def post_train(
 @takes_options
 def pre_train(
     run: TeacherRun,
-    quadrotors: Annotated[
-        Path | None, option("--quadrotors -q", "DIR", "Folder of JSON files, one teacher for each.")
-    ] = None,
-    generate: Annotated[int | None, option("--generate -g", "N", "Sample N quadrotors instead.", min=1)] = None,
-    num_teachers: Annotated[int | None, option("--num-teachers", "N", "Train only for the first N.", min=1)] = None,
-    algorithm: Annotated[str | None, option("--algorithm -a", "NAME", "Same as algorithm=NAME: apg or sac.")] = None,
-    shard: Annotated[
-        str | None, option("--shard", "I/N", "Train only the I-th of N parts; --resume puts them together.")
-    ] = None,
+    quadrotors: Annotated[Path | None, option("--quadrotors -q DIR", "JSON files, one teacher for each.")] = None,
+    generate: Annotated[int | None, option("--generate -g N", "Sample N quadrotors instead.", min=1)] = None,
+    num_teachers: Annotated[int | None, option("--num-teachers N", "Train only for the first N.", min=1)] = None,
+    algorithm: Annotated[str | None, option("--algorithm -a NAME", "Same as algorithm=NAME: apg or sac.")] = None,
+    shard: Annotated[str | None, option("--shard I/N", "Train only part I of N; --resume joins the parts.")] = None,
 ) -> None:
     """Train one teacher for each quadrotor of a population.
 
@@ -153,19 +152,11 @@ def pre_train(
     algorithms = [f"algorithm={algorithm}"] if algorithm is not None else []
     config = run.load(job.load_pre_train_config, *algorithms, resume=part is not None)
     again = run.again if part is None else f"{run.again.removesuffix('--resume')}--shard {shard}"
-    with common.watched(run.output, run.resume or part is not None, again) as (progress, announce):
-        summary = job.pre_train(
-            run.output,
-            quadrotors,
-            config,
-            generate=generate,
-            num_teachers=num_teachers,
-            resume=run.resume,
-            overwrite=run.overwrite,
-            part=part,
-            progress=teacher_progress(progress, config.compile),
-            announce=announce,
-        )
+    with common.watched(run.output, run.resume or part is not None, again) as (show, announce):
+        given: dict[str, Any] = {"generate": generate, "num_teachers": num_teachers, "part": part}
+        how: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite, "announce": announce}
+        relay = teacher_progress(show, config.compile)
+        summary = job.pre_train(run.output, quadrotors, config, **given, **how, progress=relay)
     if summary.stopped:
         common.leave("stopped, with checkpoints", again)
     if part is not None:
@@ -182,3 +173,78 @@ def pre_train(
     if summary.unsolved:
         say(f"not solved: {', '.join(summary.unsolved)}")
     say(f"look at {summary.output / 'teachers.png'} and {summary.output / 'curves.png'}")
+
+
+def run(
+    pipeline: Annotated[str, argument("PIPELINE", "YAML file, or a preset: small, full, paper.")],
+    changes: Annotated[
+        list[str] | None,
+        argument("KEY=VALUE", "Over the file's: evaluation.num_quadrotors=512 teachers.settings.apg.num_updates=100"),
+    ] = None,
+    output: Annotated[Path | None, option("--output -o DIR", "Folder of all stages; else that in the file.")] = None,
+    seed: common.Seed = None,
+    device: common.Device = None,
+    only: Annotated[str | None, option("--only STAGE", "Only this stage, on earlier results of others.")] = None,
+    until: Annotated[str | None, option("--until STAGE", "Only this stage and what it needs.")] = None,
+    dry_run: Annotated[bool, option("--dry-run", "Print the plan, with reasons; run nothing.")] = False,
+    overwrite: Annotated[bool, option("--overwrite", "Replace trainings whose settings changed.")] = False,
+) -> None:
+    """Run a chain of jobs: sample, pre-train, post-train, train-direct, evaluate, export, report.
+
+    Each stage has a folder of its name in DIR, which the other commands take. Finished stages that have not changed are
+    skipped. Ctrl-C stops, and the same command goes on, also after a kill.
+
+    ```
+    raptor run small -o runs/small
+    raptor run full -o runs/full --dry-run                          # the plan, with reasons
+    raptor run full -o runs/full --until teachers
+    raptor run mine.yaml student.settings.num_epochs=50 --overwrite
+    raptor evaluate runs/full/student                               # a stage's folder is that of any run
+    ```
+
+    The format of a file is in docs/reference/pipeline.md.
+    """
+    from raptor.evaluation import Evaluation
+    from raptor.lab.pipeline import load_pipeline, make_plan, output_of, run_pipeline
+
+    given = common.overrides(changes, seed, device)
+    loaded = load_pipeline(pipeline, given)
+    folder = output_of(loaded, output)
+    if dry_run:
+        table = plain_table("stage", "job", "to do", "why")
+        for step in make_plan(loaded, folder, only, until):
+            why = f"{step.why}; needs --overwrite" if step.replaces else step.why
+            table.add_row(step.stage.name, step.stage.job.NAME, PLANNED[step.action], cell(why))
+        wide_console().print(table)
+        return
+    console = Console(stderr=True)
+    words = ["raptor", "run", pipeline, *given, "--output", str(folder)]
+    words += [*(["--only", only] if only else []), *(["--until", until] if until else [])]
+    again = shlex.join(words)
+    tell = progress.announcer(console)
+    with common.going_on_with(again):
+        summary = run_pipeline(loaded, folder, overwrite, only, until, lambda stage: _shown(stage, console), tell)
+    if not summary.finished:
+        common.leave(f"stopped in {summary.stages[-1].name}", again)
+    table = plain_table("stage", "", "time", "result")
+    for name, job, action, _, seconds, result, product in summary.stages:
+        if job == "evaluate" and action != "skip":
+            wide_console().print(Evaluation.load(product).table(details=False))
+        time = duration(seconds) if action != "skip" else ""
+        table.add_row(name, DONE[action], time, cell(result if job != "report" else ""))
+    wide_console().print(table)
+    for stage in summary.stages:
+        if stage.job in ("report", "export"):
+            say(f"{stage.name}: {stage.product}")
+
+
+@contextlib.contextmanager
+def _shown(stage: Stage, console: Console) -> Iterator[Any]:
+    if not stage.job.TRAINS:
+        quick = stage.job.NAME in ("sample", "export")
+        with progress.counting(console, "writing", progress.PATIENCE_S if quick else 0.0) as count:
+            yield count
+        return
+    with progress.job_progress(console) as show:
+        is_relayed = stage.job.NAME == "pre-train"
+        yield teacher_progress(show, stage.job.settings.compile) if is_relayed else show  # type: ignore[attr-defined]

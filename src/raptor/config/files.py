@@ -15,12 +15,8 @@ from raptor.core.yaml_files import DEEPEST, MOST_VALUES, load_yaml, read_yaml
 
 COMMAND_LINE = "command line"
 PRESETS = Path(__file__).parent / "presets"
-RENAMED = {("run", "quickstart"): "small"}
-"""New names of presets, by job and old name."""
-
-MANIFEST = "run.yaml"
-"""Of a run, see `raptor.runs.folder`; its settings are a configuration too."""
-
+RENAMED = {("run", "quickstart"): "small"}  # new names of presets, by job and old name
+MANIFEST = "run.yaml"  # of a run, see `raptor.runs.folder`; its settings are a configuration too
 Document = Mapping[str, Any]
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
@@ -52,17 +48,26 @@ def parse_overrides(overrides: Sequence[str]) -> list[Source]:
     return sources
 
 
-def read_files(file: str | Path, job: str = "train-direct") -> list[Source]:
-    """Read a file, a run or a preset of a job, and all that it is based on; from the deepest base to the file itself.
+def read_files(
+    file: str | Path, job: str = "train-direct", folder: Path = Path(), above: tuple[Path, ...] = ()
+) -> list[Source]:
+    """Read a file in a folder, a run or a preset of a job, and all that it is based on, the deepest base first.
 
     Raises:
         UserError: a file is missing or holds something else than settings, or files are based on each other.
     """
-    return _with_bases(file, Path(), (), job)
-
-
-def _with_bases(name: str | Path, folder: Path, above: tuple[Path, ...], job: str) -> list[Source]:
-    path = _locate(name, folder, f" (base of {above[-1]})" if above else "", job)
+    named, what = folder / Path(file).expanduser(), f" (base of {above[-1]})" if above else ""
+    if found := [each for each in (named, named / MANIFEST) if each.is_file()]:
+        path = found[0].resolve()
+    elif str(file) in presets(job):
+        path = PRESETS / job / f"{file}.yaml"
+    elif new := RENAMED.get((job, str(file))):
+        raise UserError(f"the preset {file} is called {new} now{what}")
+    else:
+        raise UserError(
+            f"there is no configuration file {named}{what}: give a YAML file, a run, or one of the presets "
+            f"{', '.join(presets(job))}"
+        )
     if path in above:
         circle = " -> ".join(map(str, (*above[above.index(path) :], path)))
         raise UserError(f"configuration files are based on each other in a circle: {circle}; remove one `base`")
@@ -77,24 +82,8 @@ def _with_bases(name: str | Path, folder: Path, above: tuple[Path, ...], job: st
     bases = [given] if isinstance(given, str) else given
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(f"base must be the name of a file or a list of names, got {show(bases)} ({path})")
-    inherited = [source for base in bases for source in _with_bases(base, path.parent, (*above, path), job)]
+    inherited = [source for base in bases for source in read_files(base, job, path.parent, (*above, path))]
     return [*inherited, Source(str(path), settings)]
-
-
-def _locate(name: str | Path, folder: Path, what: str, job: str) -> Path:
-    """The file of that name, or else the preset of that name."""
-    path = folder / Path(name).expanduser()
-    for file in (path, path / MANIFEST):
-        if file.is_file():
-            return file.resolve()
-    if str(name) in presets(job):
-        return PRESETS / job / f"{name}.yaml"
-    if new := RENAMED.get((job, str(name))):
-        raise UserError(f"the preset {name} is called {new} now{what}")
-    raise UserError(
-        f"there is no configuration file {path}{what}: give a YAML file, a run, or one of the presets "
-        f"{', '.join(presets(job))}"
-    )
 
 
 def overlay(below: Document, above: Document, cls: type | None = None) -> dict[str, Any]:

@@ -25,14 +25,11 @@ WRONG: Any = object()
 def load_config(
     cls: type[T], file: str | Path | None = None, overrides: Sequence[str] = (), default: T | None = None
 ) -> T:
-    """Read settings: the overrides come before the file, that before the files that it is based on, and the default.
+    """Settings of a class from a file and overrides, over those of `default` or `cls()`; nested classes are groups.
 
-    Args:
-        cls: a `Settings` class; nested ones are groups. A group with a `SHORTHAND` can be given as a plain value.
-        file: YAML file, the folder of a run, or the name of a packaged preset. Its key `base` names one file or preset,
-            or a list of them, that it inherits from; relative to itself.
-        overrides: `key=value` each, with dotted keys and YAML values: `task.references.lissajous.interval=[4, 10]`.
-        default: what holds where nothing is said, instead of `cls()`.
+    The file is YAML, the folder of a run, or the name of a packaged preset; its key `base` names one or a list of them,
+    relative to itself, that it inherits from. Overrides are `key=value` with dotted keys and YAML values:
+    `task.references.lissajous.interval=[4, 10]`. A group with a `SHORTHAND` can be given as a plain value.
 
     Raises:
         UserError: names every unknown key, wrong type and impossible value, where it stands and what is allowed.

@@ -151,14 +151,10 @@ def advance(
     clipped = from_components([a.clamp(-1, 1) for a in components(action)])
     fed_back = clipped if task.clip_previous_action else from_components(components(action))
     commanded = (clipped, *episode.commanded)
+    motors = _delayed(commanded, episode.action_delay)
+    method = WITH_EXACT_ROTORS.get(method, method) if task.exact_rotors else method
     state = simulate(
-        quadrotors,
-        episode.state,
-        _delayed(commanded, episode.action_delay),
-        task.dt,
-        force=episode.force,
-        torque=episode.torque,
-        method=WITH_EXACT_ROTORS.get(method, method) if task.exact_rotors else method,
+        quadrotors, episode.state, motors, task.dt, force=episode.force, torque=episode.torque, method=method
     )
     reference = advance_reference(episode.reference, task.references, noise.reference, task.dt)
     over = terminated(task.termination, quadrotors, state, reference)

@@ -34,37 +34,21 @@ class GymnasiumEnv(gymnasium.Env[Floats, Floats]):
     Observation (22,): position and velocity error, rotation matrix, body rates, previous action (docs/conventions.md).
     Action (4,): rotors in the order front-right, back-right, back-left, front-left. An episode ends where the task
     terminates it, and after the `max_episode_steps` of `gymnasium.make`, which counts them. `info["position_error"]` is
-    the distance from the target in m.
-
-    Args:
-        quadrotor: a platform's name, a JSON file, a population of one, or "random" for a new vehicle in each episode.
-        task: a `Task`, or "hover", "track" or "paper".
-        render_mode: None: nothing is rendered.
-        settings: `compile`, `simulator` and `device` of `raptor.environments.make_env`; fields of the task.
-
-    Raises:
-        UserError: as `make_env` does, and for a number of steps that Gymnasium does not see.
+    the distance from the target in m. Arguments are those of `raptor.environments.make_env`, fields of the task
+    included; nothing is rendered.
     """
 
     metadata = {"render_modes": [], "render_fps": 100}  # noqa: RUF012  # as Gymnasium declares it
 
-    def __init__(
-        self,
-        quadrotor: Source = "crazyflie",
-        task: str | Task = "hover",
-        render_mode: None = None,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, quadrotor: Source = "crazyflie", task: str | Task = "hover", **settings: Any) -> None:
         self.observation_space, self.action_space = OBSERVATION_SPACE, ACTION_SPACE
-        self.batch = _make_batch(1, quadrotor, task, EPISODE_STEPS, render_mode, auto_reset=False, **settings)
+        self.batch = _make_batch(1, quadrotor, task, EPISODE_STEPS, auto_reset=False, **settings)
         self._seeded = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         """Begin an episode; options are ignored."""
         super().reset(seed=seed)
-        new_seed = _torch_seed(self.np_random) if seed is not None or not self._seeded else None
-        self._seeded = True
-        observation, info = self.batch.reset(new_seed)
+        observation, info = self.batch.reset(_torch_seed(self, seed))
         return observation[0].numpy(force=True), {"position_error": info["position_error"].item()}
 
     @torch.no_grad()
@@ -76,21 +60,12 @@ class GymnasiumEnv(gymnasium.Env[Floats, Floats]):
 
 
 class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]]):
-    """Many quadrotors, stepped at once; `gymnasium.make_vec("raptor/Hover-v0", num_envs=...)` makes it.
+    """Many quadrotors as in `GymnasiumEnv`, at once; `gymnasium.make_vec("raptor/Hover-v0", num_envs=...)` makes it.
 
-    By default an episode that ends begins anew within the same step: `infos["final_obs"]` then holds the last
-    observation and `infos["final_info"]` the last info, as in Gymnasium's `SyncVectorEnv`.
-
-    Args:
-        num_envs: number of vehicles; fewer that are given fly in turn.
-        quadrotor: this and all that is not named here as for `GymnasiumEnv`.
-        task: see above.
-        autoreset_mode: when an ended episode begins anew: within the same step, instead of the next one
-            (`AutoresetMode.NEXT_STEP`, which Gymnasium's vector `NormalizeObservation` insists on), or by
-            `reset(options={"reset_mask": ...})` only.
-        max_episode_steps: after which an episode is truncated.
-        render_mode: see above.
-        settings: see above.
+    An episode is truncated after `max_episode_steps`. One that ended begins anew within the same step:
+    `infos["final_obs"]` then holds the last observation and `infos["final_info"]` the last info, as in Gymnasium's
+    `SyncVectorEnv`. By `autoreset_mode`, it does so in the next step instead (`AutoresetMode.NEXT_STEP`, which
+    Gymnasium's vector `NormalizeObservation` insists on), or by `reset(options={"reset_mask": ...})` only.
     """
 
     def __init__(
@@ -101,7 +76,6 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         max_episode_steps: int = EPISODE_STEPS,
-        render_mode: None = None,
         **settings: Any,
     ) -> None:
         self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -111,7 +85,7 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         self.observation_space = batch_space(OBSERVATION_SPACE, num_envs)
         self.action_space = batch_space(ACTION_SPACE, num_envs)
         settings["auto_reset"] = self.autoreset_mode is AutoresetMode.SAME_STEP
-        self.batch = _make_batch(num_envs, quadrotor, task, max_episode_steps, render_mode, **settings)
+        self.batch = _make_batch(num_envs, quadrotor, task, max_episode_steps, **settings)
         self._seeded = False
         self._all = np.ones(num_envs, np.bool_)
         self._over = ~self._all
@@ -122,13 +96,10 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         mask = (options or {}).get("reset_mask", self._all)
         is_mask = isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == self._over.shape
         if not is_mask or not mask.any():
-            raise UserError(
-                f"options['reset_mask'] must be a numpy array of {self.num_envs} booleans, at least one of them True"
-            )
+            wanted = f"a numpy array of {self.num_envs} booleans, at least one of them True"
+            raise UserError(f"options['reset_mask'] must be {wanted}")
         self._over = self._over & ~mask
-        new_seed = _torch_seed(self.np_random) if seed is not None or not self._seeded else None
-        self._seeded = True
-        observation, info = self.batch.reset(new_seed, None if mask.all() else torch.from_numpy(mask))
+        observation, info = self.batch.reset(_torch_seed(self, seed), None if mask.all() else torch.from_numpy(mask))
         return _array(observation), _infos(info, mask)
 
     @torch.no_grad()
@@ -154,25 +125,23 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         return _array(observation), reward, terminated, truncated, infos | _infos(info, self._all)
 
 
-def _make_batch(
-    num: int, quadrotor: Source, task: str | Task, max_episode_steps: int, render_mode: str | None, **settings: Any
-) -> QuadrotorEnv:
+def _make_batch(num: int, quadrotor: Source, task: str | Task, max_episode_steps: int, **settings: Any) -> QuadrotorEnv:
     """The batched environment; refuses what a user of Gymnasium would expect to have an effect, but has none."""
-    if render_mode is not None:
+    if (render_mode := settings.pop("render_mode", None)) is not None:
         raise UserError(f"render_mode must be None, the only one of this environment, got {render_mode!r}")
     steps = make_task(task, {name: settings[name] for name in settings if name == "episode_steps"}).episode_steps
     if steps != EPISODE_STEPS:
-        raise UserError(
-            f"Gymnasium counts the steps of an episode: give max_episode_steps={steps} instead of episode_steps={steps}"
-        )
+        remedy = f"give max_episode_steps={steps} instead of episode_steps={steps}"
+        raise UserError(f"Gymnasium counts the steps of an episode: {remedy}")
     if max_episode_steps < 1:
         raise UserError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
     return make_env(num, quadrotor, task, **{**settings, "episode_steps": max_episode_steps})
 
 
-def _torch_seed(generator: np.random.Generator) -> int:
-    """A seed for torch, drawn from the generator that Gymnasium seeds."""
-    return int(generator.integers(2**62))
+def _torch_seed(env: GymnasiumEnv | QuadrotorVectorEnv, seed: int | None) -> int | None:
+    """A seed for torch from the generator that Gymnasium seeds; none where an unseeded reset goes on."""
+    goes_on, env._seeded = seed is None and env._seeded, True
+    return None if goes_on else int(env.np_random.integers(2**62))
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

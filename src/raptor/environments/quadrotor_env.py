@@ -17,9 +17,8 @@ from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
 from raptor.quadrotor import dynamics
-from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.platforms import load_quadrotors
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.parameters import Quadrotors, load_quadrotors
+from raptor.quadrotor.population import sample_quadrotors
 from raptor.quadrotor.state import difference, norm
 from raptor.tasks.task import Task, make_task
 
@@ -89,7 +88,8 @@ class QuadrotorEnv:
         self.task = (task or Task()).for_vehicles(self.quadrotors)
         self.auto_reset, self.generator = auto_reset, torch.Generator(self.quadrotors.device).manual_seed(seed)
         self._resample, self._method, self._simulator = resample, method, simulator
-        self._fixed, self._leaves = pytree.tree_leaves(self.quadrotors), list[Tensor]()  # vehicles; `_Progress`
+        self._fixed = pytree.tree_leaves(self.quadrotors)
+        self._leaves: Tensors = []  # of `_Progress`
         self._structure = pytree.tree_structure(None)
         self._compile = False if simulator is not None else compile
         self._move = self._compiled_step()
@@ -126,16 +126,12 @@ class QuadrotorEnv:
     def episode_length(self, lengths: Tensor) -> None:
         old, most = self._progress.episode_length, self.task.episode_steps
         if lengths.shape != old.shape or lengths.is_floating_point() or not ((lengths >= 0) & (lengths < most)).all():
-            raise UserError(
-                f"the lengths of {len(self)} episodes must be whole numbers from 0 to {most - 1}, got {lengths}"
-            )
+            wanted = f"whole numbers from 0 to {most - 1}"
+            raise UserError(f"the lengths of {len(self)} episodes must be {wanted}, got {lengths}")
         self._leaves = [*self._leaves[:-1], lengths.to(old)]
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Begin new episodes for the vehicles in `mask` (N,) bool, by default all; a seed sets the generator first.
-
-        Returns observation (N, 22) and info of all vehicles: `position_error` (N,) m.
-        """
+        """Begin episodes of the vehicles in `mask` (N,), by default all; returns observation and `position_error`."""
         if seed is not None:
             self.generator.manual_seed(seed)
         if mask is None or not self._leaves:
@@ -145,11 +141,7 @@ class QuadrotorEnv:
         return self.observation, {"position_error": self.position_error}
 
     def step(self, action: Tensor) -> StepResult:
-        """Apply one action (N, 4) to each vehicle for `task.dt` seconds; beyond [-1, 1] the motors get it clipped.
-
-        Raises:
-            UserError: the action has another shape, or no episode has begun.
-        """
+        """Apply one action (N, 4) to each vehicle for `task.dt` seconds; beyond [-1, 1] the motors get it clipped."""
         if not self._leaves:
             raise UserError("no episode has begun: call reset() before step()")
         if action.shape != (len(self), 4):
@@ -173,8 +165,7 @@ class QuadrotorEnv:
     def _progress(self) -> _Progress:
         if not self._leaves:
             raise UserError("no episode has begun: call reset() first")
-        progress: _Progress = pytree.tree_unflatten(self._leaves, self._structure)
-        return progress
+        return pytree.tree_unflatten(self._leaves, self._structure)  # type: ignore[no-any-return]
 
     def _compiled_step(self) -> CompiledStep:
         patience = steps_before_compiling(len(self)) if self._compile is None else 0
@@ -210,18 +201,16 @@ class QuadrotorEnv:
         return fresh
 
     def _draw(self, num: int) -> Quadrotors:
-        draw = self._resample if callable(self._resample) else _draw_published
-        drawn = draw(num, self.generator)
+        if callable(self._resample):
+            drawn = self._resample(num, self.generator)
+        else:
+            drawn = sample_quadrotors(num, generator=self.generator)
         if len(drawn) != num:
             raise UserError(f"resample was asked for {num} vehicles and returned {len(drawn)}")
         if (task := self.task.for_vehicles(drawn)) != self.task:  # rotors faster than any before
             self.task, self._move = task, self._compiled_step()
         drawn = drawn.to(self.quadrotors.device, self.quadrotors.dtype).component_major()
         return dataclasses.replace(drawn, names=None, documents=None)
-
-
-def _draw_published(num: int, generator: torch.Generator) -> Quadrotors:
-    return sample_quadrotors(num, generator=generator)
 
 
 def make_env(
@@ -241,9 +230,6 @@ def make_env(
     episode; fewer vehicles than `num` fly in turn: vehicle i of V flies in the environments i, i + V, ... `task` is a
     `Task`, or "hover", "track" or "paper"; `simulator` is "raptor", or "l2f" for the original one (extra `l2f`);
     `overrides` are fields of the task, for instance `termination=Termination(enabled=False)`.
-
-    Raises:
-        UserError: there is no such quadrotor, task, field, simulator or device.
     """
     task = make_task(task, overrides)
     if simulator not in SIMULATORS:
@@ -254,10 +240,8 @@ def make_env(
     else:
         quadrotors = quadrotor if isinstance(quadrotor, Quadrotors) else load_quadrotors(quadrotor, "random")
     if len(quadrotors) > num:
-        raise UserError(
-            f"{len(quadrotors)} quadrotors were given, but the environment flies {num}: choose one, or make as many "
-            "environments with gymnasium.make_vec(..., num_envs=...)"
-        )
+        remedy = "choose one, or make as many environments with gymnasium.make_vec(..., num_envs=...)"
+        raise UserError(f"{len(quadrotors)} quadrotors were given, but the environment flies {num}: {remedy}")
     home = SIMULATORS[simulator]
     return QuadrotorEnv(
         quadrotors[torch.arange(num) % len(quadrotors)],
@@ -280,5 +264,4 @@ def _replace_some(tree: Tree, indices: Tensor, by: Tree) -> Tree:
     def replace(old: Tensor, new: Tensor) -> Tensor:  # along the last axis of memory, so that the layout stays
         return old.movedim(0, -1).index_copy(-1, indices, new.movedim(0, -1)).movedim(-1, 0)
 
-    replaced: Tree = pytree.tree_map(replace, tree, by)
-    return replaced
+    return pytree.tree_map(replace, tree, by)  # type: ignore[no-any-return]

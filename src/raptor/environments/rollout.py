@@ -1,10 +1,14 @@
-"""Flying vehicles for some steps: the one function behind evaluation, validation, demonstrations and videos."""
+"""Flying vehicles for some steps: the one function behind evaluation, validation, demonstrations and videos.
+
+Controllers are pure functions from what vehicles are in to an action, and a memory of what they did before.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,11 +17,13 @@ from torch.utils import _pytree as pytree
 from raptor.core.compilation import CompiledStep, Tensors
 from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.environments.collectors import Collector, Episodes, EpisodeTally, Moment, Snapshot
-from raptor.environments.controllers import CalledPolicy, Controller, Memory
-from raptor.environments.episode import Episode, Noise, StepOutcome, advance, begin_episode, draw_noise
+from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe, observe_as_teacher
+from raptor.nn.activations import RELU_TANH, Activations
+from raptor.nn.policy import MLPParameters, MLPPolicy, PolicyParameters, RaptorPolicy, mlp_step, policy_step
+from raptor.nn.stacked_mlp import Layers, act
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
-from raptor.quadrotor.state import component_major
+from raptor.quadrotor.state import component_major, components, from_components
 from raptor.tasks.task import Task
 
 BLOCK_STEPS = 50
@@ -29,13 +35,98 @@ VEHICLES_AT_ONCE = {"cpu": 2048, "cuda": 65536}
 Tree = TypeVar("Tree")
 
 
-class Transition(NamedTuple):
-    """One step of a controller and the vehicles; the leading shape (...) is that of the vehicles."""
+StudentParameters = PolicyParameters | MLPParameters
+"""Of a recurrent student, or of one without memory."""
 
-    action: Tensor  # (..., 4) of the controller, before any noise is added
-    memory: Memory
-    episode: Episode  # after the step
-    outcome: StepOutcome
+Memory = tuple[Tensor, ...]
+"""What a controller remembers, (N, H) each."""
+
+
+class Controller(Protocol):
+    """A pure function of parameters, of what the vehicles are in, and of what it remembers."""
+
+    def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
+        """Action (..., 4), component by component in memory, and what to remember."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A policy of this package, one for all vehicles; its parameters are `StudentParameters`."""
+
+    precision: str = "float32"  # of the matrix products
+
+    def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
+        """See `Controller`."""
+        return student_step(parameters, observe(episode), memory, self.precision)
+
+
+@dataclasses.dataclass(frozen=True)
+class Teachers:
+    """T stacked networks, whose layers are the parameters; each acts for B vehicles, (T, B) or side by side (T B,)."""
+
+    activations: Activations = RELU_TANH
+
+    def act(
+        self, parameters: Layers, quadrotors: Quadrotors, episode: Episode, memory: Memory
+    ) -> tuple[Tensor, Memory]:
+        """See `Controller`; the action lies in [-1, 1], and nothing is remembered."""
+        observation = observe_as_teacher(quadrotors, episode)
+        if observation.ndim > 2:
+            return from_components(components(act(parameters, observation, self.activations))), ()
+        own = observation.contiguous().view(len(parameters[0].weight), -1, observation.shape[-1])
+        return component_major(act(parameters, own, self.activations).flatten(0, 1)), ()
+
+
+class Policy(Protocol):
+    """What can be evaluated: anything recurrent that maps observations (N, 22) to actions (N, 4)."""
+
+    def initial_hidden_state(self, *shape: int) -> Tensor:
+        """Hidden state of a fresh start, (*shape, H)."""
+
+    def __call__(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Action (N, 4) and next hidden state (N, H)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CalledPolicy:
+    """Any other policy: it is called before each step, whose parameter its action is, outside of what is compiled."""
+
+    policy: Policy = dataclasses.field(compare=False)
+
+    def call(self, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
+        """Action and memory of the policy."""
+        action, hidden = self.policy(observe(episode), memory[0])
+        return component_major(action.to(episode.noise_scale.device)), (hidden,)
+
+    def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
+        """See `Controller`."""
+        return parameters, memory
+
+
+def student_step(
+    parameters: StudentParameters, observation: Tensor, memory: Memory, precision: str = "float32"
+) -> tuple[Tensor, Memory]:
+    """Action (N, A) of a student for observations (N, D), and what it remembers then."""
+    if isinstance(parameters, MLPParameters):
+        return mlp_step(parameters, observation, precision), ()
+    action, hidden = policy_step(parameters, observation, memory[0], precision)
+    return action, (hidden,)
+
+
+def initial_memory(parameters: StudentParameters, num: int) -> Memory:
+    """What a student remembers at the start of `num` episodes: a hidden state (num, H) of zeros, or nothing."""
+    if isinstance(parameters, MLPParameters):
+        return ()
+    return (parameters.output_weight.new_zeros(num, parameters.output_weight.shape[-1]),)
+
+
+def controller_of(policy: Policy, num: int) -> tuple[Controller, Any, Memory]:
+    """What `rollout` begins with: the controller of a policy, its parameters, and its memory for `num` vehicles."""
+    hidden = policy.initial_hidden_state(num).detach()
+    if not isinstance(policy, (RaptorPolicy, MLPPolicy)):
+        return CalledPolicy(policy), (), (hidden,)
+    parameters = pytree.tree_map(lambda tensor: tensor.detach().contiguous(), policy.tensors())
+    return Student(), parameters, (hidden,) if hidden.shape[-1] else ()
 
 
 class _Carried(NamedTuple):
@@ -70,35 +161,21 @@ def rollout(
     together: int = 1,
     block_steps: int = BLOCK_STEPS,
 ) -> tuple[Episodes, tuple[Any, ...]]:
-    """Fly one episode with each vehicle.
+    """Fly one episode with each vehicle; returns what came of the episodes, and the collectors at the end.
+
+    `controller_of` gives the controller, its parameters and its `memory` at the start, (N, H) each. The vehicles are N,
+    or of leading shape (T, B) where the controller says so, on the device of the generator of everything random.
+    Episodes `start` where they are drawn, and last as long as the task says, unless told otherwise. Vehicles whose
+    episode is over fly on, without adding to return and length.
+
+    `watch` is called at the start and after each step; `stop` is asked before each block of `block_steps` whether to
+    end. What they raise ends the rollout, and leaves nothing behind but draws of the generator. `action_noise` is the
+    standard deviation of what is added to the actions on their way to the motors.
 
     The step is compiled once for each task, method, controller, kind of collectors and shape; weights and vehicles are
-    its arguments. Vehicles whose episode is over fly on, without adding to return and length. What `watch` or `stop`
-    raises ends the rollout, and leaves nothing behind but draws of the generator.
-
-    Args:
-        controller: acts; see `controller_of` for the first three.
-        parameters: of the controller, nested tensors.
-        memory: what the controller remembers at the start, (N, H) each.
-        task: gives observation, reward and termination.
-        quadrotors: N vehicles; of leading shape (T, B) where the controller says so.
-        generator: of everything random, on the device of the vehicles.
-        start: where the episodes begin; drawn by default.
-        num_steps: length of the rollout; the task's by default.
-        collectors: as they begin.
-        watch: called at the start and after each step.
-        stop: asked before each block of steps whether to end.
-        method: integrator.
-        action_noise: standard deviation of what is added to the actions on their way to the motors.
-        pad_to: compiled, fly so many vehicles, at least N, by repeating them: code is compiled for one number of
-            vehicles, which this keeps the same from call to call.
-        compile: False runs eagerly.
-        world: the processes that share the vehicles; each is given everything that comes of them.
-        together: so many vehicles in a row stay in one process.
-        block_steps: steps whose noise is drawn at once.
-
-    Returns:
-        What came of the episodes, and the collectors at the end, on the device of the vehicles.
+    its arguments. Compiled, `pad_to` vehicles fly, at least N, by repeating them, which keeps their number the same
+    from call to call. The processes of `world` share the vehicles, `together` in a row of which stay in one process,
+    and each is given everything.
     """
     task = task.for_vehicles(quadrotors)
     num_steps = task.episode_steps if num_steps is None else num_steps

@@ -52,9 +52,8 @@ class VecStep(NamedTuple):
 class CheckedVecEnv:
     """An environment that is checked against the contract in every step; its tensors come on `device`, or its own.
 
-    Raises:
-        UserError: an attribute is missing or impossible; here and in every step: shapes, numbers that are not finite,
-            episodes that do not begin anew or never end. Says what was expected.
+    Refused are attributes that are missing or impossible, wrong shapes, numbers that are not finite, and episodes that
+    do not begin anew or never end; errors say what was expected.
     """
 
     def __init__(self, env: VecEnv, device: torch.device | str | None = None) -> None:
@@ -63,9 +62,9 @@ class CheckedVecEnv:
         self.env_device = torch.device(self._attribute("device"))
         self.device = self.env_device if device is None else torch.device(device)
         longest = torch.as_tensor(self._attribute("max_episode_length"))
-        if longest.shape not in ((), (self.num_envs,)) or not bool((longest >= 1).all()):
-            wanted = f"must be at least 1, or a tensor of {self.num_envs} such numbers, got {longest.tolist()}"
-            raise UserError(f"max_episode_length of the environment {wanted}")
+        wanted = f"must be at least 1, or a tensor of {self.num_envs} such numbers, got {longest.tolist()}"
+        fits = longest.shape in ((), (self.num_envs,)) and bool((longest >= 1).all())
+        _require(fits, f"max_episode_length of the environment {wanted}")
         self.max_episode_length = longest.long().to(self.device)
         self.episode_steps = int(longest.max())
         """The most steps that any episode has."""
@@ -89,11 +88,9 @@ class CheckedVecEnv:
         """Return only these groups of observations from now on."""
         for name in groups:
             choice = f"choose among {self.layout()}"
-            if name not in self._shapes:
-                raise UserError(f"the environment shows no group {name!r}: {choice}")
-            if name not in self.widths:
-                wanted = f"has the shape {self._shapes[name]}, but a policy needs (num_envs, width)"
-                raise UserError(f"the group {name!r} {wanted}: {choice}")
+            _require(name in self._shapes, f"the environment shows no group {name!r}: {choice}")
+            wanted = f"has the shape {self._shapes[name]}, but a policy needs (num_envs, width)"
+            _require(name in self.widths, f"the group {name!r} {wanted}: {choice}")
         self._watched = groups
 
     def layout(self) -> str:
@@ -118,10 +115,9 @@ class CheckedVecEnv:
         """Apply actions (N, A)."""
         before = self.env.episode_length_buf.clone().to(self.device)
         answer: Any = self.env.step(action.to(self.env_device))
-        if not isinstance(answer, tuple) or len(answer) != 4:
-            got = len(answer) if isinstance(answer, tuple) else type(answer).__name__
-            wanted = "must return (observations, rewards, dones, extras)"
-            raise UserError(f"step of the environment {wanted}, got {got} instead of 4 values")
+        got = len(answer) if isinstance(answer, tuple) else type(answer).__name__
+        wanted = "must return (observations, rewards, dones, extras)"
+        _require(got == 4, f"step of the environment {wanted}, got {got} instead of 4 values")
         shown, reward, done, extras = answer
         observations = self._observations((shown, extras) if isinstance(shown, Tensor) else shown)
         reward, done = self._vector(reward, "rewards"), self._vector(done, "dones").bool()
@@ -148,11 +144,9 @@ class CheckedVecEnv:
                 f"{int(after[number])}: an episode that ends must begin anew within the same step, with "
                 "episode_length_buf 0"
             )
-        if "never_ends" in found:
-            raise UserError(
-                f"an episode went on beyond max_episode_length, which is {self.episode_steps}: the environment must "
-                "end it, say so in dones, and begin anew within the same step"
-            )
+        most = f"max_episode_length, which is {self.episode_steps}"
+        remedy = "the environment must end it, say so in dones, and begin anew within the same step"
+        _require("never_ends" not in found, f"an episode went on beyond {most}: {remedy}")
         if "spread" in found:
             # Those that all ended at once may begin as if they had lasted a while; but whole episodes are to follow.
             lengths = self.env.episode_length_buf
@@ -166,8 +160,8 @@ class CheckedVecEnv:
         flags = {**problems, **finite}
         found = {name for name, flag in zip(flags, torch.stack([*flags.values()]).tolist(), strict=True) if flag}
         for name in ("rewards", *finite):
-            if name in found:
-                raise UserError(f"{name} of the environment must be finite, got NaN or infinite numbers: mend its task")
+            text = f"{name} of the environment must be finite, got NaN or infinite numbers: mend its task"
+            _require(name not in found, text)
         return found
 
     def _observations(self, shown: Any) -> dict[str, Tensor]:
@@ -175,9 +169,8 @@ class CheckedVecEnv:
         names = self._watched or tuple(self.widths)
         for name in names:
             wanted, got = self._shapes[name], tuple(groups[name].shape) if name in groups else "nothing"
-            if got != wanted:
-                rule = f"must have the shape {wanted} at every step, got {got}"
-                raise UserError(f"the observations {name!r} of the environment {rule}")
+            rule = f"must have the shape {wanted} at every step, got {got}"
+            _require(got == wanted, f"the observations {name!r} of the environment {rule}")
         return {name: groups[name].to(self.device, torch.float32) for name in names}
 
     def _named(self, shown: Any) -> dict[str, Tensor]:
@@ -185,30 +178,28 @@ class CheckedVecEnv:
         if isinstance(shown, tuple):  # rsl_rl 2: what the policy sees, and the rest among the extras
             policy, extras = shown
             shown = {DEFAULT_GROUP: policy, **extras.get("observations", {})}
-        if not hasattr(shown, "keys"):
-            wanted = f"must return groups of tensors by name, got {type(shown).__name__}"
-            raise UserError(f"get_observations of the environment {wanted}")
+        rule = f"must return groups of tensors by name, got {type(shown).__name__}"
+        _require(hasattr(shown, "keys"), f"get_observations of the environment {rule}")
         groups = {str(name): shown[name] for name in shown.keys()}  # noqa: SIM118 - a TensorDict iterates over its rows
         groups = {name: group for name, group in groups.items() if isinstance(group, Tensor)}
         for name, group in groups.items():
-            if not group.ndim or len(group) != self.num_envs:
-                rule = f"must have {self.num_envs} rows, one for each environment, got the shape {tuple(group.shape)}"
-                raise UserError(f"the observations {name!r} of the environment {rule}")
+            rule = f"must have {self.num_envs} rows, one for each environment, got the shape {tuple(group.shape)}"
+            _require(group.shape[:1] == (self.num_envs,), f"the observations {name!r} of the environment {rule}")
         return groups
 
     def _vector(self, tensor: Any, what: str) -> Tensor:
-        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != (self.num_envs,):
-            got = f"the shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
-            raise UserError(f"{what} of the environment must be a tensor of shape ({self.num_envs},), got {got}")
-        return tensor.to(self.device)
+        got = tuple(tensor.shape) if isinstance(tensor, Tensor) else None
+        shown = f"a {type(tensor).__name__}" if got is None else f"the shape {got}"
+        rule = f"must be a tensor of shape ({self.num_envs},), got {shown}"
+        _require(got == (self.num_envs,), f"{what} of the environment {rule}")
+        return tensor.to(self.device)  # type: ignore[no-any-return]
 
     def _lengths(self) -> Tensor:
         return self._vector(self._attribute("episode_length_buf"), "episode_length_buf").long().clone()
 
     def _attribute(self, name: str) -> Any:
-        if not hasattr(self.env, name):
-            contract = f"which every VecEnv has: see {VecEnv.__module__}.VecEnv"
-            raise UserError(f"the environment {type(self.env).__name__} has no {name}, {contract}")
+        contract = f"which every VecEnv has: see {VecEnv.__module__}.VecEnv"
+        _require(hasattr(self.env, name), f"the environment {type(self.env).__name__} has no {name}, {contract}")
         return getattr(self.env, name)
 
     def _whole(self, name: str) -> int:
@@ -216,3 +207,8 @@ class CheckedVecEnv:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
             raise UserError(f"{name} of the environment must be a whole number of at least 1, got {value!r}")
         return int(value)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise UserError(otherwise)

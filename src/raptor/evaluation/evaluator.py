@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,25 +15,13 @@ from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.collectors import Episodes, PositionErrors, Recorder
-from raptor.environments.controllers import Policy, controller_of
 from raptor.environments.episode import Episode
-from raptor.environments.rollout import VEHICLES_AT_ONCE, rollout
+from raptor.environments.rollout import VEHICLES_AT_ONCE, Policy, controller_of, rollout
 from raptor.evaluation import suites as all_suites
-from raptor.evaluation.results import Evaluation
-from raptor.evaluation.statistics import (
-    CONFIDENCE,
-    METRICS,
-    RESAMPLES,
-    Estimate,
-    Means,
-    average,
-    bootstrap_means,
-    metrics_of,
-)
+from raptor.evaluation.results import CONFIDENCE, RESAMPLES, Evaluation, bootstrap_means, estimates, metrics_of
 from raptor.evaluation.suites import SUITES, Condition, begin_together, conditions
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.tasks.observation import STUDENT_DIM
-from raptor.tasks.task import Task
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
@@ -48,71 +37,15 @@ def evaluate(
     progress: Progress | None = None,
     compile: bool | None = None,
 ) -> Evaluation:
-    """Evaluate policies on suites; each of them meets the same vehicles, starts, references and noise.
+    """Evaluate policies by name on suites; each of them meets the same vehicles, starts, references and noise.
 
-    Args:
-        policies: by name; the first is the one that others are compared with.
-        suites: some of `SUITES`.
-        num_quadrotors: vehicles that are sampled; see `raptor.evaluation.suites.conditions` for the named platforms.
-        episodes: of each vehicle.
-        seed: of vehicles, starts, references and noise.
-        device: of the simulation.
-        progress: called with how far it is, in steps.
-        compile: None runs eagerly where compiling would take longer.
+    The first policy is the one that others are compared with. `num_quadrotors` are sampled; see `conditions` in
+    `raptor.evaluation.suites` for the named platforms. Unless `compile` says so, it is compiled where that saves time.
 
     Raises:
         UserError: an unknown suite or device, a number out of range, no policy, or one of other dimensions.
     """
     where = find_device(device)
-    _check(policies, suites)
-    planned = {suite: conditions(suite, num_quadrotors, episodes, seed, where) for suite in dict.fromkeys(suites)}
-    most = VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"])
-    pad_to = min(most, max(map(_num_vehicles, planned.values())))
-    batches = {suite: _batches(group, pad_to) for suite, group in planned.items()}
-    flown = [batch for group in batches.values() for batch in group]
-    num_steps = len(policies) * sum(b[0].num_steps * math.ceil(_num_vehicles(b) / pad_to) for b in flown)
-    compile = num_steps > steps_before_compiling(pad_to) if compile is None else compile
-    results: dict[str, dict[str, dict[str, Estimate]]] = {name: {} for name in policies}
-    show, done = progress or (lambda what, done, total: None), 0
-    for suite, group in batches.items():
-        for name, policy in policies.items():
-            means = {}
-            for batch in group:
-                what = " ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip()
-                tables = []
-                show(what, done, num_steps)
-                for table in _measure(policy, batch, pad_to, compile):
-                    tables.append(table)
-                    done += batch[0].num_steps
-                    show(what, done, num_steps)
-                parts = torch.cat(tables).split([len(part.quadrotors) for part in batch])
-                for condition, part in zip(batch, parts, strict=True):
-                    rows = part.unflatten(0, (-1, condition.episodes)).nanmean(1).cpu().numpy()
-                    num_groups = max(1, len(condition.groups))
-                    labels = np.repeat(np.arange(num_groups), len(rows) // num_groups)
-                    means[condition.name] = bootstrap_means(rows, labels, seed)
-            results[name][suite] = _estimates(means, planned[suite][0].groups)
-    settings = {
-        "version": importlib.metadata.version("raptor-python"),
-        "suites": list(planned),
-        "num_quadrotors": num_quadrotors,
-        "episodes": episodes,
-        "seed": seed,
-        "test_seed": all_suites.TEST_SEEDS + seed,
-        "device": str(where),
-        "starts_per_platform": all_suites.starts_per_platform(num_quadrotors, episodes),
-        "figure_eight_intervals_s": list(all_suites.FIGURE_EIGHT_INTERVALS),
-        "figure_eight_duration_s": all_suites.FIGURE_EIGHT_DURATION,
-        "figure_eight_starts_per_platform": all_suites.starts_per_figure(num_quadrotors, episodes),
-        "vehicles_at_once": pad_to,
-        "compiled": compile,
-        "confidence": CONFIDENCE,
-        "bootstrap_resamples": RESAMPLES,
-    }
-    return Evaluation(results, settings)
-
-
-def _check(policies: Mapping[str, Policy], suites: Sequence[str]) -> None:
     if not policies:
         raise UserError("there is no policy to evaluate: name at least one")
     if isinstance(suites, str) or not suites:
@@ -124,6 +57,53 @@ def _check(policies: Mapping[str, Policy], suites: Sequence[str]) -> None:
                 f"policy {name!r} maps {dimensions[0]} numbers to {dimensions[1]}, and no suite can fly it: "
                 f"it must map {STUDENT_DIM} to {NUM_ROTORS}"
             )
+    planned = {suite: conditions(suite, num_quadrotors, episodes, seed, where) for suite in dict.fromkeys(suites)}
+    most = VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"])
+    pad_to = min(most, max(map(_num_vehicles, planned.values())))
+    batches = {suite: _batches(group, pad_to) for suite, group in planned.items()}
+    flown = (
+        batch[0].num_steps * math.ceil(_num_vehicles(batch) / pad_to) for each in batches.values() for batch in each
+    )
+    num_steps = len(policies) * sum(flown)
+    compile = num_steps > steps_before_compiling(pad_to) if compile is None else compile
+    results: dict[str, dict[str, Any]] = {name: {} for name in policies}
+    show, done = progress or (lambda what, done, total: None), 0
+    for suite, group in batches.items():
+        for name, policy in policies.items():
+            means = {}
+            for batch in group:
+                what = " ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip()
+                show(what, done, num_steps)
+                tables = []
+                for table in _measure(policy, batch, pad_to, compile):
+                    tables.append(table)
+                    done += batch[0].num_steps
+                    show(what, done, num_steps)
+                parts = torch.cat(tables).split([len(part.quadrotors) for part in batch])
+                for condition, part in zip(batch, parts, strict=True):
+                    rows = part.unflatten(0, (-1, condition.episodes)).nanmean(1).cpu().numpy()
+                    num_groups = max(1, len(condition.groups))
+                    labels = np.repeat(np.arange(num_groups), len(rows) // num_groups)
+                    means[condition.name] = bootstrap_means(rows, labels, seed)
+            results[name][suite] = estimates(means, planned[suite][0].groups)
+    settings = {
+        "version": importlib.metadata.version("raptor-python"),
+        "suites": list(planned),
+        "num_quadrotors": num_quadrotors,
+        "episodes": episodes,
+        "seed": seed,
+        "test_seed": all_suites.TEST_SEEDS + seed,
+        "device": str(where),
+        "starts_per_platform": all_suites.starts_per_platform(num_quadrotors, episodes),
+        "figure_eight_intervals_s": list(all_suites.FIGURE_EIGHT_INTERVALS),
+        "figure_eight_duration_s": all_suites.FIGURE_EIGHT_DURATION,
+        "figure_eight_starts_per_platform": all_suites.starts_per_platform(num_quadrotors, episodes, 32),
+        "vehicles_at_once": pad_to,
+        "compiled": compile,
+        "confidence": CONFIDENCE,
+        "bootstrap_resamples": RESAMPLES,
+    }
+    return Evaluation(results, settings)
 
 
 def _batches(group: Sequence[Condition], pad_to: int) -> list[list[Condition]]:
@@ -145,48 +125,33 @@ def _num_vehicles(group: Sequence[Condition]) -> int:
 
 def _measure(policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool) -> Iterator[torch.Tensor]:
     """Metrics of all vehicles of a batch, one rollout of at most `pad_to` (n, 5) after the other."""
-    condition, (quadrotors, start, generator) = batch[0], begin_together(batch)
-    steps = condition.num_steps, condition.first_counted_step
+    quadrotors, start, generator = begin_together(batch)
     for first in range(0, len(quadrotors), pad_to):
         vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))
-        episodes, errors = fly(policy, condition.task, (vehicles, begun, generator), steps, pad_to, compile)
-        yield metrics_of(episodes, errors, begun.reference, condition.survivors_only)
+        episodes, errors = fly(policy, batch[0], (vehicles, begun, generator), pad_to, compile)
+        yield metrics_of(episodes, errors, begun.reference, batch[0].survivors_only)
 
 
 def fly(
     policy: Policy,
-    task: Task,
+    condition: Condition,
     begun: tuple[Quadrotors, Episode, torch.Generator],
-    steps: tuple[int, int],
     pad_to: int | None,
     compile: bool,
     watch: Recorder | None = None,
 ) -> tuple[Episodes, PositionErrors]:
-    """One rollout; steps are their number, and the first that position errors count from."""
+    """One rollout under a condition, of vehicles that have begun."""
     quadrotors, start, generator = begun
     episodes, (errors,) = rollout(
         *controller_of(policy, len(quadrotors)),
-        task,
+        condition.task,
         quadrotors,
         generator,
         start=start,
-        num_steps=steps[0],
-        collectors=[PositionErrors.begin(quadrotors.mass, steps[1])],
+        num_steps=condition.num_steps,
+        collectors=[PositionErrors.begin(quadrotors.mass, condition.first_counted_step)],
         watch=watch,
         pad_to=pad_to,
         compile=compile,
     )
     return episodes, errors
-
-
-def _estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, Estimate]:
-    """Flatten to CONDITION/GROUP/METRIC, after the averages over conditions and over groups."""
-    rows = [("", average([table.over_groups() for table in means.values()]), 0)]
-    for name, table in means.items():
-        rows += [(f"{name}/", table.over_groups(), 0)] if name else []
-        rows += [(f"{name}/{group}/".lstrip("/"), table, index) for index, group in enumerate(groups)]
-    return {
-        prefix + metric: table.estimate(row, column)
-        for prefix, table, row in rows
-        for column, metric in enumerate(METRICS)
-    }

@@ -1,7 +1,8 @@
-"""Figures of recordings and of results."""
+"""Rollouts that are made to be looked at, and figures of them and of results."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -9,24 +10,86 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid, to_png
-from raptor.environments.collectors import Recording
-from raptor.evaluation.recordings import RAMP
+from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid
+from raptor.environments.collectors import Recorder, Recording
+from raptor.environments.rollout import Policy
+from raptor.evaluation.evaluator import fly
 from raptor.evaluation.results import Evaluation
-from raptor.quadrotor.platforms import PLATFORMS
+from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, begin_together, conditions, figure_eight
+from raptor.quadrotor.parameters import PLATFORMS
+from raptor.quadrotor.state import component_major, from_axis_angle
+from raptor.tasks.initial_state import InitialStates
+from raptor.tasks.observation import sense
+from raptor.tasks.reference import Lissajous, References
 
-__all__ = ["figure_eights", "learning_curve", "num_recovered", "platform_bars", "recovery", "to_png"]
+SHOWN = ("crazyflie", "x500_real", "race", "soft")  # in figures: from 30 g to 2 kg, slow and nervous ones
+RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, 30.0  # m and degrees; recovered: within both for the last half second
+RAMP = Lissajous().ramp[1]  # s; the figure eights reach their full speed after this time
 
-SHOWN = ("crazyflie", "x500_real", "race", "soft")
-"""Platforms whose figure eights are drawn: from 30 g to 2 kg, slow and nervous ones."""
 
-RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, 30.0
-"""m and degrees; recovered means within both for the last half second."""
+def record_figure_eights(
+    policy: Policy,
+    intervals: Sequence[float] = FIGURE_EIGHT_INTERVALS,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    pad_to: int | None = None,
+    compile: bool = True,
+) -> dict[float, Recording]:
+    """Record the ramp and one whole figure of each speed (s for a figure) with each of the nine platforms.
+
+    Vehicles are in the order of `PLATFORMS`; `pad_to` as in `raptor.environments.rollout`.
+    """
+    group = [figure_eight(interval, 1, seed, torch.device(device)) for interval in intervals]
+    dt, places = group[0].task.dt, len(PLATFORMS)
+    longest = dataclasses.replace(group[0], num_steps=round((RAMP + max(intervals)) / dt))
+    recorder = Recorder(dt, places * len(group))
+    fly(policy, longest, begin_together(group), pad_to, compile, recorder)
+    whole = recorder.recording
+    return {
+        interval: whole[: round((RAMP + interval) / dt) + 1, index * places : (index + 1) * places]
+        for index, interval in enumerate(intervals)
+    }
+
+
+def record_recovery(
+    policy: Policy,
+    num: int = 50,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    pad_to: int | None = None,
+    compile: bool = True,
+) -> Recording:
+    """Drop sampled quadrotors at the origin, at rest and tilted by 90°, with rotors at the speed that would carry them.
+
+    The seed is that of the quadrotors, and of the horizontal axis that each is tilted about.
+    """
+    (condition,) = conditions("unseen", num, 1, seed, torch.device(device))
+    at_rest = InitialStates(guidance=1.0)
+    starts = dataclasses.replace(condition.starts, initial_states=at_rest, references=References(langevin_share=0.0))
+    start, generator = dataclasses.replace(condition, starts=starts).begin()
+    task, quadrotors = condition.task, condition.quadrotors
+    azimuth = 2 * math.pi * torch.rand(num, generator=generator, device=quadrotors.device)
+    axis = torch.stack([azimuth.cos(), azimuth.sin(), torch.zeros_like(azimuth)], dim=-1)
+    low, high = quadrotors.action_limit.unbind(-1)
+    hover = quadrotors.hover_throttle
+    state = dataclasses.replace(
+        start.state,
+        orientation=component_major(from_axis_angle(axis, torch.full_like(azimuth, math.pi / 2))),
+        rotor_speed=component_major((low + (high - low) * hover).unsqueeze(-1).expand(-1, 4)),
+    )
+    held = component_major((2 * hover - 1).unsqueeze(-1).expand(-1, 4))
+    seen = sense(state, start.reference, task.target_visible)
+    sensed, commanded = (seen,) * len(start.sensed), (held,) * len(start.commanded)
+    start = dataclasses.replace(start, state=state, previous_action=held, sensed=sensed, commanded=commanded)
+    recorder = Recorder(task.dt, num)
+    fly(policy, condition, (quadrotors, start, generator), pad_to, compile, recorder)
+    return recorder.recording
 
 
 def _legend(figure: Figure, names: Sequence[str], extra: Sequence[Line2D] = ()) -> None:
@@ -66,13 +129,8 @@ def _figure_eight(axis: Axes, recordings: Sequence[Recording], place: int) -> No
         rmse = recording.tracking_error[settled, place].square().mean().sqrt().item()
         text = f"{100 * rmse:.1f} cm" if rmse < 1 else "lost"
         x, y = 0.02 + 0.96 * (index % 2), 0.03 + 0.86 * (index // 2)
-        style: dict[str, Any] = {
-            "color": colour,
-            "fontsize": 8.5,
-            "weight": "bold",
-            "ha": "right" if index % 2 else "left",
-        }
-        axis.text(x, y, text, transform=axis.transAxes, **style)
+        how: dict[str, Any] = {"transform": axis.transAxes, "ha": "right" if index % 2 else "left"}
+        axis.text(x, y, text, color=colour, fontsize=8.5, weight="bold", **how)
     axis.set(xlim=(-1.45, 1.45), ylim=(-0.95, 0.95), aspect="equal")
 
 
@@ -111,14 +169,17 @@ def platform_bars(evaluation: Evaluation) -> Figure:
         title = f"RMSE (cm), {interval:g} s figure eight"
         panels.append(("figure-eight", f"{interval:g}s/{{}}/position_rmse", title, 100))
     panels = [panel for panel in panels if panel[0] in evaluation.suites]
+    height = 0.8 / len(evaluation.policies)
     with matplotlib.rc_context(STYLE):
         size = 3.1 * max(1, len(panels)) + 0.8, 0.6 + len(PLATFORMS) * (0.2 + 0.2 * len(evaluation.policies))
         figure, axes = grid(1, max(1, len(panels)), size, sharey=True)
         for axis, (suite, key, title, scale) in zip(axes[0], panels, strict=False):
             for index, (suites, colour) in enumerate(zip(evaluation.policies.values(), cycle(COLOURS), strict=False)):
                 if suite in suites:
-                    estimates = [suites[suite][key.format(name)] for name in PLATFORMS]
-                    _bars(axis, scale * np.array(estimates), index, len(evaluation.policies), colour)
+                    places = np.arange(len(PLATFORMS)) - 0.4 + height * (index + 0.5)
+                    value, low, high = scale * np.array([suites[suite][key.format(name)] for name in PLATFORMS]).T
+                    axis.barh(places, value, height=0.9 * height, color=colour)
+                    axis.errorbar(value, places, xerr=[value - low, high - value], fmt="none", ecolor=INK, elinewidth=1)
             axis.set_title(title)
             axis.grid(visible=False, axis="y")
             axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -126,15 +187,6 @@ def platform_bars(evaluation: Evaluation) -> Figure:
         axes[0, 0].invert_yaxis()
         _legend(figure, list(evaluation.policies))
     return figure
-
-
-def _bars(axis: Axes, estimates: np.ndarray, index: int, num: int, colour: str) -> None:
-    """One policy's bars among those of `num` policies; estimates are (value, low, high) per row."""
-    height = 0.8 / num
-    places = np.arange(len(estimates)) - 0.4 + height * (index + 0.5)
-    value, low, high = estimates.T
-    axis.barh(places, value, height=0.9 * height, color=colour)
-    axis.errorbar(value, places, xerr=[value - low, high - value], fmt="none", ecolor=INK, elinewidth=1)
 
 
 def learning_curve(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import importlib.resources
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from raptor.config.files import leaves
 from raptor.core.atomic import PathLike, write_atomically
-from raptor.environments.controllers import Policy
+from raptor.core.plotting import to_png
+from raptor.environments.rollout import Policy
 from raptor.evaluation import plots
 from raptor.evaluation.evaluator import Progress
-from raptor.evaluation.recordings import record_figure_eights, record_recovery
 from raptor.evaluation.results import HEADINGS, Evaluation, better, cell, rows
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
 
@@ -30,11 +30,8 @@ COMPARED = {
 }
 """Curves of quadrotors that training does not fly, and the metric of an evaluation that each goes with."""
 
-CURVES = (*COMPARED, "training/loss")
-"""Quantities of the learning curve that are drawn, if they are there; else all of them."""
-
-PIXELS_PER_INCH = 78
-"""The same for all figures, so that letters are of one size."""
+CURVES = (*COMPARED, "training/loss")  # quantities that are drawn, if they are there; else all of them
+PIXELS_PER_INCH = 78  # the same for all figures, so that letters are of one size
 
 EIGHTS = (
     "Four of the nine named quadrotors from above, on one figure at full speed, with its RMSE. The policy knows of the "
@@ -46,8 +43,7 @@ RECOVERY = (
 )
 BARS = "Nine quadrotors that exist. Whiskers are 95 % intervals over starts."
 
-Curve = Mapping[str, Sequence[tuple[float, float]]]
-"""Points (update, value) by quantity."""
+Curve = Mapping[str, Sequence[tuple[float, float]]]  # points (update, value) by quantity
 
 
 def write_report(
@@ -64,21 +60,32 @@ def write_report(
 ) -> Path:
     """Write one self-contained HTML file: settings, learning curve, table, and figures of rollouts made for it.
 
-    Args:
-        path: the file; it is replaced at once or not at all.
-        title: of the page.
-        settings: of the training, nested as one likes; may be empty.
-        curve: of the training; may be empty.
-        evaluation: the figures; the first policy is the one that others are compared with.
-        policies: those to record, by the names that they have in the evaluation.
-        seed: of the recordings.
-        progress: called with how far it is, in recordings.
-        compile: False runs eagerly; by default as in the evaluation.
+    Settings and curve of the training may be empty. Policies, by the names that they have in the evaluation, are
+    recorded with this seed, and compiled by default as in the evaluation, whose first policy others are compared with.
     """
-    pictures = list(_pictures(curve, evaluation, policies, seed, progress, compile))
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+    measured, show = evaluation.settings, progress or (lambda what, done, total: None)
+    pictures: list[dict[str, Any]] = []
+    intervals = measured.get("figure_eight_intervals_s", FIGURE_EIGHT_INTERVALS)
+    how = {"seed": seed, "device": measured.get("device", "cpu"), "pad_to": measured.get("vehicles_at_once")}
+    how["compile"] = bool(measured.get("compiled", True)) if compile is None else compile
+    if any(curve.values()):
+        pictures.append(_learning_curve(curve, evaluation))
+    eights, falls = {}, {}
+    for done, (name, policy) in enumerate(policies.items()):
+        show(f"pictures: {name}, figure eights", done, 2 * len(policies))
+        eights[name] = plots.record_figure_eights(policy, intervals, **how)
+    if eights:
+        pictures.append(_picture("Figure eights", EIGHTS, plots.figure_eights(eights)))
+    for done, (name, policy) in enumerate(policies.items(), len(policies)):
+        show(f"pictures: {name}, recovery", done, 2 * len(policies))
+        falls[name] = plots.record_recovery(policy, **how)
+    if falls:
+        pictures.append(_picture("Recovery from tilted starts", RECOVERY, plots.recovery(falls)))
+    if {"platforms", "figure-eight"} & {*evaluation.suites}:
+        pictures.append(_picture("Platform by platform", BARS, plots.platform_bars(evaluation)))
+    show("pictures: done", 2 * len(policies), 2 * len(policies))
+    strict: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined}
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **strict)
     template = importlib.resources.files("raptor.evaluation") / "templates" / "report.html.j2"
     html = environment.from_string(template.read_text(encoding="utf-8")).render(
         title=title,
@@ -88,44 +95,15 @@ def write_report(
         table={"headings": HEADINGS, "rows": rows, "cell": cell, "better": better},
         pictures=pictures,
         training=_flat(settings),
-        measuring=_flat(evaluation.settings),
+        measuring=_flat(measured),
     )
     return write_atomically(path, html)
 
 
-def _pictures(
-    curve: Curve,
-    evaluation: Evaluation,
-    policies: Mapping[str, Policy],
-    seed: int,
-    progress: Progress | None,
-    compile: bool | None,
-) -> Iterator[dict[str, Any]]:
-    settings, show = evaluation.settings, progress or (lambda what, done, total: None)
-    intervals = settings.get("figure_eight_intervals_s", FIGURE_EIGHT_INTERVALS)
-    how = {"seed": seed, "device": settings.get("device", "cpu"), "pad_to": settings.get("vehicles_at_once")}
-    how["compile"] = bool(settings.get("compiled", True)) if compile is None else compile
-    chosen = {name: curve[name] for name in CURVES if curve.get(name)} or {n: c for n, c in curve.items() if c}
-    if chosen:
-        yield _learning_curve(chosen, evaluation, "epoch" if "data_collection/mean_return" in curve else "update")
-    eights, falls = {}, {}
-    for done, (name, policy) in enumerate(policies.items()):
-        show(f"pictures: {name}, figure eights", done, 2 * len(policies))
-        eights[name] = record_figure_eights(policy, intervals, **how)
-    if eights:
-        yield _picture("Figure eights", EIGHTS, plots.figure_eights(eights))
-    for done, (name, policy) in enumerate(policies.items(), len(policies)):
-        show(f"pictures: {name}, recovery", done, 2 * len(policies))
-        falls[name] = record_recovery(policy, **how)
-    if falls:
-        yield _picture("Recovery from tilted starts", RECOVERY, plots.recovery(falls))
-    if {"platforms", "figure-eight"} & {*evaluation.suites}:
-        yield _picture("Platform by platform", BARS, plots.platform_bars(evaluation))
-    show("pictures: done", 2 * len(policies), 2 * len(policies))
-
-
-def _learning_curve(curve: Curve, evaluation: Evaluation, unit: str) -> dict[str, Any]:
+def _learning_curve(curve: Curve, evaluation: Evaluation) -> dict[str, Any]:
     """The curves, beside what the first policy reaches on unseen vehicles."""
+    unit = "epoch" if "data_collection/mean_return" in curve else "update"
+    curve = {name: curve[name] for name in CURVES if curve.get(name)} or {n: c for n, c in curve.items() if c}
     first, suites = next(iter(evaluation.policies.items()))
     unseen = suites.get("unseen", {})
     levels = {name: {first: unseen[metric].value} for name, metric in COMPARED.items() if metric in unseen}
@@ -138,13 +116,11 @@ def _learning_curve(curve: Curve, evaluation: Evaluation, unit: str) -> dict[str
 
 
 def _picture(heading: str, text: str, figure: Figure) -> dict[str, Any]:
-    """A figure with its heading and caption."""
-    source = "data:image/png;base64," + base64.b64encode(plots.to_png(figure)).decode("ascii")
+    source = "data:image/png;base64," + base64.b64encode(to_png(figure)).decode("ascii")
     return {"heading": heading, "text": text, "source": source, "width": round(PIXELS_PER_INCH * figure.get_figwidth())}
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings by dotted key, as text."""
     return {
         key: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         for key, value in leaves(settings, take_lists_apart=False)

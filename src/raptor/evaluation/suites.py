@@ -10,9 +10,8 @@ from torch.utils import _pytree as pytree
 
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, begin_episode
-from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.platforms import PLATFORMS, load_platforms
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.parameters import PLATFORMS, Quadrotors, load_platforms
+from raptor.quadrotor.population import sample_quadrotors
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import Sensing
 from raptor.tasks.reference import Lissajous, References
@@ -23,16 +22,10 @@ SUITES = ("paper", "unseen", "platforms", "figure-eight", "robustness")
 visible. `platforms`: the nine named vehicles, holding the origin. `figure-eight`: the same, following a figure eight.
 `robustness`: `unseen` with noise, delays and a wrong thrust."""
 
-TEST_SEEDS = 3_000_000
-"""Test vehicles are drawn from this seed on, those of training from 1 000 000 on, of validation from 2 000 000 on."""
-
-FIGURE_EIGHT_INTERVALS = (10.0, 6.5, 5.0)
-"""Seconds that each figure takes."""
-
-FIGURE_EIGHT_DURATION, FIGURE_EIGHT_BOX = 30.0, 2.0
-"""s that are flown of each figure, from rest at the origin, through the ramp; and half side in m of a box about the
-origin: leaving it counts as terminated, the position error counts regardless."""
-
+TEST_SEEDS = 3_000_000  # those of training are from 1 000 000 on, of validation from 2 000 000 on
+FIGURE_EIGHT_INTERVALS = (10.0, 6.5, 5.0)  # s that each figure takes
+FIGURE_EIGHT_DURATION = 30.0  # s that are flown of each figure, from rest at the origin, through the ramp
+FIGURE_EIGHT_BOX = 2.0  # m; half side of a box about the origin: leaving it counts as terminated
 NOISE = Sensing(position_noise=0.01, orientation_noise=0.02, linear_velocity_noise=0.05, angular_velocity_noise=0.1)
 
 VISIBLE = Task(
@@ -101,8 +94,7 @@ IMPAIRMENTS = {
 """Sensors and motors of `robustness`: noise, and steps of 10 ms by which all but the previous action is seen late, or
 the motors answer late."""
 
-THRUST_FACTORS = {"thrust-0.8": 0.8, "thrust-1.5": 1.5}
-"""Of `robustness`: thrust of the vehicle over that of its model."""
+THRUST_FACTORS = {"thrust-0.8": 0.8, "thrust-1.5": 1.5}  # thrust of the vehicle over that of its model
 
 
 def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device: torch.device) -> list[Condition]:
@@ -121,7 +113,7 @@ def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device
         starts = Task(references=References(langevin_share=0.0), sensing=_sensing())
         return [Condition("", VISIBLE, starts, vehicles, seed, groups=PLATFORMS)]
     if suite == "figure-eight":
-        num_starts = starts_per_figure(num_quadrotors, episodes)
+        num_starts = starts_per_platform(num_quadrotors, episodes, part=32)
         return [figure_eight(interval, num_starts, seed, device) for interval in FIGURE_EIGHT_INTERVALS]
     if suite not in SUITES:
         raise UserError(f"there is no suite {suite!r}: choose from {', '.join(SUITES)}")
@@ -138,14 +130,9 @@ def conditions(suite: str, num_quadrotors: int, episodes: int, seed: int, device
     ]
 
 
-def starts_per_platform(num_quadrotors: int, episodes: int) -> int:
-    """How often each named platform starts in `platforms`."""
-    return max(1, num_quadrotors // 8) * episodes
-
-
-def starts_per_figure(num_quadrotors: int, episodes: int) -> int:
-    """How often each named platform starts on each figure of `figure-eight`."""
-    return max(1, num_quadrotors // 32) * episodes
+def starts_per_platform(num_quadrotors: int, episodes: int, part: int = 8) -> int:
+    """How often each named platform starts in `platforms`; with `part` 32, on each figure of `figure-eight`."""
+    return max(1, num_quadrotors // part) * episodes
 
 
 def figure_eight(interval: float, starts: int, seed: int, device: torch.device) -> Condition:

@@ -19,7 +19,7 @@ from torch import Tensor
 from raptor.core.errors import UserError
 from raptor.environments.vec_env import VecEnv
 from raptor.interop.from_gymnasium import import_registered
-from raptor.training.distillation.env_config import EnvDistillConfig
+from raptor.training.distillation.config import EnvDistillConfig
 
 PACKAGES = ("isaaclab", "isaaclab_tasks", "isaaclab_rl")
 RSL_RL_SETTINGS = "rsl_rl_cfg_entry_point"  # the key under which a task registers the settings of its rsl_rl agent

@@ -38,8 +38,7 @@ _ALIASES = {"lrelu": "leaky_relu", "leakyrelu": "leaky_relu", "crelu": "celu", "
 def activation_name(name: str, where: PathLike) -> str:
     """Name in `ACTIVATIONS` of a function of rsl_rl, rl-tools or torch in any case: ELU, lrelu, LeakyReLU, FAST_TANH.
 
-    Raises:
-        UserError: there is no such function; names `where`, the file or the option.
+    Where there is none, a `UserError` names `where`, the file or the option.
     """
     lower = name.strip().lower()
     found = _ALIASES.get(lower.replace("_", ""), lower)
@@ -47,11 +46,7 @@ def activation_name(name: str, where: PathLike) -> str:
 
 
 def known(what: str, name: str, names: tuple[str, ...], got: str = "") -> str:
-    """The name, if it is one of those.
-
-    Raises:
-        UserError: it is not.
-    """
+    """The name, if it is one of those, else a `UserError`."""
     if name not in names:
         raise UserError(f"{what} must be one of {', '.join(names)}, got {got or repr(name)}")
     return name

@@ -45,11 +45,7 @@ class Normalizer:
 @register()
 @dataclasses.dataclass(frozen=True)
 class ExpertNetwork:
-    """A trained multi-layer perceptron: observation -> action, without memory.
-
-    Raises:
-        UserError: the parts do not fit together.
-    """
+    """A trained multi-layer perceptron: observation -> action, without memory. Where it does not fit: `UserError`."""
 
     layers: tuple[Layer, ...]  # weights (out, in) and biases (out,)
     activation: str = "relu"  # between the layers, one of `raptor.nn.activations.ACTIVATIONS`
@@ -88,11 +84,7 @@ class ExpertNetwork:
 
     @torch.no_grad()
     def sample(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Action (..., A) with the exploration noise that the network was trained with.
-
-        Raises:
-            UserError: no such noise is known.
-        """
+        """Action (..., A) with the exploration noise of the training; a `UserError` where none is known."""
         latent = self._latent(observation)
         if self.log_std_layer is not None:
             log_std = linear(self.log_std_layer, latent).clamp(*LOG_STD_RANGE)
@@ -145,9 +137,8 @@ class ExpertNetwork:
     def _latent(self, observation: Tensor) -> Tensor:
         """Output of the last hidden layer, (..., H)."""
         if observation.shape[-1:] != (self.observation_dim,):
-            raise UserError(
-                f"observation must have shape (..., {self.observation_dim}), got {tuple(observation.shape)}"
-            )
+            wanted = f"(..., {self.observation_dim})"
+            raise UserError(f"observation must have shape {wanted}, got {tuple(observation.shape)}")
         x = observation if self.normalizer is None else self.normalizer(observation)
         return last_features(self.layers, x.to(self.layers[0].weight.dtype), activation=self.activation)
 
@@ -163,12 +154,9 @@ class ExpertNetwork:
 def fold_normalizer(expert: ExpertNetwork) -> tuple[Layers, Activations]:
     """Fold the normaliser and the bounds of the action into the layers, in single precision on the CPU.
 
-    Weights are folded in double precision: (x - mean) / divisor goes into the first layer, an action between other
-    bounds into the last. What the network does not see has a weight of zero. An action without bounds is clipped, as
-    the motors do.
-
-    Raises:
-        UserError: observation or action are not those of a teacher, or the normaliser clips.
+    Weights are folded in double precision. What the network does not see has a weight of zero. An action without bounds
+    is clipped, as the motors do. A `UserError` says that observation or action are not those of a teacher, or that the
+    normaliser clips.
     """
     if expert.observation_dim not in (STUDENT_DIM, TEACHER_DIM) or expert.action_dim != NUM_ROTORS:
         raise UserError(

@@ -54,8 +54,7 @@ def policy_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of the recurrent policy as a pure function, (B, D) and (B, H) -> action (B, A) and hidden state (B, H).
 
-    The action is linear and unbounded, its components contiguous in memory as in the simulator's tensors; the hidden
-    state is contiguous row by row. Source: the RAPTOR paper (dense 22-16 ReLU, GRU 16-16, dense 16-4).
+    The action is linear, component by component in memory as in the simulator's tensors; the hidden state row by row.
     """
     p = parameters
     x = torch.relu(product(observation, p.input_weight.mT, precision) + p.input_bias)
@@ -95,22 +94,18 @@ class Stepwise:
     def forward(self, observation: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Action (..., A) and next hidden state (..., H) for (..., D) and, by default, the initial hidden state.
 
-        Raises:
-            ValueError: the observation is of another width, or the hidden state of another shape.
+        Observations of another width, or hidden states of another shape, are a `ValueError`.
         """
         shape = observation.shape[:-1]
         if observation.shape[-1:] != (self.observation_dim,):
-            raise ValueError(
-                f"the policy observes {self.observation_dim} numbers, got an observation of shape "
-                f"{tuple(observation.shape)}"
-            )
+            got = f"got an observation of shape {tuple(observation.shape)}"
+            raise ValueError(f"the policy observes {self.observation_dim} numbers, {got}")
         if hidden is None:
             hidden = self.initial_hidden_state(*shape)
         if hidden.shape != (*shape, self.memory_dim):
-            raise ValueError(
-                f"an observation of shape {tuple(observation.shape)} needs a hidden state of shape "
-                f"{(*shape, self.memory_dim)}, got {tuple(hidden.shape)}: reset before another batch begins"
-            )
+            needs = f"{tuple(observation.shape)} needs a hidden state of shape {(*shape, self.memory_dim)}"
+            got = f"got {tuple(hidden.shape)}: reset before another batch begins"
+            raise ValueError(f"an observation of shape {needs}, {got}")
         batch = shape.numel()
         rows = observation.reshape(batch, self.observation_dim), hidden.reshape(batch, self.memory_dim)
         action, hidden = self.step_rows(*rows)
@@ -157,6 +152,7 @@ class RaptorPolicy(Network):
     It observes position error 3, rotation matrix 9, velocity error 3, body rates 3 and previous action 4. The action,
     one number per rotor in crazyflie order, is linear; the environment clips it to [-1, 1]. The initial hidden state is
     stored with the weights and not trained, as in rl-tools; it counts among the 2084 parameters of the published size.
+    Source: the RAPTOR paper (dense 22-16 ReLU, GRU 16-16, dense 16-4).
     """
 
     def __init__(self, observation_dim: int = 22, hidden_dim: int = 16, action_dim: int = 4) -> None:
@@ -214,7 +210,7 @@ class MLPPolicy(Network):
         self.input_layer = nn.Linear(observation_dim, hidden_dim)
         self.middle_layer = nn.Linear(hidden_dim, hidden_dim)
         self.output_layer = nn.Linear(hidden_dim, action_dim)
-        self.register_buffer("initial_hidden", torch.zeros(0, device="cpu"), persistent=False)
+        self.register_buffer("initial_hidden", torch.zeros(0, device="cpu"), persistent=False)  # also of meta weights
 
     @property
     def summary(self) -> str:

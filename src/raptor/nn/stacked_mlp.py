@@ -93,11 +93,7 @@ def tile(layers: Layers, num: int) -> Layers:
 
 
 def check_layers(layers: Layers, stacked: bool) -> None:
-    """Refuse layers that do not fit together.
-
-    Raises:
-        UserError: there is none, or names the first tensor of the wrong shape.
-    """
+    """Refuse layers that do not fit together, by a `UserError` that names the first tensor of the wrong shape."""
     if not layers:
         raise UserError("a network needs at least one layer, got none")
     form = "(teachers, outputs, inputs)" if stacked else "(outputs, inputs)"
@@ -112,10 +108,6 @@ def check_layers(layers: Layers, stacked: bool) -> None:
 
 
 def check_shape(name: str, tensor: Tensor | None, shape: Sequence[int]) -> None:
-    """Refuse a tensor of another shape, if there is one.
-
-    Raises:
-        UserError: names it.
-    """
+    """Refuse a tensor of another shape, if there is one, by a `UserError` that names it."""
     if tensor is not None and tuple(tensor.shape) != tuple(shape):
         raise UserError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")

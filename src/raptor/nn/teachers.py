@@ -24,10 +24,7 @@ class TeacherPopulation:
 
     A record is plain data about one teacher: `name`, `quadrotor` (name or file), `return`, `return_low`,
     `return_high`, `termination_rate`, `steps`, `seed`, `solved`, `position_offset` (m, three numbers: where it comes
-    to rest relative to its target) and `algorithm`; any of them may be missing.
-
-    Raises:
-        UserError: the layers do not fit together, or the numbers of networks, records and vehicles differ.
+    to rest relative to its target) and `algorithm`; any of them may be missing. What does not fit is a `UserError`.
     """
 
     layers: Layers  # weights (T, out, in) and biases (T, out), from the observation to the action
@@ -48,10 +45,8 @@ class TeacherPopulation:
     def __call__(self, observation: Tensor) -> Tensor:
         """Action (T, B, A) in [-1, 1] of each teacher for B observations (T, B, D) of its own."""
         if observation.ndim != 3 or len(observation) != len(self) or observation.shape[-1] != self.observation_dim:
-            raise UserError(
-                f"observation must have shape ({len(self)} teachers, batch, {self.observation_dim}), "
-                f"got {tuple(observation.shape)}"
-            )
+            wanted = f"({len(self)} teachers, batch, {self.observation_dim})"
+            raise UserError(f"observation must have shape {wanted}, got {tuple(observation.shape)}")
         return act(self.layers, observation, self.activations)
 
     def __len__(self) -> int:
@@ -70,11 +65,7 @@ class TeacherPopulation:
 
     @staticmethod
     def concatenate(populations: Iterable[TeacherPopulation]) -> TeacherPopulation:
-        """Concatenate populations on the device of the first; without vehicles where one of them has none.
-
-        Raises:
-            UserError: there is none, or their networks are of other widths.
-        """
+        """Concatenate populations of one architecture on the device of the first; with vehicles where all have them."""
         parts = list(populations)
         if not parts:
             raise UserError("no teachers were given: concatenate needs at least one population")
@@ -107,16 +98,13 @@ class TeacherPopulation:
         """Stack expert networks of one architecture, such as `load_expert` reads, in single precision on the CPU.
 
         A normaliser becomes part of the first layer, bounds of the action part of the last; where an expert sees the
-        student's 22 numbers, the rotor speeds have no weight. By default a record says what kind of file it is from.
-
-        Raises:
-            UserError: there is none, their architectures differ, or observation or action are not those of a teacher.
+        student's 22 numbers, the rotor speeds have no weight. By default a record says what kind of file it is from. A
+        `UserError` where there is none, or they cannot be one population of teachers.
         """
         parts = []
         for expert in experts:
-            layers, activations = fold_normalizer(expert)
-            record = {"algorithm": expert.source}
-            parts.append(TeacherPopulation(members(layers, None), records=(record,), activations=activations))
+            (layers, activations), record = fold_normalizer(expert), {"algorithm": expert.source}
+            parts.append(TeacherPopulation(members(layers, None), None, (record,), activations))
         population = TeacherPopulation.concatenate(parts)
         given = tuple(dict(record) for record in records) or population.records
         return dataclasses.replace(population, quadrotors=quadrotors, records=given)

@@ -19,7 +19,7 @@ from torch import Tensor
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 from raptor.quadrotor.description_file import ROTORS, Description, Estimate
-from raptor.quadrotor.documents import is_finite_number
+from raptor.quadrotor.documents import TEMPLATE, is_finite_number
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.validation import QuadrotorWarning
 from raptor.quadrotor.vehicles import ON_AXIS, SIDES
@@ -44,16 +44,13 @@ def from_description(
 
     `DESCRIPTION_KEYS` and examples/my_quadrotor.yaml say what it may hold. The result is a population of one, its
     starts and its termination box scaled to its arms as RAPTOR does.
-
-    Raises:
-        UserError: names the file, the key, the value and what is allowed.
     """
-    path = None if isinstance(source, Mapping) else Path(source)
     known = Description(source if isinstance(source, Mapping) else Path(source))
-    known.get("name", lambda name: isinstance(name, str), "text")
-    name = known.content.get("name", "my_quadrotor" if path is None else path.stem)
-    document = {"dynamics": _dynamics(known)}
-    exact = Quadrotors.from_dicts([document], torch.float64, names=[name], sources=None if path is None else [path])
+    own, files = ("my_quadrotor", None) if known.path is None else (known.path.stem, [known.path])
+    name = known.content.get("name", own)
+    if not isinstance(name, str):
+        raise known.wrong("name", "must be text")
+    exact = Quadrotors.from_dicts([{"dynamics": _dynamics(known)}], torch.float64, names=[name], sources=files)
     if known.doubts:
         text = f"unusual for a quadrotor, check the units: {', '.join(known.doubts)}{known.where}"
         warnings.warn(text, QuadrotorWarning, stacklevel=2)
@@ -72,12 +69,15 @@ def _dynamics(known: Description) -> dict[str, Any]:
     curve = _thrust_curve(known, mass)
     rising, falling = _time_constants(known)
     torque_constant = _torque_constant(known)
-    spins = ("counterclockwise", "clockwise")
-    spin = known.get("front_right_spin", lambda value: value in spins, " or ".join(spins)) or known.estimate(
-        "front_right_spin", "counterclockwise", "", "as in PX4's and the Crazyflie's X layout"
-    )
-    sign = 1.0 if spin == "counterclockwise" else -1.0
+    key, spins = "front_right_spin", ("counterclockwise", "clockwise")
+    spin = known.content.get(key, spins[0])
+    if key not in known.content:
+        known.estimate(key, spin, "", "as in PX4's and the Crazyflie's X layout")
+    elif spin not in spins:
+        raise known.wrong(key, f"must be {' or '.join(spins)}")
+    sign = 1.0 if spin == spins[0] else -1.0
     return {
+        **TEMPLATE["dynamics"],  # gravity and action limit; the hover throttle is written anew from the curve
         "rotor_positions": positions,
         "rotor_thrust_directions": [[0.0, 0.0, 1.0]] * 4,
         "rotor_torque_directions": [[0.0, 0.0, sign * direction] for direction in (-1, 1, -1, 1)],
@@ -86,11 +86,8 @@ def _dynamics(known: Description) -> dict[str, Any]:
         "rotor_time_constants_rising": [rising] * 4,
         "rotor_time_constants_falling": [falling] * 4,
         "mass": mass,
-        "gravity": [0.0, 0.0, -GRAVITY],
         "J": inertia.tolist(),
         "J_inv": torch.linalg.inv_ex(inertia).inverse.tolist(),
-        "hovering_throttle_relative": 0.5,  # written anew from the thrust curve
-        "action_limit": {"min": 0.0, "max": 1.0},
     }
 
 
@@ -108,7 +105,7 @@ def inertia_of_frame(mass: float, positions: Positions) -> tuple[float, ...]:
 def _positions(known: Description, mass: float) -> Positions:
     if "motor_positions" in known.content:
         return _given_positions(known)
-    offset, size, arm = known.numbers("arm_offset", 2), known.numbers("size", 3), known.number("arm_length")
+    offset, size, arm = known.number("arm_offset", 2), known.number("size", 3), known.number("arm_length")
     if offset is None and arm is None and size is not None:
         offset = known.estimate("arm_offset", (size[0] / 2, size[1] / 2), "m", "motors at the corners of the size")
     if offset is None:
@@ -138,7 +135,7 @@ def _given_positions(known: Description) -> Positions:
 
 def _inertia(known: Description, mass: float, positions: Positions) -> Tensor:
     """The matrix (3, 3) in kg m^2."""
-    given, size = known.content.get("inertia"), known.numbers("size", 3)
+    given, size = known.content.get("inertia"), known.number("size", 3)
     if isinstance(given, list) and all(isinstance(row, list) for row in given):
         if len(given) != 3 or any(len(row) != 3 or not all(map(is_finite_number, row)) for row in given):
             raise known.wrong("inertia", "must be [Jxx, Jyy, Jzz] or a 3x3 matrix")
@@ -147,17 +144,15 @@ def _inertia(known: Description, mass: float, positions: Positions) -> Tensor:
         if not torch.allclose(matrix, matrix.mT, rtol=1e-4, atol=1e-4 * high) or low <= 0:
             raise known.wrong("inertia", "must be symmetric and positive definite")
         return matrix
-    moments: Any = known.numbers("inertia", 3)
+    moments: Any = known.number("inertia", 3)
     if moments is None and size is not None:
         known.question("size", *size)
         x, y, z = (edge * edge for edge in size)
         box = tuple(mass * squares / 12 for squares in (y + z, x + z, x + y))
         moments = known.estimate("inertia", box, "kg m^2", "mass spread evenly over a box of the size")
     elif moments is None:
-        how = (
-            f"{TILT_INERTIA:g} mass y^2, {TILT_INERTIA:g} mass x^2 and {YAW_INERTIA:g} mass (x^2 + y^2) "
-            "with the motors' mean squares"
-        )
+        factors = f"{TILT_INERTIA:g} mass y^2, {TILT_INERTIA:g} mass x^2 and {YAW_INERTIA:g} mass (x^2 + y^2)"
+        how = f"{factors} with the motors' mean squares"
         moments = known.estimate("inertia", inertia_of_frame(mass, positions), "kg m^2", how)
     return torch.diag(torch.tensor(moments, dtype=torch.float64))
 
@@ -200,10 +195,8 @@ def _time_constants(known: Description) -> list[float]:
     rising, falling = (known.number(f"{key}.{way}") for way in ways)
     if rising is None and falling is None:
         raise known.wrong(key, "needs a number, or rising and falling")
-    return [
-        rising or known.estimate(f"{key}.rising", falling, "s", "as the other one"),
-        falling or known.estimate(f"{key}.falling", rising, "s", "as the other one"),
-    ]
+    pairs = zip(ways, (rising, falling), (falling, rising), strict=True)
+    return [given or known.estimate(f"{key}.{way}", other, "s", "as the other one") for way, given, other in pairs]
 
 
 def _torque_constant(known: Description) -> float:

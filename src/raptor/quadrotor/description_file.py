@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import read_yaml
-from raptor.quadrotor.characteristics import doubt
+from raptor.quadrotor.characteristics import DESCRIBED
 from raptor.quadrotor.documents import is_finite_number, plain, shown
 from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
@@ -58,20 +58,17 @@ class Estimate:
 
 
 class Description:
-    """The keys of a description, checked when they are asked for; collects estimates, and doubts about units.
-
-    Raises:
-        UserError: what the file is instead of a description, unknown keys, and those that exclude each other.
-    """
+    """The keys of a description, checked when they are asked for; collects estimates, and doubts about units."""
 
     def __init__(self, source: Path | Mapping[Any, Any]) -> None:
-        content: Any = read_yaml(source) if isinstance(source, Path) else source
-        self.where = f" ({source})" if isinstance(source, Path) else ""
+        self.path = source if isinstance(source, Path) else None
+        content: Any = source if self.path is None else read_yaml(self.path)
+        self.where = "" if self.path is None else f" ({self.path})"
         if not isinstance(content, Mapping):
             raise UserError(f"{source} must hold keys with values, at least mass, got {shown(content)}")
         if self.where and "dynamics" in content:
             raise UserError(f"{source} is no description, but full parameters already: use it as it is")
-        self.content = {key: value if key == "name" else _numbers(plain(value)) for key, value in content.items()}
+        self.content = {key: value if key == "name" else plain(value, _number) for key, value in content.items()}
         self.estimates: list[Estimate] = []
         self.doubts: list[str] = []
         self._refuse_unknown(content, tuple(DESCRIPTION_KEYS))
@@ -89,28 +86,18 @@ class Description:
         """The error that says which rule the value of a key breaks."""
         return UserError(f"{key} {rule}, got {shown(self.content[key])}{self.where}")
 
-    def get(self, key: str, allows: Callable[[Any], bool], rule: str) -> Any:
-        """The value of a key, or None where it is missing."""
-        if key in self.content and not allows(self.content[key]):
-            raise self.wrong(key, f"must be {rule}")
-        return self.content.get(key)
-
-    def number(self, key: str) -> float | None:
-        """A positive number, or None where the key is missing."""
-        value = self.get(key, _is_positive, f"a positive number ({DESCRIPTION_KEYS.get(key, 's').split(',')[0]})")
-        if "time_constant" in key:
-            shortest = f"at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated"
-            self.get(key, lambda tau: tau >= SHORTEST_TIME_CONSTANT, shortest)
-        return None if value is None else float(value)
-
-    def numbers(self, key: str, count: int) -> list[float] | None:
-        """So many positive numbers, or None where the key is missing."""
-
-        def allows(values: Any) -> bool:
-            return isinstance(values, list) and len(values) == count and all(map(_is_positive, values))
-
-        values = self.get(key, allows, f"{count} positive numbers ({DESCRIPTION_KEYS[key]})")
-        return None if values is None else [float(value) for value in values]
+    def number(self, key: str, count: int = 1) -> Any:
+        """A positive number, or a list of so many; None where the key is missing."""
+        if key not in self.content:
+            return None
+        value, meaning = self.content[key], DESCRIPTION_KEYS.get(key, "s")
+        values = [value] if count == 1 else value
+        if not isinstance(values, list) or len(values) != count or not all(map(_is_positive, values)):
+            one = f"a positive number ({meaning.split(',')[0]})"
+            raise self.wrong(key, f"must be {one if count == 1 else f'{count} positive numbers ({meaning})'}")
+        if "time_constant" in key and value < SHORTEST_TIME_CONSTANT:
+            raise self.wrong(key, f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated")
+        return float(value) if count == 1 else [float(x) for x in values]
 
     def group(self, key: str, allowed: tuple[str, ...]) -> dict[Any, Any]:
         """The keys and values within a key that is there; from now on each is also a key of its own, `key.inner`."""
@@ -128,15 +115,11 @@ class Description:
 
     def question(self, key: str, *values: float) -> None:
         """Remember the first value that no ordinary quadrotor has."""
-        self.doubts += list(filter(None, (doubt(key, value) for value in values)))[:1]
+        self.doubts += list(filter(None, map(DESCRIBED[key].doubt, values)))[:1]
 
 
-def _numbers(value: Any) -> Any:
-    """The same with every number that YAML 1.1 takes for text, as 1e-3, as a number."""
-    if isinstance(value, dict):
-        return {key: _numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_numbers(inner) for inner in value]
+def _number(value: Any) -> Any:
+    """What YAML 1.1 takes for text, as 1e-3, as a number; all else as it is."""
     is_number = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", value)
     return float(value) if is_number else value
 

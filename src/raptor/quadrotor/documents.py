@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +136,13 @@ def _check(value: Any, template: Any, path: str, where: str) -> None:
         refuse("a finite number", shown(value))
 
 
-def plain(value: Any) -> Any:
-    """A deep copy in the types of JSON: tuples, arrays and tensors become lists."""
+def plain(value: Any, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
+    """A deep copy in the types of JSON: tuples, arrays and tensors become lists; `leaf` makes the rest."""
+    if isinstance(value, (np.ndarray, np.generic, Tensor)):
+        value = value.tolist()
     if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic, Tensor)) else value
+        return {key: plain(inner, leaf) for key, inner in value.items()}
+    return [plain(inner, leaf) for inner in value] if isinstance(value, (list, tuple)) else leaf(value)
 
 
 def is_finite_number(value: Any) -> bool:

@@ -102,22 +102,15 @@ def step(
     torque: Tensor | None = None,
     method: Method = "rk4",
 ) -> State:
-    """Advance N quadrotors by one Runge-Kutta step with the action held; differentiable in every tensor.
+    """Advance N quadrotors by one Runge-Kutta step of `dt` seconds; differentiable in every tensor.
 
-    Args:
-        quadrotors: parameters, leading shape broadcastable with the state's.
-        state: current state, leading shape (...).
-        action: (..., 4), nominally in [-1, 1]; -1 and 1 are the action limits, values beyond are clipped.
-        dt: step in seconds.
-        force: (..., 3) N, world, constant over the step; none by default.
-        torque: (..., 3) N m, body, constant over the step; none by default.
-        method: "rk4", of fourth order, is the simulator. "midpoint", of second order, costs half as much and differs
-            by less than a policy can notice. With "-exact-rotors", rotors whose time constant tau is shorter than
-            dt / 0.8 have the exact speed u + (s - u) exp(-t / tau) within the step and at its end; other vehicles move
-            bit for bit the same.
+    The action (..., 4), where -1 and 1 are the action limits, is clipped and held; so are the force (..., 3) in N,
+    world, and the torque (..., 3) in N m, body, if given. The next state has its quaternion normalised and its rotor
+    speeds within the action limits. Leading shapes are broadcast.
 
-    Returns:
-        The next state: quaternion normalised, rotor speeds within the action limits.
+    The method "rk4", of fourth order, is the simulator; "midpoint", of second order, costs half as much and differs by
+    less than a policy can notice. With "-exact-rotors", rotors whose time constant tau is shorter than dt / 0.8 have
+    the exact speed u + (s - u) exp(-t / tau) within the step and at its end; other vehicles move bit for bit the same.
 
     Source: l2f's `step`, reproduced to float32 rounding (tests/quadrotor/test_l2f_parity.py).
     """

@@ -1,4 +1,8 @@
-"""Quadrotors: the parameters of N vehicles, with reading and writing at full precision."""
+"""Quadrotors: the parameters of N vehicles, found by name or in files, with reading and writing at full precision.
+
+Nine were measured by their builders, one JSON file each. Source: the parameter registry of rl-tools; rotors are in
+crazyflie order, and what was corrected stands under `notes`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raptor.core.atomic import PathLike, write_atomically
+from raptor.core.atomic import PathLike, checked_path, write_atomically
 from raptor.core.compilation import register
 from raptor.core.errors import UserError
 from raptor.quadrotor.documents import TEMPLATE, complete, find, format_document, load
@@ -22,6 +26,7 @@ from raptor.quadrotor.validation import validate
 from raptor.quadrotor.vehicles import FIELDS, Vehicles
 from raptor.quadrotor.vehicles import NUM_ROTORS as NUM_ROTORS
 
+PLATFORMS = ("crazyflie", "x500_real", "x500_sim", "mrs", "fs", "race", "flightmare", "soft", "soft_rigid")
 PORTION = 50  # files between two reports of progress
 
 
@@ -43,8 +48,7 @@ class Quadrotors(Vehicles):
     ) -> Quadrotors:
         """Read one file, a list of files, or a folder of `*.json` (in natural order: 2.json, 10.json) in l2f's schema.
 
-        Raises:
-            UserError: names the file and the JSON path of what is missing, of the wrong shape, or impossible.
+        Errors name the file and the JSON path of what is missing, of the wrong shape, or impossible.
         """
         found = find(paths)
         return cls.from_dicts(map(load, found), dtype, device, [file.stem for file in found], found)
@@ -58,13 +62,10 @@ class Quadrotors(Vehicles):
         names: Sequence[str] | None = None,
         sources: Sequence[PathLike] | None = None,
     ) -> Quadrotors:
-        """Build vehicles from documents in l2f's schema, one for each; `sources` are their files, for errors.
+        """Build vehicles from documents in l2f's schema, one for each; errors name the file, which is in `sources`.
 
         The group `dynamics` is enough; another group that is there must be complete. Unknown keys are kept, and so is
         every digit, whatever the `dtype` of the tensors, for writing.
-
-        Raises:
-            UserError: names the JSON path, the file and the value.
         """
         given = [
             complete(document, f" ({f'vehicle {i}' if sources is None else os.fspath(sources[i])})")
@@ -113,15 +114,10 @@ class Quadrotors(Vehicles):
     ) -> list[Path]:
         """Write one JSON file for each vehicle; everything is checked before, and each file appears complete or not.
 
-        Args:
-            folder: created if it is not there.
-            overwrite: replace files of the same names; otherwise a folder that holds JSON files is an error.
-            numbered: name the files 0000.json, 0001.json, ... instead of by the vehicles, and remove the numbered files
-                of a larger population that was there. So they are also named where the names do not serve.
-            progress: called now and then with how many files are written, and how many there are to be.
-
-        Raises:
-            UserError: no vehicle, an impossible one, or a folder that cannot be written.
+        A folder that holds JSON files is an error, unless those of the same names may be overwritten. The files are
+        `numbered` 0000.json, 0001.json, ..., also where the vehicles' names do not serve; asked for so, the numbered
+        files of a larger population that was there are removed. `progress` is called now and then with how many files
+        are written, and how many there are to be.
         """
         target, num = Path(folder), len(self)
         if num == 0:
@@ -148,6 +144,29 @@ class Quadrotors(Vehicles):
             if re.fullmatch(r"[0-9]{4,}", path.stem):
                 path.unlink(missing_ok=True)
         return paths
+
+
+def load_platform(name: str, dtype: torch.dtype = torch.float32) -> Quadrotors:
+    """One of `PLATFORMS` as a population of one."""
+    if name not in PLATFORMS:
+        raise UserError(f"there is no platform {name!r}: choose one of {', '.join(PLATFORMS)}")
+    return Quadrotors.from_json(Path(__file__).parent / "platforms" / f"{name}.json", dtype)
+
+
+def load_platforms(dtype: torch.dtype = torch.float32) -> Quadrotors:
+    """All platforms as one population, in the order of `PLATFORMS`."""
+    return Quadrotors.concatenate(load_platform(name, dtype) for name in PLATFORMS)
+
+
+def load_quadrotors(source: PathLike, *others: str) -> Quadrotors:
+    """A platform by its name, a JSON file, or a folder of them; errors say that `others` could be given, too."""
+    if source in PLATFORMS:
+        return load_platform(os.fspath(source))
+    path = checked_path(source, "the quadrotor file")
+    if not path.exists():
+        names = ", ".join((*PLATFORMS, *others))
+        raise UserError(f"there is no quadrotor {os.fspath(source)!r}: give one of {names}, or a JSON file or a folder")
+    return Quadrotors.from_json(path)
 
 
 def _are_file_names(names: Sequence[str]) -> bool:

@@ -34,10 +34,7 @@ def from_components(parts: Sequence[Tensor]) -> Tensor:
 
 
 def component_major(tensor: Tensor, component_dims: int = 1) -> Tensor:
-    """Copy a tensor into the memory layout of `from_components`, values and shape unchanged.
-
-    So many trailing axes are components of one vehicle: 1 for (..., 3), 2 for (..., 4, 3).
-    """
+    """Copy a tensor whose last `component_dims` axes are those of a vehicle into the layout of `from_components`."""
     trailing, leading = tuple(range(-component_dims, 0)), tuple(range(component_dims))
     return tensor.movedim(trailing, leading).contiguous().movedim(leading, trailing)
 
@@ -52,11 +49,6 @@ class State:
     linear_velocity: Tensor  # (..., 3) m/s, world
     angular_velocity: Tensor  # (..., 3) rad/s, body
     rotor_speed: Tensor  # (..., 4) in the unit of the vehicle's action_limit
-
-    @property
-    def shape(self) -> torch.Size:
-        """Leading shape of the population."""
-        return self.position.shape[:-1]
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The five tensors in the order of the fields."""

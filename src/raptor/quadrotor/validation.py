@@ -35,37 +35,30 @@ class QuadrotorWarning(UserWarning):
 
 
 def validate(quadrotors: V, source: Source = None) -> V:
-    """Check every parameter of a population.
+    """Check every parameter of a population; errors name the first field, vehicle and value that cannot be, and files.
 
-    Args:
-        quadrotors: N vehicles.
-        source: the file they came from, or one file for each vehicle; named in errors.
-
-    Returns:
-        The same vehicles. Where the inertia was rounded (six decimals ruin that of small vehicles), it is rebuilt from
-        its inverse, with a warning.
-
-    Raises:
-        UserError: names the first field, vehicle and value that cannot be.
+    Returns the same vehicles. Where the inertia was rounded (six decimals ruin that of small vehicles), it is rebuilt
+    from its inverse, with a warning.
     """
     _check_shapes(quadrotors)
     check = _Checker(dataclasses.replace(quadrotors.to("cpu", torch.float64), documents=None), source)
-    for name in FIELDS:
-        check.forbid(~torch.isfinite(check[name]), name, "must be a finite number")
-    for name, field in FIELDS.items():
-        for rule in field.rules:
-            check.forbid(~rule.holds(check[name]), name, rule.text)
+    tensors = check.quadrotors.tensors()
+    for name, tensor in tensors.items():
+        check.forbid(~torch.isfinite(tensor), name, "must be a finite number")
+    for name, tensor in tensors.items():
+        for rule, holds in FIELDS[name].rules:
+            check.forbid(~holds(tensor), name, rule)
     rebuilt = _check_inertia(check)
     _check_hover(check)
-    for odd, text in _oddities(check):
+    for odd, text in _oddities(check.quadrotors):
         check.warn(odd, text)
     return quadrotors if rebuilt is None else dataclasses.replace(quadrotors, inertia=rebuilt.to(quadrotors.mass))
 
 
 def _check_shapes(quadrotors: Vehicles) -> None:
-    num = len(quadrotors.mass) if quadrotors.mass.ndim == 1 else None
-    if num is None:
+    if quadrotors.mass.ndim != 1:
         raise UserError(f"mass must have shape (N,), got {tuple(quadrotors.mass.shape)}")
+    num = len(quadrotors)
     for name, tensor in quadrotors.tensors().items():
         if tuple(tensor.shape) != (num, *FIELDS[name].shape):
             raise UserError(f"{name} must have shape {(num, *FIELDS[name].shape)}, got {tuple(tensor.shape)}")
@@ -82,9 +75,6 @@ class _Checker:
     quadrotors: Vehicles
     source: Source
 
-    def __getitem__(self, field: str) -> Tensor:
-        return getattr(self.quadrotors, field)  # type: ignore[no-any-return]
-
     def vehicle(self, index: int) -> str:
         name = index if self.quadrotors.names is None else self.quadrotors.names[index]
         one = self.source is None or isinstance(self.source, (str, os.PathLike))
@@ -93,13 +83,12 @@ class _Checker:
 
     def forbid(self, bad: Tensor, field: str, rule: str) -> None:
         """Raise for the first entry of `field` that `bad`, of the field's shape or of its first axes, marks."""
-        if not bad.any():
-            return
-        vehicle, *entry = place = bad.nonzero()[0].tolist()
-        value = self[field][tuple(place)].tolist()
-        where = f"[{', '.join(map(str, entry))}]" if entry else ""
-        text = f"{_label(field)}{where} {rule}, got {_digits(value)} {FIELDS[field].unit}".rstrip()
-        raise UserError(f"{text} {self.vehicle(vehicle)}")
+        if bad.any():
+            vehicle, *entry = place = bad.nonzero()[0].tolist()
+            where = f"[{', '.join(map(str, entry))}]" if entry else ""
+            value = getattr(self.quadrotors, field)[tuple(place)].tolist()
+            text = f"{_label(field)}{where} {rule}, got {_digits(value)} {FIELDS[field].unit}".rstrip()
+            raise UserError(f"{text} {self.vehicle(vehicle)}")
 
     def warn(self, bad: Tensor, text: str) -> None:
         if bad.any():
@@ -119,7 +108,7 @@ def _digits(value: Any) -> str:
 
 def _check_inertia(check: _Checker) -> Tensor | None:
     """Check both matrices; return the inertia with that of some rebuilt from the inverse, None if all agree."""
-    inertia, inverse = check["inertia"], check["inertia_inverse"]
+    inertia, inverse = check.quadrotors.inertia, check.quadrotors.inertia_inverse
     check.forbid(~_is_positive_definite(inverse), "inertia_inverse", DEFINITE)
     rebuilt = _symmetric(torch.linalg.inv_ex(_symmetric(inverse)).inverse) + 0.0  # which turns -0 into 0
     difference = (inertia - rebuilt).abs()
@@ -161,7 +150,7 @@ def _check_hover(check: _Checker) -> None:
     stuck = torch.isnan(quadrotors.hover_throttle)
     if stuck.any():
         vehicle = int(stuck.nonzero()[0])
-        lost = (check["rotor_thrust_coefficients"][vehicle] == 0).any() and check["action_limit"][vehicle, 1] > 100
+        lost = (quadrotors.rotor_thrust_coefficients[vehicle] == 0).any() and quadrotors.action_limit[vehicle, 1] > 100
         hint = " (a coefficient of 0 may have been smaller than the six decimals that l2f writes)" if lost else ""
         raise UserError(
             f"a vehicle of mass {quadrotors.mass[vehicle]:.4g} kg (weight {quadrotors.weight[vehicle]:.4g} N, "
@@ -170,33 +159,23 @@ def _check_hover(check: _Checker) -> None:
         )
 
 
-def _oddities(check: _Checker) -> Iterator[tuple[Tensor, str]]:
-    """(N,) what is usable but odd, and what it is."""
-    quadrotors, shortest = check.quadrotors, 0.01 / LONGEST_STEP
-    yield (
-        quadrotors.shortest_time_constant < shortest,
-        f"rotors with time constants below {shortest:g} s are too fast for l2f's one Runge-Kutta step of 0.01 s: their "
-        "speeds are integrated exactly instead, except where a task says exact_rotors=false, as the presets named "
-        "paper do",
-    )
-    sides = check["rotor_positions"][..., :2] * _ROTOR_SIDES + ON_AXIS * quadrotors.arm_length[:, None, None]
+def _oddities(quadrotors: Vehicles) -> Iterator[tuple[Tensor, str]]:
+    """What is usable but odd, (N,), and what to say of it."""
+    shortest = 0.01 / LONGEST_STEP
+    too_fast = f"rotors with time constants below {shortest:g} s are too fast for l2f's one Runge-Kutta step of 0.01 s"
+    instead = "their speeds are integrated exactly instead, except where a task says exact_rotors=false"
+    yield quadrotors.shortest_time_constant < shortest, f"{too_fast}: {instead}, as the presets named paper do"
+    sides = quadrotors.rotor_positions[..., :2] * _ROTOR_SIDES + ON_AXIS * quadrotors.arm_length[:, None, None]
     misplaced = (sides < 0).flatten(1).any(-1)
-    yield (
-        misplaced,
-        "rotor_positions are not in the order front-right, back-right, back-left, front-left, which every policy "
-        "expects",
-    )
-    yield (
-        (check["rotor_torque_directions"][..., 2] * _REACTION < 0).any(-1) & ~misplaced,
-        "rotor_torque_directions along z are not -1, 1, -1, 1, which every policy expects",
-    )
-    coefficients, highest = check["rotor_thrust_coefficients"], check["action_limit"].abs().amax(-1)
+    order = "front-right, back-right, back-left, front-left, which every policy expects"
+    yield misplaced, f"rotor_positions are not in the order {order}"
+    mirrored = (quadrotors.rotor_torque_directions[..., 2] * _REACTION < 0).any(-1)
+    text = "rotor_torque_directions along z are not -1, 1, -1, 1, which every policy expects"
+    yield mirrored & ~misplaced, text
+    coefficients, highest = quadrotors.rotor_thrust_coefficients, quadrotors.action_limit.abs().amax(-1)
     rounded = (coefficients != 0) & (coefficients == (coefficients * 1e6).round() / 1e6)
     lost = 0.5e-6 * torch.stack([highest**0, highest, highest**2], -1)[:, None] * rounded
     error = (lost.sum(-1) / quadrotors.full_thrust).amax(-1)
-    yield (
-        error > THRUST_ROUNDING,
-        "rotor_thrust_coefficients were rounded, as by writing six decimals, and the thrust may be off by "
-        f"{100 * error.nan_to_num(0.0).amax():.2g} %: write more digits",
-    )
+    text = "rotor_thrust_coefficients were rounded, as by writing six decimals, and the thrust may be off by"
+    yield error > THRUST_ROUNDING, f"{text} {100 * error.nan_to_num(0.0).amax():.2g} %: write more digits"
     yield doubts(quadrotors)

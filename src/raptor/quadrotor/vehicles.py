@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,12 +23,8 @@ LONGEST_STEP = 0.8
 
 V = TypeVar("V", bound="Vehicles")
 
-
-class Rule(NamedTuple):
-    """What the numbers of a field must obey."""
-
-    text: str  # completes the name of the field to a sentence
-    holds: Callable[[Tensor], Tensor]  # in the shape of the field, or of its first axes
+Rule = tuple[str, Callable[[Tensor], Tensor]]
+"""What completes the name of a field to a sentence, and where it holds: in the field's shape, or its first axes."""
 
 
 class Field(NamedTuple):
@@ -40,36 +38,30 @@ class Field(NamedTuple):
 
     def read(self, document: Any) -> Any:
         """The numbers in a document, nested as in the tensor."""
-        for key in self.path.split("."):
-            document = document[key]
-        return [document[key] for key in self.keys] or document
+        found = functools.reduce(operator.getitem, self.path.split("."), document)
+        return [found[key] for key in self.keys] or found
 
     def write(self, document: Any, value: Any) -> None:
         """Put numbers into a complete document."""
         *groups, leaf = self.path.split(".")
-        for key in groups:
-            document = document[key]
-        document[leaf] = {**document[leaf], **dict(zip(self.keys, value, strict=True))} if self.keys else value
+        group = functools.reduce(operator.getitem, groups, document)
+        group[leaf] = {**group[leaf], **dict(zip(self.keys, value, strict=True))} if self.keys else value
 
 
 def _field(unit: str, *rules: Rule, shape: tuple[int, ...] = (), path: str = "", keys: tuple[str, ...] = ()) -> Any:
     return dataclasses.field(metadata={"field": Field(unit, rules, shape, path, keys)})
 
 
-_POSITIVE = Rule("must be positive", lambda x: x > 0)
-_NOT_NEGATIVE = Rule("must not be negative", lambda x: x >= 0)
-_LONG_ENOUGH = Rule(
-    f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated",
-    lambda x: x >= SHORTEST_TIME_CONSTANT,
-)
-_NO_SIGN = Rule("must not be negative (rotor_torque_directions give the sign)", lambda x: x >= 0)
-_UNIT = Rule("must be a unit vector", lambda x: (torch.linalg.vector_norm(x, dim=-1) - 1).abs() <= 1e-4)
-_ORDERED = Rule("must be two numbers, the lower one first", lambda x: x[..., 0] < x[..., 1])
-_DOWN = Rule("must point down, along negative z", lambda x: x[..., 2] < 0)
-_SPREAD = Rule(
-    "has a standard deviation (std) that must not be negative",
-    lambda x: torch.stack([torch.ones_like(x[..., 1], dtype=torch.bool), x[..., 1] >= 0], -1),
-)
+_POSITIVE = ("must be positive", lambda x: x > 0)
+_NOT_NEGATIVE = ("must not be negative", lambda x: x >= 0)
+_LONG = f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated"
+_LONG_ENOUGH = (_LONG, lambda x: x >= SHORTEST_TIME_CONSTANT)
+_NO_SIGN = ("must not be negative (rotor_torque_directions give the sign)", lambda x: x >= 0)
+_UNIT = ("must be a unit vector", lambda x: (torch.linalg.vector_norm(x, dim=-1) - 1).abs() <= 1e-4)
+_ORDERED = ("must be two numbers, the lower one first", lambda x: x[..., 0] < x[..., 1])
+_DOWN = ("must point down, along negative z", lambda x: x[..., 2] < 0)
+_STD = "has a standard deviation (std) that must not be negative"
+_SPREAD = (_STD, lambda x: (x >= 0) | torch.tensor([True, False]))
 _MOMENTS = ("mean", "std")  # per axis, constant in an episode
 
 
@@ -91,10 +83,13 @@ class Vehicles:
     gravity: Tensor = _field("m/s^2", _DOWN, shape=(3,))  # world
     random_force: Tensor = _field("N", _SPREAD, shape=(2,), path="disturbances.random_force", keys=_MOMENTS)
     random_torque: Tensor = _field("N m", _SPREAD, shape=(2,), path="disturbances.random_torque", keys=_MOMENTS)
-    position_threshold: Tensor = _field("m", _POSITIVE, path="mdp.termination.position_threshold")  # of the box |x|
-    max_position: Tensor = _field("m", _NOT_NEGATIVE, path="mdp.init.max_position")  # of the box of starts
+    position_threshold: Tensor = _field("m", _POSITIVE, path="mdp.termination.position_threshold")  # half its box
+    max_position: Tensor = _field("m", _NOT_NEGATIVE, path="mdp.init.max_position")  # half the box of starts that fits
     names: tuple[str, ...] | None = None  # one per vehicle
     documents: tuple[Mapping[str, Any], ...] | None = None  # complete JSON document that each vehicle was read from
+
+    def __len__(self) -> int:
+        return len(self.mass)
 
     @property
     def shape(self) -> torch.Size:
@@ -110,10 +105,6 @@ class Vehicles:
     def dtype(self) -> torch.dtype:
         """Floating-point type of the tensors."""
         return self.mass.dtype
-
-    def __len__(self) -> int:
-        """Number of vehicles."""
-        return len(self.mass)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensor fields by name."""
@@ -134,19 +125,10 @@ class Vehicles:
 
     def __getitem__(self: V, index: int | slice | Tensor | Sequence[int]) -> V:
         """Index the population; an integer gives a population of one, so that the leading axis stays."""
-        places: Any = index
-        if isinstance(index, int):
-            first = range(len(self))[index]
-            places = slice(first, first + 1)
-        elif not isinstance(index, slice):
-            places = torch.as_tensor(index, device=self.device).reshape(-1)
-            places = places if places.numel() else places.long()
+        places = torch.arange(len(self), device=self.device)[index].reshape(-1)
 
         def chosen(column: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-            if column is None:
-                return None
-            numbers = torch.arange(len(self))[places if isinstance(places, slice) else places.cpu()]
-            return tuple(column[i] for i in numbers.tolist())
+            return None if column is None else tuple(column[i] for i in places.tolist())
 
         part = self.map(lambda tensor: tensor[places])
         return dataclasses.replace(part, names=chosen(self.names), documents=chosen(self.documents))

@@ -34,16 +34,10 @@ def adam_step(
     epsilon: float = 1e-8,
     variance_floor: float = 0.0,
 ) -> tuple[Any, AdamState]:
-    """The parameters and the state after one step.
+    """Parameters, in any nesting, and state after one step.
 
-    Args:
-        parameters: any nesting of tensors.
-        gradient: nested likewise.
-        state: moments so far.
-        learning_rate: a number, or a tensor (T,) for parameters (T, ...), one rate per member of the population.
-        betas: decay of the two moments.
-        epsilon: added to the root of the second moment.
-        variance_floor: lower bound on the second moment, before its root is taken.
+    The learning rate is a number, or a tensor (T,) for parameters (T, ...), one rate per member of the population. The
+    floor is a lower bound on the second moment, before its root is taken.
 
     Source: D. Kingma, J. Ba, Adam (2015); the floor is that of rl-tools, which bounds the step of rarely used weights.
     """

@@ -1,9 +1,8 @@
 """Training controllers through the simulator's gradient (analytic policy gradient).
 
-The mean cost of a segment of a rollout is differentiated by the weights with the adjoint method: the segment is flown
-forward, keeping only what is handed from step to step; then one vector-Jacobian product per step goes back. Each
-direction is one compiled graph, memory does not grow with what happens inside a step, and the adjoint of each vehicle
-is in reach, so that a vehicle whose gradient explodes is held back alone.
+The adjoint method: a segment of a rollout is flown forward, keeping only what is handed from step to step; then one
+vector-Jacobian product per step goes back. Each direction is one compiled graph, memory does not grow with what happens
+inside a step, and the adjoint of each vehicle is in reach, so that one whose gradient explodes is held back alone.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.compilation import CompiledStep, Tensors
-from raptor.environments.controllers import Controller, Memory, Student
 from raptor.environments.episode import Episode, Noise, StepOutcome, advance
+from raptor.environments.rollout import Controller, Memory, Student
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import components, from_components
@@ -45,14 +44,14 @@ class RolloutState(NamedTuple):
         return cls(begun, memory, torch.ones_like(episode.noise_scale))
 
     @property
-    def differentiable(self) -> tuple[Tensor, ...]:
-        """The tensors that the gradient flows through: state and previous action, memory, then the histories."""
-        return tuple(pytree.tree_leaves(self._differentiable))
-
-    @property
     def _differentiable(self) -> tuple[Any, ...]:
         episode = self.episode
         return episode.state, episode.previous_action, self.memory, episode.sensed, episode.commanded
+
+    @property
+    def differentiable(self) -> tuple[Tensor, ...]:
+        """The tensors that the gradient flows through: state and previous action, memory, then the histories."""
+        return tuple(pytree.tree_leaves(self._differentiable))
 
     @property
     def moving(self) -> tuple[Tensor, ...]:
@@ -69,7 +68,7 @@ class RolloutState(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """What came of S steps; of a `RolloutState` where they ended."""
+    """What came of S steps; first the `RolloutState` where they ended."""
 
     episode: Episode
     memory: Memory
@@ -116,17 +115,12 @@ class SegmentGradient:
     ) -> tuple[Any, Segment]:
         """Fly one step for each entry of `noise` from `episode` and `memory` on, and differentiate the mean cost.
 
-        Args:
-            parameters: the controller's weights, in any nesting.
-            quadrotors: in component-major layout.
-            episode: at the start of the segment.
-            memory: of the controller.
-            noise: of each step.
-            guide: whose actions are to be imitated, in the states that the controller comes to.
+        The vehicles are in component-major layout. The actions of a guide are imitated in the states that the
+        controller comes to; what it adds is not among the costs.
 
         Returns:
             Gradient of the mean cost per vehicle and step, nested like the parameters, and the segment. Each of several
-            networks has the gradient of the mean cost of its own vehicles. What a guide adds is not among the costs.
+            networks has the gradient of the mean cost of its own vehicles.
         """
         draws = [tuple(draw for draw in step if draw is not None) for step in noise]
         start = StepInputs(parameters, quadrotors, RolloutState.begin(episode, memory), draws[0])
@@ -161,8 +155,7 @@ class SegmentGradient:
     def _steps(self, tensors: Tensors, structure: pytree.TreeSpec) -> tuple[CompiledStep, CompiledStep]:
         """A step and its adjoint for flat inputs of these shapes and layouts, each compiled when it is first called.
 
-        Forward the inputs are carried, the noise is given, and cost, reward and termination come out. Backward the
-        gradient so far and the adjoint are carried, and the inputs given, then the label and weight of a guide, if any.
+        Backward the gradient so far and the adjoint are carried, and the inputs given, then what a guide gives, if any.
         """
         key = tuple((tensor.shape, tensor.stride()) for tensor in tensors)
         if key in self._compiled:
@@ -198,10 +191,11 @@ class SegmentGradient:
         after, outcome = advance(self.task, quadrotors, before, action, Noise(*noise), self.method)
         cost = step_cost(self.objective, quadrotors, before, action, after)
         alive = alive * in_bounds(quadrotors, after.state)
+        going = alive > 0
 
         def keep(new: Tensor, old: Tensor) -> Tensor:
             pairs = zip(components(new), components(old), strict=True)
-            return from_components([torch.where(alive > 0, n, o) for n, o in pairs])
+            return from_components([torch.where(going, n, o) for n, o in pairs])
 
         state, sensed = pytree.tree_map(keep, (after.state, after.sensed), (before.state, before.sensed))
         moved = RolloutState(dataclasses.replace(after, state=state, sensed=sensed), memory, alive)
@@ -212,10 +206,8 @@ class SegmentGradient:
     ) -> tuple[Any, Tensors]:
         """One step backward: gradient by the parameters, and derivative by `differentiable` before the step.
 
-        Args:
-            inputs: of the step.
-            adjoint: derivative of all that follows by `differentiable` of the rollout after the step.
-            pull: label (..., 4) of a guide and its weight (), or nothing.
+        The adjoint is the derivative of all that follows by `differentiable` after the step; `pull` is the label
+        (..., 4) of a guide and its weight (), or nothing.
         """
         rollout = inputs.rollout
 

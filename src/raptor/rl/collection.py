@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,21 +28,6 @@ BLOCK_STEPS = 50
 """Steps for which starts and noise are drawn at once."""
 
 
-class _Carried(NamedTuple):
-    """Tensors handed from step to step."""
-
-    episode: Episode  # (T, E)
-    length: Tensor  # (T, E) steps of the episode so far
-
-
-class _Block(NamedTuple):
-    """Inputs of K steps; the environments of step k stand at k E to (k + 1) E along the second axis."""
-
-    starts: Episode  # (T, K E)
-    noise: tuple[Tensor, ...]  # (T, K E, ...) each; the fields of `Noise` that the task needs
-    action_noise: Tensor  # (T, K E, 4)
-
-
 @dataclasses.dataclass(eq=False)
 class ExperienceCollector:
     """Flies T vehicles, E times each, and begins anew where an episode ended; nothing is read back from the device."""
@@ -59,7 +44,7 @@ class ExperienceCollector:
     def __post_init__(self, quadrotors: Quadrotors) -> None:
         self.task = self.task.for_vehicles(quadrotors)
         everyone, self._for_block = (grid(quadrotors, self.num_envs * steps) for steps in (1, self.block_steps))
-        carried = _Carried(self._starts(everyone), torch.zeros_like(everyone.mass))
+        carried = _laid_out(self.begin(everyone, self.generator)), torch.zeros_like(everyone.mass)  # and steps so far
         state = self.generator.get_state()
         block = self._drawn()  # of the same shapes as the first one, which is not drawn yet
         self.generator.set_state(state)
@@ -73,9 +58,7 @@ class ExperienceCollector:
     def step(self, actor: Layers) -> tuple[Experience, Tensor]:
         """Act once in every environment; `actor` as in `sample_action`.
 
-        Returns:
-            The experience, and (T, E) bool, whether the vehicle left the bounds within which its numbers mean
-            something; its episode is then terminated.
+        Also returns where a vehicle left the bounds within which its numbers mean something, and so terminated, (T, E).
         """
         if self._left == 0:
             self.draw()
@@ -95,48 +78,38 @@ class ExperienceCollector:
         place.zero_()
         self._left = self.block_steps
 
-    def _drawn(self) -> _Block:
+    def _drawn(self) -> tuple[Episode, tuple[Tensor, ...], Tensor]:
+        """Starts, noise, and noise of the actions of K steps; those of step k are at k E to (k + 1) E of (T, K E)."""
         draws = draw_noise(self.task, self._for_block.mass, self.generator)[0]
         noise = tuple(draw for draw in draws if draw is not None)
         shape = (*self._for_block.mass.shape, 4)
         action_noise = torch.randn(shape, generator=self.generator, device=self.generator.device)
-        return _Block(self._starts(self._for_block), noise, action_noise)
-
-    def _starts(self, quadrotors: Quadrotors) -> Episode:
-        episode: Episode = pytree.tree_map(_laid_out, self.begin(quadrotors, self.generator))
-        return episode
+        return _laid_out(self.begin(self._for_block, self.generator)), noise, action_noise
 
     def _step(self, structure: pytree.TreeSpec, *tensors: Tensor) -> Tensors:
-        actor, carried, quadrotors, block, place = pytree.tree_unflatten(list(tensors), structure)
+        actor, (episode, length), quadrotors, block, place = pytree.tree_unflatten(list(tensors), structure)
         columns = place * self.num_envs + torch.arange(self.num_envs, device=place.device)
-        block = pytree.tree_map(lambda tensor: tensor.index_select(1, columns), block)
-        moved, outputs = self._transition(carried, actor, quadrotors, block)
-        _overwrite(carried, moved)
-        place.add_(1)
-        return outputs
-
-    def _transition(
-        self, carried: _Carried, actor: Layers, quadrotors: Quadrotors, block: _Block
-    ) -> tuple[_Carried, Tensors]:
-        observation = observe_as_teacher(quadrotors, carried.episode)
-        action, _ = sample_action(actor, observation, block.action_noise)
-        moved, outcome = advance(self.task, quadrotors, carried.episode, component_major(action), Noise(*block.noise))
-        length = carried.length + 1
+        starts, noise, action_noise = pytree.tree_map(lambda tensor: tensor.index_select(1, columns), block)
+        observation = observe_as_teacher(quadrotors, episode)
+        action, _ = sample_action(actor, observation, action_noise)
+        moved, outcome = advance(self.task, quadrotors, episode, component_major(action), Noise(*noise))
         # A vehicle that is lost would go on as NaN; its reward is that of any other termination.
         lost = in_bounds(quadrotors, moved.state) == 0
         terminated = outcome.terminated | lost
-        truncated = ~terminated & (length >= self.task.episode_steps)
+        truncated = ~terminated & (length + 1 >= self.task.episode_steps)
         reached = torch.nan_to_num(observe_as_teacher(quadrotors, moved), posinf=0.0, neginf=0.0)
         over = terminated | truncated
 
         def restart(new: Tensor, old: Tensor) -> Tensor:
             return torch.where(over.view(*over.shape, *[1] * (old.ndim - 2)), new, old)
 
-        going_on = pytree.tree_map(restart, block.starts, moved)
-        following = _Carried(pytree.tree_map(_laid_out, going_on), torch.where(over, 0.0, length))
         kept = [torch.nan_to_num(tensor) for tensor in (action, outcome.reward)]
         outputs = [observation, *kept, terminated, truncated, reached, lost]
-        return following, [tensor.contiguous() for tensor in outputs]
+        outputs = [tensor.contiguous() for tensor in outputs]
+        following = _laid_out(pytree.tree_map(restart, starts, moved)), torch.where(over, 0.0, length + 1)
+        _overwrite((episode, length), following)
+        place.add_(1)
+        return outputs
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but the generator."""
@@ -158,9 +131,10 @@ def grid(quadrotors: Quadrotors, num: int) -> Quadrotors:
     return repeated.component_major()
 
 
-def _laid_out(tensor: Tensor) -> Tensor:
+def _laid_out(episode: Episode) -> Episode:
     """The layout in which the simulator computes: component by component over the population (T, E)."""
-    return component_major(tensor, tensor.ndim - 2)
+    turned: Episode = pytree.tree_map(lambda tensor: component_major(tensor, tensor.ndim - 2), episode)
+    return turned
 
 
 def _copied(tensor: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """A curriculum: the task in stages, from easy to hard, passed as vehicles learn to fly them.
 
-A stage scales the difficulty of the task by factors. All that it changes is drawn at the start of an episode, so that
-the step compiled for the task serves every stage.
+All that a stage changes is drawn at the start of an episode, so that the step compiled for the task serves every stage.
 """
 
 from __future__ import annotations
@@ -109,8 +108,7 @@ class Curriculum:
     """The stage of each of `num` vehicles, and the episodes that it is given there.
 
     A vehicle's success rate is taken over its last `window` episodes that began and ended in its present stage. As soon
-    as there are so many, it decides whether the vehicle advances or falls back, after which counting restarts. The
-    compiled step of the whole `task` serves the episodes of all stages.
+    as there are so many, it decides whether the vehicle advances or falls back, after which counting restarts.
     """
 
     def __init__(self, config: CurriculumConfig, task: Task, num: int, device: torch.device | str = "cpu") -> None:
@@ -132,8 +130,7 @@ class Curriculum:
     def begin(self, quadrotors: Quadrotors, generator: torch.Generator) -> Episode:
         """Draw an episode for each vehicle (num,) or (num, E), of its present stage; for the population, of any shape.
 
-        Every stage draws from the same state of the generator, so that a vehicle gets the episode that `begin_episode`
-        would give it with the task of its stage.
+        All stages draw from the same state of the generator: each episode is that of `begin_episode` with its task.
         """
         state = generator.get_state()
         drawn = []

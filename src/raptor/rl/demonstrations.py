@@ -16,17 +16,17 @@ from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.environments.collectors import Episodes, Moment, Snapshot
-from raptor.environments.controllers import (
-    Controller,
+from raptor.environments.episode import observe, observe_as_teacher
+from raptor.environments.rollout import (
+    BLOCK_STEPS,
     Memory,
     Student,
     StudentParameters,
     Teachers,
     initial_memory,
+    rollout,
     student_step,
 )
-from raptor.environments.episode import observe, observe_as_teacher
-from raptor.environments.rollout import BLOCK_STEPS, rollout
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layers, act, members
@@ -37,8 +37,7 @@ from raptor.tasks.observation import STUDENT_DIM, TEACHER_DIM
 from raptor.tasks.task import Task
 
 Observations = Mapping[str, Tensor]
-Label = Callable[[Observations], Tensor]
-"""From all groups of observations, (N, D) each, to the actions (N, A) of a teacher."""
+"""Of a vector environment, (N, D) by group."""
 VecController = Callable[[Observations, Tensor], Tensor]
 """From observations, and where episodes begin (N,) bool, to actions (N, A)."""
 
@@ -120,10 +119,9 @@ class SimulatedDemonstrations:
         def over(snapshot: Snapshot) -> bool:
             return not self.world.any_rank(bool(snapshot.collectors[0].flying.any()))
 
-        actor: Controller = Teachers(self.activations) if student is None else Student()
         answer = like.new_zeros(len(like), NUM_ROTORS if student is None else TEACHER_DIM)
         episodes, _ = rollout(
-            actor,
+            Teachers(self.activations) if student is None else Student(),
             pytree.tree_map(torch.Tensor.contiguous, self.layers if student is None else student),
             () if student is None else initial_memory(student, len(like)),
             self.task,
@@ -159,14 +157,11 @@ class SimulatedDemonstrations:
 
 
 class _Rows(NamedTuple):
-    """Collector of the last step, row by row and zero once the episode is over.
-
-    The answer is what the teachers did, (N, 4), or what they see where the student acts, (N, 26).
-    """
+    """Collector of the last step, row by row and zero once the episode is over."""
 
     offset: Tensor  # (N, 3) m
     observation: Tensor  # (N, 22) offset-corrected
-    answer: Tensor
+    answer: Tensor  # what the teachers did, (N, 4), or what they see where the student acts, (N, 26)
 
     def add(self, moment: Moment) -> _Rows:
         def rows(tensor: Tensor) -> Tensor:
@@ -180,15 +175,13 @@ class _Rows(NamedTuple):
         return _Rows(self.offset, rows(from_components([*corrected, *others])), rows(answer))
 
 
+@dataclasses.dataclass(eq=False)
 class VecStudent:
-    """A student, recurrent or not, as a `VecController` with a memory for each environment.
+    """A student as a `VecController`, with a memory for each environment."""
 
-    It sees one `group` of the observations.
-    """
-
-    def __init__(self, parameters: StudentParameters, group: str) -> None:
-        self.parameters, self.group = parameters, group
-        self._memory: Memory | None = None
+    parameters: StudentParameters  # recurrent or not
+    group: str  # of observations, that it sees
+    _memory: Memory | None = None
 
     def __call__(self, observations: Observations, begins: Tensor) -> Tensor:
         """Actions (N, A); the memory starts afresh where an episode `begins`, (N,)."""
@@ -205,25 +198,16 @@ class Record(NamedTuple):
 
     demonstrations: Demonstrations  # (N K, S, ...), the environment's number first
     group: str  # of observations, that the student sees
-    label: Label
-
-    def write(self, observations: Observations, flying: Tensor, row: Tensor, step: Tensor) -> None:
-        """Note a step of the environments `flying`; what an ignored action leaves is not counted."""
-        stored = self.demonstrations
-        fits = step < stored.observation.shape[1]  # all but what is seen after the last step of an episode
-        flying, row, step = flying[fits], row[fits], step[fits]
-        stored.observation[row, step] = observations[self.group][flying]
-        stored.label[row, step] = self.label(observations)[flying]
+    label: Callable[[Observations], Tensor]  # what a teacher does, (N, A)
 
 
 @torch.no_grad()
 def rollout_vec_env(
     env: CheckedVecEnv, controller: VecController, num_episodes: int, record: Record | None = None
 ) -> Episodes:
-    """Run K whole episodes in each of N environments, so that short ones do not count more.
+    """Run K whole episodes in each of N environments, so that short ones do not count more; what came of them, (N, K).
 
     One that is under way is run to its end and not counted. What is seen and what is to be done goes into `record`.
-    Returns what came of the episodes, (N, K).
     """
     shape = env.num_envs, num_episodes
     returns, lengths = torch.zeros(2, *shape, device=env.device)
@@ -234,8 +218,12 @@ def rollout_vec_env(
     while bool((episode < num_episodes).any()):
         flying = ((episode >= 0) & (episode < num_episodes)).nonzero().squeeze(-1)
         action = controller(observations, begins)
-        if record is not None:
-            record.write(observations, flying, flying * num_episodes + episode[flying], env.steps[flying])
+        if record is not None:  # what an ignored action leaves is written, and not counted
+            stored = record.demonstrations
+            fits = flying[env.steps[flying] < stored.observation.shape[1]]  # not what follows the last step
+            row, step = fits * num_episodes + episode[fits], env.steps[fits]
+            stored.observation[row, step] = observations[record.group][fits]
+            stored.label[row, step] = record.label(observations)[fits]
         result = env.step(action)
         counted = flying[~result.ignored[flying]]
         place = counted, episode[counted]

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.config.settings import Settings, at_least, between, not_negative, optional, positive, setting
 from raptor.core.distributed import Parts
-from raptor.environments.controllers import StudentParameters
+from raptor.environments.rollout import StudentParameters
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.policy import PolicyParameters
 from raptor.rl.adam import adam_start, adam_step, warmup_cosine
@@ -55,11 +55,6 @@ class ObservationScale(NamedTuple):
     deviation: Tensor  # (D,)
 
     @classmethod
-    def none(cls, observation_dim: int, like: Tensor) -> ObservationScale:
-        """Scale that changes nothing."""
-        return cls(like.new_zeros(observation_dim), like.new_ones(observation_dim))
-
-    @classmethod
     def of(cls, observation: Tensor, length: Tensor) -> ObservationScale:
         """Scale of recorded episodes (E, S, D), of `length` (E,) steps each."""
         counted = torch.arange(observation.shape[1], device=length.device) < length.unsqueeze(-1)
@@ -82,27 +77,21 @@ class PackedBatch(NamedTuple):
     """Rows of B packed sequences of L steps."""
 
     row: Tensor  # (L, B) int64, episode * S + step, for episodes (E, S, ...) with their first two axes flattened
-    reset: Tensor  # (L, B) bool, True where an episode begins inside a sequence; row 0 begins afresh without it
+    reset: Tensor  # (L, B) bool, True where an episode begins inside a sequence; all begin afresh without it
 
 
 def pack(
     length: Tensor, episode_steps: int, sequence_length: int, batch_size: int, generator: torch.Generator | None
 ) -> list[PackedBatch]:
-    """Shuffle episodes and put them end to end in sequences of equal length, so that no step is padding.
+    """Put episodes end to end in batches of B sequences of L steps, so that no step is padding.
 
            episode 2            episode 0        episode 3
         |================|===========================|========
         |---- sequence 0 ----|---- sequence 1 ----|---- sequence 2 ----|
 
-    The hidden state is reset where an episode begins inside a sequence, and where a sequence begins inside an episode.
-    The last batch is dropped unless an episode is left over once it is full. Source: RAPTOR's post-training.
-
-    Args:
-        length: (E,) int64, steps of each episode, at most S.
-        episode_steps: S, rows per stored episode.
-        sequence_length: L.
-        batch_size: B.
-        generator: of the order of the episodes, on the device of `length`; None keeps them in order.
+    Each is stored in `episode_steps` rows, of which the first `length` (E,) int64 are in use. The generator draws their
+    order; None keeps them in order. The last batch is dropped unless an episode is left over once it is full.
+    Source: RAPTOR's post-training.
     """
     order = torch.arange(len(length), device=length.device)
     if generator is not None:
@@ -124,10 +113,7 @@ def pack(
 
 
 class Imitation:
-    """A student, recurrent or not, that is improved in place at the end of each epoch, and the state of its regression.
-
-    `parts` says how a batch is cut, `precision` is that of the matrix products.
-    """
+    """A student, recurrent or not, improved in place at the end of each epoch, and the state of its regression."""
 
     def __init__(
         self, config: ImitationConfig, policy: StudentPolicy, parts: Parts | None = None, precision: str = "float32"
@@ -135,7 +121,8 @@ class Imitation:
         self.config, self.policy, self.parts = config, policy, parts or Parts()
         self.weights: StudentParameters = pytree.tree_map(torch.clone, weights_of(policy))  # for scaled observations
         self.adam = adam_start(self.weights)
-        self.scale = ObservationScale.none(policy.observation_dim, self.weights.input_weight)
+        zeros = torch.zeros_like(self.weights.input_weight[0])
+        self.scale = ObservationScale(zeros, zeros + 1)
         self.epoch_count, self.batch_count, self.skipped_count = 0, 0, 0
         self._is_recurrent = isinstance(self.weights, PolicyParameters)
         kind: Any = SequenceGradient if self._is_recurrent else transition_gradient
@@ -166,10 +153,7 @@ class Imitation:
         }
 
     def batches(self, data: Demonstrations, generator: torch.Generator) -> list[PackedBatch]:
-        """Batches of one epoch: sequences for a recurrent student, else as many single steps.
-
-        Episodes too short for one batch are repeated as often as it takes.
-        """
+        """Batches of one epoch, of sequences or as many single steps; episodes too short for one batch are repeated."""
         config, length = self.config, data.length
         num, steps = data.observation.shape[:2]
         size = config.batch_size * config.sequence_length
@@ -209,10 +193,8 @@ class Imitation:
         if config.gradient_norm is not None:
             scale = (config.gradient_norm / norm).clamp(max=1)
             gradient = type(gradient)(*(g * scale for g in gradient))
-        before = self.weights, self.adam
-        after = adam_step(
-            self.weights, gradient, self.adam, rate, epsilon=config.epsilon, variance_floor=config.variance_floor
-        )
+        before, floor = (self.weights, self.adam), config.variance_floor
+        after = adam_step(self.weights, gradient, self.adam, rate, epsilon=config.epsilon, variance_floor=floor)
         self.weights, self.adam = pytree.tree_map(lambda new, old: torch.where(finite, new, old), after, before)
         return finite
 
@@ -231,12 +213,8 @@ class Imitation:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next epoch depends on, besides the data."""
         counts = [self.epoch_count, self.batch_count, self.skipped_count]
-        return {
-            "weights": [*self.weights],
-            "adam": pytree.tree_leaves(self.adam),
-            "scale": [*self.scale],
-            "counts": counts,
-        }
+        tensors = {"weights": [*self.weights], "adam": pytree.tree_leaves(self.adam), "scale": [*self.scale]}
+        return {**tensors, "counts": counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state that `state_dict` gave."""

@@ -14,7 +14,7 @@ from raptor.core.compilation import FlatFunction, compile_flat
 from raptor.core.errors import UserError
 from raptor.rl import replay_storage as rings
 from raptor.rl.replay_storage import Batch, Experience, ReplayConfig, ReplaySizes, Storage
-from raptor.rl.sum_tree import empty_levels, recompute, set_leaves
+from raptor.rl.sum_tree import empty_levels, find_leaves, recompute, set_leaves
 
 __all__ = ["Batch", "Experience", "Replay", "ReplayConfig", "ReplaySizes"]
 
@@ -58,10 +58,9 @@ class Replay:
     def sample(
         self, batch_size: int, generator: torch.Generator, progress: float | Tensor = 0.0
     ) -> tuple[Batch, Tensor]:
-        """Draw B transitions of each teacher, with replacement, by a generator on the replay's device.
+        """Draw B transitions of each teacher, with replacement, and their places (T, B) int64 for `update_priorities`.
 
-        The fraction `progress` of the training that is done, in [0, 1], anneals the importance weights. Also returns
-        the places (T, B) int64 of the transitions in the replay of the teacher, for `update_priorities`.
+        The fraction `progress` of the training that is done, in [0, 1], anneals the importance weights.
         """
         shape = self.sizes.teachers, batch_size
         # Float32 has too few numbers in [0, 1) to be fair to a million transitions.
@@ -111,8 +110,12 @@ class Replay:
         if not progress:
             index = rings.draw_uniform(storage, uniform)
             return [*rings.read(storage, index, self.config.n_step, self.gamma), index]
-        index, (first, last) = rings.draw_prioritised(levels, uniform), self.config.beta
-        weight = rings.importance_weights(levels[0].gather(-1, index), first + (last - first) * progress[0].clamp(0, 1))
+        # One place in each of B equal parts of the total: Schaul et al. 2016, B.2.1.
+        num, total = uniform.shape[-1], levels[-1].sum(-1, keepdim=True).to(uniform.dtype)
+        index = find_leaves(levels, (torch.arange(num, device=uniform.device) + uniform) * (total / num))
+        # (N P)^-beta over its largest in the batch of each teacher, in which N and the total cancel out: section 3.4.
+        (first, last), priority = self.config.beta, levels[0].gather(-1, index).clamp(min=rings.PRIORITIES[0])
+        weight = (priority.amin(-1, keepdim=True) / priority) ** (first + (last - first) * progress[0].clamp(0, 1))
         return [*rings.read(storage, index, self.config.n_step, self.gamma)._replace(weight=weight), index]
 
     def _update(
@@ -131,11 +134,7 @@ class Replay:
         return {"sizes": torch.tensor(self.sizes), **{name: view.clone() for name, view in views.items()}}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from where `state_dict` was called.
-
-        Raises:
-            UserError: the state is of a replay of another kind or size, or damaged; nothing is changed.
-        """
+        """Go on from where `state_dict` was called; a `UserError` changes nothing where the state does not fit."""
         views = self._views_for(state)
         for tensor in (*self.storage, *self.priorities):
             tensor.zero_()

@@ -7,14 +7,12 @@ follows it are neighbours. Each observation is therefore stored once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from raptor.config.settings import Settings, ascending, at_least, between, positive, setting
-from raptor.rl.sum_tree import find_leaves
 
 PRIORITIES = (1e-30, 1e30)
 """Bounds on stored priorities: above zero, and so that no sum overflows."""
@@ -86,8 +84,7 @@ class ReplaySizes(NamedTuple):
     ) -> ReplaySizes:
         """Extents for episodes that are truncated after `episode_steps`.
 
-        Where a column is truncated earlier more than once (besides its first truncation) within its slots, final
-        observations are lost to later ones.
+        Where a column is truncated earlier more than twice within its slots, final observations are lost to later ones.
         """
         slots = -(-config.capacity // num_envs) + 1
         return cls(num_teachers, num_envs, slots, slots // episode_steps + 2, observation_dim, action_dim)
@@ -200,22 +197,3 @@ def draw_uniform(storage: Storage, uniform: Tensor) -> Tensor:
     oldest_first = ((uniform * envs - column) * storage.filled).long()
     slot = storage.cursor - storage.filled + torch.minimum(oldest_first, storage.filled - 1).clamp(min=0)
     return column * slots + torch.where(slot < 0, slot + slots, slot)
-
-
-def draw_prioritised(levels: Sequence[Tensor], uniform: Tensor) -> Tensor:
-    """Places (T, B) in proportion to priority, one in each of B equal parts of the total, from numbers as above.
-
-    Source: Schaul et al. 2016, B.2.1.
-    """
-    num = uniform.shape[-1]
-    total = levels[-1].sum(-1, keepdim=True).to(uniform.dtype)
-    return find_leaves(levels, (torch.arange(num, device=uniform.device) + uniform) * (total / num))
-
-
-def importance_weights(priority: Tensor, beta: Tensor) -> Tensor:
-    """(N P)^-beta over its largest in the batch of each teacher (T, B), in which N and the total cancel out.
-
-    Source: Schaul et al. 2016, section 3.4.
-    """
-    priority = priority.clamp(min=PRIORITIES[0])
-    return (priority.amin(-1, keepdim=True) / priority) ** beta

@@ -91,11 +91,7 @@ def sample_action(
 ) -> tuple[Tensor, Tensor]:
     """Squashed Gaussian actions (T, B, A) in (-1, 1), and the logarithm of their density (T, B).
 
-    Args:
-        actor: T networks that give mean and logarithm of the standard deviation.
-        observation: (T, B, O).
-        noise: (T, B, A), standard normal.
-        precision: of the matrix products.
+    The actor gives mean and logarithm of the standard deviation for observations (T, B, O); noise is standard normal.
     """
     mean, log_std = forward(actor, observation, precision).chunk(2, dim=-1)
     log_std = log_std.clamp(*LOG_STD_RANGE)
@@ -128,10 +124,7 @@ def critic_target(config: SACConfig, state: SACState, batch: Batch, noise: Tenso
 def update_critics(
     config: SACConfig, state: SACState, batch: Batch, noise: Tensor, decay: Tensor | float = 1.0
 ) -> tuple[SACState, Tensor, Tensor]:
-    """One step of the critics and of their targets; `decay` is a factor on the learning rate.
-
-    Returns the state after it, the error (T, B) of the critics, averaged over both, and their loss (T,).
-    """
+    """State after a step of the critics and their targets, their error (T, B), averaged over both, and loss (T,)."""
     target = critic_target(config, state, batch, noise)
 
     def loss(critics: Layers) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -148,10 +141,7 @@ def update_critics(
 def update_actor(
     config: SACConfig, state: SACState, batch: Batch, noise: Tensor, decay: Tensor | float = 1.0
 ) -> tuple[SACState, Tensor, Tensor, Tensor]:
-    """One step of the actor, then of the temperature; `decay` is a factor on the learning rates.
-
-    Returns the state after it, and per agent (T,) the actor's loss, the entropy, and the mean value.
-    """
+    """State after a step of the actor, then of the temperature; per agent (T,) actor's loss, entropy and mean value."""
     temperature = state.log_temperature.exp()
 
     def loss(actor: Layers) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -172,39 +162,31 @@ def _adam(config: SACConfig) -> Callable[..., tuple[Any, AdamState]]:
     return functools.partial(adam_step, epsilon=config.adam_epsilon, variance_floor=config.adam_variance_floor)
 
 
+@dataclasses.dataclass(eq=False)
 class SAC:
-    """T agents and their updates, compiled; the state is changed in place, so that a captured graph can replay them.
+    """T agents and their updates, compiled; the state is changed in place, so that a captured graph can replay them."""
 
-    The generator is of the initial networks, and of all noise; its device is that of the agents.
-    """
+    config: SACConfig
+    num: int  # T
+    observation_dim: int
+    action_dim: int
+    _: dataclasses.KW_ONLY
+    generator: torch.Generator  # of the initial networks, and of all noise; its device is that of the agents
+    compile: bool = True  # False runs eagerly
 
-    def __init__(
-        self,
-        config: SACConfig,
-        num: int,
-        observation_dim: int,
-        action_dim: int,
-        *,
-        generator: torch.Generator,
-        compile: bool = True,
-    ) -> None:
-        self.config, self.generator, self._compile = config, generator, compile
-        self._noise_shape = (num, config.batch_size, action_dim)
-        start = sac_start(config, num, observation_dim, action_dim, generator)
+    def __post_init__(self) -> None:
+        start = sac_start(self.config, self.num, self.observation_dim, self.action_dim, self.generator)
         self.state: SACState = pytree.tree_map(torch.clone, start)
         self._leaves = pytree.tree_leaves(self.state)
         self._compiled: dict[bool, FlatFunction] = {}
         self.update_count = 0
-        self._zero = torch.zeros((), device=generator.device)
+        self._zero = torch.zeros((), device=self.generator.device)
 
     @torch.no_grad()
     def update(self, batch: Batch, progress: Tensor | None = None) -> tuple[Tensor, Metrics | None]:
         """One step of the critics, and every `actor_interval` updates one of the actor and the temperature.
 
-        The fraction `progress` of the training that is done, a scalar in [0, 1], is 0 by default.
-
-        Returns:
-            The error of the critics (T, B), for priorities; and metrics, where the actor took part.
+        Returns the error of the critics (T, B), for priorities; and metrics, where the actor took part.
         """
         with_actor = self.update_count % self.config.actor_interval == 0
         noise = [self._noise() for _ in range(1 + with_actor)]
@@ -213,13 +195,14 @@ class SAC:
         if with_actor not in self._compiled:
             step = functools.partial(self._step, pytree.tree_structure((self.state, *given)))
             example = [*(leaf.clone() for leaf in self._leaves), *tensors]
-            self._compiled[with_actor] = compile_flat(step, example, self._compile, "an update of the networks")
+            self._compiled[with_actor] = compile_flat(step, example, self.compile, "an update of the networks")
         error, *metrics = self._compiled[with_actor](*self._leaves, *tensors)
         self.update_count += 1
         return error, Metrics(*metrics) if metrics else None
 
     def _noise(self) -> Tensor:
-        return torch.randn(self._noise_shape, generator=self.generator, device=self.generator.device)
+        shape = self.num, self.config.batch_size, self.action_dim
+        return torch.randn(shape, generator=self.generator, device=self.generator.device)
 
     def _step(self, structure: pytree.TreeSpec, *tensors: Tensor) -> list[Tensor]:
         state, batch, progress, noise = pytree.tree_unflatten(list(tensors), structure)
@@ -237,8 +220,7 @@ class SAC:
     def teachers(self) -> Layers:
         """The networks whose output, squashed by tanh, is the deterministic action (T, B, A); copies."""
         *hidden, last = self.state.actor
-        actions = self._noise_shape[-1]
-        mean = Layer(last.weight[:, :actions], last.bias[:, :actions])
+        mean = Layer(last.weight[:, : self.action_dim], last.bias[:, : self.action_dim])
         return laid_out(pytree.tree_map(torch.clone, (*hidden, mean)))
 
     def state_dict(self) -> dict[str, Any]:

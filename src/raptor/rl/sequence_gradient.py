@@ -4,7 +4,6 @@ Whatever of a recurrent network does not wait for the step before is a matrix pr
 cuDNN: the input layer, its part of the gates, the output layer, and the gradient of all weights. The rest is a loop
 over the steps. Steps go by blocks, of which only the hidden state is kept for the backward pass. On a CPU a kernel does
 the work, see `raptor.rl.sequence_kernel`; the operations of torch here are its definition.
-
 All that is per sequence has the sequences as its last axis in memory.
 """
 
@@ -28,13 +27,8 @@ from raptor.rl.sequence_kernel import SequenceKernel
 class SequenceGradient:
     """Mean squared error of a recurrent student over packed sequences, and its gradient through all their steps.
 
-    The hidden state is zero before the first step and wherever an episode begins, and is not trained.
-
-    Args:
-        compile: False runs eagerly.
-        precision: of the matrix products; the kernel has `float32` only.
-        kernel: False leaves the kernel out, which else does the work where there is a compiler for a CPU.
-        block_steps: steps whose loop is unrolled into one compiled graph, without the kernel.
+    The hidden state is zero before the first step and wherever an episode begins, and is not trained. Where there is a
+    compiler for a CPU, the kernel does the work, in `float32` only; else `block_steps` are unrolled into one graph.
     """
 
     def __init__(
@@ -51,11 +45,7 @@ class SequenceGradient:
     ) -> tuple[PolicyParameters, Tensor]:
         """Gradient of the mean squared error over all L B A numbers, and that error, a scalar tensor.
 
-        Args:
-            parameters: the student's weights.
-            observation: (L, B, D).
-            label: (L, B, A), the actions to learn.
-            reset: (L, B) bool, True where an episode begins.
+        Observations are (L, B, D), labels (L, B, A); `reset` (L, B) is True where an episode begins.
         """
         weights = PolicyParameters(*(weight.detach().contiguous() for weight in parameters))
         kernel = self._kernel(weights) if self._has_kernel and observation.device.type == "cpu" else None
@@ -110,33 +100,20 @@ def _forward(
 
 def _backward(
     p: PolicyParameters,
-    sums: Sequence[Any],
-    observation: Tensor,
-    label: Tensor,
-    keep: Tensor,
-    hidden: Tensor,
-    following: Tensor,
-    adjoint: Tensor,
+    sums: Sequence[Any],  # the gradient by the weights, and the sum of the squared errors, of all that follows
+    observation: Tensor,  # (K, B, D)
+    label: Tensor,  # (K, B, A)
+    keep: Tensor,  # (K, B), 0 where an episode begins, 1 elsewhere
+    hidden: Tensor,  # (H, B) before the first step
+    following: Tensor,  # (H, K, B) hidden state after each step
+    adjoint: Tensor,  # (H, B) derivative of what follows by the hidden state after the last step
     *,
     precision: str,
 ) -> tuple[PolicyParameters, Tensor, Tensor]:
     """Differentiate half the sum of the squared errors of K steps and of all that follows.
 
-    All but the hidden state is computed once more, which takes less time than to keep it.
-
-    Args:
-        p: the weights.
-        sums: the gradient by the weights, and the sum of the squared errors, of all that follows.
-        observation: (K, B, D).
-        label: (K, B, A).
-        keep: (K, B), 0 where an episode begins, 1 elsewhere.
-        hidden: (H, B) before the first step.
-        following: (H, K, B) hidden state after each step.
-        adjoint: (H, B) derivative of what follows by the hidden state after the last step.
-        precision: of the matrix products.
-
-    Returns:
-        The sums with these steps, and the derivative by the hidden state before the first step.
+    All but the hidden state is computed once more, which takes less time than to keep it. Returns the sums with these
+    steps, and the derivative by the hidden state before the first one.
     """
     width, shape, times = len(hidden), keep.shape, functools.partial(product, precision=precision)
     error = times(p.output_weight, following.flatten(1)) + p.output_bias.unsqueeze(-1) - label.flatten(0, 1).mT

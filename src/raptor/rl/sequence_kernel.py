@@ -1,16 +1,14 @@
 """Gradient over packed sequences on a CPU, by a kernel in C++ (`sequence_kernel.cpp`).
 
-A step of so small a network takes less time than the calls that would launch it. So the recurrence is one call for all
-steps, and the gradient by the weights is left to matrix products over many steps. Few sequences are taken at a time, so
-that what the backward pass needs stays in the cache.
+A step of so small a network takes less time than the calls that would launch it, so the recurrence is one call for all
+steps. Few sequences are taken at a time, so that what the backward pass needs stays in the cache.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,16 +22,10 @@ NUM_SEQUENCES = 32
 BLOCK_STEPS = 80
 """Steps whose part of the gradient is one matrix product."""
 
-Kernel = Callable[..., None]
-
 
 @functools.cache
-def build_kernels(dtype: torch.dtype, hidden_dim: int, observation_dim: int, action_dim: int) -> tuple[Kernel, Kernel]:
-    """Compile the forward and the backward kernel for these widths.
-
-    This is the only place that knows how torch's compiler builds C++ code, a private interface of torch; the result is
-    kept on disk by torch.
-    """
+def build_kernels(dtype: torch.dtype, hidden_dim: int, observation_dim: int, action_dim: int) -> tuple[Any, Any]:
+    """Compile the forward and the backward kernel for these widths, by a private interface of torch's compiler."""
     from torch._inductor.codecache import CppPythonBindingsCodeCache
 
     number = {torch.float32: "float", torch.float64: "double"}[dtype]
@@ -45,27 +37,12 @@ constexpr int64_t S = {NUM_SEQUENCES}, H = {hidden_dim}, D = {observation_dim}, 
 {Path(__file__).with_suffix(".cpp").read_text(encoding="utf-8")}
 """
 
-    def load(name: str, num_read: int, num_written: int) -> Kernel:
+    def load(name: str, num_read: int, num_written: int) -> Any:
         types = [f"const {number}*"] * num_read + [f"{number}*"] * num_written + ["const int64_t"] * 2
-        kernel: Kernel = CppPythonBindingsCodeCache.load_pybinding(
-            types, source.replace(f"void sequence_{name}(", 'extern "C" void kernel(')
-        )
-        return kernel
+        entry = source.replace(f"void sequence_{name}(", 'extern "C" void kernel(')
+        return CppPythonBindingsCodeCache.load_pybinding(types, entry)
 
     return load("forward", 12, 4), load("backward", 7, 3)
-
-
-class _Block(NamedTuple):
-    """Buffers of a block of steps: written forward and read backward, and factors of the matrix products."""
-
-    trail: tuple[Tensor, Tensor, Tensor]  # states, gates, error
-    features: Tensor  # (N, H) of the input layer
-    entering: Tensor  # (N, H) hidden state before each step
-    following: Tensor  # (N, H) hidden state after each step
-    error: Tensor  # (A, N)
-    by_input: Tensor  # (3 H, N) derivatives by the features' part of n, r and z
-    by_hidden: Tensor  # (3 H, N) derivatives by the hidden state's part of r, z and n
-    by_features: Tensor  # (H, N) derivatives by the features before their ReLU
 
 
 class SequenceKernel:
@@ -75,9 +52,9 @@ class SequenceKernel:
         weight = parameters.gru_weight_hh
         self.widths = weight.shape[1], parameters.input_weight.shape[1], len(parameters.output_weight)
         self._forward, self._backward = build_kernels(weight.dtype, *self.widths)
-        self._trail = (weight[:0],) * 3  # shapes as in the kernels
+        self._trail = (weight[:0],) * 3  # states, gates, error; shapes as in the kernels
         self._slopes = weight[:0]
-        self._blocks: list[_Block] = []
+        self._blocks: list[tuple[Any, ...]] = []  # trail of each block, and factors of its matrix products
 
     def _allocate(self, steps: int, like: Tensor) -> None:
         """Make buffers for sequences of so many steps."""
@@ -89,20 +66,17 @@ class SequenceKernel:
         self._trail, self._slopes, self._blocks = (states, gates, error), slopes, []
         for trail in zip(states, gates.split(BLOCK_STEPS), error, strict=True):
             num = len(trail[1]) * NUM_SEQUENCES  # the last block may be shorter
-            by_input, by_hidden = (slopes[i : i + 3, :, :num].view(-1, num) for i in (0, 1))
-            factors = *trail[0][..., :num].mT, trail[2][:, :num], by_input, by_hidden, slopes[4, :, :num]
-            self._blocks.append(_Block(trail, *factors))
+            inputs = *trail[0][..., :num].mT, trail[2][:, :num]  # features, entering and following state, error
+            # Derivatives by the features' part of n, r and z, the hidden state's of r, z and n, and before the ReLU.
+            derivatives = *(slopes[i : i + 3, :, :num].view(-1, num) for i in (0, 1)), slopes[4, :, :num]
+            self._blocks.append((trail, *inputs, *derivatives))
 
     def __call__(
         self, parameters: PolicyParameters, observation: Tensor, label: Tensor, keep: Tensor
     ) -> tuple[PolicyParameters, Tensor]:
-        """Half the gradient of the sum of the squared errors, and the sum, a scalar tensor.
+        """Half the gradient of the sum of the squared errors for (L, B, D) and (L, B, A), and the sum, a scalar tensor.
 
-        Args:
-            parameters: the weights, each contiguous.
-            observation: (L, B, D).
-            label: (L, B, A).
-            keep: (L, B), 0 where an episode begins, 1 elsewhere.
+        `keep` (L, B) is 0 where an episode begins, 1 elsewhere; the parameters are contiguous.
         """
         H, _, A = self.widths
         missing = -observation.shape[1] % NUM_SEQUENCES
@@ -122,11 +96,12 @@ class SequenceKernel:
             self._forward(*parameters, rows, labels, kept, counts, *self._trail, squares, len(kept), BLOCK_STEPS)
             seen, adjoint = rows.flatten(0, 1).split(BLOCK_STEPS * NUM_SEQUENCES), kept.new_zeros(H, NUM_SEQUENCES)
             for block, x, k in reversed(list(zip(self._blocks, seen, kept.split(BLOCK_STEPS), strict=True))):
-                self._backward(*weights, k, *block.trail, adjoint, self._slopes, totals, len(k), BLOCK_STEPS)
-                sums.input_weight.addmm_(block.by_features, x)
-                by_input.addmm_(block.by_input, block.features)
-                sums.gru_weight_hh.addmm_(block.by_hidden, block.entering)
-                sums.output_weight.addmm_(block.error, block.following)
+                trail, features, entering, following, error, by_given, by_recalled, by_features = block
+                self._backward(*weights, k, *trail, adjoint, self._slopes, totals, len(k), BLOCK_STEPS)
+                sums.input_weight.addmm_(by_features, x)
+                by_input.addmm_(by_given, features)
+                sums.gru_weight_hh.addmm_(by_recalled, entering)
+                sums.output_weight.addmm_(error, following)
         return sums._replace(
             input_bias=totals[4 * H : 5 * H],
             gru_weight_ih=by_input.roll(-H, 0),

@@ -1,11 +1,10 @@
 """Sum trees: draw leaves in proportion to their values, in T trees at once.
 
 A tree is its levels, each (T, nodes), leaves first. A node holds the sum of its 16 children, which lie in one cache
-line of 64 bytes, so a million leaves are five levels.
-
-Sums are float32 and are recomputed from the children at every change, so that errors do not build up: a node is off by
-at most 15 roundings per level, 5e-6 of its value in a tree of a million leaves. Rounding moves the probability of a
-leaf at the end of its group, by that part of the group's sum; a leaf of zero is never found.
+line of 64 bytes, so a million leaves are five levels. Sums are float32 and are recomputed from the children at every
+change, so that errors do not build up: a node is off by at most 15 roundings per level, 5e-6 of its value in a tree of
+a million leaves. Rounding moves the probability of a leaf at the end of its group, by that part of the group's sum; a
+leaf of zero is never found.
 """
 
 from __future__ import annotations
@@ -88,10 +87,8 @@ def _sum(children: Sequence[Tensor]) -> Tensor:
 
 
 def _groups(level: Tensor) -> Tensor:
-    """(T, nodes) as groups of siblings (T, groups, FAN_OUT)."""
     return level.unflatten(-1, (-1, FAN_OUT))
 
 
 def _trees(like: Tensor) -> Tensor:
-    """The tree that each entry of `like` (T, B) belongs to, (T, B)."""
     return torch.arange(like.shape[0], device=like.device).unsqueeze(-1).expand_as(like)

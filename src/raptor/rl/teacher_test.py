@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from raptor.environments.collectors import Moment
-from raptor.environments.controllers import Teachers
 from raptor.environments.episode import begin_episode
-from raptor.environments.rollout import BLOCK_STEPS, rollout
+from raptor.environments.rollout import BLOCK_STEPS, Teachers, rollout
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layers, laid_out
 from raptor.quadrotor.parameters import Quadrotors

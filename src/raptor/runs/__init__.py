@@ -3,7 +3,6 @@
 Importing this loads no torch, so that the processes of an engine begin at once.
 """
 
-from raptor.runs.metrics import read_curve
-from raptor.runs.progress import Progress
+from raptor.runs.progress import Progress, read_curve
 
 __all__ = ["Progress", "read_curve"]

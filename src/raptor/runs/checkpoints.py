@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import warnings
@@ -19,24 +20,14 @@ class RunWarning(UserWarning):
     """A run goes on, but not quite as one would expect."""
 
 
+@dataclasses.dataclass
 class Checkpoints:
-    """The checkpoints in a store.
+    """The checkpoints in a store."""
 
-    Args:
-        store: where they are.
-        prefix: what their names begin with; the number of the step follows.
-        keep: how many of the newest stay when another is written.
-        log: called with what is warned of.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        prefix: str = "checkpoints/step_",
-        keep: int = 3,
-        log: Callable[[str], None] = lambda message: None,
-    ) -> None:
-        self.store, self.prefix, self.keep, self.log = store, prefix, keep, log
+    store: Store
+    prefix: str = "checkpoints/step_"  # of their names; the number of the step follows
+    keep: int = 3  # how many of the newest stay when another is written
+    log: Callable[[str], None] = lambda message: None  # called with each warning
 
     def names(self) -> dict[int, str]:
         """Their names by step, oldest first."""
@@ -47,12 +38,7 @@ class Checkpoints:
     def write(self, step: int, document: Mapping[str, Any]) -> str:
         """Write a checkpoint, then delete the oldest beyond those to keep; returns its name.
 
-        Args:
-            step: how many steps were made.
-            document: plain data and tensors; its group `training` holds all that the next step depends on.
-
-        Raises:
-            UserError: it cannot be written; those before it are intact.
+        The document is plain data and tensors; its group `training` holds all that the next step depends on.
         """
         name, buffer = f"{self.prefix}{step:06d}.pt", io.BytesIO()
         torch.save(dict(document), buffer)
@@ -67,24 +53,20 @@ class Checkpoints:
         return name
 
     def newest_first(self, device: torch.device | str = "cpu") -> Iterator[tuple[str, dict[str, Any]]]:
-        """Those that can be read, with a warning for each one that cannot.
+        """Names and states of training of those that can be read; an error where there are some and none was good.
 
         A caller that finds that one of them holds something else calls `pass_over` and takes the next.
-
-        Raises:
-            UserError: there are checkpoints, and none was good.
         """
         names = list(self.names().values())
         for name in reversed(names):
             try:
-                content = self.store.get(name)
-                document = load_torch(content or b"", name, device)
-                if not isinstance(document.get("training"), dict):
+                training = load_torch(self.store.get(name) or b"", name, device).get("training")
+                if not isinstance(training, dict):
                     raise UserError(f"{name} holds a policy, but no state to go on training from")
             except UserError as error:
                 self.pass_over(name, error)
                 continue
-            yield name, document
+            yield name, training
         if names:
             raise UserError(f"no checkpoint {self.prefix}*.pt of this run can be read: start anew with --overwrite")
 
@@ -93,3 +75,9 @@ class Checkpoints:
         message = f"the checkpoint before {name.rsplit('/', 1)[-1]} is used, because {problem}"
         self.log(f"warning: {message}")
         warnings.warn(message, RunWarning, stacklevel=3)
+
+    def newest(self) -> dict[str, Any]:
+        """The state of training in the newest one, empty where there is none; without the warnings."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return next((training for _, training in self.newest_first()), {})

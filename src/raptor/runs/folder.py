@@ -5,22 +5,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from raptor.config import differences, from_dict, load_config, to_yaml
+from raptor.config import differences, from_dict, load_config, to_dict, to_yaml
 from raptor.config.files import MANIFEST
 from raptor.core.atomic import PathLike, explained, write_atomically
 from raptor.core.errors import UserError
+from raptor.core.yaml_files import dump_yaml, read_yaml
 from raptor.runs.checkpoints import Checkpoints
-from raptor.runs.manifest import OLD_SETTINGS, job_of, note_status, old_job, read_manifest, write_manifest
-from raptor.runs.metrics import Metrics, is_validation
+from raptor.runs.progress import Metrics
 from raptor.runs.store import FolderStore
 
 T = TypeVar("T")
+
+HEADER = "# Written by raptor: what runs here, its status and its settings.\n"
+VERSION = 2
+"""Of the layout of a run. Before the manifest there was the first: settings under a mark in one of `OLD_SETTINGS`."""
+
+OLD_MARK = "# raptor run: "
+OLD_SETTINGS = ("config.yaml", "params/config.yaml", "params/agent.yaml")
 
 PRODUCTS = ("evaluation.json", "policy.onnx", "report.html")
 """What is made from the policy of a run, beside it; it is deleted when the run is overwritten."""
@@ -39,29 +48,20 @@ class Layout:
 
 
 class RunFolder:
-    """The files of one run. Nothing is written before `open`.
-
-    Args:
-        path: the folder.
-        layout: of the job that runs in it.
-    """
+    """The files of one run. Nothing is written before `open`."""
 
     def __init__(self, path: PathLike, layout: Layout) -> None:
-        self.path, self.layout, self.store = Path(path), layout, FolderStore(path)
+        self.path, self.layout = Path(path), layout
         self.manifest, self.log_file = self.path / MANIFEST, self.path / "train.log"
         self.metrics, self.tensorboard = self.path / "metrics.jsonl", self.path / "tensorboard"
         self.summary = self.path / "summary.json"
-        self.checkpoints = Checkpoints(self.store, layout.checkpoints, log=self.log)
+        self.checkpoints = Checkpoints(FolderStore(path), layout.checkpoints, log=self.log)
         self.writes = True  # False where another process writes for this one
         self._closing = contextlib.ExitStack()
-        self._recorder = Metrics(self.metrics, self.tensorboard)
+        self._recorder: Metrics | None = None
 
     def holds_run(self) -> bool:
-        """Whether a run has been here.
-
-        Raises:
-            UserError: it holds a run of another job, or something else under the names that a run needs.
-        """
+        """Whether a run has been here; refuses one of another job, and what else has the names that a run needs."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose another output folder")
         job = job_of(self.path)
@@ -72,20 +72,13 @@ class RunFolder:
         return job is not None
 
     def check(self, resume: bool, overwrite: bool) -> bool:
-        """Whether a run is to be resumed; changes nothing.
-
-        Raises:
-            UserError: the folder holds a run, and it is to be neither resumed nor overwritten; or an older version of
-                this package began it, and it is to be resumed.
-        """
+        """Whether a run is to be resumed; refuses what can be neither resumed nor overwritten, and changes nothing."""
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other: keep one of them")
         holds = self.holds_run()
         if holds and not (resume or overwrite):
-            raise UserError(
-                f"{self.path} already holds a run: go on with --resume, replace it with --overwrite, "
-                "or choose another output folder"
-            )
+            remedy = "go on with --resume, replace it with --overwrite, or choose another output folder"
+            raise UserError(f"{self.path} already holds a run: {remedy}")
         if holds and resume and not self.manifest.exists():
             raise UserError(
                 f"the run in {self.path} was begun by an older version of raptor-python, whose checkpoints this one "
@@ -94,62 +87,39 @@ class RunFolder:
         return holds and resume
 
     def settings(self, cls: type[T]) -> T:
-        """The settings that the run began with.
-
-        Raises:
-            UserError: the manifest is damaged.
-        """
-        return from_dict(cls, read_manifest(self.path).get("settings", {}))
+        """The settings that the run began with."""
+        return from_dict(cls, read_manifest(self.path)["settings"])
 
     def refuse_changes(self, stored: Any, given: Any, free: Sequence[str] = ()) -> None:
-        """Refuse to go on with settings that would change the result.
-
-        Args:
-            stored: what the run began with.
-            given: what it is asked to go on with.
-            free: groups that may change, beside the settings that are declared `free=True`.
-
-        Raises:
-            UserError: names them.
-        """
+        """Refuse settings that would change the result: all but groups in `free` and settings declared `free=True`."""
         if changed := differences(stored, _except_free(stored, given, free)):
-            raise UserError(
-                f"the run in {self.path} was begun with other settings: {', '.join(changed)}; "
-                "resume it without them, or choose another output folder"
-            )
+            remedy = "resume it without them, or choose another output folder"
+            raise UserError(f"the run in {self.path} was begun with other settings: {', '.join(changed)}; {remedy}")
 
-    def open(self, settings: Any, resume: bool = False, overwrite: bool = False) -> None:
-        """Take hold of the folder.
-
-        Args:
-            settings: of the job.
-            resume: go on with the run that is there, if any.
-            overwrite: delete what an earlier run wrote, and nothing else.
-
-        Raises:
-            UserError: see `check`; or another process is at work in the folder, or it cannot be written.
-        """
+    def open(self, settings: Any, resume: bool = False, overwrite: bool = False, patience_s: float = 0.0) -> None:
+        """Take hold of the folder, to go on with the run that is there or to begin one; see `check` and `locked`."""
         if not self.writes:
             return
         self.check(resume, overwrite)
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        self._closing.enter_context(locked(self.path))
-        going_on = self.check(resume, overwrite)  # once more: nobody else can come in between now
+        self._closing.enter_context(locked(self.path, patience_s=patience_s))
+        resumes = self.check(resume, overwrite)  # once more: no other process can come in between now
         with explained(self.path):
             for remains in (*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")):  # what a killed process left
                 remains.unlink(missing_ok=True)
-            if not going_on:
-                if self.holds_run():
-                    self.clear()
-                self.write_manifest(settings)
-            else:
+            if resumes:
                 self.note_status("running")
+                return
+            if self.holds_run():
+                self.clear()
+            self.write_manifest(settings)
 
     def note_status(self, status: str) -> None:
         """Note how the run stands: running, stopped or finished."""
         if self.writes:
-            note_status(self.path, status)
+            text = self.manifest.read_text(encoding="utf-8")
+            write_atomically(self.manifest, re.sub(r"^status: .*$", f"status: {status}", text, flags=re.MULTILINE))
 
     def write_manifest(self, settings: Any, status: str = "running") -> None:
         """Note what runs here; see `note_status`."""
@@ -157,113 +127,137 @@ class RunFolder:
             return
         if self.layout.settings is not None:
             write_atomically(self.path / self.layout.settings, to_yaml(settings))
-        write_manifest(self.path, self.layout.job, settings, status)
+        facts = {"version": VERSION, "job": self.layout.job, "raptor-python": version("raptor-python")}
+        document = {**facts, "status": status, "settings": to_dict(settings)}
+        write_atomically(self.manifest, f"{HEADER}{dump_yaml(document)}")
 
     def record_from(self, step: int, validated: bool = True) -> None:
-        """Begin recording after `step`; records of later steps, of a run that was killed, are dropped everywhere.
+        """Begin recording after `step`; what a run that was killed recorded later is dropped.
 
         So is the validation of this step where the state that the run goes on from was saved before it.
         """
 
         def keep(line: Mapping[str, float]) -> bool:
-            return line["update"] < step or (line["update"] == step and (validated or not is_validation(line)))
+            is_validation = any(name.startswith("evaluation/") for name in line)
+            return line["update"] < step or (line["update"] == step and (validated or not is_validation))
 
         self.record_where(keep)
 
     def record_where(self, keep: Callable[[Mapping[str, float]], bool]) -> None:
         """Begin recording behind those lines of an earlier session that are to be kept."""
         if self.writes:
-            self._recorder.begin(keep)
+            self._recorder = Metrics(self.metrics, self.tensorboard, keep)
+            self._closing.callback(self._recorder.close)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Append to the metrics and to TensorBoard; names are `group/name`."""
-        if self.writes:
+        if self._recorder is not None:
             self._recorder.record(step, values)
 
     def log(self, message: str) -> None:
         """Append a line to the log."""
-        if not self.writes:
-            return
-        with explained(self.log_file), open(self.log_file, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {message}\n")
+        if self.writes:
+            with explained(self.log_file), open(self.log_file, "a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {message}\n")
 
     def clear(self) -> None:
         """Delete what a run wrote. The manifest goes last: by it the folder is known as that of a run."""
-        parts = [*self._parts(), *(self.path / name for name in PRODUCTS), *self.tensorboard.glob("events.*")]
-        for part in parts:
-            if part in (self.tensorboard, self.manifest):
-                continue
-            if part.is_dir():
-                shutil.rmtree(part)
-            else:
-                part.unlink(missing_ok=True)
-        names = [self.layout.checkpoints, self.layout.best, self.layout.settings, *self.layout.own]
-        folders = {(self.path / name).parent for name in (*names, *OLD_SETTINGS) if name} | {self.tensorboard}
-        for folder in folders - {self.path}:
+        last, layout = [*old_runs(self.path), self.manifest], self.layout
+        products = [self.path / name for name in PRODUCTS]
+        for part in {*self._parts(), *products, *self.tensorboard.glob("events.*")} - {self.tensorboard, *last}:
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+        named = [layout.checkpoints, layout.best, layout.settings, *layout.own, *OLD_SETTINGS]
+        for folder in {self.tensorboard, *((self.path / name).parent for name in named if name)} - {self.path}:
             with contextlib.suppress(OSError):  # something else is in it, or it is not there
                 folder.rmdir()
-        for name in (*OLD_SETTINGS, MANIFEST):
-            path = self.path / name
-            if name == MANIFEST or old_job(path) is not None:
-                path.unlink(missing_ok=True)
+        for file in last:
+            file.unlink(missing_ok=True)
 
     def _parts(self) -> list[Path]:
         """The files and folders that only this job writes."""
-        layout = self.layout
-        named = [self.path / name for name in (layout.best, layout.settings) if name]
+        own = [self.manifest, self.log_file, self.metrics, self.summary, self.tensorboard]
+        named = [self.path / name for name in (self.layout.best, self.layout.settings) if name]
         kept = [self.path / name for name in self.checkpoints.names().values()] if self.path.is_dir() else []
-        further = [part for name in layout.own for part in sorted(self.path.glob(name))]
-        return [self.manifest, self.log_file, self.metrics, self.summary, self.tensorboard, *kept, *named, *further]
+        further = [part for name in self.layout.own for part in sorted(self.path.glob(name))]
+        return [*own, *kept, *named, *further]
 
     def close(self) -> None:
         """Release the folder."""
-        self._recorder.close()
         self._closing.close()
 
 
-class BusyError(UserError):
-    """Another process is at work in a folder."""
+def job_of(folder: Path) -> str | None:
+    """The job that runs in a folder, also one of an older version; None where it holds no run."""
+    if (folder / MANIFEST).is_file() and (folder / MANIFEST).read_text(errors="replace").startswith(HEADER):
+        return str(read_manifest(folder).get("job"))
+    return next(iter(old_runs(folder).values()), None)
+
+
+def read_manifest(folder: PathLike) -> dict[str, Any]:
+    """What `run.yaml` says."""
+    path = Path(folder) / MANIFEST
+    try:
+        document = read_yaml(path)
+        if not isinstance(document, dict) or not isinstance(document.get("settings"), dict):
+            raise UserError(f"{path} lacks the group settings")
+    except UserError as error:
+        raise UserError(f"{error}: start anew with --overwrite") from error
+    return document
+
+
+def read_settings(run: PathLike) -> dict[str, Any]:
+    """The settings of a run, nested; none where the folder is that of no run."""
+    if (Path(run) / MANIFEST).is_file():
+        return dict(read_manifest(run)["settings"])
+    return next((dict(read_yaml(old)) for old in old_runs(Path(run))), {})
+
+
+def old_runs(folder: Path) -> dict[Path, str]:
+    """The files of settings that an older version left in a folder, and the job of each."""
+    files = [folder / name for name in OLD_SETTINGS if (folder / name).is_file()]
+    first = {file: file.read_text(encoding="utf-8", errors="replace").partition("\n")[0] for file in files}
+    return {file: line.removeprefix(OLD_MARK) for file, line in first.items() if line.startswith(OLD_MARK)}
 
 
 @contextlib.contextmanager
-def locked(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Keep other processes that do the same out of a folder; those that share it let each other in.
+def locked(folder: Path, shared: bool = False, patience_s: float = 0.0) -> Iterator[None]:
+    """Keep other processes that do the same out of a folder; those that share it come in together.
 
     Raises:
-        BusyError: one is at work there.
+        UserError: another one has been at work there for so long.
     """
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + patience_s
     try:
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"another process is at work in {folder}: wait for it, or choose another folder") from None
+        while True:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    what = f"another process is at work in {folder}"
+                    raise UserError(f"{what}: wait for it, or choose another folder") from None
+                time.sleep(0.1)
         yield
     finally:
         os.close(descriptor)
 
 
 def settings_of(
-    cls: type[T], folder: RunFolder, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
+    cls: type[T],
+    layout: Layout,
+    run: PathLike,
+    file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = True,
 ) -> T:
-    """The settings of a run: those that it was begun with, under those that are given now.
-
-    Args:
-        cls: of the settings of the run's job.
-        folder: of the run.
-        file: see `load_config`.
-        overrides: see `load_config`.
-        resume: False ignores what the folder holds.
-
-    Raises:
-        UserError: see `load_config`, and `RunFolder.check`.
-    """
-    stored = folder.settings(cls) if resume and folder.holds_run() and folder.check(True, False) else None
+    """The settings that a file and overrides say, over those of the run in the folder `run` where it is resumed."""
+    folder = RunFolder(run, layout)
+    stored = folder.settings(cls) if resume and folder.check(True, False) else None
     return load_config(cls, file, overrides, default=stored)
 
 

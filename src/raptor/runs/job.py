@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from raptor.config import to_dict
 from raptor.config.settings import Settings
 from raptor.core.atomic import write_atomically
 from raptor.core.devices import host
 from raptor.core.distributed import ALONE, World
+from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble, policy_document, save_policy
 from raptor.runs.folder import RunFolder
-from raptor.runs.policies import PolicyFiles
-from raptor.runs.progress import Clock, ProgressFunction
+from raptor.runs.learner import Best, Figures
+from raptor.runs.progress import ProgressFunction
 from raptor.runs.stopping import StopRequest, stop_on_signal
 from raptor.runs.trainer import Phase, Trainer
 
+Names = Callable[[], Sequence[str]]
 T = TypeVar("T", bound=Settings)
 S = TypeVar("S", bound="RunSummary")
 
@@ -28,9 +32,10 @@ class RunSummary:
     """What came of a run."""
 
     output: Path
-    finished: bool  # False where it was asked to stop before its end
+    finished: bool  # False where a request to stop came before its end
     unit: str  # what a step is
     num_steps: int  # that were made
+    total_steps: int  # of the whole run
     wall_clock_s: float  # of all sessions, compilation included
     rate: float  # steps per second of the last session, compilation excluded
     env_steps: float  # steps of simulation
@@ -39,28 +44,64 @@ class RunSummary:
     best_by: str  # what the figures of the best policy are of
 
 
+@dataclasses.dataclass
+class PolicyFiles:
+    """Checkpoints, best and final policy in the folder of a run: each a file that `load_policy` reads."""
+
+    folder: RunFolder
+    policy: StudentPolicy  # that is trained; every file holds one of its architecture
+    settings: Any  # of the job
+    describe: Callable[[int], str]  # how the policy of a step was trained, in words
+    milestone: str | None = None  # name of the file of the best policy of a phase that is over
+    final: str | None = None  # name of the file of the last policy
+    beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what checkpoints hold beside the state
+
+    def __post_init__(self) -> None:
+        folder, checkpoints = self.folder, self.folder.checkpoints
+        checkpoints.keep = self.settings.keep_checkpoints
+        self.newest_first, self.pass_over = checkpoints.newest_first, checkpoints.pass_over
+        self.log, self.record, self.record_from = folder.log, folder.record, folder.record_from
+
+    def write(self, step: int, training: Mapping[str, Any]) -> str:
+        """Write a checkpoint, which is a policy file too."""
+        if not self.folder.writes:
+            return ""
+        document = policy_document(self.policy, self._card(step, training["validation"]), self.folder.path)
+        return self.folder.checkpoints.write(step, {**document, "training": {**training, **self.beside}})
+
+    def write_best(self, best: Best, milestone: bool) -> None:
+        """Write the best policy, or that of a phase that is over."""
+        name = self.milestone if milestone else self.folder.layout.best
+        if name is not None and self.folder.writes:
+            path = self.folder.path / name
+            policy = assemble(architecture_of(self.policy), best.weights, path)
+            save_policy(policy, path, self._card(best.step, best.figures, best.by))
+
+    def write_final(self, step: int, figures: Figures) -> None:
+        """Write the last policy, once."""
+        if self.final is not None and self.folder.writes and not (path := self.folder.path / self.final).exists():
+            save_policy(self.policy, path, self._card(step, figures))
+
+    def _card(self, step: int, figures: Figures, by: str = "validation") -> dict[str, Any]:
+        return {
+            "what": self.policy.summary,
+            "training": self.describe(step),
+            "command": f"raptor {self.folder.layout.job} with the settings below",
+            "results": {f"{by} {name}": value for name, value in figures.items()} or "not validated",
+            "licence": "MIT",
+            "raptor-python": importlib.metadata.version("raptor-python"),
+            "settings": to_dict(self.settings),
+        }
+
+
 def settle(
-    folder: RunFolder,
-    cls: type[T],
-    given: T | None,
-    resume: bool,
-    overwrite: bool,
-    free: Callable[[], Sequence[str]] = tuple,
-    **changes: Any,
+    folder: RunFolder, cls: type[T], given: T | None, resume: bool, overwrite: bool, free: Names = tuple, **changes: Any
 ) -> tuple[T, T | None]:
-    """The settings of a run, and those that it began with, None where it begins now; changes nothing.
+    """The settings of a run, and those that it began with, None where it begins now; writes nothing.
 
-    Args:
-        folder: of the run.
-        cls: of the settings.
-        given: by default those that the run began with, or else the default ones.
-        resume: go on with the run in the folder, if any.
-        overwrite: replace it.
-        free: groups of settings that may differ from those that the run began with.
-        changes: values in place of those that are given; None leaves them.
-
-    Raises:
-        UserError: see `RunFolder.check` and `RunFolder.refuse_changes`.
+    Where none are given, they are those that the run began with, or else the default ones; `changes` that are not None
+    take their place. Groups named by `free` may differ from those that the run began with. See `RunFolder.check` and
+    `RunFolder.refuse_changes` for what is refused.
     """
     stored = folder.settings(cls) if folder.check(resume, overwrite) else None
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -85,61 +126,47 @@ def run_to_end(
     files: PolicyFiles,
     phases: Sequence[Phase],
     stop: StopRequest,
-    progress: ProgressFunction | None,
-    world: World = ALONE,
-    clock: Clock | None = None,
-    after_step: Callable[[int, bool], None] | None = None,
-) -> Trainer:
-    """Train until the end, where the final policy is written, or until a request to stop.
+    cls: type[S],
+    own: Callable[[Trainer], Mapping[str, Any]],
+    progress: ProgressFunction | None = None,
+    **options: Any,
+) -> S:
+    """Train until the end, where the final policy is written, or until a request to stop; then sum up.
 
-    Args:
-        files: of the policy that is trained; their settings have a `device` and say whether to `compile`.
-        phases: those without a step are left out.
-        stop: the request to stop, if any.
-        progress: called by the main process after each step and around what takes long.
-        world: the processes that share the work.
-        clock: started when the session began.
-        after_step: see `Trainer`.
+    Phases without a step are left out. `own` gives the fields of the summary that only this job has; `progress` is
+    called by the main process; `options` are those of the `Trainer`: world, clock, after_step.
     """
     folder, settings = files.folder, files.settings
     trainer = Trainer(
         [phase for phase in phases if phase.num_steps],
-        folder,
         files,
         stop,
         unit=folder.layout.unit,
-        clock=clock,
         device=settings.device,
         compiles=settings.compile,
-        world=world,
-        after_step=after_step,
+        **options,
     )
     for standing in trainer:
-        if progress is not None and world.is_main_process:
+        if progress is not None and trainer.world.is_main_process:
             progress(standing)
     if trainer.finished:
         files.write_final(trainer.step, trainer.validation)
-    return trainer
-
-
-def write_summary(files: PolicyFiles, trainer: Trainer, cls: type[S], **own: Any) -> S:
-    """Write what came of a session, with where it ran, and note how it ended; `own` are the job's own fields."""
-    folder = files.folder
     summary = cls(
         output=folder.path,
         finished=trainer.finished,
         unit=trainer.unit,
         num_steps=trainer.step,
+        total_steps=trainer.num_steps,
         wall_clock_s=trainer.clock.elapsed_s,
         rate=trainer.clock.rate,
         env_steps=trainer.env_steps,
         validation=trainer.validation,
         best=trainer.best_figures,
         best_by="validation" if trainer.best is None else trainer.best.by,
-        **own,
+        **own(trainer),
     )
     if folder.writes:
-        document = {**dataclasses.asdict(summary), "output": str(folder.path), "host": host(files.settings.device)}
+        document = {**dataclasses.asdict(summary), "output": str(folder.path), "host": host(settings.device)}
         write_atomically(folder.summary, f"{json.dumps(document, indent=2)}\n")
         status = "finished" if summary.finished else "stopped"
         folder.note_status(status)

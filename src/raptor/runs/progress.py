@@ -1,11 +1,17 @@
-"""What a running job reports, and its clock."""
+"""What a run reports: progress to its caller; figures of each step to a file of lines of JSON and to TensorBoard."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from raptor.core.atomic import PathLike, explained, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +35,16 @@ ProgressFunction = Callable[[Progress], None]
 
 
 class Clock:
-    """Elapsed time over the sessions of a run, and the rates within this one.
-
-    Args:
-        before_s: duration of the sessions before.
-    """
+    """Elapsed time over the sessions of a run, `before_s` before this one; and the rates within this one."""
 
     def __init__(self, before_s: float = 0.0) -> None:
         self._start = time.perf_counter() - before_s
-        self._first: tuple[float, float, float] | None = None  # time, steps and env-steps after the first step
-        self._last: tuple[float, float, float] | None = None
+        self.restart_rates()
+
+    def restart_rates(self) -> None:
+        """Count rates anew: something else begins."""
+        self._first: tuple[float, float, float] | None = None  # time, steps and env-steps at the first tick
+        self.rate = self.env_steps_per_s = 0.0  # steps, and steps of simulation, per second since then; 0: unknown
 
     @property
     def elapsed_s(self) -> float:
@@ -46,25 +52,63 @@ class Clock:
         return time.perf_counter() - self._start
 
     def tick(self, steps: float, env_steps: float) -> None:
-        """Take note of how many steps, and steps of flight, were made so far."""
-        self._last = time.perf_counter(), steps, env_steps
-        self._first = self._first or self._last
+        """Take note of how many steps, and steps of simulation, were made so far."""
+        now = time.perf_counter(), steps, env_steps
+        self._first = self._first or now
+        duration, made, flown = (new - old for new, old in zip(now, self._first, strict=True))
+        if made:
+            self.rate, self.env_steps_per_s = made / duration, flown / duration
 
-    @property
-    def rate(self) -> float:
-        """Steps per second of this session after its first one; 0 where unknown."""
-        return self._per_second(1)
 
-    @property
-    def env_steps_per_s(self) -> float:
-        """Steps of flight per second; 0 where unknown."""
-        return self._per_second(2)
+class Metrics:
+    """Records figures named `group/name`, behind those lines of an earlier session that are to be kept."""
 
-    def restart_rates(self) -> None:
-        """Count rates anew: something else begins."""
-        self._first = self._last = None
+    def __init__(self, file: Path, tensorboard: Path, keep: Callable[[Mapping[str, float]], bool]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
 
-    def _per_second(self, what: int) -> float:
-        if self._first is None or self._last is None or self._last[1] == self._first[1]:
-            return 0.0
-        return (self._last[what] - self._first[what]) / (time.perf_counter() - self._first[0])
+        self.file = file
+        with explained(file):
+            kept = [line for line in read_metrics(file) if keep(line)]
+            write_atomically(file, "".join(f"{json.dumps(line)}\n" for line in kept))
+            for events in tensorboard.glob("events.out.tfevents.*"):
+                events.unlink()
+            self._writer: Any = SummaryWriter(tensorboard, flush_secs=10)
+            for line in kept:
+                self._to_tensorboard(line)
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Append the figures of a step."""
+        line = {"update": step, **values}
+        with explained(self.file):
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(line)}\n")
+            self._to_tensorboard(line)
+
+    def _to_tensorboard(self, line: Mapping[str, float]) -> None:
+        for name, value in line.items():
+            if name != "update":
+                self._writer.add_scalar(name, value, int(line["update"]))
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        with explained(self.file):
+            self._writer.close()
+
+
+def read_metrics(path: PathLike) -> list[dict[str, float]]:
+    """The lines of a `metrics.jsonl`, up to the first one that a killed process left incomplete."""
+    lines: list[dict[str, float]] = []
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+            lines.append(json.loads(line))
+    return lines
+
+
+def read_curve(run: PathLike) -> dict[str, list[tuple[float, float]]]:
+    """The learning curve of a run: for each name, (step, value) in the order of steps."""
+    curve: dict[str, list[tuple[float, float]]] = {}
+    for line in read_metrics(Path(run) / "metrics.jsonl"):
+        for name, value in line.items():
+            if name != "update":
+                curve.setdefault(name, []).append((line["update"], value))
+    return curve

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
+from raptor.core.errors import LostProcessError
 from raptor.core.torchrun import started_together
 
 PATIENCE_S = 2.0
@@ -15,41 +16,50 @@ PATIENCE_S = 2.0
 
 
 class Abandoned(BaseException):
-    """A step or a validation was given up because somebody asked to stop; what it had computed is lost."""
+    """A step or a validation was given up because of a request to stop; what it had computed is lost."""
 
 
 class StopRequest:
-    """Whether somebody asked to stop; calling it says so."""
+    """A request to stop; calling it says whether one was `made`."""
 
     def __init__(self) -> None:
-        self.made = False
-        self._interruptible = False
+        self.made = self.can_interrupt = False  # the second: whether a block is running that can be given up
 
     def __call__(self) -> bool:
         """Whether to stop."""
         return self.made
 
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Run a block that is given up, by `Abandoned`, where it goes on for `PATIENCE_S` after a request."""
-        self._interruptible = True
-        try:
-            yield
-        finally:
-            self._interruptible = False
-            if _can_alarm():
-                signal.setitimer(signal.ITIMER_REAL, 0)
-
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.made and number == signal.SIGINT and not started_together():
             raise KeyboardInterrupt
         self.made = True
-        if self._interruptible and not started_together() and _can_alarm():
+        if self.can_interrupt and not started_together() and _can_alarm():
             signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
 
     def _give_up(self, number: int, frame: FrameType | None) -> None:
-        if self._interruptible:
+        if self.can_interrupt:
             raise Abandoned
+
+
+@contextlib.contextmanager
+def interruptible(stop: Callable[[], bool]) -> Iterator[None]:
+    """Run a block that is given up, by `Abandoned`, where it goes on for `PATIENCE_S` after a `StopRequest`.
+
+    What fails after a request is given up too: Ctrl-C reaches the compiler as well, which does not survive it. A
+    process that is lost stays an error: torchrun asks the others to stop when one has died.
+    """
+    request = stop if isinstance(stop, StopRequest) else StopRequest()
+    request.can_interrupt = True
+    try:
+        yield
+    except Exception as error:
+        if stop() and not isinstance(error, LostProcessError):
+            raise Abandoned from error
+        raise
+    finally:
+        request.can_interrupt = False
+        if request is stop and _can_alarm():
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ then fine-tuning) is several learners in a row, each of which begins with the be
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import math
@@ -16,10 +15,10 @@ from typing import Any
 
 from raptor.core.devices import gpu_use, host
 from raptor.core.distributed import ALONE, World
-from raptor.core.errors import LostProcessError, UserError
-from raptor.runs.learner import Best, Checkpointing, Figures, Learner, Record, Weights
+from raptor.core.errors import UserError
+from raptor.runs.learner import Best, Figures, Learner, TrainingFiles, Weights
 from raptor.runs.progress import Clock, Progress
-from raptor.runs.stopping import Abandoned, StopRequest
+from raptor.runs.stopping import Abandoned, StopRequest, interruptible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,77 +32,62 @@ class Phase:
     checkpoint_interval: int | None = None  # steps between two checkpoints, the last one writing one too
     checkpoint_interval_s: float | None = None  # seconds between two checkpoints
     best_by: str = "validation"  # what the figures of the best policy are of
-    revalidates: bool = False  # whether the figures of the phase before are of other flights than its own
+    revalidates: bool = False  # whether the figures of the phase before are of other episodes than its own
     cheap_state: bool = True  # whether the state is small enough to be copied before each step
 
 
+@dataclasses.dataclass
 class Trainer:
     """Takes learners to their last step; iterating yields a `Progress` after each step and around what takes long.
 
-    A session that ends, is stopped or killed anywhere and is gone on with comes to the same bits as one that was not,
+    A session that ends, is stopped or killed anywhere and is resumed comes to the same bits as one that was not,
     on the same machine with as many threads.
-
-    Args:
-        phases: one after the other.
-        run: where it is recorded.
-        checkpoints: how its state is written and read.
-        stop: whether somebody asked to stop; a `StopRequest` also gives up what takes too long.
-        unit: what a step is.
-        clock: that has run since the session began.
-        device: for the figures of a GPU.
-        compiles: whether the first step is preceded by a compilation.
-        world: the processes that share the work.
-        after_step: called after each step with its number, and whether it is the last of a phase.
     """
 
-    def __init__(
-        self,
-        phases: Sequence[Phase],
-        run: Record,
-        checkpoints: Checkpointing,
-        stop: Callable[[], bool],
-        *,
-        unit: str = "update",
-        clock: Clock | None = None,
-        device: str = "cpu",
-        compiles: bool = False,
-        world: World = ALONE,
-        after_step: Callable[[int, bool], None] | None = None,
-    ) -> None:
-        self.phases, self.run, self.checkpoints, self.stop = phases, run, checkpoints, stop
-        self.unit, self.clock, self.device, self.compiles = unit, clock or Clock(), device, compiles
-        self.world, self.after_step = world, after_step
-        self.place = 0  # of the present phase
-        self.learner: Learner = phases[0].begin()
+    phases: Sequence[Phase]  # one after the other
+    files: TrainingFiles  # where it is recorded, and its state is kept
+    stop: Callable[[], bool]  # whether a stop was requested; a `StopRequest` also gives up what takes too long
+    _: dataclasses.KW_ONLY
+    unit: str = "update"  # what a step is
+    clock: Clock = dataclasses.field(default_factory=Clock)  # that has run since the session began
+    device: str = "cpu"  # for the figures of a GPU
+    compiles: bool = False  # whether the first step is preceded by a compilation
+    world: World = ALONE  # the processes that share the work
+    after_step: Callable[[int, bool], None] = lambda step, is_last: None  # called with the step; the last of a phase?
+
+    def __post_init__(self) -> None:
+        self.num_steps = sum(phase.num_steps for phase in self.phases)
+        self._begin(0)
         self.values: dict[str, float] = {}  # of the last step
         self.validation: dict[str, float] = {}
         self.validated_at = 0
         self.best: Best | None = None
         self.milestones: list[dict[str, float]] = []  # the best of each phase that is over
-        self._flown_before = 0.0  # steps of flight in the phases that are over
+        self._flown_before = 0.0  # steps of simulation in the phases that are over
         self._is_updating = False
         self._snapshot: dict[str, Any] | None = None  # the state before a step that may be given up
-        self._saved: tuple[int, float, int] | None = None
+        self._saved: tuple[float, int] | None = None
         self._saved_at = time.perf_counter()
 
-    @property
-    def phase(self) -> Phase:
-        """The present one."""
-        return self.phases[self.place]
+    def _begin(self, place: int) -> None:
+        """Begin the phase at a place."""
+        self.place, self.phase = place, self.phases[place]
+        self._steps_before = sum(phase.num_steps for phase in self.phases[:place])
+        self.learner: Learner = self.phase.begin()
 
     @property
     def step(self) -> int:
         """Whole steps of all phases so far."""
-        return sum(phase.num_steps for phase in self.phases[: self.place]) + self.learner.step_count
+        return self._steps_before + self.learner.step_count
 
     @property
-    def num_steps(self) -> int:
-        """Steps of all phases."""
-        return sum(phase.num_steps for phase in self.phases)
+    def done(self) -> float:
+        """Steps so far, with the part of the next one that is done."""
+        return self.step + getattr(self.learner, "fraction", 0.0)
 
     @property
     def env_steps(self) -> float:
-        """Steps of flight so far."""
+        """Steps of simulation so far."""
         return self._flown_before + self.learner.env_steps
 
     @property
@@ -117,19 +101,19 @@ class Trainer:
         return {} if self.best is None else self.best.summary(self.unit)
 
     def __iter__(self) -> Iterator[Progress]:
-        """Go on until the last step, or until somebody asks to stop."""
+        """Go on until the last step or a request to stop."""
         self._restore()
-        self.run.record_from(self.step, self.validated_at == self.step)
-        self.run.log(", ".join(f"{name} {fact}" for name, fact in host(self.device).items()))
+        self.files.record_from(self.step, self.validated_at == self.step)
+        self.files.log(", ".join(f"{name} {fact}" for name, fact in host(self.device).items()))
         if self.world.size > 1:
-            self.run.log(f"shared by {self.world.size} processes")
-        self.run.log(f"begins after {self.unit} {self.step} of {self.num_steps}")
+            self.files.log(f"shared by {self.world.size} processes")
+        self.files.log(f"begins after {self.unit} {self.step} of {self.num_steps}")
         self._saved = self._mark()
-        yield self.progress("compiling" if self.compiles and self.step < self.num_steps else None)
+        yield self._progress("compiling" if self.compiles and self.step < self.num_steps else None)
         try:
             yield from self._steps()
         except Abandoned:
-            self.run.log(f"{self.unit} {self.step}: stopped in the middle of a step or a validation, which is given up")
+            self._log("stopped in the middle of a step or a validation, which is given up")
             if self._is_updating:
                 if self._snapshot is None:
                     return  # what is left of the state is of no use: the last checkpoint stands
@@ -139,24 +123,22 @@ class Trainer:
 
     def _steps(self) -> Iterator[Progress]:
         while True:
-            if self._validation_is_due() and not self._stopping():
-                yield self.progress("validating")
+            if self._validation_is_due() and not self.world.any_rank(self.stop()):
+                yield self._progress("validating")
                 self._validate()
-                yield self.progress()
+                yield self._progress()
             if self._checkpoint_is_due():
                 self._save()
-            if self.step >= self.num_steps or self._stopping():
+            if self.step >= self.num_steps or self.world.any_rank(self.stop()):
                 return
             if self._ends_phase():
                 self._begin_next_phase()
-            if self._update() and self.after_step is not None:
+            if self._update():
                 self.after_step(self.step, self._ends_phase())
-            yield self.progress()
+            yield self._progress()
 
-    def progress(self, stage: str | None = None) -> Progress:
-        """Where it stands."""
-        done = self.step + getattr(self.learner, "fraction", 0.0)
-        rate, end = self.clock.rate, sum(phase.num_steps for phase in self.phases[: self.place + 1])
+    def _progress(self, stage: str | None = None) -> Progress:
+        rate, end = self.clock.rate, self._steps_before + self.phase.num_steps
         return Progress(
             stage=stage or self.phase.name,
             step=self.step,
@@ -165,35 +147,37 @@ class Trainer:
             elapsed_s=self.clock.elapsed_s,
             rate=rate,
             env_steps_per_s=self.clock.env_steps_per_s,
-            remaining_s=(end - done) / rate if rate else math.nan,
+            remaining_s=(end - self.done) / rate if rate else math.nan,
             values={name.rsplit("/", 1)[-1]: value for name, value in self.values.items()},
             validation=self.validation,
             best_return=None if self.best is None else self.best.figures["mean_return"],
         )
 
-    def _stopping(self) -> bool:
-        return self.world.any_rank(self.stop())
+    def _log(self, message: str) -> None:
+        self.files.log(f"{self.unit} {self.step}: {message}")
 
     def _ends_phase(self) -> bool:
         return self.learner.step_count >= self.phase.num_steps
 
+    def _is_due(self, interval: int) -> bool:
+        """Whether what is done at intervals, and at the end of a phase, is to be done after this step."""
+        return self.done == self.step and (self.learner.step_count % interval == 0 or self._ends_phase())
+
     def _validation_is_due(self) -> bool:
         interval, step = self.phase.validation_interval, self.learner.step_count
-        due = bool(interval) and step > 0 and (step % interval == 0 or self._ends_phase())
-        return due and self.validated_at != self.step and self._mark()[1] == 0
+        return interval > 0 and step > 0 and self.validated_at != self.step and self._is_due(interval)
 
     def _checkpoint_is_due(self) -> bool:
-        phase, step = self.phase, self.learner.step_count
+        interval_s = self.phase.checkpoint_interval_s
         if self._saved == self._mark():
             return False
-        if phase.checkpoint_interval_s is not None:
-            return time.perf_counter() - self._saved_at > phase.checkpoint_interval_s
-        interval = phase.checkpoint_interval or 1
-        return self._mark()[1] == 0 and (step % interval == 0 or self._ends_phase())
+        if interval_s is not None:
+            return time.perf_counter() - self._saved_at > interval_s
+        return self._is_due(self.phase.checkpoint_interval or 1)
 
-    def _mark(self) -> tuple[int, float, int]:
-        """Whole steps, the fraction of the next one, and the step that was validated last."""
-        return self.step, getattr(self.learner, "fraction", 0.0), self.validated_at
+    def _mark(self) -> tuple[float, int]:
+        """What a checkpoint would hold: the steps so far, and the one that was validated last."""
+        return self.done, self.validated_at
 
     def _update(self) -> bool:
         """One update; whether it completed a step."""
@@ -203,9 +187,9 @@ class Trainer:
         with interruptible(self.stop):
             values = self.learner.update()
         self._is_updating, self._snapshot = False, None
-        self.clock.tick(self.step + getattr(self.learner, "fraction", 0.0), self.learner.env_steps)
+        self.clock.tick(self.done, self.learner.env_steps)
         for note in self.learner.notes:
-            self.run.log(f"{self.unit} {self.step}: {note}")
+            self._log(note)
         self.learner.notes.clear()
         if values is None:
             return False
@@ -215,7 +199,7 @@ class Trainer:
             f"speed/{self.unit}s_per_s": self.clock.rate,
             "speed/env_steps_per_s": self.clock.env_steps_per_s,
         }
-        self.run.record(self.step, {**self.values, **speed, **gpu_use(self.device)})
+        self.files.record(self.step, {**self.values, **speed, **gpu_use(self.device)})
         if self.learner.rated is not None:
             self._keep_if_better(self.step - 1, *self.learner.rated, self.phase.best_by)
         return True
@@ -224,9 +208,9 @@ class Trainer:
         with interruptible(self.stop):
             self.validation = dict(self.learner.validate())
         self.validated_at = self.step
-        self.run.record(self.step, {f"evaluation/{name}": value for name, value in self.validation.items()})
+        self.files.record(self.step, {f"evaluation/{name}": value for name, value in self.validation.items()})
         figures = ", ".join(f"{name} {value:.5g}" for name, value in self.validation.items())
-        self.run.log(f"{self.unit} {self.step}: evaluation {figures}")
+        self._log(f"evaluation {figures}")
         if self.phase.best_by == "validation" and self.learner.policy is not None:
             self._keep_if_better(self.step, self.validation, self.learner.policy.state_dict(), "validation")
 
@@ -235,21 +219,20 @@ class Trainer:
         if math.isfinite(found) and (self.best is None or found > self.best.figures["mean_return"]):
             copies = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
             self.best = Best(step, dict(figures), copies, by)
-            self.checkpoints.write_best(self.best, milestone=False)
+            self.files.write_best(self.best, milestone=False)
 
     def _begin_next_phase(self) -> None:
         """Let the next learner begin with the best policy so far, rated by the validation of its phase."""
         if self.best is not None:
             self.learner.policy.load_state_dict(self.best.weights)
         self._flown_before = self.env_steps
-        self.place += 1
-        self.learner = self.phase.begin()
+        self._begin(self.place + 1)
         if self.best is not None:
             if self.phase.revalidates:
                 self.best = dataclasses.replace(self.best, figures=dict(self.learner.validate()), by="validation")
             self.milestones.append(self.best.summary(self.unit))
-            self.checkpoints.write_best(self.best, milestone=True)
-            self.checkpoints.write_best(self.best, milestone=False)
+            self.files.write_best(self.best, milestone=True)
+            self.files.write_best(self.best, milestone=False)
         self.clock.restart_rates()
 
     def _state(self) -> dict[str, Any]:
@@ -267,53 +250,33 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        whole, part, _ = self._mark()
-        number = whole + math.ceil(part)  # one within a step is replaced at its end
-        name = self.checkpoints.write(number, self._state())
-        self.run.log(f"{self.unit} {self.step}: wrote {name.rsplit('/', 1)[-1]}")
+        name = self.files.write(math.ceil(self.done), self._state())  # one within a step is replaced at its end
+        self._log(f"wrote {name.rsplit('/', 1)[-1]}")
         self._saved, self._saved_at = self._mark(), time.perf_counter()
 
     def _restore(self) -> None:
         """Go on from the newest checkpoint whose content fits; those that do not are passed over with a warning."""
-        for name, training in self.checkpoints.newest_first():
+        for name, training in self.files.newest_first():
             try:
                 self._load(training)
             except (UserError, MemoryError):
                 raise
             except Exception as error:  # whatever a state of another structure makes the learner raise
-                self.checkpoints.pass_over(name, f"it holds no state of this job ({type(error).__name__}: {error})")
-                self.place, self.learner = 0, self.phases[0].begin()
+                self.files.pass_over(name, f"it holds no state of this job ({type(error).__name__}: {error})")
+                self._begin(0)
                 continue
-            self.run.log(f"going on from {name.rsplit('/', 1)[-1]}")
+            self.files.log(f"going on from {name.rsplit('/', 1)[-1]}")
             if self.best is not None:  # a session that was killed may have found a better one, which is yet to come
-                self.checkpoints.write_best(self.best, milestone=False)
+                self.files.write_best(self.best, milestone=False)
             return
 
     def _load(self, training: Mapping[str, Any]) -> None:
         best, place = training["best"], int(training["phase"])
         if place != self.place:
-            self.place, self.learner = place, self.phases[place].begin()
+            self._begin(place)
         self.learner.load_state_dict(training["learner"])
         self.validation, self.validated_at = dict(training["validation"]), training["validated_at"]
         self.best = None if best is None else Best(**best)
         self.milestones = [dict(milestone) for milestone in training["milestones"]]
         self._flown_before = training["flown_before"]
         self.clock = Clock(training["elapsed_s"] + self.clock.elapsed_s)
-
-
-@contextlib.contextmanager
-def interruptible(stop: Callable[[], bool]) -> Iterator[None]:
-    """Run a block that a `StopRequest` can give up.
-
-    What fails after somebody asked to stop is given up too: Ctrl-C reaches the compiler as well, which does not survive
-    it. A process that is lost stays an error: torchrun asks the others to stop when one has died.
-    """
-    try:
-        with stop.interruptible() if isinstance(stop, StopRequest) else contextlib.nullcontext():
-            yield
-    except LostProcessError:
-        raise
-    except Exception as error:
-        if stop():
-            raise Abandoned from error
-        raise

@@ -39,7 +39,7 @@ def sample_initial_state(quadrotors: Quadrotors, config: InitialStates, generato
     like, shape = quadrotors.mass, tuple(quadrotors.shape)
 
     def symmetric(*size: int) -> Tensor:
-        return 2 * uniform((*shape, *size), like, generator) - 1
+        return uniform((*shape, *size), like, generator, -1, 1)
 
     flying = (uniform(shape, like, generator) >= config.guidance).to(like.dtype).unsqueeze(-1)
     box = quadrotors.max_position.unsqueeze(-1) if config.max_position is None else config.max_position
@@ -73,12 +73,11 @@ def sample_disturbance(
 
     Source: l2f; the standard deviation of the torque about z is a hundredth of that about x and y.
     """
-    like, shape = quadrotors.mass, tuple(quadrotors.shape)
+    like = quadrotors.mass
 
-    def normal(mean_and_std: Tensor, spread: Tensor) -> Tensor:
-        draw = torch.randn((*shape, 3), generator=generator, dtype=like.dtype, device=like.device)
-        return component_major(mean_and_std[..., :1] + mean_and_std[..., 1:] * spread * draw)
+    def normal(mean_and_std: Tensor, spread: list[float]) -> Tensor:
+        draw = torch.randn((*quadrotors.shape, 3), generator=generator, dtype=like.dtype, device=like.device)
+        return component_major(mean_and_std[..., :1] + mean_and_std[..., 1:] * like.new_tensor(spread) * draw)
 
-    force = normal(quadrotors.random_force, like.new_tensor([1.0, 1.0, 1.0]))
-    torque = normal(quadrotors.random_torque, like.new_tensor([1.0, 1.0, 0.01]))
-    return config.force * force, config.torque * torque
+    force = normal(quadrotors.random_force, [1.0, 1.0, 1.0])
+    return config.force * force, config.torque * normal(quadrotors.random_torque, [1.0, 1.0, 0.01])

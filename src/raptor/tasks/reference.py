@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -49,6 +48,12 @@ class WayPoints(Settings):
     points: tuple[Axes, ...] = setting((), "m, world")
     speed: float = setting(0.5, "m/s", positive)
 
+    def legs(self) -> list[tuple[Axes, float]]:
+        """Displacement (m) and duration (s) of each leg."""
+        places = itertools.pairwise([(0.0, 0.0, 0.0), *self.points])
+        legs: list[Axes] = [(q[0] - p[0], q[1] - p[1], q[2] - p[2]) for p, q in places]
+        return [(leg, max(sum(x**2 for x in leg) ** 0.5 / self.speed, 1e-6)) for leg in legs]
+
 
 @dataclasses.dataclass(frozen=True)
 class References(Settings):
@@ -84,31 +89,21 @@ class Reference:
     legs: Tensor  # (..., 3 L) m; displacement of each leg of the way-point path; 0 without one
 
 
-def leg_durations(config: WayPoints) -> list[float]:
-    """Seconds spent on each leg between consecutive way-points, the first one starting at the origin."""
-    squares = [sum((b - a) ** 2 for a, b in zip(p, q, strict=True)) for p, q in _legs(config)]
-    return [max(square**0.5 / config.speed, 1e-6) for square in squares]
-
-
-def _legs(config: WayPoints) -> Iterator[tuple[Axes, Axes]]:
-    return itertools.pairwise([(0.0, 0.0, 0.0), *config.points])
-
-
 def sample_reference(shape: tuple[int, ...], config: References, like: Tensor, generator: torch.Generator) -> Reference:
     """Draw the references of one episode each for a population of the given leading shape."""
 
     def draw(low: float, high: float) -> Tensor:
         return uniform(shape, like, generator, low, high)
 
-    kind = draw(0, 1)
-    langevin = (kind < config.langevin_share).to(like.dtype)
-    lissajous_end = config.langevin_share + config.lissajous_share
-    lissajous = ((kind >= config.langevin_share) & (kind < lissajous_end)).to(like.dtype)
-    way_points = ((kind >= lissajous_end) & (kind < lissajous_end + config.way_points_share)).to(like.dtype)
-    figure = config.lissajous
+    def chosen(low: float, high: float) -> Tensor:
+        return ((kind >= low) & (kind < high)).to(like.dtype)
+
+    kind, figure = draw(0, 1), config.lissajous
+    ends = list(itertools.accumulate((config.langevin_share, config.lissajous_share, config.way_points_share)))
+    langevin, lissajous, way_points = (chosen(low, high) for low, high in itertools.pairwise([0.0, *ends]))
     interval = draw(*figure.interval)
     amplitude = [lissajous * draw(low, high) for low, high in zip(*figure.amplitude, strict=True)]
-    legs = [way_points * (b - a) for p, q in _legs(config.way_points) for a, b in zip(p, q, strict=True)]
+    legs = [way_points * x for leg, _ in config.way_points.legs() for x in leg]
     zero = like.new_zeros(*shape, 3)
     drawn = Reference(
         position=zero,
@@ -138,9 +133,8 @@ def advance_reference(reference: Reference, config: References, noise: Tensor, d
 
 def _targets(reference: Reference, config: References) -> Reference:
     """Position and velocity of the target at the reference's time, filled in."""
-    walk = components(reference.walk)
+    walk, t, ramp = components(reference.walk), reference.time, reference.ramp
     position, velocity = list(walk[:3]), list(walk[3:6])
-    t, ramp = reference.time, reference.ramp
     if config.lissajous_share > 0:
         # The figure's clock runs up to full speed within the ramp. Source: rl-tools' Lissajous trajectory.
         ramped = torch.minimum(t, ramp)
@@ -149,9 +143,8 @@ def _targets(reference: Reference, config: References) -> Reference:
         for i, (a, rate) in enumerate(zip(components(reference.amplitude), components(reference.rate), strict=True)):
             position[i] = position[i] + a * torch.sin(rate * progress)
             velocity[i] = velocity[i] + a * rate * speed * torch.cos(rate * progress)
-    start = 0.0
-    legs = components(reference.legs)
-    for leg, duration in enumerate(leg_durations(config.way_points)):
+    start, legs = 0.0, components(reference.legs)
+    for leg, (_, duration) in enumerate(config.way_points.legs()):
         flown = ((t - start) / duration).clamp(0, 1)
         moving = ((t >= start) & (t < start + duration)).to(t.dtype) / duration
         for i in range(3):

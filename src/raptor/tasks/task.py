@@ -11,7 +11,7 @@ import torch
 from raptor.config.settings import Settings, at_least, positive, setting
 from raptor.core.errors import UserError
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.sampling import Distribution
+from raptor.quadrotor.population import Distribution
 from raptor.quadrotor.vehicles import LONGEST_STEP
 from raptor.tasks.initial_state import Disturbances, InitialStates
 from raptor.tasks.observation import Sensing
@@ -53,14 +53,12 @@ class Task(Settings):
         return cls(target_visible=False, clip_previous_action=False, exact_rotors=False)
 
 
+_FIGURES = Lissajous(amplitude=((0.0, 0.0, 0.0), (0.5, 1.0, 0.3)), interval=(6.5, 11.0), ramp=(1.0, 3.0))
+
 TASKS = {
     "hover": Task(references=References(langevin_share=0.0)),
     "track": Task(
-        references=References(
-            langevin_share=0.5,
-            lissajous_share=0.5,
-            lissajous=Lissajous(amplitude=((0.0, 0.0, 0.0), (0.5, 1.0, 0.3)), interval=(6.5, 11.0), ramp=(1.0, 3.0)),
-        ),
+        references=References(langevin_share=0.5, lissajous_share=0.5, lissajous=_FIGURES),
         termination=Termination(about_target=True),
     ),
     "paper": Task.paper(),
@@ -74,10 +72,8 @@ def make_task(task: str | Task, overrides: Mapping[str, Any]) -> Task:
         if task not in TASKS:
             raise UserError(f"there is no task {task!r}: choose one of {', '.join(TASKS)}, or give a Task")
         task = TASKS[task]
-    allowed = [field.name for field in dataclasses.fields(Task)]
-    for name in overrides.keys() - allowed:
-        raise UserError(
-            f"{name} is neither a keyword argument of the environment nor a field of the task: the fields are "
-            f"{', '.join(allowed)}"
-        )
+    fields = [field.name for field in dataclasses.fields(Task)]
+    for name in overrides.keys() - fields:
+        what = "neither a keyword argument of the environment nor a field of the task"
+        raise UserError(f"{name} is {what}: the fields are {', '.join(fields)}")
     return dataclasses.replace(task, **overrides)

@@ -7,34 +7,23 @@ import os
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, DryRunWorld, World
 from raptor.core.errors import UserError
-from raptor.environments.episode import Episode, draw_noise
+from raptor.environments.episode import draw_noise
 from raptor.formats.checkpoint import StudentPolicy
-from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.analytic_policy_gradient import RolloutState
 from raptor.tasks.task import Task
 from raptor.training.direct.config import GradientConfig
 from raptor.training.direct.learner import GradientLearner
 
 GIB = 2**30
-BASE_BYTES = 0.6 * GIB
-"""Of a process that does nothing yet: the libraries and the compiler."""
-
-FRACTION_OF_FREE = 0.7
-"""What may be taken of the free memory where nothing is said."""
-
-MULTIPLE, MOST_VEHICLES = 64, 2**22
-"""The largest batch is a multiple of so many vehicles for each part, and at most so large."""
-
-FRACTION_OF_BUDGET = 0.9
-"""What the largest batch takes of it, so that the run can be resumed where a little less is free."""
-
-SAMPLE_VEHICLES = 8
-"""Vehicles of the small learner that is measured."""
+BASE_BYTES = 0.6 * GIB  # of a process that does nothing yet: the libraries and the compiler
+FRACTION_OF_FREE = 0.7  # that may be taken where nothing is said
+FRACTION_OF_BUDGET = 0.9  # that the largest batch takes, so that the run can be resumed where a little less is free
+MULTIPLE, MOST_VEHICLES = 64, 2**22  # the largest batch is a multiple for each part, and at most so large
+SAMPLE_VEHICLES = 8  # of the small learner that is measured
 
 
 def budget_bytes(memory_gib: float | None, device: str) -> float:
@@ -60,12 +49,10 @@ def nbytes(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor))
 
 
-def step_bytes(
-    task: Task, quadrotors: Quadrotors, episode: Episode, memory: tuple[Tensor, ...], generator: torch.Generator
-) -> int:
-    """What is kept of a step for the backward pass: where it began, its noise, cost, reward and termination."""
-    noise = draw_noise(task, quadrotors.mass, generator)
-    return nbytes((RolloutState.begin(episode, memory).moving, noise)) + 12 * quadrotors.mass.numel()
+def step_bytes(task: Task, learner: Any, memory: Any = ()) -> int:
+    """What a learner keeps of a step for the backward pass: where it began, its noise, cost, reward and termination."""
+    noise = draw_noise(task, learner.quadrotors.mass, learner.generator)
+    return nbytes((RolloutState.begin(learner.episode, memory).moving, noise)) + 12 * learner.quadrotors.mass.numel()
 
 
 def segment_bytes(config: GradientConfig, policy: StudentPolicy, world: World = ALONE) -> float:
@@ -73,11 +60,10 @@ def segment_bytes(config: GradientConfig, policy: StudentPolicy, world: World = 
     parts = world.size * config.accumulation
     num = max(SAMPLE_VEHICLES, parts)
     small = _trial(config, policy, num, "cpu", world)
-    step = step_bytes(config.task, small.quadrotors, small.episode, small.memory, small.generator)
+    step = step_bytes(config.task, small, small.memory)
     noise = nbytes(draw_noise(config.task, small.quadrotors.mass, small.generator))
-    standing = 4 * nbytes((small.quadrotors, small.episode))
-    drawn = config.segment_steps * noise if parts > 1 else 0  # for the whole batch, beside that of the part
-    return (config.segment_steps * step / parts + drawn + standing) / num
+    drawn = noise if parts > 1 else 0  # for the whole batch, beside that of the part
+    return (config.segment_steps * (step / parts + drawn) + 4 * nbytes((small.quadrotors, small.episode))) / num
 
 
 def largest_batch(
@@ -88,17 +74,10 @@ def largest_batch(
     memory_gib: float | None = None,
     besides: tuple[float, float] = (0.0, 0.0),
 ) -> int:
-    """The largest batch that fits; all processes come to the same one.
+    """The largest batch that fits on a device; all processes come to the same one, and the policy is used up.
 
     On a GPU the peak of two updates of two small batches is measured; elsewhere the tensors of a small batch are.
-
-    Args:
-        config: the settings, whose batch plays no part.
-        policy: of the architecture that is trained; it is used up.
-        device: where it is trained.
-        world: the processes that share the batch.
-        memory_gib: that may be taken; most of what is free by default.
-        besides: bytes of each vehicle, and of all together, that come on top.
+    `besides` are bytes of each vehicle, and of all together, that come on top.
 
     Raises:
         UserError: not even the smallest batch fits.
@@ -107,16 +86,15 @@ def largest_batch(
     if torch.device(device).type == "cuda":
         sizes = smallest, 4 * smallest
         low, high = (max(world.all_gather(_peak(config, policy, num, device, world))) for num in sizes)
-        each = (high - low) / (sizes[1] - sizes[0])
+        each = (high - low) / (3 * smallest)
         fixed = low - each * smallest
     else:
         each, fixed = segment_bytes(config, policy, world), BASE_BYTES
     budget = FRACTION_OF_BUDGET * budget_of_each(memory_gib, device, world)
     num = int((budget - fixed - besides[1]) / (each + besides[0]))
     if num < smallest:
-        raise UserError(
-            f"not even a batch of {smallest} vehicles fits into memory: lower segment_steps or raise accumulation"
-        )
+        what = f"not even a batch of {smallest} vehicles fits into memory"
+        raise UserError(f"{what}: lower segment_steps or raise accumulation")
     return min(num, MOST_VEHICLES) // smallest * smallest
 
 

@@ -11,11 +11,10 @@ import torch
 
 from raptor.core.distributed import ALONE, World
 from raptor.environments.collectors import Episodes, Recorder
-from raptor.environments.controllers import controller_of
-from raptor.environments.rollout import VEHICLES_AT_ONCE, rollout
+from raptor.environments.rollout import VEHICLES_AT_ONCE, controller_of, rollout
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.sampling import Distribution, sample_quadrotors
+from raptor.quadrotor.population import Distribution, sample_quadrotors
 from raptor.tasks.initial_state import Disturbances, InitialStates
 from raptor.tasks.reference import Lissajous
 from raptor.tasks.task import Task
@@ -37,44 +36,35 @@ def validation_task(task: Task) -> Task:
     return dataclasses.replace(task, initial_states=InitialStates(), references=references, disturbances=Disturbances())
 
 
+@dataclasses.dataclass
 class Validation:
-    """Rolls a policy out for one episode of each validation vehicle.
+    """Rolls a policy out for one episode of each validation vehicle."""
 
-    Args:
-        task: whose sensors and delays the policy meets, see `validation_task`.
-        num: vehicles.
-        device: of all tensors.
-        compile: False runs eagerly.
-        distribution: that the vehicles are drawn from.
-        episode_steps: longest episode; that of the task by default.
-        world: the processes that share the rollouts.
-    """
+    task: Task  # whose sensors and delays the policy meets, see `validation_task`
+    num: int  # vehicles
+    _: dataclasses.KW_ONLY
+    device: torch.device | str = "cpu"
+    compile: bool = True  # False runs eagerly
+    distribution: Distribution | None = None  # that the vehicles are drawn from
+    episode_steps: int | None = None  # longest episode; that of the task by default
+    world: World = ALONE  # the processes that share the rollouts
 
-    def __init__(
-        self,
-        task: Task,
-        num: int,
-        *,
-        device: torch.device | str = "cpu",
-        compile: bool = True,
-        distribution: Distribution | None = None,
-        episode_steps: int | None = None,
-        world: World = ALONE,
-    ) -> None:
-        flown = validation_task(task)
-        self.task = dataclasses.replace(flown, episode_steps=episode_steps or flown.episode_steps)
-        drawn_from = Distribution() if distribution is None else distribution
-        self.vehicles = sample_quadrotors(num, VALIDATION_SEED, distribution=drawn_from, device=device)
-        self.compile, self.world = compile, world if num >= world.size else ALONE
+    def __post_init__(self) -> None:
+        flown = validation_task(self.task)
+        self.task = dataclasses.replace(flown, episode_steps=self.episode_steps or flown.episode_steps)
+        distribution = self.distribution or Distribution()
+        self.vehicles = sample_quadrotors(self.num, VALIDATION_SEED, distribution=distribution, device=self.device)
+        self.world = self.world if self.num >= self.world.size else ALONE
 
     def __call__(self, policy: StudentPolicy) -> dict[str, float]:
         """Mean and standard deviation of the return, mean length, and rate of terminations."""
-        num, device = len(self.vehicles), self.vehicles.device
-        at_once = math.ceil(num / math.ceil(num / VEHICLES_AT_ONCE.get(device.type, VEHICLES_AT_ONCE["cpu"])))
+        device = self.vehicles.device
+        most = VEHICLES_AT_ONCE.get(device.type, VEHICLES_AT_ONCE["cpu"])
+        at_once = math.ceil(self.num / math.ceil(self.num / most))
         generator = torch.Generator(device).manual_seed(VALIDATION_SEED)
         parts = [
-            self._fly(policy, self.vehicles[first : first + at_once], generator, self.world, pad_to=at_once)
-            for first in range(0, num, at_once)
+            self._fly(policy, self.vehicles[first : first + at_once], generator, world=self.world, pad_to=at_once)
+            for first in range(0, self.num, at_once)
         ]
         return Episodes(*(torch.cat(tensors) for tensors in zip(*parts, strict=True))).figures()
 
@@ -83,19 +73,9 @@ class Validation:
         from raptor.viewer.videos import write_video
 
         recorder, generator = Recorder(self.task.dt), torch.Generator(self.vehicles.device).manual_seed(VALIDATION_SEED)
-        self._fly(policy, self.vehicles[:NUM_RECORDED], generator, ALONE, watch=recorder)
+        self._fly(policy, self.vehicles[:NUM_RECORDED], generator, watch=recorder)
         write_video(path, recorder.recording)
 
-    def _fly(
-        self, policy: StudentPolicy, vehicles: Quadrotors, generator: torch.Generator, world: World, **options: Any
-    ) -> Episodes:
-        episodes, _ = rollout(
-            *controller_of(policy, len(vehicles)),
-            self.task,
-            vehicles,
-            generator,
-            compile=self.compile,
-            world=world,
-            **options,
-        )
-        return episodes
+    def _fly(self, policy: StudentPolicy, vehicles: Quadrotors, generator: torch.Generator, **options: Any) -> Episodes:
+        controller = controller_of(policy, len(vehicles))
+        return rollout(*controller, self.task, vehicles, generator, compile=self.compile, **options)[0]

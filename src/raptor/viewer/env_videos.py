@@ -16,8 +16,7 @@ from PIL import Image
 from raptor.core.atomic import write_atomically
 from raptor.core.errors import UserError
 
-FRAME_RATE_HZ, MAX_GIF_WIDTH = 30, 480
-"""The width in pixels: a GIF is large."""
+FRAME_RATE_HZ, MAX_GIF_WIDTH = 30, 480  # pixels: a GIF is large
 
 
 class RecordedVecEnv:

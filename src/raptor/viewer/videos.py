@@ -24,20 +24,15 @@ from raptor.environments.collectors import Recording
 from raptor.quadrotor.state import rotation_matrix
 
 MAX_VEHICLES, FRAME_RATE_HZ, TRAIL_FRAMES, LAST_FRAME_S = 6, 25, 40, 1.0
-PIXELS_PER_INCH, PANEL = 96, 3.0
-"""Each vehicle has a square panel of so many inches."""
+PIXELS_PER_INCH, PANEL = 96, 3.0  # inches; each vehicle has a square panel
 TRAIL, FRONT, TARGET = COLOURS[:3]
-SHADES = 24
-"""Steps from each colour to white, which is all that the file can show."""
-
+SHADES = 24  # steps from each colour to white, which is all that the file can show
 AZIMUTH, ELEVATION = math.radians(-60), math.radians(25)
 _RIGHT = [-math.sin(AZIMUTH), math.cos(AZIMUTH), 0.0]
 _UP = [-math.sin(ELEVATION) * math.cos(AZIMUTH), -math.sin(ELEVATION) * math.sin(AZIMUTH), math.cos(ELEVATION)]
 _PROJECTION = np.stack([_RIGHT, _UP], axis=-1)  # orthographic: world (..., 3) to picture (..., 2), right and up
-ROOM = (0.4, 2.5)
-"""m; the least and the most that is shown around the mean target to every side, the same for all vehicles."""
-ARM, ROTOR, MAST = 0.2, 0.1, 0.1
-"""Sizes of a vehicle as fractions of the room: it is drawn larger than life."""
+ROOM = (0.4, 2.5)  # m; the least and the most that is shown around the mean target to every side
+ARM, ROTOR, MAST = 0.2, 0.1, 0.1  # of a vehicle, as fractions of the room: it is drawn larger than life
 
 
 class _Frames(NamedTuple):
@@ -84,7 +79,6 @@ def _frames(recording: Recording, period: float) -> _Frames:
 
 
 def _pictures(frames: _Frames, titles: Sequence[str]) -> Iterator[Image.Image]:
-    """One frame after the other."""
     num = frames.position.shape[1]
     columns = num if num <= 3 else math.ceil(num / 2)
     rows = math.ceil(num / columns)

@@ -35,7 +35,7 @@ class Note(Job):
             raise UserError("the pen is broken")
         path = stage.folder / FILE
         before = path.read_text() if path.exists() and not stage.overwrite else ""
-        read = "".join(Path(source).read_text() for source in stage.sources.get("reads", ()))
+        read = "".join(Path(source).read_text() for source in stage.sources["reads"].values())
         path.write_text(f"{before}{self.text}\n{read}")
         stage.progress("written")
         return StageOutcome(not self.stops, f"{self.text} in writing")

@@ -20,11 +20,11 @@ from raptor.lab.pipeline import PipelineSummary, Stage, load_pipeline, run_pipel
 from raptor.lab.pipeline.jobs import TEACHERS
 from raptor.lab.pipeline.plan import content
 from raptor.quadrotor.population import read_population
-from raptor.runs.manifest import read_settings
+from raptor.runs.folder import read_settings
 from raptor.runs.progress import Progress
 from raptor.tasks.task import Task
 from raptor.training import TrainDirectConfig
-from raptor.training.distillation import selection
+from raptor.training.distillation import teachers as selection
 from raptor.training.distillation.config import PostTrainConfig
 
 CHAIN = """

@@ -16,8 +16,7 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.rl.analytic_policy_gradient import RolloutState, StepInputs
 from raptor.rl.objective import TeacherGuide
 from raptor.training.direct.learner import GradientLearner
-from raptor.training.distillation.guidance import guidance_of, shared_evenly
-from raptor.training.distillation.learner import first_student
+from raptor.training.distillation.learner import first_student, guidance_of, shared_evenly
 from raptor.training.memory import nbytes, segment_bytes
 
 

@@ -12,11 +12,11 @@ from short_distillation import few_teachers, tiny
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.environments.controllers import StudentParameters
+from raptor.environments.rollout import StudentParameters
 from raptor.nn.policy import MLPPolicy, RaptorPolicy
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
-from raptor.rl.demonstrations import SimulatedDemonstrations
+from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
 from raptor.rl.imitation import pack, weights_of
 from raptor.training.distillation.learner import Distiller, first_student
 from raptor.training.distillation.sources import SimulatorSource
@@ -51,7 +51,7 @@ def flown_by(who: StudentParameters | None, one: Distiller, state: Tensor) -> tu
     flights = SimulatedDemonstrations(*who_flies, offset, compile=False, method=config.method)
     generator = torch.Generator()
     generator.set_state(state)
-    data = one.source.room(1)
+    data = Demonstrations.empty(one.source.num_episodes, config.task.episode_steps, torch.zeros(0))
     outcome = flights.collect(who, generator, data)
     return data.label, outcome.returns.mean().item()
 

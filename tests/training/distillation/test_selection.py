@@ -17,9 +17,8 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.teacher_test import TeacherTest
 from raptor.runs.progress import Progress
-from raptor.training.distillation import selection
-from raptor.training.distillation.selection import examine, select, shortened
-from raptor.training.distillation.teacher_sources import fingerprint, read_teachers
+from raptor.training.distillation import teachers as selection
+from raptor.training.distillation.teachers import examine, fingerprint, read_teachers, select, shortened
 
 
 @pytest.fixture(autouse=True)

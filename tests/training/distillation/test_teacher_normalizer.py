@@ -10,7 +10,7 @@ import torch
 from foreign_files import OBSERVATIONS, Box, stable_baselines3
 
 from raptor.core.errors import UserError
-from raptor.training.distillation.teacher_sources import documented, read_source, teacher_files
+from raptor.training.distillation.teachers import documented, read_source, teacher_files
 
 
 def test_the_statistics_of_a_teacher_become_part_of_its_first_layer(tmp_path: Path) -> None:

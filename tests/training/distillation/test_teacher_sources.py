@@ -18,9 +18,9 @@ from raptor.nn.activations import Activations
 from raptor.nn.stacked_mlp import initial_layers
 from raptor.quadrotor import load_platform, load_platforms
 from raptor.runs.progress import Progress
-from raptor.training.distillation import selection
+from raptor.training.distillation import teachers as selection
 from raptor.training.distillation.job import post_train
-from raptor.training.distillation.teacher_sources import TeacherFile, fingerprint, read_teachers
+from raptor.training.distillation.teachers import TeacherFile, fingerprint, read_teachers
 
 LEARNING = ("num_epochs=25", "fine_tune.num_updates=0", "final_learning_rate=0.5", "student.hidden_dim=8")
 

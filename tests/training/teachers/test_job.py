@@ -25,8 +25,7 @@ import raptor
 from raptor.config import from_dict, load_config, to_dict, to_yaml
 from raptor.core.errors import UserError
 from raptor.quadrotor import Quadrotors, sample_quadrotors
-from raptor.runs.folder import locked
-from raptor.runs.manifest import OLD_MARK, read_settings
+from raptor.runs.folder import OLD_MARK, locked, read_settings
 from raptor.training.teachers import session, shard
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.job import PreTrainProgress, PreTrainSummary, pre_train

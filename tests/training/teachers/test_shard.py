@@ -28,7 +28,7 @@ from raptor.training.teachers import shard
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
 from raptor.training.teachers.learner import TeacherLearner
-from raptor.training.teachers.shard import CURVE, TEST_SEED, VALIDATION_SEED, WEIGHTS, evaluation, make_algorithm
+from raptor.training.teachers.shard import CURVE, TEST_SEED, VALIDATION_SEED, WEIGHTS, evaluation, make_learner
 
 SEED = 11
 BOTH = pytest.mark.parametrize("algorithm", ["apg", "sac"])
@@ -49,9 +49,7 @@ def train(config: PreTrainConfig, store: Store | Path, stop_after: float = math.
 
 
 def learner(config: PreTrainConfig) -> TeacherLearner:
-    vehicles = VEHICLES.component_major()
-    test = evaluation(config, vehicles, config.num_validation, VALIDATION_SEED)
-    return TeacherLearner(make_algorithm(config, vehicles, SEED), test)
+    return make_learner(config, VEHICLES.component_major(), SEED)
 
 
 def layers_of(path: Path) -> list[torch.Tensor]:
@@ -117,7 +115,7 @@ def test_the_best_snapshot_by_validation_is_what_remains(algorithm: str, tmp_pat
     result = train(config, tmp_path)
     points = curve(tmp_path)
     assert [point["step"] for point in points] == [1, 2, 3, 4]
-    again = make_algorithm(config, VEHICLES.component_major(), SEED)
+    again = make_learner(config, VEHICLES.component_major(), SEED)
     snapshots = {}
     while again.step_count < 4:
         again.update()
@@ -132,7 +130,7 @@ def test_the_best_snapshot_by_validation_is_what_remains(algorithm: str, tmp_pat
 
 
 def test_validation_is_deterministic_on_starts_that_no_seed_of_the_run_changes() -> None:
-    layers = learner(tiny()).algorithm.teachers()
+    layers = learner(tiny()).teachers()
     returns = TeacherTest(shard.Task(episode_steps=6), VEHICLES, 3, VALIDATION_SEED, compile=False)(layers).returns
     for settings in (tiny("num_validation=3"), tiny("num_validation=3", "seed=5")):
         test = learner(settings).test
@@ -250,7 +248,7 @@ def test_a_teacher_whose_numbers_blow_up_is_counted_and_the_others_are_as_withou
 
 
 def test_a_teacher_that_is_not_finite_does_not_spoil_what_the_others_learn_together() -> None:
-    teachers = learner(tiny("apg.shared_updates=4")).algorithm
+    teachers = learner(tiny("apg.shared_updates=4"))
     assert isinstance(teachers, APGTeachers)
     teachers.layers[0].weight[0] = math.nan
     before = teachers.layers[0].weight[1].clone()

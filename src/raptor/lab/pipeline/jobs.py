@@ -18,8 +18,8 @@ from raptor.formats import load_policy
 from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
 from raptor.quadrotor.population import write_population
 from raptor.runs import read_curve
+from raptor.runs.folder import read_settings
 from raptor.runs.job import RunSummary
-from raptor.runs.manifest import read_settings
 from raptor.training import TrainDirectConfig, train_direct
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.job import post_train
@@ -29,11 +29,10 @@ from raptor.training.validation import TRAINING_SEEDS
 QUADROTORS, TEACHERS, POLICY, EVALUATION, REPORT = "quadrotors", "teachers", "a policy", "an evaluation", "a report"
 """Kinds of what stages hand on."""
 
-SEEDS = Limit(
+SEEDS = Limit(  # of vehicles to train on
     f"between 0 and {TRAINING_SEEDS - 1} (higher ones draw the quadrotors of validation and tests)",
     lambda seed: 0 <= seed < TRAINING_SEEDS,
 )
-"""Seeds of vehicles to train on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,24 +40,23 @@ class StageContext:
     """Where a job finds what its stage reads, and how it goes about its work."""
 
     folder: Path  # of the stage
-    sources: Mapping[str, tuple[str | Path, ...]]  # by key: where what it names is
-    policies: Mapping[str, str | Path]  # by short name: where those are that the key `policies` names
+    sources: Mapping[str, Mapping[str, str | Path]]  # by key and short name: where what it names is
     overwrite: bool  # replace what an earlier run left; else go on with it
     progress: Callable[..., None]  # called as the job calls its own
     announce: Callable[[str], None]
 
     def source(self, key: str) -> str | Path | None:
         """Where the only thing is that a key names."""
-        return next(iter(self.sources.get(key, ())), None)
+        return next(iter(self.sources.get(key, {}).values()), None)
 
     @property
     def training(self) -> dict[str, Any]:
         """Arguments of every training."""
         return {"resume": not self.overwrite, "overwrite": self.overwrite, "progress": self.progress}
 
-    def loaded(self, device: str) -> dict[str, Any]:
-        """The policies by short name."""
-        return {name: load_policy(source, device) for name, source in self.policies.items()}
+    def policies(self, device: str) -> dict[str, Any]:
+        """Those that the key `policies` names, by short name."""
+        return {name: load_policy(source, device) for name, source in self.sources.get("policies", {}).items()}
 
 
 class StageOutcome(NamedTuple):
@@ -183,7 +181,7 @@ class PostTrain(Job):
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Distil it."""
-        teachers = stage.sources["teachers"]
+        teachers = list(stage.sources["teachers"].values())
         summary = post_train(stage.folder, teachers, self.settings, announce=stage.announce, **stage.training)
         return _trained(summary, f"{summary.num_steps} epochs of {summary.num_teachers} teachers")
 
@@ -201,10 +199,9 @@ class TrainDirect(Job):
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Train it."""
-        config, source = self.settings, stage.source("initial_policy")
-        if source is not None:
-            place = str(source.resolve() if isinstance(source, Path) else source)
-            config = dataclasses.replace(config, initial_policy=place)
+        source = stage.source("initial_policy")
+        place = str(source.resolve()) if isinstance(source, Path) else source or self.settings.initial_policy
+        config = dataclasses.replace(self.settings, initial_policy=place)
         summary = train_direct(stage.folder, config, **stage.training)
         return _trained(summary, f"{summary.num_steps} updates")
 
@@ -231,7 +228,7 @@ class Evaluate(Job):
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Evaluate them."""
-        policies, suite = stage.loaded(self.device), self.suites[0]
+        policies, suite = stage.policies(self.device), self.suites[0]
         how = (self.suites, self.num_quadrotors, self.episodes, self.seed, self.device)
         evaluation = evaluate(policies, *how, stage.progress, None if self.compile else False)
         evaluation.save(stage.folder / self.product)
@@ -251,7 +248,8 @@ class Export(Job):
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Export it."""
-        error = export_policy(load_policy(stage.sources["policy"][0]), stage.folder / self.product, self.format)
+        (policy,) = stage.sources["policy"].values()
+        error = export_policy(load_policy(policy), stage.folder / self.product, self.format)
         return StageOutcome(True, f"{self.product} differs from the policy by at most {error:.1e}")
 
 
@@ -281,14 +279,14 @@ class Report(Job):
     def run(self, stage: StageContext) -> StageOutcome:
         """Write it."""
         trained, path = stage.source("training"), stage.folder / self.product
-        evaluation = Evaluation.load(stage.sources["evaluation"][0])
+        evaluation = Evaluation.load(*stage.sources["evaluation"].values())
         write_report(
             path,
             title=self.title or f"A policy for any quadrotor: {stage.folder.resolve().parent.name}",
             settings={} if trained is None else read_settings(trained),
             curve={} if trained is None else read_curve(trained),
             evaluation=evaluation,
-            policies=stage.loaded(evaluation.settings.get("device", "cpu")),
+            policies=stage.policies(evaluation.settings.get("device", "cpu")),
             seed=self.seed,
             progress=stage.progress,
             compile=None if self.compile else False,

@@ -27,17 +27,10 @@ from raptor.formats.teacher_files import WEIGHTS
 from raptor.lab.pipeline.document import Input, Pipeline, Stage
 from raptor.lab.pipeline.jobs import POLICY, QUADROTORS, TEACHERS, Job
 
-RECORD = "stage.yaml"
-HEADER = "# Written by raptor run: what this folder was made from.\n"
-RENAMED = {"recipe": "fingerprint"}
-"""Keys of records that earlier versions wrote."""
-
-SHOWN = "policies"
-"""The key of which the result shows the names, so that others make it another result."""
-
-NUM_CHANGES = 3
-"""How many changes a sentence names."""
-
+RECORD, HEADER = "stage.yaml", "# Written by raptor run: what this folder was made from.\n"
+RENAMED = {"recipe": "fingerprint"}  # keys of records that earlier versions wrote
+NUM_CHANGES = 3  # that a sentence names
+SHOWN = "policies"  # the key of which the result shows the names, so that others make it another result
 Action = Literal["skip", "run", "resume", "anew", "wait"]
 
 
@@ -130,20 +123,21 @@ class Planner:
         """What other stages read of a stage."""
         return self.output / stage.name / stage.job.product
 
+    def source(self, given: Input) -> Path | str:
+        """Where something is that a stage reads."""
+        return self.product(self.pipeline[given.name]) if given.is_stage else given.name
+
     def _identity(self, reader: Stage, given: Input) -> Identity:
-        if not given.is_stage:
-            found = content(given.kind, given.name)
-            return Identity(given.key, given.name, found, found)
-        if given.name in self._made:
+        if given.is_stage and given.name in self._made:
             return Identity(given.key, given.name, *self._made[given.name])
-        record = read_record(self.output / given.name)  # it is not to run now
-        if record is None or record.state != "finished":
+        record = read_record(self.output / given.name) if given.is_stage else None  # it is not to run now
+        if given.is_stage and (record is None or record.state != "finished"):
             raise UserError(
                 f"{reader.name} reads {given.name}, which has not finished in {self.output}: "
                 f"run that first, or both with --until {reader.name}"
             )
-        made = content(given.kind, self.product(self.pipeline[given.name]))
-        return Identity(given.key, given.name, record.fingerprint, made)
+        found = content(given.kind, self.source(given))
+        return Identity(given.key, given.name, found if record is None else record.fingerprint, found)
 
 
 def make_plan(pipeline: Pipeline, output: PathLike, only: str | None = None, until: str | None = None) -> list[Step]:
@@ -170,9 +164,13 @@ def read_record(folder: Path) -> StageRecord | None:
             what = f"holds {', '.join(others[:3])} that no pipeline wrote" if others else "is a file"
             raise UserError(f"{folder} {what}: choose another output folder")
         return None
+
+    def renamed(document: Mapping[str, Any]) -> dict[str, Any]:
+        return {RENAMED.get(key, key): value for key, value in document.items()}
+
     try:
-        document = _renamed(read_yaml(path))
-        inputs = tuple(Identity(**_renamed(each)) for each in document.pop("inputs"))
+        document = renamed(read_yaml(path))
+        inputs = tuple(Identity(**renamed(each)) for each in document.pop("inputs"))
         record = StageRecord(inputs=inputs, **document)
     except (UserError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} cannot be read: move {folder} away, or choose another output folder") from error
@@ -222,10 +220,26 @@ def content(kind: str, source: PathLike) -> str:
 
 
 def _decide(job: Job, inputs: tuple[Identity, ...], before: StageRecord | None, made: str | None) -> tuple[Action, str]:
+    """What is to be done about a stage, and why.
+
+    A setting that the record does not know came with a newer version of the package; its default changes nothing.
+    """
     if before is None:
         return "run", "has not run yet"
     goes_on = job.TRAINS and (before.state == "begun" or made is None)
-    differs = [*_changes(job, before, goes_on), *_other_inputs(inputs, before.inputs)]
+    now = relevant_settings(job, () if goes_on else job.HELD)
+    defaults = dict(leaves(to_dict(job.default(to_dict(job))), take_lists_apart=False))
+    differs = changed({key: before.settings.get(key, defaults.get(key)) for key in now}, now)
+    for key in dict.fromkeys(given.key for given in (*inputs, *before.inputs)):
+        new, old = ([given for given in some if given.key == key] for some in (inputs, before.inputs))
+        if len(new) != len(old):
+            differs.append(f"other {key}")
+            continue
+        for given, was in zip(new, old, strict=True):
+            same = given.fingerprint == was.fingerprint if given.content is None else given.content == was.content
+            how = "changed" if given.name == was.name else f"in place of {was.name}"
+            differs += [] if same else [f"{given.name} {how}"]
+    differs = list(dict.fromkeys(differs))
     if differs:
         more = f" and {len(differs) - NUM_CHANGES} more" if len(differs) > NUM_CHANGES else ""
         return "anew", f"{', '.join(differs[:NUM_CHANGES])}{more}"
@@ -235,33 +249,3 @@ def _decide(job: Job, inputs: tuple[Identity, ...], before: StageRecord | None, 
     if unknown := [given.name for given in inputs if given.content is None]:
         return "wait", f"runs anew if {', '.join(unknown)} comes out differently"
     return "skip", "unchanged" if made == before.content else "unchanged, but what it made was altered since"
-
-
-def _changes(job: Job, record: StageRecord, goes_on: bool) -> list[str]:
-    """What is said of a stage now that was not when it was made: `settings.batch_size (64, now 32)`.
-
-    A setting that the record does not know came with a newer version of the package; its default changes nothing.
-    """
-    now = relevant_settings(job, () if goes_on else job.HELD)
-    defaults = dict(leaves(to_dict(job.default(to_dict(job))), take_lists_apart=False))
-    return changed({key: record.settings.get(key, defaults.get(key)) for key in now}, now)
-
-
-def _other_inputs(now: tuple[Identity, ...], before: tuple[Identity, ...]) -> list[str]:
-    """What a stage reads that is not what it was made from."""
-    differs = []
-    for key in dict.fromkeys(given.key for given in (*now, *before)):
-        new, old = ([given for given in some if given.key == key] for some in (now, before))
-        if len(new) != len(old):
-            differs.append(f"other {key}")
-            continue
-        for given, was in zip(new, old, strict=True):
-            same = given.fingerprint == was.fingerprint if given.content is None else given.content == was.content
-            if not same:
-                replaced = given.name != was.name
-                differs.append(f"{given.name} in place of {was.name}" if replaced else f"{given.name} changed")
-    return list(dict.fromkeys(differs))
-
-
-def _renamed(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {RENAMED.get(key, key): value for key, value in document.items()}

@@ -17,7 +17,7 @@ from raptor.evaluation.results import column_names
 from raptor.lab.pipeline import plan
 from raptor.lab.pipeline.document import Pipeline, Stage, load_pipeline
 from raptor.lab.pipeline.jobs import StageContext, StageOutcome
-from raptor.lab.pipeline.plan import SHOWN, Planner, Step, entries
+from raptor.lab.pipeline.plan import Planner, Step, entries
 from raptor.runs.folder import locked
 
 DOCUMENT = "pipeline.yaml"
@@ -60,18 +60,11 @@ def run_pipeline(
     progress: Progress | None = None,
     announce: Announce | None = None,
 ) -> PipelineSummary:
-    """Run the stages of a pipeline, each in a folder of its name.
+    """Run the stages of a pipeline, or of a file or preset, each in a folder of its name in `output`.
 
     A stage that finished with the same settings and inputs is not run again; one that was interrupted goes on.
-
-    Args:
-        pipeline: of `load_pipeline`, or a file or preset for it.
-        output: folder of everything; by default what the pipeline says.
-        overwrite: replace trainings that were made from other settings or inputs.
-        only: run no other stage than this one, on what the others have left.
-        until: run only this stage and what it needs.
-        progress: see `Progress`.
-        announce: called with a line about what happens to each stage.
+    Trainings that were made from something else are replaced only with `overwrite`. `only` one stage runs on what the
+    others have left, `until` one runs it and what it needs. `announce` is told what happens to each stage.
 
     Raises:
         UserError: see `load_pipeline` and `make_plan`; or a training would be replaced, a device is missing, a stage
@@ -127,14 +120,13 @@ def output_of(pipeline: Pipeline, output: PathLike | None = None) -> Path:
 
 def _run(planner: Planner, step: Step, show: Callable[..., None], say: Announce) -> StageOutcome:
     """Run a stage; where it replaces a training, the record of that stays until something there has changed."""
-    (name, job, inputs), names = step.stage, planner.pipeline.names
+    name, job, inputs = step.stage
     before, is_recorded = entries(step.folder) if step.replaces else None, False
-    sources: dict[str, tuple[str | Path, ...]] = {}
-    for given in inputs:
-        source = planner.product(planner.pipeline[given.name]) if given.is_stage else given.name
-        sources[given.key] = (*sources.get(given.key, ()), source)
-    columns = column_names([given.name for given in inputs if given.key == SHOWN], names)
-    policies = dict(zip(columns.values(), sources.get(SHOWN, ()), strict=True))
+    sources: dict[str, dict[str, str | Path]] = {}
+    for key in job.references():
+        given = {each.name: planner.source(each) for each in inputs if each.key == key}
+        names = column_names(list(given), planner.pipeline.names)
+        sources[key] = {names[each]: source for each, source in given.items()}
 
     def note(*news: Any) -> None:
         nonlocal is_recorded
@@ -145,9 +137,7 @@ def _run(planner: Planner, step: Step, show: Callable[..., None], say: Announce)
             show(*news)
 
     note()
-    context = StageContext(
-        step.folder, sources, policies, step.action == "anew", note, lambda line: say(f"{name}: {line}")
-    )
+    context = StageContext(step.folder, sources, step.action == "anew", note, lambda line: say(f"{name}: {line}"))
     try:
         outcome = job.run(context)
         if outcome.finished:
@@ -162,7 +152,6 @@ def _run(planner: Planner, step: Step, show: Callable[..., None], say: Announce)
 
 @contextlib.contextmanager
 def _named(stage: Stage) -> Iterator[None]:
-    """Put the name of the stage before a mistake of the user."""
     try:
         yield
     except UserError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 import json
 import os
@@ -21,8 +20,7 @@ from raptor.core.atomic import explained
 from raptor.core.errors import UserError
 from raptor.runs.store import FolderStore, Store
 
-RESULT = "result.json"
-"""Written last; a task that has one is finished."""
+RESULT = "result.json"  # written last; a task that has one is finished
 
 Task = dict[str, Any]
 Report = Mapping[str, Any]
@@ -44,18 +42,10 @@ class EngineConfig(Settings):
 
     SHORTHAND: ClassVar[str] = "name"
 
-    name: Literal["local", "processes", "ray"] = setting(
-        "local", "in this process, in one for each device, on a Ray cluster"
-    )
-    address: str = setting(
-        "auto", "ray: auto finds the cluster that this machine is part of; host:port; local starts one here"
-    )
-    devices: tuple[str, ...] = setting(
-        (), "processes: one for each, [cuda:0,cuda:1]; empty: all of the kind of `device`"
-    )
-    num_workers: int | None = setting(
-        None, "most tasks at once; null: one for each core, or GPU, or what Ray has room for", optional(at_least(1))
-    )
+    name: Literal["local", "processes", "ray"] = setting("local", "in this process, one for each device, on Ray")
+    address: str = setting("auto", "ray: auto finds the cluster of this machine; host:port; local starts one")
+    devices: tuple[str, ...] = setting((), "processes: one for each, [cuda:0,cuda:1]; empty: all like `device`")
+    num_workers: int | None = setting(None, "tasks at once; null: by cores, GPUs or Ray", optional(at_least(1)))
     threads_per_worker: int | None = setting(
         None, "the same number gives the same rounding everywhere; null: 1, local: torch's", optional(at_least(1))
     )
@@ -70,7 +60,7 @@ class Outcome(NamedTuple):
     """How an attempt at a task ended."""
 
     kind: Literal["finished", "stopped", "refused", "failed", "lost"]
-    text: str = ""  # the result as JSON, the sentence of a UserError, a traceback, or why the worker was lost
+    text: str = "it was asked to stop"  # the result as JSON, a UserError's sentence, a traceback, why it was lost
 
 
 Message = Report | Outcome
@@ -94,9 +84,8 @@ class TaskStore(FolderStore):
         """Create the folder, without what a lost worker left half written."""
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        for remains in self.path.rglob(".*.tmp"):
-            with contextlib.suppress(OSError):
-                remains.unlink()
+            for remains in self.path.rglob(".*.tmp"):
+                remains.unlink(missing_ok=True)
 
 
 class Engine(abc.ABC):
@@ -114,12 +103,9 @@ class Engine(abc.ABC):
     ) -> dict[str, dict[str, Any]]:
         """Run all tasks that are not finished yet; returns the results of finished ones, in the order of `tasks`.
 
-        Args:
-            work: what is to be done.
-            tasks: each task by its name, which is a folder inside `folder`.
-            folder: where the files of the tasks are gathered, and the `result.json` of each that has finished.
-            on_report: called in this thread with the name of a task and what it reported.
-            stop: asked a few times a second; once it says so, tasks end where it is safe, and no more are begun.
+        Each has a folder of its name inside `folder`, for its files and its `result.json`. What it reports comes to
+        `on_report`, in this thread. Once `stop`, which is asked a few times a second, says so, tasks end where it is
+        safe, and no more are begun.
 
         Raises:
             UserError: a task raised it, a worker was lost too often, or the folder cannot be written. The other tasks
@@ -148,29 +134,32 @@ class Engine(abc.ABC):
                     lost = message.kind in ("stopped", "lost")
                     if lost and (stopping or stop()):  # a signal to all processes may stop one before it is asked
                         continue
+                    losses[name] += lost
                     try:
-                        if lost:
-                            losses[name] += 1
-                            self._note_loss(name, losses[name], message.text or "it was asked to stop")
-                            stores[name].prepare()
-                            waiting.appendleft(name)
-                        elif message.kind == "finished":
-                            stores[name].write(RESULT, message.text.encode())
-                        elif message.kind == "refused":
-                            raise UserError(message.text)
-                        else:
-                            raise RuntimeError(f"{name} failed on its worker:\n{message.text}")
+                        self._settle(name, message, stores[name], losses[name])
                     except (UserError, RuntimeError) as error:
                         failures.append(error)
+                    else:
+                        waiting.extendleft([name] if lost else [])
         if failures:
             raise failures[0]
         return {name: found for name, store in stores.items() if (found := read_result(store.path)) is not None}
 
-    def _note_loss(self, name: str, times: int, why: str) -> None:
-        if times > self.retries:
-            sentence = f"{name} lost its worker {times} times, the last time because {why}: "
+    def _settle(self, name: str, outcome: Outcome, store: TaskStore, times_lost: int) -> None:
+        """Keep the result of a task, or see to it that it can begin again, or raise what it raised."""
+        kind, text = outcome
+        if kind == "finished":
+            store.write(RESULT, text.encode())
+        elif kind == "refused":
+            raise UserError(text)
+        elif kind == "failed":
+            raise RuntimeError(f"{name} failed on its worker:\n{text}")
+        elif times_lost > self.retries:
+            sentence = f"{name} lost its worker {times_lost} times, the last time because {text}: "
             raise UserError(f"{sentence}mend that, then go on with --resume; what was written is kept")
-        warnings.warn(f"{name} goes on with another worker, because {why}", LostWorkerWarning, stacklevel=3)
+        else:
+            warnings.warn(f"{name} goes on with another worker, because {text}", LostWorkerWarning, 3)
+            store.prepare()
 
     @abc.abstractmethod
     def _opened(self, work: Work, stop: Stop) -> AbstractContextManager[None]:

@@ -18,7 +18,6 @@ from raptor.runs.engines.engine import Engine, EngineConfig, Message, Outcome, S
 from raptor.runs.stopping import stop_on_signal
 
 POLL_S = 0.1
-PATIENCE_S = 5.0  # with a process that has nothing more to do
 
 
 def make_engine(config: EngineConfig, device: str = "cpu") -> Engine:
@@ -34,26 +33,23 @@ def make_engine(config: EngineConfig, device: str = "cpu") -> Engine:
         from raptor.runs.engines.ray_engine import RayEngine
 
         return RayEngine(config, device)
-    from raptor.core.devices import find_device  # not above: without torch, processes begin at once
+    import torch  # not above: without it, processes begin at once
 
-    is_local = config.name == "local"
-    for each in (device,) if is_local or not config.devices else config.devices:
+    from raptor.core.devices import find_device
+
+    for each in (config.name == "processes" and config.devices) or (device,):
         find_device(each)
-    return LocalEngine(config, device) if is_local else ProcessEngine(config, _devices(config, device))
-
-
-def _devices(config: EngineConfig, device: str) -> tuple[str, ...]:
-    """The device of each process."""
-    import torch
-
-    if config.devices:
-        return config.devices[: config.num_workers]
-    if device.startswith("cpu"):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return (device,) * (config.num_workers or max(1, cores // (config.threads_per_worker or 1)))
-    if device == "cuda":
-        return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))[: config.num_workers]
-    return (device,) * (config.num_workers or 1)
+    if config.name == "local":
+        return LocalEngine(config, device)
+    devices, cores = config.devices, os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    if not devices and device == "cuda":
+        devices = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    elif not devices:
+        fitting = max(1, cores // (config.threads_per_worker or 1)) if device.startswith("cpu") else 1
+        devices = (device,) * (config.num_workers or fitting)
+    return ProcessEngine(config, devices[: config.num_workers])
 
 
 class LocalEngine(Engine):
@@ -100,15 +96,14 @@ class ProcessEngine(Engine):
 
     @contextlib.contextmanager
     def _opened(self, work: Work, stop: Stop) -> Iterator[None]:
-        self._work, patience_s = work, 0.0
+        self._work = work
         try:
             yield
-            for process in self._processes.values():
-                process.send(None)
-            patience_s = PATIENCE_S
         finally:
             for process in self._processes.values():
-                process.end(patience_s)
+                process.process.kill()
+                process.process.join()
+                process.connection.close()
             self._processes.clear()
             self.running.clear()
 
@@ -119,7 +114,8 @@ class ProcessEngine(Engine):
         if process is None or not process.process.is_alive():
             process = self._processes[place] = _Process(self._work, self.devices[place], self.threads)
         self.running[name] = process
-        process.send((task, store))
+        with contextlib.suppress(OSError):  # whether it is still there is found out in `messages`
+            process.connection.send((task, store))
 
     def _ask_to_stop(self) -> None:
         for process in self._processes.values():
@@ -141,12 +137,14 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work, device, threads), name=f"raptor {device}")
-        with _interrupts_held(), theirs:
-            self.process.start()
-
-    def send(self, message: object) -> None:
-        with contextlib.suppress(OSError):  # whether it is still there is found out elsewhere
-            self.connection.send(message)
+        # It begins with Ctrl-C blocked, which would reach it before it can ignore it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if os.name == "posix" else None
+        try:
+            with theirs:
+                self.process.start()
+        finally:
+            if before is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def messages(self) -> Iterator[Message]:
         """What the task has sent, up to how it ended."""
@@ -161,14 +159,10 @@ class _Process:
             alive = False
         if not alive:
             self.process.join()
-            yield Outcome("lost", _cause_of_death(self.process.exitcode or 0))
-
-    def end(self, patience_s: float) -> None:
-        """Make sure that the process is gone."""
-        self.process.join(patience_s)
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
+            code = self.process.exitcode or 0
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            memory = ", as it is where memory runs out" if code == -signal.SIGKILL else ""
+            yield Outcome("lost", f"its process {how}{memory}")
 
 
 def _serve(connection: Connection, work: Work, device: str, threads: int) -> None:
@@ -176,8 +170,8 @@ def _serve(connection: Connection, work: Work, device: str, threads: int) -> Non
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with stop_on_signal() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
-        while not stop() and (order := connection.recv()) is not None:
-            task, store = order
+        while not stop():
+            task, store = connection.recv()
             for message in run_task(work, task, store, device, threads, stop):
                 connection.send(message)
 
@@ -187,24 +181,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let processes begin with Ctrl-C blocked, or it would reach them before they can ignore it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _cause_of_death(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"its process ended with status {exit_code}"
-    name = signal.Signals(-exit_code).name
-    memory = ", as it is where memory runs out" if name == "SIGKILL" else ""
-    return f"its process was killed by {name}{memory}"

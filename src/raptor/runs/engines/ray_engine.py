@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -13,7 +14,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -44,7 +44,7 @@ class RayEngine(Engine):
         self.capacity = config.num_workers or sys.maxsize
         self.num_at_once = config.num_workers or 1  # all may come to the same machine
         self.running: dict[Any, tuple[str, TaskStore]] = {}  # by the stream of a task's items
-        self._connected = False
+        self._leaving = contextlib.ExitStack()
         self._connect()
 
     @contextlib.contextmanager
@@ -55,7 +55,9 @@ class RayEngine(Engine):
         # A worker waits until its last item is taken: it loses no checkpoint with its life, nor fills the object store.
         streaming = {"num_returns": "streaming", "_generator_backpressure_num_objects": 1, "max_retries": 0}
         submit = ray.remote(**streaming, **self.resources)(_stream).remote
-        self._flag, self._submit, self._work, self._begun = flag, submit, ray.put(work), set[Any]()
+        threads = self.config.threads_per_worker or 1
+        self._submit = functools.partial(submit, flag, ray.put(work), self.device, threads)
+        self._flag, self._begun = flag, set[Any]()
         try:
             yield
         except RayError as error:
@@ -69,12 +71,10 @@ class RayEngine(Engine):
                     ray.cancel(stream, force=True)
                 ray.kill(flag)
             self.running.clear()
-            self._disconnect()
+            self._leaving.close()
 
     def _begin(self, name: str, task: Task, store: TaskStore) -> None:
-        files = {file: ray.put(content) for file, content in store.items()}
-        stream = self._submit(self._flag, self._work, task, files, self.device, self.config.threads_per_worker or 1)
-        self.running[stream] = name, store
+        self.running[self._submit(task, dict(store))] = name, store
 
     def _ask_to_stop(self) -> None:
         ray.get(self._flag.set.remote())
@@ -88,32 +88,26 @@ class RayEngine(Engine):
             ready, _ = ray.wait([*self.running], num_returns=len(self.running), timeout=0)
         for stream in ready:
             name, store = self.running[stream]
-            message = self._receive(stream, name, store)
+            message: Message | None
+            try:
+                written, deleted, message = ray.get(next(stream))
+                store.update(written)
+                for file in deleted:
+                    del store[file]
+                self._begun.add(stream)
+            except UserError as error:
+                ray.cancel(stream, force=True)
+                message = Outcome("refused", str(error))
+            except RayTaskError as error:
+                why = str(error).strip().splitlines()[-1]
+                advice = "install the same raptor-python, and what else the task needs, on every node"
+                message = Outcome("refused", f"a Ray worker cannot run {name} ({why}): {advice}")
+            except RayError as error:
+                message = Outcome("lost", f"Ray reports {type(error).__name__}")
             if isinstance(message, Outcome):
                 del self.running[stream]
             if message is not None:
                 yield name, message
-
-    def _receive(self, stream: Any, name: str, store: TaskStore) -> Message | None:
-        message: Message | None
-        try:
-            written, message = ray.get(next(stream))
-            for file, content in written.items():
-                if content is None:
-                    del store[file]
-                else:
-                    store[file] = bytes(content)
-        except UserError as error:
-            ray.cancel(stream, force=True)
-            return Outcome("refused", str(error))
-        except RayTaskError as error:
-            why = str(error).strip().splitlines()[-1]
-            advice = "install the same raptor-python, and what else the task needs, on every node"
-            return Outcome("refused", f"a Ray worker cannot run {name} ({why}): {advice}")
-        except RayError as error:
-            return Outcome("lost", f"Ray reports {type(error).__name__}")
-        self._begun.add(stream)
-        return message
 
     def _connect(self) -> None:
         if ray.is_initialized():
@@ -128,40 +122,19 @@ class RayEngine(Engine):
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(f"cannot use Ray at {address}: {first_line}") from error
-        self._connected = True
-        for resource, needed in self.resources.items() if own else ():
-            kind = resource.removeprefix("num_")
-            there = ray.cluster_resources().get(kind.upper()[:-1], 0.0)
+        self._leaving.callback(ray.shutdown)  # which also ends a cluster of its own
+        for kind in ("cpus", "gpus") if own else ():
+            needed, there = self.resources[f"num_{kind}"], ray.cluster_resources().get(kind.upper()[:-1], 0.0)
             if needed > there:
-                self._disconnect()
+                self._leaving.close()
                 raise UserError(f"engine.{kind}_per_task must be at most {there:g} on this machine, got {needed:g}")
-
-    def _disconnect(self) -> None:
-        """Leave the cluster, or end it, if this object entered or started it."""
-        if self._connected:
-            ray.shutdown()
-            self._connected = False
 
 
 def _stream(
-    flag: Any, work: Work, task: Task, files: dict[str, Any], device: str, threads: int
-) -> Iterator[tuple[dict[str, Any], Message | None]]:
-    """Run one task on a worker; each item: files changed since the one before (None: deleted), report."""
-    store: dict[str, bytes] = {name: ray.get(content) for name, content in files.items()}
-    with stop_on_signal() as stop, _signalled(flag):
-        yield {}, None  # it has begun
-        sent = dict(store)
-        for message in run_task(work, task, store, device, threads, stop):
-            # As arrays, Ray passes them on without copying.
-            written = {n: c and np.frombuffer(c, np.uint8) for n, c in store.items() if c is not sent.get(n)}
-            deleted, sent = dict.fromkeys(sent.keys() - store.keys()), dict(store)
-            yield written | deleted, message
-
-
-@contextlib.contextmanager
-def _signalled(flag: Any) -> Iterator[None]:
-    """Signal this process to stop when the flag is set."""
-    ended = threading.Event()
+    flag: Any, work: Work, device: str, threads: int, task: Task, files: dict[str, bytes]
+) -> Iterator[tuple[dict[str, bytes], list[str], Message | None]]:
+    """Run one task on a worker; an item: files written since the one before, names of those deleted, and a report."""
+    store, ended = dict(files), threading.Event()
 
     def watch() -> None:
         while not ended.wait(POLL_S):
@@ -169,11 +142,16 @@ def _signalled(flag: Any) -> Iterator[None]:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
+    with stop_on_signal() as stop:
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield {}, [], None  # it has begun
+            for message in run_task(work, task, store, device, threads, stop):
+                written = {name: content for name, content in store.items() if content is not files.get(name)}
+                deleted, files = [*files.keys() - store.keys()], dict(store)
+                yield written, deleted, message
+        finally:
+            ended.set()
 
 
 def _check_address(address: str) -> None:

@@ -9,7 +9,7 @@ from raptor.config.settings import Settings, at_least, between, not_negative, po
 from raptor.core.errors import UserError
 from raptor.nn.stacked_mlp import Precision
 from raptor.quadrotor.dynamics import Method
-from raptor.quadrotor.sampling import Distribution
+from raptor.quadrotor.population import Distribution
 from raptor.rl.curriculum import CurriculumConfig
 from raptor.rl.objective import Objective
 from raptor.tasks.reference import Lissajous, References
@@ -29,9 +29,7 @@ TRAINING_TASK = Task(
 class GradientConfig(Settings):
     """Settings of training through the gradient of the simulator."""
 
-    num_updates: int = setting(
-        1200, "steps of the optimiser; the learning rate falls to its end over as many", at_least(1)
-    )
+    num_updates: int = setting(1200, "steps of the optimiser; the learning rate falls to its end over all", at_least(1))
     batch_size: int = setting(1024, "parallel vehicles", at_least(1))
     segment_steps: int = setting(100, "steps between two updates, over which the gradient is propagated", at_least(1))
     learning_rate: float = setting(6e-2, "of Adam, at its highest", positive)
@@ -41,9 +39,7 @@ class GradientConfig(Settings):
     gradient_decay: float = setting(1.0, "factor on each vehicle's adjoint per step backwards", between(0, 1))
     adjoint_limit: float = setting(1000.0, "bound on the norm of each vehicle's adjoint", positive)
     method: Method = setting("midpoint", "integrator")
-    accumulation: int = setting(
-        1, "parts of the batch, computed one after another to save memory", at_least(1), free=True
-    )
+    accumulation: int = setting(1, "parts of the batch, computed one at a time to save memory", at_least(1), free=True)
     precision: Precision = setting("float32", "of the policy's products in training; all else is float32")
     distribution: Distribution = Distribution()
     task: Task = TRAINING_TASK
@@ -52,19 +48,15 @@ class GradientConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        most, window = self.num_updates * self.batch_size, self.curriculum.window
         if not (self.curriculum.enabled and self.num_updates):
             return
         if self.curriculum.per == "vehicle":
-            raise UserError(
-                'curriculum.per must be "population" for train-direct, got "vehicle": each of its vehicles flies a '
-                "single episode"
-            )
-        most = self.num_updates * self.batch_size
-        if self.curriculum.window > most:
-            raise UserError(
-                f"curriculum.window must be at most {most}, got {self.curriculum.window}: "
-                f"{self.num_updates} updates of {self.batch_size} vehicles end no more episodes than that"
-            )
+            why = "each of its vehicles flies a single episode"
+            raise UserError(f'curriculum.per must be "population" for train-direct, got "vehicle": {why}')
+        if window > most:
+            why = f"{self.num_updates} updates of {self.batch_size} vehicles end no more episodes than that"
+            raise UserError(f"curriculum.window must be at most {most}, got {window}: {why}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +66,7 @@ class TrainDirectConfig(GradientConfig):
     JOB: ClassVar[str] = "train-direct"
 
     hidden_dim: int = setting(16, "width of both hidden layers of the policy", at_least(1))
-    initial_policy: str | None = setting(
-        None, "name, run folder or file of the policy to begin with; null: drawn by the seed", free=True
-    )
+    initial_policy: str | None = setting(None, "name, run or file of the first policy; null: a random one", free=True)
     seed: int = setting(0, "of the weights, the vehicles and their episodes", between(0, 999_999))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+import functools
 
 import torch
 
@@ -15,16 +14,18 @@ from raptor.core.errors import UserError
 from raptor.formats.policy_files import load_policy
 from raptor.nn.policy import RaptorPolicy
 from raptor.runs.folder import Layout, RunFolder, settings_of
-from raptor.runs.job import RunSummary, held, run_to_end, settle, write_summary
-from raptor.runs.policies import PolicyFiles
+from raptor.runs.job import PolicyFiles, RunSummary, held, run_to_end, settle
 from raptor.runs.progress import ProgressFunction
-from raptor.runs.trainer import Phase
+from raptor.runs.trainer import Phase, Trainer
 from raptor.training.direct.config import TrainDirectConfig
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
 from raptor.training.memory import largest_batch
 from raptor.training.validation import TRAINING_SEEDS, Validation
 
 LAYOUT = Layout("train-direct")
+
+load_run_config = functools.partial(settings_of, TrainDirectConfig, LAYOUT)
+"""The settings of the run in a folder; see `settings_of`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,26 +46,21 @@ def train_direct(
     progress: ProgressFunction | None = None,
     largest: bool = False,
 ) -> TrainDirectSummary:
-    """Train a policy through the simulator's gradient, in a run folder.
+    """Train a policy through the simulator's gradient, in the run folder `output`.
 
     A run that was killed at any moment and resumed gives bit for bit what it would have given without, on the same
     machine with as many threads. Where torchrun started several processes, they share each batch, and the first one
     writes; a run may be resumed by another number of them.
 
-    Args:
-        output: the run folder.
-        config: the settings; by default those of the run that is resumed, or else the default ones.
-        seed: instead of that of the settings.
-        device: instead of that of the settings.
-        resume: go on with the run in `output`; start it where there is none.
-        overwrite: delete what an earlier run wrote to `output`.
-        progress: called after each update and around each validation.
-        largest: begin with the largest `batch_size` that fits into memory; a run that is resumed keeps its own.
+    Where no `config` is given, the settings are those of the run that is resumed, or else the default ones; `seed` and
+    `device` take the place of theirs. `resume` goes on with the run that is there, if any, and `overwrite` deletes what
+    it wrote. `progress` is called after each update and around each validation. `largest` begins with the largest
+    `batch_size` that fits into memory; a run that is resumed keeps its own.
 
     Raises:
         UserError: the folder holds a run and neither `resume` nor `overwrite` is given, the settings differ from those
-            of the run to be resumed, the device is missing, the batch does not fit into memory or cannot be cut evenly
-            for all processes, one of these ended, the disk is full.
+            of the run to be resumed, the batch does not fit into memory or cannot be cut evenly for all processes, one
+            of these ended, the device is missing, the disk is full.
     """
     folder = RunFolder(output, LAYOUT)
     config, stored = settle(folder, TrainDirectConfig, config, resume, overwrite, seed=seed, device=device)
@@ -73,61 +69,41 @@ def train_direct(
         folder.writes = world.is_main_process
         seeking = largest and stored is None
         if seeking:
-            trial = first_policy(config, begins=False)
-            num = largest_batch(config, trial, config.device, world)
+            num = largest_batch(config, first_policy(config, begins=False), config.device, world)
             config = dataclasses.replace(config, batch_size=num)
         Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
         with memory_explained(f"batch_size {config.batch_size}"):
             learner = make_learner(config, first_policy(config, begins=stored is None), world)
+            how = f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
+
+            def describe(step: int) -> str:
+                return f"through the gradient of the simulator: update {step} of {config.num_updates}, {how}"
+
+            def own(trainer: Trainer) -> dict[str, int]:
+                return {"diverged": learner.diverged_count, "skipped": learner.skipped_count}
+
             with held(folder, config, resume, overwrite, world) as stop:
                 if seeking:
                     folder.log(f"the largest batch that fits: batch_size={config.batch_size}")
-                files = PolicyFiles(folder, learner.policy, config, lambda step: _description(config, step))
                 intervals = config.validation_interval, config.checkpoint_interval
                 phase = Phase("training", config.num_updates, lambda: learner, *intervals)
-                trainer = run_to_end(files, [phase], stop, progress, world)
-                counts = {"diverged": learner.diverged_count, "skipped": learner.skipped_count}
-                return write_summary(files, trainer, TrainDirectSummary, **counts)
-
-
-def _description(config: TrainDirectConfig, step: int) -> str:
-    return (
-        f"through the gradient of the simulator: update {step} of {config.num_updates}, "
-        f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
-    )
-
-
-def load_run_config(
-    run: PathLike, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
-) -> TrainDirectConfig:
-    """The settings of the run in a folder; see `raptor.runs.folder.settings_of`."""
-    return settings_of(TrainDirectConfig, RunFolder(run, LAYOUT), file, overrides, resume)
+                files = PolicyFiles(folder, learner.policy, config, describe)
+                return run_to_end(files, [phase], stop, TrainDirectSummary, own, progress, world=world)
 
 
 def make_learner(config: TrainDirectConfig, policy: RaptorPolicy, world: World = ALONE) -> GradientLearner:
     """The learner of `raptor train-direct`."""
-    validation = None
+    task, num, drawn_from = config.task, config.num_validation, config.distribution
+    device, compile, validation = config.device, config.compile, None
     if config.validation_interval:
-        validation = Validation(
-            config.task,
-            config.num_validation,
-            device=config.device,
-            compile=config.compile,
-            distribution=config.distribution,
-            world=world,
-        )
-    return GradientLearner(config, policy, config.seed, config.device, config.compile, world, validation=validation)
+        validation = Validation(task, num, device=device, compile=compile, distribution=drawn_from, world=world)
+    return GradientLearner(config, policy, config.seed, device, compile, world, validation=validation)
 
 
 def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy:
     """The policy to begin with: drawn by the seed, or the one that the settings name.
 
-    Args:
-        config: the settings.
-        begins: False where a checkpoint replaces its weights: it is then only of the right size.
-
-    Raises:
-        UserError: it cannot be read, or has another width.
+    Where a checkpoint replaces its weights (`begins` is False), it is only of the right size.
     """
     if config.initial_policy is None or not begins:
         with torch.random.fork_rng(devices=[]):
@@ -139,8 +115,6 @@ def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy
     if not isinstance(found, RaptorPolicy):
         raise UserError(f"initial_policy must be a recurrent policy that can be trained, got {config.initial_policy}")
     if found.hidden_dim != config.hidden_dim:
-        raise UserError(
-            f"initial_policy {config.initial_policy} has hidden_dim={found.hidden_dim}, the settings ask for "
-            f"{config.hidden_dim}: give the same"
-        )
+        has = f"has hidden_dim={found.hidden_dim}, the settings ask for {config.hidden_dim}: give the same"
+        raise UserError(f"initial_policy {config.initial_policy} {has}")
     return found

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World, cut
-from raptor.environments.controllers import Memory, Student
 from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
+from raptor.environments.rollout import Memory, Student, controller_of
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.population import sample_quadrotors
 from raptor.rl.adam import warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
@@ -25,105 +26,84 @@ from raptor.training.direct.config import GradientConfig
 from raptor.training.validation import TRAINING_SEEDS, Validation
 
 
-class Guidance(Protocol):
-    """Vehicles and labels that are given for some updates, in place of ever new vehicles."""
+@dataclasses.dataclass
+class Guidance:
+    """Teachers whose actions a batch of their own vehicles imitates, until that has no weight any more."""
+
+    vehicles: Quadrotors  # one for each place of the batch
+    guide: TeacherGuide
+    initial_weight: float
+    num_updates: int  # over which the weight falls to zero
 
     def weight(self, update: int) -> float:
-        """Weight of imitation in the update after so many; 0: there is no guidance any more."""
-        ...
-
-    def vehicles(self, places: Tensor) -> Quadrotors:
-        """Those at some places of the batch."""
-        ...
-
-    def guide(self, places: slice, update: int) -> TeacherGuide:
-        """Whose actions the vehicles at these places imitate."""
-        ...
+        """Weight of imitation in the update after so many."""
+        return self.initial_weight * max(0.0, 1 - update / self.num_updates)
 
 
+@dataclasses.dataclass
 class GradientLearner:
     """Flies a batch of vehicles and improves a policy after each segment.
 
     A vehicle is replaced by a newly drawn one when its episode is over, or at the end of the segment in which it leaves
     its bounds. Episodes are staggered: each update sees all parts of an episode.
-
-    Args:
-        config: the settings.
-        policy: where it begins; improved in place.
-        seed: of the vehicles and everything else that is drawn.
-        device: of all tensors.
-        compile: False runs eagerly.
-        world: the processes that share each batch; every one of them holds all vehicles.
-        validation: that `validate` flies.
-        guidance: vehicles and labels of teachers.
-        group: what the names of its figures begin with.
-        updates_per_step: updates that make a step, see `raptor.runs.trainer.Learner`.
     """
 
-    def __init__(
-        self,
-        config: GradientConfig,
-        policy: StudentPolicy,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        compile: bool = True,
-        world: World = ALONE,
-        *,
-        validation: Validation | None = None,
-        guidance: Guidance | None = None,
-        group: str = "training",
-        updates_per_step: int = 1,
-    ) -> None:
-        self.config, self.device = config, torch.device(device)
-        self.validation, self.guidance, self.group = validation, guidance, group
-        self.updates_per_step = updates_per_step
-        self.parts = Parts(world, config.accumulation)
-        self.parts.refuse_fewer("vehicles flown at once", config.batch_size)
-        self.generator = torch.Generator(self.device).manual_seed(TRAINING_SEEDS + seed)
-        self.policy = policy.to(self.device)
+    config: GradientConfig
+    policy: StudentPolicy  # where it begins; improved in place
+    seed: int = 0  # of the vehicles and everything else that is drawn
+    device: torch.device | str = "cpu"  # of all tensors
+    compile: bool = True  # False runs eagerly
+    world: World = ALONE  # the processes that share each batch; every one of them holds all vehicles
+    _: dataclasses.KW_ONLY
+    validation: Validation | None = None
+    guidance: Guidance | None = None
+    group: str = "training"  # what the names of its figures begin with
+    updates_per_step: int = 1  # updates that make a step, see `raptor.runs.learner.Learner`
+
+    def __post_init__(self) -> None:
+        config, num, guidance = self.config, self.config.batch_size, self.guidance
+        self.parts = Parts(self.world, config.accumulation)
+        self.parts.refuse_fewer("vehicles flown at once", num)
+        self.generator = torch.Generator(self.device).manual_seed(TRAINING_SEEDS + self.seed)
+        self.policy.to(self.device)
         self.rated: Rated | None = None
         self.notes: list[str] = []
-        self.optimizer = torch.optim.Adam(
-            [p for p in self.policy.parameters() if p.requires_grad], lr=config.learning_rate, betas=(0.9, 0.999)
-        )
-        places = torch.arange(config.batch_size, device=self.device)
+        trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, lr=config.learning_rate, betas=(0.9, 0.999))
         task = config.task.for_vehicles(config.distribution)
         self.gradient = SegmentGradient(
-            task if guidance is None else task.for_vehicles(guidance.vehicles(places)),
+            task if guidance is None else task.for_vehicles(guidance.vehicles),
             config.objective,
             method=config.method,
             gradient_decay=config.gradient_decay,
             adjoint_limit=config.adjoint_limit,
-            compile=compile,
+            compile=self.compile,
             controller=Student(config.precision),
         )
         self.update_count = 0
         self.diverged_count = 0  # vehicles that left their bounds and were replaced
         self.skipped_count = 0  # updates without a step, because their gradient was not finite
-        self.curriculum = (
-            Curriculum(config.curriculum, config.task, config.batch_size, device) if config.curriculum.enabled else None
-        )
+        self.curriculum: Curriculum | None = None
+        if config.curriculum.enabled:
+            self.curriculum = Curriculum(config.curriculum, config.task, num, self.device)
         # Whether a step of the present episode would have ended it.
-        self.terminated = torch.zeros(config.batch_size, dtype=torch.bool, device=self.device)
+        self.terminated = torch.zeros(num, dtype=torch.bool, device=self.device)
+        places = torch.arange(num, device=self.device)
         self.quadrotors, self.episode = self._draw(places)
-        self.memory = self._initial_memory(config.batch_size)
+        self.memory = controller_of(self.policy, num)[2]
         segments = math.ceil(config.task.episode_steps / config.segment_steps)
-        self.age = places * segments // config.batch_size * config.segment_steps
+        self.age = places * segments // num * config.segment_steps
 
     @property
     def step_count(self) -> int:
-        """Whole steps so far."""
-        steps = self.update_count / self.updates_per_step
-        return math.ceil(steps) if self._is_complete else math.floor(steps)
+        """Whole steps so far; the last one may have fewer updates."""
+        whole, rest = divmod(self.update_count, self.updates_per_step)
+        return whole + (rest > 0 and self.update_count >= self.config.num_updates)
 
     @property
     def fraction(self) -> float:
         """Part of the next step that is done."""
-        return 0.0 if self._is_complete else self.update_count % self.updates_per_step / self.updates_per_step
-
-    @property
-    def _is_complete(self) -> bool:
-        return self.update_count >= self.config.num_updates
+        return max(0.0, self.update_count / self.updates_per_step - self.step_count)
 
     @property
     def env_steps(self) -> float:
@@ -138,37 +118,27 @@ class GradientLearner:
     def _draw(self, places: Tensor) -> tuple[Quadrotors, Episode]:
         """New vehicles for these places of the batch, and their episodes."""
         if self.guidance and self.imitation:
-            quadrotors = self.guidance.vehicles(places).component_major()
+            quadrotors = self.guidance.vehicles[places]
         else:
-            drawn = sample_quadrotors(len(places), None, self.generator, self.config.distribution, self.device)
-            quadrotors = drawn.component_major()
+            quadrotors = sample_quadrotors(len(places), None, self.generator, self.config.distribution, self.device)
+        quadrotors = quadrotors.component_major()
         if self.curriculum is None:
             return quadrotors, begin_episode(self.config.task, quadrotors, self.generator)
         return quadrotors, self.curriculum.begin(quadrotors, self.generator)
 
-    def _initial_memory(self, num: int) -> tuple[Tensor, ...]:
-        hidden = self.policy.initial_hidden_state(num).detach()
-        return (hidden,) if hidden.shape[-1] else ()
-
     def update(self) -> dict[str, float] | None:
         """Run one segment and take one step of the optimiser; figures where that completes a step of the training."""
-        config, imitation = self.config, self.imitation
+        config, count, imitation = self.config, self.update_count, self.imitation
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
         (*gradient, cost, reward), (self.episode, self.memory, alive, terminated) = self._fly(noise)
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
-        learning_rate = warmup_cosine(
-            config.learning_rate,
-            config.final_learning_rate,
-            self.update_count / max(config.num_updates, 1),
-            self.update_count,
-            config.warm_up_updates,
-        )
+        share = count / max(config.num_updates, 1)
+        rate = warmup_cosine(config.learning_rate, config.final_learning_rate, share, count, config.warm_up_updates)
         if math.isfinite(norm):
             scale = min(1.0, config.gradient_norm / max(norm, 1e-12))
             for parameter, g in zip(self.policy.tensors(), gradient, strict=True):
                 parameter.grad = g * scale
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
+            self.optimizer.param_groups[0]["lr"] = rate
             self.optimizer.step()
         else:
             self.skipped_count += 1
@@ -179,7 +149,7 @@ class GradientLearner:
         figures = {
             "loss": cost.item(),
             "gradient_norm": norm,
-            "learning_rate": learning_rate,
+            "learning_rate": rate,
             "reward": reward.item(),
             "out_of_bounds": 1 - alive.mean().item(),
             "num_skipped": float(self.skipped_count),
@@ -188,24 +158,24 @@ class GradientLearner:
             figures["imitation"] = imitation
         if self.fraction:
             return None
-        staged = {} if self.curriculum is None else self.curriculum.summary()
-        named = {f"{self.group}/{name}": value for name, value in figures.items()}
-        return named | {f"curriculum/{name}": value for name, value in staged.items()}
+        stages = {} if self.curriculum is None else self.curriculum.summary()
+        groups = ((self.group, figures), ("curriculum", stages))
+        return {f"{group}/{name}": value for group, values in groups for name, value in values.items()}
 
     def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], tuple[Episode, Memory, Tensor, Tensor]]:
-        """Fly a segment part by part.
+        """Fly a segment part by part; gives the gradient with the mean cost and reward, and the end of the segment.
 
-        Returns:
-            The gradient, followed by the mean cost and the mean reward; and the end of the segment: episode, memory,
-            and (N,) 1 or 0 each, whether a vehicle stayed within bounds, and whether some step would have ended its
-            episode.
+        That is the episode, the memory, and (N,) 1 or 0 each, whether a vehicle stayed within bounds, and whether some
+        step would have ended its episode.
         """
-        num, parameters = self.config.batch_size, self.policy.tensors()
+        num, parameters, guide = self.config.batch_size, self.policy.tensors(), None
+        if self.guidance and self.imitation:
+            guide = self.guidance.guide
+            guide.weight.fill_(self.imitation)
         means, ends = [], []
         for places in self.parts.own(num):
             there = cut((self.quadrotors, self.episode, self.memory, list(noise)), places)
-            guide = self.guidance.guide(places, self.update_count) if self.guidance and self.imitation else None
-            gradient, segment = self.gradient(parameters, *there, guide)
+            gradient, segment = self.gradient(parameters, *there, guide and guide.of(places, num))
             means.append([*gradient, segment.cost.mean(), segment.reward.clamp(min=-20).mean()])
             ends.append((*segment[:3], segment.terminated.any(0).to(segment.alive.dtype)))
         return self.parts.mean(means, num), self.parts.gather(ends, num)
@@ -222,7 +192,7 @@ class GradientLearner:
         if len(places) == 0:
             return
         old = (self.quadrotors, self.episode, self.memory)
-        new = (*self._draw(places), self._initial_memory(len(places)))
+        new = (*self._draw(places), controller_of(self.policy, len(places))[2])
 
         def put(kept: Tensor, fresh: Tensor) -> Tensor:
             merged = kept.clone(memory_format=torch.preserve_format)
@@ -247,16 +217,16 @@ class GradientLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on."""
-        state: dict[str, Any] = {
+        state = {
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "flight": pytree.tree_leaves((self.quadrotors, self.episode, self.memory, self.age)),
             "counts": [self.update_count, self.diverged_count, self.skipped_count],
         }
-        if self.curriculum is not None:
-            state["curriculum"] = {**self.curriculum.state_dict(), "terminated": self.terminated}
-        return state
+        if self.curriculum is None:
+            return state
+        return state | {"curriculum": {**self.curriculum.state_dict(), "terminated": self.terminated}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state that `state_dict` gave, in place of what this learner did since."""

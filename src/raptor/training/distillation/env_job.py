@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
+import functools
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +19,21 @@ from raptor.core.errors import UserError
 from raptor.core.yaml_files import dump_yaml, to_plain
 from raptor.environments.vec_env import CheckedVecEnv, VecEnv
 from raptor.runs.folder import Layout, RunFolder, settings_of
-from raptor.runs.job import RunSummary, held, run_to_end, settle, write_summary
-from raptor.runs.policies import PolicyFiles
+from raptor.runs.job import PolicyFiles, RunSummary, held, run_to_end, settle
 from raptor.runs.progress import Progress, ProgressFunction
 from raptor.runs.stopping import StopRequest
 from raptor.runs.trainer import Phase
-from raptor.training.distillation.env_config import EnvDistillConfig
-from raptor.training.distillation.env_teacher import EnvTeacher, Expert
+from raptor.training import memory
+from raptor.training.distillation.config import EnvDistillConfig
 from raptor.training.distillation.learner import Distiller, first_student
 from raptor.training.distillation.plan import imitation_bytes
-from raptor.training.distillation.sources import WEIGHTS, EnvSource, draw_seed
-from raptor.training.memory import BASE_BYTES, GIB, budget_bytes, refuse_too_large
+from raptor.training.distillation.sources import WEIGHTS, EnvSource, Expert, draw_seed
 from raptor.viewer.env_videos import RecordedVecEnv
 
 LOGS = Path("logs") / "distillation"
 FINAL, VIDEOS, ENVIRONMENT = "final_student.pt", "videos", "params/env.yaml"
-LAYOUT = Layout(
-    "distill",
-    unit="epoch",
-    checkpoints="checkpoint_epoch_",
-    best="best_student.pt",
-    settings="params/agent.yaml",
-    own=(FINAL, f"{VIDEOS}/step_*", ENVIRONMENT),
-)
+OWN = FINAL, f"{VIDEOS}/step_*", ENVIRONMENT
+LAYOUT = Layout("distill", "epoch", "checkpoint_epoch_", "best_student.pt", settings="params/agent.yaml", own=OWN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,20 +59,13 @@ def distill(
     A run that was killed at any moment and resumed gives bit for bit what it would have given without, if `reset` of
     the environment takes a seed and repeats itself; if it does not, the episodes that are kept are collected anew.
 
-    Args:
-        env: any environment that keeps the contract of `raptor.environments.VecEnv`.
-        expert: the teacher, a `raptor.load_expert` or any function from observations (N, D) to actions (N, A).
-        config: the settings; by default those of the run that is resumed, or else the default ones.
-        output: the run folder, see `raptor.load_policy`; see `log_folder` for the default.
-        resume: go on with the run in `output`; start it where there is none.
-        overwrite: delete what an earlier run wrote to `output`.
-        progress: called after each epoch and around what takes long.
-        announce: called with the plan, in words.
+    The environment keeps the contract of `raptor.environments.VecEnv`. The teacher is a `raptor.load_expert` or any
+    function from observations (N, D) to actions (N, A). Where no `output` is given, see `log_folder`. `announce` is
+    called with the plan, in words. For all else see `train_direct`.
 
     Raises:
-        UserError: the environment breaks the contract, the teacher does not fit it, the folder holds a run and neither
-            `resume` nor `overwrite` is given, settings or teacher differ from those of the run to be resumed, the data
-            does not fit into memory, the device is missing, the disk is full.
+        UserError: as in `train_direct`; or the environment breaks the contract, the teacher does not fit it or is not
+            that of the run to be resumed.
     """
     folder = RunFolder(log_folder(config or EnvDistillConfig()) if output is None else output, LAYOUT)
     config, stored = settle(folder, EnvDistillConfig, config, resume, overwrite)
@@ -90,23 +75,18 @@ def distill(
             length, interval = config.video_length, config.video_interval
             watched = RecordedVecEnv(env, folder.path / VIDEOS, length, interval, resume=stored is not None)
             closing.callback(watched.finish_video)
-        checked = CheckedVecEnv(watched, find_device(config.device))
-        checked.watch(config.student_group)
-        source = EnvSource(config, checked, EnvTeacher(expert, checked, config.teacher_group))
+        source = EnvSource(config, CheckedVecEnv(watched, find_device(config.device)), expert)
         planned = _plan(config, source)
         if announce is not None:
             announce(planned)
+        closing.enter_context(memory_explained(f"num_episodes {config.num_episodes} of {source.shape[0]} steps"))
         stop = closing.enter_context(held(folder, config, resume, overwrite))
         write_atomically(folder.path / ENVIRONMENT, dump_yaml(plain_settings(env.cfg)))
-        with memory_explained(f"num_episodes {config.num_episodes} of {checked.episode_steps} steps"):
-            return _train(folder, config, source, stop, progress)
+        return _train(folder, config, source, stop, progress)
 
 
-def load_env_distill_config(
-    run: PathLike, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
-) -> EnvDistillConfig:
-    """The settings of the run in a folder; see `raptor.runs.folder.settings_of`."""
-    return settings_of(EnvDistillConfig, RunFolder(run, LAYOUT), file, overrides, resume)
+load_env_distill_config = functools.partial(settings_of, EnvDistillConfig, LAYOUT)
+"""The settings of the run in a folder; see `settings_of`."""
 
 
 def log_folder(config: EnvDistillConfig) -> Path:
@@ -129,78 +109,46 @@ def plain_settings(settings: Any) -> Any:
     return to_plain(settings, other=stand_in)
 
 
-class _Files(PolicyFiles):
-    """The checkpoints of a distillation, which note the teacher and its figures too."""
-
-    def __init__(self, teacher: EnvTeacher, *others: Any, **named: Any) -> None:
-        super().__init__(*others, **named)
-        self.teacher, self.teacher_figures = teacher, dict[str, float]()
-
-    def write(self, step: int, training: Mapping[str, Any]) -> str:
-        return super().write(step, {**training, "probe": self.teacher.probe(), "teacher": self.teacher_figures})
-
-    def newest_first(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for name, training in super().newest_first():
-            probe = training.get("probe")
-            if isinstance(probe, torch.Tensor) and not torch.allclose(probe, self.teacher.probe(), 1e-4, 1e-4):
-                raise UserError(
-                    f"the run in {self.folder.path} learns from another teacher: give the one that it began with"
-                )
-            self.teacher_figures = dict(training.get("teacher", {}))
-            yield name, training
-
-
 def _train(
-    folder: RunFolder,
-    config: EnvDistillConfig,
-    source: EnvSource,
-    stop: StopRequest,
-    progress: ProgressFunction | None,
+    folder: RunFolder, config: EnvDistillConfig, source: EnvSource, stop: StopRequest, progress: ProgressFunction | None
 ) -> EnvDistillSummary:
     env, seed = source.env, draw_seed(config.seed, WEIGHTS, 0)
-    policy = first_student(config.student, seed, env.widths[config.student_group], env.num_actions).to(env.device)
-
-    def describe(step: int) -> str:
-        return (
-            f"distilled from one teacher in {config.task or 'a third-party environment'}, epoch {step} of "
-            f"{config.num_epochs}; the teacher returns {files.teacher_figures.get('mean_return', math.nan):.5g}"
-        )
-
-    files = _Files(source.teacher, folder, policy, config, describe, final=FINAL)
-    next(iter(files.newest_first()), None)  # whether it is the same teacher, and what it reached
-    if not env.seedable and folder.checkpoints.names():
+    policy = first_student(config.student, seed, *source.shape[1:]).to(env.device)
+    before, probe = folder.checkpoints.newest(), source.probe()
+    if isinstance(known := before.get("probe"), torch.Tensor) and not torch.allclose(known, probe, 1e-4, 1e-4):
+        raise UserError(f"the run in {folder.path} learns from another teacher: give the one that it began with")
+    if before and not env.seedable:
         folder.log("the environment cannot be set back to a seed: earlier episodes are collected anew")
-    if not files.teacher_figures:
+    teacher = dict(before.get("teacher", {}))
+    if not teacher:
         if progress is not None:
             progress(Progress("testing teachers", 0, config.num_epochs, "epoch"))
-        files.teacher_figures = source.evaluate()
-        folder.log(f"teacher {', '.join(f'{name} {v:.5g}' for name, v in files.teacher_figures.items())}")
-    phase = Phase(
-        "imitating",
-        config.num_epochs,
-        lambda: Distiller(config, policy, source, source.evaluate, config.normalize_observations),
-        config.validation_interval,
-        config.checkpoint_interval,
-    )
-    trainer = run_to_end(files, [phase], stop, progress)
-    own = {"repeatable": env.seedable, "teacher": files.teacher_figures}
-    return write_summary(files, trainer, EnvDistillSummary, **own)
+        teacher = source.evaluate()
+        folder.log(f"teacher {', '.join(f'{name} {value:.5g}' for name, value in teacher.items())}")
+
+    def describe(step: int) -> str:
+        where = config.task or "a third-party environment"
+        epoch = f"epoch {step} of {config.num_epochs}; the teacher returns {teacher['mean_return']:.5g}"
+        return f"distilled from one teacher in {where}, {epoch}"
+
+    def imitation() -> Distiller:
+        return Distiller(config, policy, source, source.evaluate, config.normalize_observations)
+
+    phase = Phase("imitating", config.num_epochs, imitation, config.validation_interval, config.checkpoint_interval)
+    files = PolicyFiles(folder, policy, config, describe, final=FINAL, beside={"probe": probe, "teacher": teacher})
+    own = {"repeatable": env.seedable, "teacher": teacher}
+    return run_to_end(files, [phase], stop, EnvDistillSummary, lambda trainer: own, progress)
 
 
 def _plan(config: EnvDistillConfig, source: EnvSource) -> str:
-    """What will be collected and kept, in words.
-
-    Raises:
-        UserError: it does not fit into memory.
-    """
+    """What will be collected and kept, in words; refused where it does not fit into memory."""
     env, kept = source.env, source.num_episodes * config.num_slots
-    widths = env.widths[config.student_group], env.num_actions
-    used = BASE_BYTES + sum(imitation_bytes(config, kept, env.episode_steps, *widths))
-    budget = budget_bytes(config.memory_gib, config.device)
+    used = memory.BASE_BYTES + sum(imitation_bytes(config, kept, source.shape))
+    budget = memory.budget_bytes(config.memory_gib, config.device)
     remedy = f"lower num_episodes{'' if config.on_policy else ' or num_data_epochs'}, take fewer environments"
-    refuse_too_large(f"{kept} episodes of up to {env.episode_steps} steps take", used, budget, remedy)
+    memory.refuse_too_large(f"{kept} episodes of up to {env.episode_steps} steps take", used, budget, remedy)
     seed = "" if env.seedable else "; the environment takes no seed, so that no run repeats another"
     return (
         f"{env.num_envs} environments, groups {env.layout()}, {env.num_actions} actions; {source.num_episodes} "
-        f"episodes an epoch, {used / GIB:.2g} GiB of {budget / GIB:.3g} GiB{seed}"
+        f"episodes an epoch, {used / memory.GIB:.2g} GiB of {budget / memory.GIB:.3g} GiB{seed}"
     )

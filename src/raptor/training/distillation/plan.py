@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import torch
 
@@ -11,80 +10,44 @@ from raptor.core.distributed import ALONE, Parts, World
 from raptor.environments.episode import begin_episode
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import NUM_ROTORS
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.population import sample_quadrotors
 from raptor.rl.demonstrations import BLOCK_STEPS, Demonstrations
 from raptor.tasks.observation import STUDENT_DIM, TEACHER_DIM
+from raptor.training import memory
 from raptor.training.distillation.config import DistillConfig, PostTrainConfig
-from raptor.training.distillation.guidance import shared_evenly
-from raptor.training.distillation.learner import first_student
-from raptor.training.memory import (
-    BASE_BYTES,
-    GIB,
-    SAMPLE_VEHICLES,
-    budget_of_each,
-    largest_batch,
-    nbytes,
-    refuse_too_large,
-    segment_bytes,
-)
+from raptor.training.distillation.learner import first_student, shared_evenly
 
 
-class Plan(NamedTuple):
-    """What will be collected and kept."""
+def make_plan(config: PostTrainConfig, teachers: TeacherPopulation, world: World = ALONE) -> str:
+    """What will be collected and kept, in words; each process holds all data and its share of all else.
 
-    num_teachers: int
-    episodes: int  # of an epoch of imitation; 0 where there is none
-    data_bytes: float  # of all episodes that are kept
-    all_bytes: float  # of imitation, or of fine-tuning if that takes more: the one is over when the other begins
-    budget: float  # bytes
-
-    def describe(self) -> str:
-        """What will be used, in words."""
-        data = f"{self.episodes} episodes an epoch: {self.data_bytes / GIB:.2g} GiB of data"
-        return (
-            f"{self.num_teachers} teachers, {data if self.episodes else 'no imitation'}, "
-            f"{self.all_bytes / GIB:.2g} GiB in all of {self.budget / GIB:.3g} GiB"
-        )
-
-
-def make_plan(config: PostTrainConfig, teachers: TeacherPopulation, world: World = ALONE) -> Plan:
-    """Plan imitation and fine-tuning.
-
-    Args:
-        config: the settings.
-        teachers: those that take part.
-        world: the processes that work at it. Each holds all data and its share of all else.
-
-    Raises:
-        UserError: one of them does not fit or cannot be cut into parts; names the settings to change.
+    What does not fit into memory, or cannot be cut into parts, is refused by the settings to change.
     """
     check_parts(config, len(teachers), world)
-    budget = budget_of_each(config.memory_gib, config.device, world)
-    episode, tuned = _episode_bytes(config), config.fine_tune
-    imitation = tuning = BASE_BYTES + config.num_validation * episode
-    num, data = 0, 0.0
+    budget = memory.budget_of_each(config.memory_gib, config.device, world)
+    episode, tuned, collected = _episode_bytes(config), config.fine_tune, "no imitation"
+    imitation = tuning = memory.BASE_BYTES + config.num_validation * episode  # the one is over when the other begins
     if config.num_epochs:
         num, steps = config.num_active(len(teachers)) * config.num_episodes, config.task.episode_steps
         kept = num * config.num_slots
-        data, learning = imitation_bytes(config, kept, steps, parts=world.size * config.accumulation)
+        shape, parts = (steps, STUDENT_DIM, NUM_ROTORS), world.size * config.accumulation
+        data, learning = imitation_bytes(config, kept, shape, parts)
         imitation += data + learning + num * (episode + 4.0 * BLOCK_STEPS * (TEACHER_DIM + 24)) / world.size
         fewer = "num_episodes, num_active_teachers" + ("" if config.on_policy else ", num_data_epochs")
         what = f"{kept} episodes of {steps} steps and batches of {config.batch_size} sequences take"
-        refuse_too_large(what, imitation, budget, f"lower {fewer} or batch_size")
+        memory.refuse_too_large(what, imitation, budget, f"lower {fewer} or batch_size")
+        collected = f"{num} episodes an epoch: {data / memory.GIB:.2g} GiB of data"
     if tuned.num_updates:
-        each = segment_bytes(config.tuning, first_student(config.student, 0), world)
+        each = memory.segment_bytes(config.tuning, first_student(config.student, 0), world)
         tuning += tuned.batch_size * (each + _labels_bytes(config, teachers, world))
         what = f"fine-tuning with {tuned.batch_size} quadrotors at once through {tuned.segment_steps} steps takes"
-        refuse_too_large(what, tuning, budget, "lower fine_tune.batch_size or fine_tune.segment_steps")
-    return Plan(len(teachers), num, data, max(imitation, tuning), budget)
+        memory.refuse_too_large(what, tuning, budget, "lower fine_tune.batch_size or fine_tune.segment_steps")
+    used = f"{max(imitation, tuning) / memory.GIB:.2g} GiB in all of {budget / memory.GIB:.3g} GiB"
+    return f"{len(teachers)} teachers, {collected}, {used}"
 
 
 def check_parts(config: PostTrainConfig, num_teachers: int, world: World) -> None:
-    """Check that all processes get something to do, and equal parts of a batch.
-
-    Raises:
-        UserError: names what is too few or uneven.
-    """
+    """Check that all processes get something to do, and equal parts of a batch; names what is too few or uneven."""
     Parts(world).refuse_fewer("validation vehicles", config.num_validation)
     if config.num_epochs:
         Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
@@ -97,38 +60,28 @@ def check_parts(config: PostTrainConfig, num_teachers: int, world: World) -> Non
 
 
 def with_largest_batch(config: PostTrainConfig, teachers: TeacherPopulation, world: World) -> PostTrainConfig:
-    """The settings with the largest `fine_tune.batch_size` that fits.
-
-    Raises:
-        UserError: not even the smallest one fits.
-    """
+    """The settings with the largest `fine_tune.batch_size` that fits."""
     besides = _labels_bytes(config, teachers, world), config.num_validation * _episode_bytes(config)
     policy = first_student(config.student, 0)
-    num = largest_batch(config.tuning, policy, config.device, world, config.memory_gib, besides)
+    num = memory.largest_batch(config.tuning, policy, config.device, world, config.memory_gib, besides)
     return dataclasses.replace(config, fine_tune=dataclasses.replace(config.fine_tune, batch_size=num))
 
 
 def imitation_bytes(
-    config: DistillConfig,
-    num_episodes: int,
-    episode_steps: int,
-    observation_dim: int = STUDENT_DIM,
-    action_dim: int = NUM_ROTORS,
-    parts: int = 1,
+    config: DistillConfig, num: int, shape: tuple[int, int, int], parts: int = 1
 ) -> tuple[float, float]:
-    """What episodes take that are kept, and what learning from them takes besides: their order, and a batch."""
-    like = torch.empty(0, device="meta")
-    data = float(num_episodes) * nbytes(Demonstrations.empty(1, episode_steps, like, observation_dim, action_dim))
-    numbers = 2 * (observation_dim + action_dim) + 12 * config.student.hidden_dim
-    batch = 4.0 * config.sequence_length * config.batch_size * numbers
-    return data, 20.0 * num_episodes * episode_steps + batch / parts
+    """What `num` kept episodes take, see `Source.shape`, and what learning from them does: their order, and a batch."""
+    steps, *widths = shape
+    data = float(num) * memory.nbytes(Demonstrations.empty(1, steps, torch.empty(0, device="meta"), *widths))
+    batch = 4.0 * config.sequence_length * config.batch_size * (2 * sum(widths) + 12 * config.student.hidden_dim)
+    return data, 20.0 * num * steps + batch / parts
 
 
 def _episode_bytes(config: PostTrainConfig) -> float:
     """Of a vehicle and its episode, before a step and after it."""
-    vehicles = sample_quadrotors(SAMPLE_VEHICLES, seed=0)
+    vehicles = sample_quadrotors(memory.SAMPLE_VEHICLES, seed=0)
     episode = begin_episode(config.flown_task, vehicles, torch.Generator().manual_seed(0))
-    return 2 * nbytes((vehicles, episode)) / SAMPLE_VEHICLES
+    return 2 * memory.nbytes((vehicles, episode)) / memory.SAMPLE_VEHICLES
 
 
 def _labels_bytes(config: PostTrainConfig, teachers: TeacherPopulation, world: World) -> float:

@@ -21,22 +21,12 @@ class PreTrainConfig(Settings):
     JOB: ClassVar[str] = "pre-train"
 
     algorithm: Literal["apg", "sac"] = setting("apg", "apg: the simulator's gradient; sac: soft actor-critic")
-    seed: int = setting(
-        0,
-        "of all weights, episodes and vehicles; beyond its limit are those of validation",
-        between(0, TRAINING_SEEDS - 1),
-    )
+    seed: int = setting(0, "of weights, episodes, vehicles; beyond: validation", between(0, TRAINING_SEEDS - 1))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")
-    shard_size: int | None = setting(
-        None, "teachers trained as one program; null: by memory and processor", optional(at_least(1))
-    )
-    memory_gib: float | None = setting(
-        None, "that the shards may take together; null: most of what is free", optional(positive), free=True
-    )
-    solved_return: float = setting(
-        300.0, "a teacher whose validation return is below is not solved, and is trained again"
-    )
+    shard_size: int | None = setting(None, "teachers as one program; null: by memory and cores", optional(at_least(1)))
+    memory_gib: float | None = setting(None, "of all shards; null: most of what is free", optional(positive), free=True)
+    solved_return: float = setting(300.0, "teachers whose validation return is below are not solved, and trained again")
     retrain_below: float = setting(600.0, "teachers whose validation return is below are trained again too")
     max_attempts: int = setting(3, "how often a teacher is trained at most", at_least(1))
     retry_factor: float = setting(2.0, "length of each further training over that of the one before", above(0))
@@ -44,9 +34,7 @@ class PreTrainConfig(Settings):
     num_evaluation: int = setting(100, "episodes of each teacher's last test, on which no choice is based", at_least(2))
     validation_steps: int = setting(500, "longest episode of validations and tests", at_least(1))
     checkpoint_interval_s: float = setting(120.0, "seconds between two checkpoints of a shard", not_negative, free=True)
-    tensorboard_teachers: tuple[int, ...] = setting(
-        (), "teachers whose own curves go to TensorBoard", each(not_negative)
-    )
+    tensorboard_teachers: tuple[int, ...] = setting((), "whose own curves go to TensorBoard", each(not_negative))
     task: Task = Task()
     curriculum: CurriculumConfig = CurriculumConfig()
     apg: APGConfig = APGConfig()

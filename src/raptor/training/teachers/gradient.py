@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,39 +12,32 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.config.settings import Settings, at_least, between, each, not_negative, positive, setting
-from raptor.environments.controllers import Teachers
 from raptor.environments.episode import draw_noise
+from raptor.environments.rollout import Teachers
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers, laid_out, tile
 from raptor.quadrotor.dynamics import Method
-from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.rl.adam import adam_start, adam_step, warm_up, warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
 from raptor.rl.objective import Objective
 from raptor.tasks.observation import TEACHER_DIM
-from raptor.training.teachers.learner import Algorithm, beside, filled, hover_bias
+from raptor.training.teachers.learner import TeacherLearner, beside, chosen, hover_bias
 
-SHARED_DECLINE = 0.7
-"""Fraction of the learning rate that is gone when teachers part."""
+SHARED_DECLINE = 0.7  # fraction of the learning rate that is gone when teachers part
 
 
 @dataclasses.dataclass(frozen=True)
 class APGConfig(Settings):
     """Settings of teachers that are trained through the simulator's gradient."""
 
-    num_updates: int = setting(
-        600, "steps of the optimiser; the learning rate falls to its end over as many", at_least(1)
-    )
+    num_updates: int = setting(600, "steps of the optimiser; the learning rate falls to its end over all", at_least(1))
     num_envs: int = setting(16, "parallel episodes of each teacher", at_least(1))
     segment_steps: int = setting(100, "steps between two updates, over which the gradient is propagated", at_least(1))
     learning_rate: float = setting(1e-2, "of Adam, at its highest", positive)
     final_learning_rate: float = setting(0.01, "fraction of the learning rate at the end of the cosine", between(0, 1))
-    warm_up_updates: int = setting(
-        30, "updates over which the learning rate rises, at the start and when teachers part", not_negative
-    )
-    shared_updates: int = setting(
-        150, "first updates, in which all teachers of a shard take the same step, each from its hover", not_negative
-    )
+    warm_up_updates: int = setting(30, "rise of the learning rate, at the start and when teachers part", not_negative)
+    shared_updates: int = setting(150, "in which all of a shard take the same step, each from its hover", not_negative)
     shared_learning_rate: float = setting(2e-2, "of Adam in those", positive)
     gradient_norm: float = setting(1.0, "bound on the norm of each teacher's gradient", positive)
     gradient_decay: float = setting(1.0, "factor on each vehicle's adjoint per step backwards", between(0, 1))
@@ -58,7 +50,7 @@ class APGConfig(Settings):
 
 
 @dataclasses.dataclass(eq=False)
-class APGTeachers(Algorithm):
+class APGTeachers(TeacherLearner):
     """T teachers that learn through the gradient, each from B episodes of its own vehicle.
 
     In the first updates they learn what they have in common: all take the same step, along the mean of their gradients,
@@ -68,24 +60,23 @@ class APGTeachers(Algorithm):
     vehicle that blows up, and the update of a teacher whose gradient does.
     """
 
+    STATE = ("layers", "adam", "episode", "age", "lost")
+
     config: APGConfig
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        config, quadrotors = self.config, self.quadrotors
+    def _begin(self) -> None:
+        config, quadrotors, num = self.config, self.quadrotors, len(self.quadrotors)
         self.steps_per_part = config.num_envs * config.segment_steps
         self.task = self.task.for_vehicles(quadrotors)
-        self.layers = laid_out(_hovering(config, quadrotors, self.generator))
+        sizes = (TEACHER_DIM, *config.widths, NUM_ROTORS)
+        drawn = initial_layers(1 if config.shared_updates else num, sizes, self.generator)
+        *hidden, last = drawn if len(drawn[0].weight) == num else tile(drawn, num)
+        bias = hover_bias(quadrotors).unsqueeze(-1).expand_as(last.bias)  # the first actions are near hover
+        self.layers = laid_out((*hidden, Layer(config.initial_scale * last.weight, bias)))
         self.adam = adam_start(self.layers)
-        self.gradient = _segment_gradient(
-            self.task,
-            config.objective,
-            method=config.method,
-            gradient_decay=config.gradient_decay,
-            adjoint_limit=config.adjoint_limit,
-            compile=self.compile,
-            controller=Teachers(),
-        )
+        bounds = {"gradient_decay": config.gradient_decay, "adjoint_limit": config.adjoint_limit}
+        how = {"method": config.method, "compile": self.compile, "controller": Teachers()}
+        self.gradient = _segment_gradient(self.task, config.objective, **bounds, **how)
         self.quadrotors = grid(quadrotors, config.num_envs)
         self.episode = self.curriculum.begin(self.quadrotors, self.generator)
         segments = math.ceil(self.task.episode_steps / config.segment_steps)
@@ -109,7 +100,7 @@ class APGTeachers(Algorithm):
         return warmup_cosine(config.learning_rate, config.final_learning_rate, progress, done, config.warm_up_updates)
 
     @torch.no_grad()
-    def update(self) -> dict[str, Tensor]:
+    def update(self) -> dict[str, Any]:
         """Fly one segment and take one step; returns what happened to each teacher, (T,) each."""
         config = self.config
         noise = draw_noise(self.task, self.quadrotors.mass, self.generator, config.segment_steps)
@@ -120,16 +111,14 @@ class APGTeachers(Algorithm):
             gradient = _shared(gradient, norm.isfinite())
             norm = _norm(gradient)
         scale = torch.where(norm.isfinite(), (config.gradient_norm / norm.clamp(min=1e-12)).clamp(max=1.0), 0.0)
-
-        def bounded(g: Tensor) -> Tensor:
-            return torch.where(beside(norm.isfinite(), g), g * beside(scale, g), 0.0)
-
-        gradient = pytree.tree_map(bounded, gradient)
+        scaled = pytree.tree_map(lambda g: g * beside(scale, g), gradient)
+        gradient = chosen(norm.isfinite(), scaled, pytree.tree_map(torch.zeros_like, gradient))
         self.layers, self.adam = adam_step(self.layers, gradient, self.adam, self._learning_rate())
         self.episode, self.age = segment.episode, self.age + config.segment_steps
         self._replace(segment.alive, segment.terminated)
         self.step_count += 1
-        return {"loss": segment.cost.mean((0, 2)), "gradient_norm": norm}
+        self.figures = {"loss": segment.cost.mean((0, 2)), "gradient_norm": norm}
+        return self.figures
 
     def _replace(self, alive: Tensor, terminated: Tensor) -> None:
         """Begin anew where an episode is over or a vehicle left its bounds."""
@@ -138,34 +127,9 @@ class APGTeachers(Algorithm):
         self.lost = torch.maximum(self.lost, terminated.any(0).to(self.lost.dtype))
         over = out | (self.age >= self.task.episode_steps)
         self.curriculum.record(over, self.curriculum.succeeded(self.episode, self.lost > 0))
-
-        def restart(old: Tensor, new: Tensor) -> Tensor:
-            return torch.where(beside(over, old), new, old) if old.numel() else old  # an empty one keeps its layout
-
-        self.episode = pytree.tree_map(restart, self.episode, self.curriculum.begin(self.quadrotors, self.generator))
+        self.episode = chosen(over, self.curriculum.begin(self.quadrotors, self.generator), self.episode)
         self.age = self.age.masked_fill(over, 0)
         self.lost = self.lost.masked_fill(over, 0.0)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on."""
-        return {
-            "layers": pytree.tree_leaves(self.layers),
-            "adam": pytree.tree_leaves(self.adam),
-            "generator": self.generator.get_state(),
-            "flight": pytree.tree_leaves((self.episode, self.age, self.lost)),
-            "curriculum": self.curriculum.state_dict(),
-            "counts": [self.step_count, self.diverged, self.skipped],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state that `state_dict` gave."""
-        self.layers, self.adam = filled(self.layers, state["layers"]), filled(self.adam, state["adam"])
-        self.episode, self.age, self.lost = filled((self.episode, self.age, self.lost), state["flight"])
-        self.generator.set_state(state["generator"].cpu())
-        self.curriculum.load_state_dict(state["curriculum"])
-        self.step_count, diverged, skipped = state["counts"]
-        self.diverged.copy_(diverged)
-        self.skipped.copy_(skipped)
 
 
 _segment_gradient = functools.lru_cache(maxsize=4)(SegmentGradient)
@@ -186,12 +150,3 @@ def _shared(gradient: Layers, finite: Tensor) -> Layers:
 
     shared: Layers = pytree.tree_map(mean, gradient)
     return shared
-
-
-def _hovering(config: APGConfig, quadrotors: Quadrotors, generator: torch.Generator) -> Layers:
-    """Networks whose first actions are near the throttle at which each vehicle hovers."""
-    num = len(quadrotors)
-    drawn = initial_layers(1 if config.shared_updates else num, (TEACHER_DIM, *config.widths, 4), generator)
-    *hidden, last = drawn if len(drawn[0].weight) == num else tile(drawn, num)
-    bias = hover_bias(quadrotors).unsqueeze(-1).expand_as(last.bias)
-    return (*hidden, Layer(config.initial_scale * last.weight, bias))

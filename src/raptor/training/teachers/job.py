@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch.utils import _pytree as pytree
 
 from raptor.core.atomic import PathLike
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.quadrotor.characteristics import cannot_hover
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.population import read_population
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.population import read_population, sample_quadrotors
 from raptor.runs.engines import make_engine
-from raptor.runs.folder import BusyError, Layout, RunFolder, locked, settings_of
+from raptor.runs.folder import Layout, RunFolder, locked, settings_of
 from raptor.runs.job import settle
 from raptor.runs.stopping import stop_on_signal
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.session import (
-    CURVES,
-    QUADROTORS,
-    SHARDS,
-    PreTrainProgress,
-    PreTrainSummary,
-    ProgressFunction,
-    Session,
-)
+from raptor.training.teachers.session import CURVES, QUADROTORS, SHARDS, PreTrainProgress, PreTrainSummary, Session
 from raptor.training.teachers.shard import Plan, make_plan, read_plan
 
 __all__ = ["PreTrainConfig", "PreTrainProgress", "PreTrainSummary", "load_pre_train_config", "pre_train"]
@@ -52,7 +43,7 @@ def pre_train(
     resume: bool = False,
     overwrite: bool = False,
     part: tuple[int, int] | None = None,
-    progress: ProgressFunction | None = None,
+    progress: Callable[[PreTrainProgress], None] | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> PreTrainSummary:
     """Train one teacher for each vehicle.
@@ -69,8 +60,7 @@ def pre_train(
         num_teachers: train only for the first so many.
         resume: go on with the run in `output`; start it where there is none.
         overwrite: delete what an earlier run wrote to `output`.
-        part: (i, n): train only the i-th of n parts, from 1. The first one to come begins the run, and the others go on
-            with it, as does a part that was interrupted.
+        part: (i, n): train only the i-th of n parts, from 1. The first one to come begins the run.
         progress: called with each report of a shard.
         announce: called once with the plan, in words.
 
@@ -105,22 +95,19 @@ def pre_train(
         plan = make_plan(config, names, at_once, 1 if part is None else part[1])
         vehicles = dataclasses.replace(given, names=plan.names)
 
-    def begin() -> None:
-        folder.open(config, resume, overwrite)
-        if not begun and not (part is not None and plan_file.exists()):  # another part may have come first
-            vehicles.save(folder.path / QUADROTORS, overwrite=True, numbered=True)
-            plan.write(plan_file)
-
     with contextlib.closing(folder), contextlib.ExitStack() as held:
+        if part is None or not begun:
+            folder.open(config, resume, overwrite, 0.0 if part is None else PATIENCE_S)
+            if not begun and (part is None or not plan_file.exists()):  # another part may have come first
+                vehicles.save(folder.path / QUADROTORS, overwrite=True, numbered=True)
+                plan.write(plan_file)
         if part is None:
-            begin()
             folder.record_where(lambda line: begun)
         else:
             if not begun:
-                _patiently(begin)
                 folder.close()
                 vehicles, plan = stored_plan()
-            _patiently(lambda: held.enter_context(locked(folder.path, shared=True)))
+            held.enter_context(locked(folder.path, shared=True, patience_s=PATIENCE_S))
             folder.writes = False
         if announce is not None:
             announce(plan.describe())
@@ -132,7 +119,7 @@ def load_pre_train_config(
     run: PathLike, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
 ) -> PreTrainConfig:
     """The settings of the run in a folder; see `raptor.runs.folder.settings_of`."""
-    return settings_of(PreTrainConfig, RunFolder(run, LAYOUT), file, overrides, resume)
+    return settings_of(PreTrainConfig, LAYOUT, run, file, overrides, resume)
 
 
 def _given_vehicles(
@@ -166,22 +153,7 @@ def _own_vehicles(run: Path, plan: Plan, given: Quadrotors | None, num: int | No
             f"the run in {run} trains {len(own)} teachers, got {wanted} quadrotors: resume it without them, "
             "or choose another output folder"
         )
-    if given is not None:
-        pairs = [(getattr(given, field.name), getattr(own, field.name)) for field in dataclasses.fields(Quadrotors)]
-        tensors = [(a.to(b), b) for a, b in pairs if isinstance(b, torch.Tensor)]
-        if not all(torch.allclose(a, b, rtol=1e-5, atol=1e-12) for a, b in tensors):
-            raise UserError(f"the run in {run} trains for other quadrotors: resume it without giving any")
+    pairs = [] if given is None else zip(pytree.tree_leaves(given), pytree.tree_leaves(own), strict=True)
+    if not all(torch.allclose(a.to(b), b, rtol=1e-5, atol=1e-12) for a, b in pairs):
+        raise UserError(f"the run in {run} trains for other quadrotors: resume it without giving any")
     return dataclasses.replace(own, names=plan.names)
-
-
-def _patiently(take: Callable[[], object]) -> None:
-    """Take hold of a folder in which another part may be beginning the run."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            take()
-            return
-        except BusyError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)

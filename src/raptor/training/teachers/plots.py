@@ -20,14 +20,8 @@ from raptor.nn import TeacherPopulation
 from raptor.quadrotor.characteristics import characteristics
 from raptor.quadrotor.plots import label_axis
 
-SHOWN = (
-    "thrust_to_weight",
-    "torque_to_inertia",
-    "mass",
-    "rotor_time_constant_rising",
-    "rotor_time_constant_falling",
-    "hover_throttle",
-)
+ROTORS = ("rotor_time_constant_rising", "rotor_time_constant_falling")
+SHOWN = ("thrust_to_weight", "torque_to_inertia", "mass", *ROTORS, "hover_throttle")
 """What the return of a teacher is drawn against."""
 
 QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
@@ -38,9 +32,7 @@ SOLVED, UNSOLVED = COLOURS[0], COLOURS[1]
 def plot_teachers(population: TeacherPopulation, solved_return: float | None = None) -> Figure:
     """The return of each teacher against what characterises its vehicle; those that are not solved stand out.
 
-    Args:
-        population: with vehicles; a record without a `return` is left out of the panels, not of the counts.
-        solved_return: from which return on a teacher counts as solved, drawn as a line.
+    A record without a `return` is left out of the panels, not of the counts; `solved_return` is drawn as a line.
 
     Raises:
         UserError: the teachers come without their vehicles.
@@ -76,8 +68,7 @@ def plot_teachers(population: TeacherPopulation, solved_return: float | None = N
 def plot_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """The validation return of populations over training time: mean, band from the 10th to the 90th percentile, worst.
 
-    Args:
-        curves: by label (an algorithm), points in the order of time as of `population_curve`.
+    There is a `population_curve` for each label, an algorithm.
 
     Raises:
         UserError: there is no point to draw.
@@ -113,11 +104,7 @@ def plot_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
 def population_curve(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     """The validation returns of a whole population over steps: mean, quantiles, and mean of the worst ten.
 
-    Args:
-        curves: of `curves.json`: one for each shard, with the numbers of its `teachers` and the `points`.
-
-    Returns:
-        Points that every shard has, in the order of steps; `elapsed_s` is what shards took together.
+    From `curves.json`, the points that every shard has, in the order of steps; they took `elapsed_s` together.
     """
     by_steps: dict[float, list[Mapping[str, Any]]] = {}
     for point in (point for shard in curves for point in shard["points"]):

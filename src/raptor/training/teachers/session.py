@@ -23,8 +23,7 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.runs.engines import Engine, Report, Stop, read_result
 from raptor.runs.folder import RunFolder
-from raptor.runs.metrics import read_metrics
-from raptor.runs.progress import Clock
+from raptor.runs.progress import Clock, read_metrics
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.plots import plot_curves, plot_teachers, population_curve
 from raptor.training.teachers.shard import CURVE, TEACHER_SEEDS, WEIGHTS, Plan, train_shard
@@ -65,9 +64,6 @@ class PreTrainSummary:
     skipped: int  # updates of single teachers that came to nothing because they were not finite
 
 
-ProgressFunction = Callable[[PreTrainProgress], None]
-
-
 @dataclasses.dataclass
 class Session:
     """One session of a pre-training."""
@@ -77,17 +73,12 @@ class Session:
     quadrotors: Quadrotors
     plan: Plan  # how they are cut into shards, with their names
     engine: Engine
-    progress: ProgressFunction | None  # called with each report of a shard
+    progress: Callable[[PreTrainProgress], None] | None  # called with each report of a shard
     stop: Stop
     part: tuple[int, int] | None = None  # (i, n): trains only the i-th of n parts, from 1, and writes no teachers
 
     def __post_init__(self) -> None:
-        self.clock, self.attempt = Clock(), 0
-        self.num_own = 0  # teachers that this session trains in this attempt
-        self.done_before = 0  # of these, those that an earlier session finished
-        self.last: dict[str, Report] = {}  # the last report of each shard in this attempt
-        self.done, self.env_steps = 0.0, 0  # teachers and steps since the first report of each shard
-        self.returns: dict[str, float] = {}  # of the last validation of each shard
+        self.shards, self.clock, self.attempt = self.folder.path / SHARDS, Clock(), 0
         self.records: dict[int, dict[str, Any]] = {}  # of the best attempt at each teacher
         self.layers: dict[int, list[torch.Tensor]] = {}
         self.results: dict[str, dict[str, Any]] = {}  # of all shards that are finished
@@ -100,10 +91,9 @@ class Session:
         waiting = list(range(len(self.quadrotors)))
         self.folder.log(self.plan.describe())
         for attempt in range(self.config.max_attempts):
-            self.attempt = attempt
-            shards = self.plan.cut(waiting, attempt)
+            self.attempt, shards = attempt, self.plan.cut(waiting, attempt)
             self._train(shards)
-            self.results |= {name: result for name in shards if (result := read_result(self._path(name))) is not None}
+            self.results |= {name: result for name in shards if (result := read_result(self.shards / name)) is not None}
             if missing := len(shards.keys() - self.results.keys()):
                 return self._summarise(missing)
             for name, members in shards.items():
@@ -118,57 +108,51 @@ class Session:
             self._write()
         return self._summarise()
 
-    def _path(self, shard: str) -> Path:
-        return self.folder.path / SHARDS / shard
-
     def _train(self, shards: Mapping[str, list[int]]) -> None:
         """Train the shards, or those of this part: longer at each attempt, and from the second one on in stages."""
         index, num = self.part or (1, 1)
         own = {name: shards[name] for name in list(shards)[index - 1 :: num]}
-        self.num_own = sum(map(len, own.values()))
-        self.done_before = sum(len(members) for name, members in own.items() if read_result(self._path(name)))
-        self.last, self.returns, self.done, self.env_steps = {}, {}, 0.0, 0
-        self.clock.restart_rates()
+        done = sum(len(members) for name, members in own.items() if read_result(self.shards / name))
         config, longer = self.config, self.config.retry_factor**self.attempt
         if self.attempt:
-            config = dataclasses.replace(
-                config,
-                apg=dataclasses.replace(config.apg, num_updates=math.ceil(longer * config.apg.num_updates)),
-                sac=dataclasses.replace(config.sac, num_steps=math.ceil(longer * config.sac.num_steps)),
-                curriculum=dataclasses.replace(config.curriculum, enabled=True),
-            )
+            apg = dataclasses.replace(config.apg, num_updates=math.ceil(longer * config.apg.num_updates))
+            sac = dataclasses.replace(config.sac, num_steps=math.ceil(longer * config.sac.num_steps))
+            staged = dataclasses.replace(config.curriculum, enabled=True)
+            config = dataclasses.replace(config, apg=apg, sac=sac, curriculum=staged)
         settings, seed = to_dict(config), TEACHER_SEEDS + 1_000_003 * config.seed + 100_003 * self.attempt
         tasks = {
             name: {"config": settings, "quadrotors": self.quadrotors[members].to_dicts(), "seed": seed + members[0]}
             for name, members in own.items()
         }
-        self.engine.run(train_shard, tasks, self.folder.path / SHARDS, self._note, self.stop)
+        note = self._reporter(sum(map(len, own.values())), done)
+        self.engine.run(train_shard, tasks, self.shards, note, self.stop)
 
-    def _note(self, name: str, report: Report) -> None:
-        """Take in what a shard reports."""
-        before = self.last.get(name, report)
-        self.last[name] = report
-        self.done += report["teachers_done"] - before["teachers_done"]
-        self.env_steps += report["env_steps"] - before["env_steps"]
-        for point in report["points"]:
-            self.returns[name] = self._record_point(name, point)
-        if self.progress is None:
-            return
-        if self.done > 0:  # what the first step compiles does not count
-            self.clock.tick(self.done, self.env_steps)
-        done, rate = self.done_before + sum(last["teachers_done"] for last in self.last.values()), self.clock.rate
-        known = [value for value in self.returns.values() if math.isfinite(value)]
-        self.progress(
-            PreTrainProgress(
-                attempt=self.attempt + 1,
-                done=done,
-                num_teachers=self.num_own,
-                elapsed_s=self.clock.elapsed_s,
-                remaining_s=(self.num_own - done) / rate if rate else math.nan,
-                env_steps_per_s=self.clock.env_steps_per_s,
-                mean_return=_mean(known) if known else None,
-            )
-        )
+    def _reporter(self, num_teachers: int, done_before: int) -> Callable[[str, Report], None]:
+        """What takes in the reports of an attempt at so many teachers, of which some were done before."""
+        last: dict[str, Report] = {}  # of each shard
+        returns: dict[str, float] = {}  # of the last validation of each shard
+        made, steps = 0.0, 0  # teachers and steps since the first report of each shard
+        self.clock.restart_rates()
+
+        def note(name: str, report: Report) -> None:
+            nonlocal made, steps
+            before = last.get(name, report)
+            last[name] = report
+            made += report["teachers_done"] - before["teachers_done"]
+            steps += report["env_steps"] - before["env_steps"]
+            for point in report["points"]:
+                returns[name] = self._record_point(name, point)
+            if self.progress is None:
+                return
+            if made > 0:  # what the first step compiles does not count
+                self.clock.tick(made, steps)
+            done, rate = done_before + sum(each["teachers_done"] for each in last.values()), self.clock.rate
+            known = [value for value in returns.values() if math.isfinite(value)]
+            remaining_s = (num_teachers - done) / rate if rate else math.nan
+            elapsed_s, speed, mean = self.clock.elapsed_s, self.clock.env_steps_per_s, _mean(known) if known else None
+            self.progress(PreTrainProgress(self.attempt + 1, done, num_teachers, elapsed_s, remaining_s, speed, mean))
+
+        return note
 
     def _record_point(self, shard: str, point: Mapping[str, Any]) -> float:
         """Record a validation of a shard; returns the mean return."""
@@ -176,7 +160,7 @@ class Session:
         others = {name: value for name, value in point.items() if isinstance(value, float) and name != "elapsed_s"}
         figures = {"return": _mean(known), "worst": min(known, default=math.nan), **others}
         self._record(f"shard_{shard}", point["env_steps"], figures)
-        return _mean(known)
+        return figures["return"]
 
     def _record(self, group: str, steps: float, figures: Mapping[str, float]) -> None:
         """Record figures once, however often they are reported: a worker may be lost, a session killed."""
@@ -186,7 +170,7 @@ class Session:
 
     def _gather(self, shard: str, members: Sequence[int]) -> None:
         """Keep the teachers of a finished shard that are better than before, and its learning curve."""
-        weights, curve = self._path(shard) / WEIGHTS, self._path(shard) / CURVE
+        weights, curve = self.shards / shard / WEIGHTS, self.shards / shard / CURVE
         try:
             layers = load_torch(weights.read_bytes(), str(weights))["layers"]
         except (OSError, KeyError, UserError) as error:
@@ -230,9 +214,9 @@ class Session:
             write_atomically(folder / "curves.png", to_png(plot_curves({self.config.algorithm: population})))
 
     def _summarise(self, num_missing: int = 0) -> PreTrainSummary:
-        records = list(self.records.values())
+        records, results = list(self.records.values()), list(self.results.values())
         returns = [record["return"] for record in records]
-        trained = [record for result in self.results.values() for record in result["records"]]
+        trained = [record for result in results for record in result["records"]]
         summary = PreTrainSummary(
             output=self.folder.path,
             finished=num_missing == 0,
@@ -245,7 +229,7 @@ class Session:
             worst_return=min(returns, default=math.nan),
             termination_rate=_mean([record["termination_rate"] for record in records]),
             wall_clock_s=self.clock.elapsed_s,
-            env_steps=sum(result["env_steps"] for result in self.results.values()),
+            env_steps=sum(result["env_steps"] for result in results),
             diverged=sum(record["diverged"] for record in trained),
             skipped=sum(record["skipped"] for record in trained),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -20,21 +21,21 @@ from raptor.core.devices import gpu_use, memory_explained
 from raptor.core.errors import UserError
 from raptor.environments.episode import begin_episode
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
-from raptor.quadrotor.sampling import sample_quadrotors
+from raptor.quadrotor.population import sample_quadrotors
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.sac import sac_start
-from raptor.rl.teacher_test import TeacherTest
+from raptor.rl.teacher_test import TeacherEpisodes, TeacherTest
 from raptor.runs.checkpoints import Checkpoints, RunWarning
 from raptor.runs.engines import Report, Stop
-from raptor.runs.stopping import Abandoned
+from raptor.runs.stopping import Abandoned, interruptible
 from raptor.runs.store import Store
-from raptor.runs.trainer import Phase, Trainer, interruptible
+from raptor.runs.trainer import Phase, Trainer
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.training.memory import BASE_BYTES, GIB, budget_bytes, nbytes, step_bytes
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
-from raptor.training.teachers.learner import Algorithm, TeacherLearner
+from raptor.training.teachers.learner import TeacherLearner
 from raptor.training.teachers.sac import SACTeachers, make_replay
 
 WEIGHTS, CURVE = "weights.pt", "curve.json"
@@ -42,11 +43,8 @@ WEIGHTS, CURVE = "weights.pt", "curve.json"
 VALIDATION_SEED, TEST_SEED, TEACHER_SEEDS = 2_000_000, 3_000_000, 10_000_000
 """Seeds of validation and test, and where those of shards begin, apart from those of the vehicles."""
 
-CPU_EPISODES = 1024
-"""Episodes that a processor's core computes best at once: enough to fill its vectors, few enough for its cache."""
-
-CPU_AGENTS = 16
-"""Agents of soft actor-critic per shard on a processor, where more together are no faster."""
+CPU_EPISODES = 1024  # that a core computes best at once: enough to fill its vectors, few enough for its cache
+CPU_AGENTS = 16  # of soft actor-critic per shard on a processor, where more together are no faster
 
 
 class Plan(NamedTuple):
@@ -85,13 +83,9 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: PreTrainConfig, names: Sequence[str], at_once: int, num_parts: int = 1) -> Plan:
-    """Cut a population of vehicles with these names into shards that fit.
+    """Cut a population of vehicles into shards, `at_once` of which share the memory.
 
-    Args:
-        config: the settings.
-        names: of the vehicles.
-        at_once: shards that are trained at the same time and share the memory.
-        num_parts: at least so many shards are made, where there are so many teachers and no `shard_size` is asked for.
+    Where no `shard_size` is asked for, there are at least `num_parts` of them.
 
     Raises:
         UserError: not even one teacher fits, or not as many as `shard_size` asks for; names the setting to change.
@@ -129,15 +123,14 @@ def read_plan(path: Path, config: PreTrainConfig, at_once: int) -> Plan:
 
 
 def bytes_per_teacher(config: PreTrainConfig) -> int:
-    """Memory that each teacher of a shard takes, in bytes: the tensors of a single one are measured."""
+    """Memory that each teacher of a shard takes: the tensors of a single one are measured."""
     vehicle, generator = sample_quadrotors(1, seed=0), torch.Generator().manual_seed(0)
     rollout = nbytes((vehicle, begin_episode(config.task, vehicle, generator)))  # of one environment
     tests = 2 * max(config.num_validation, config.num_evaluation) * rollout
     if config.algorithm == "apg":
-        single = make_algorithm(dataclasses.replace(config, compile=False), vehicle, seed=0)
-        assert isinstance(single, APGTeachers)
+        single: Any = make_learner(dataclasses.replace(config, compile=False), vehicle, seed=0)
+        step = step_bytes(config.task, single)
         networks = 3 * nbytes((single.layers, single.adam))
-        step = step_bytes(config.task, single.quadrotors, single.episode, (), generator)
         return config.apg.segment_steps * step + 3 * config.apg.num_envs * rollout + networks + tests
     sac = config.sac
     replay = make_replay(sac, 1, config.task, device="meta").nbytes
@@ -157,8 +150,7 @@ class ShardFiles(Checkpoints):
     def newest_first(self, device: torch.device | str = "cpu") -> Iterator[tuple[str, dict[str, Any]]]:
         """The states that were written, the newest first; none where all are damaged, with a warning."""
         try:
-            for name, document in super().newest_first(device):
-                yield name, document["training"]
+            yield from super().newest_first(device)
         except UserError:
             warnings.warn("the shard begins from the start, because none of its checkpoints is good", RunWarning, 2)
 
@@ -170,56 +162,40 @@ class ShardFiles(Checkpoints):
 def train_shard(
     task: dict[str, Any], store: Store, device: str, stop: Stop
 ) -> Generator[Report, None, dict[str, Any] | None]:
-    """Train the teachers of one shard, from where an earlier attempt left off; see `raptor.runs.engines.Work`.
+    """Train the teachers of one shard; see `raptor.runs.engines.Work`.
 
-    Args:
-        task: `config` (the settings), `quadrotors` (their documents), `seed`.
-        store: of its files.
-        device: to train on.
-        stop: whether somebody asked to stop.
-
-    Yields:
-        How far it is, and those points of the learning curve that this session has not yielded before.
-
-    Returns:
-        A record of each teacher, and sums; None where it was asked to stop.
+    The task holds `config` (the settings), `quadrotors` (their documents) and `seed`. Reports say how far it is, with
+    the points of the learning curve that are new; the result is a record of each teacher, and sums.
     """
-    config, seed = from_dict(PreTrainConfig, task["config"]), task["seed"]
+    config = from_dict(PreTrainConfig, task["config"])
     quadrotors = Quadrotors.from_dicts(task["quadrotors"], device=device).component_major()
-    files, num_reported = ShardFiles(store, "checkpoint_", keep=2), 0
+    num, files, num_reported = len(quadrotors), ShardFiles(store, "checkpoint_", keep=2), 0
     num_steps, interval = config.apg.num_updates, config.apg.validation_interval
     if config.algorithm == "sac":
         num_steps, interval = config.sac.num_blocks, config.sac.blocks_between_validations
-    phase = Phase(
-        "training",
-        num_steps,
-        lambda: TeacherLearner(
-            make_algorithm(config, quadrotors, seed),
-            evaluation(config, quadrotors, config.num_validation, VALIDATION_SEED),
-        ),
-        interval,
-        checkpoint_interval_s=config.checkpoint_interval_s,
-        cheap_state=config.algorithm == "apg",
-    )
-    with memory_explained(f"a shard of {len(quadrotors)} teachers: shard_size {len(quadrotors)}"):
-        trainer = Trainer([phase], files, files, stop, compiles=config.compile)
+    begin = functools.partial(make_learner, config, quadrotors, task["seed"])
+    seconds, is_small = config.checkpoint_interval_s, config.algorithm == "apg"
+    phase = Phase("training", num_steps, begin, interval, checkpoint_interval_s=seconds, cheap_state=is_small)
+    with memory_explained(f"a shard of {num} teachers: shard_size {num}"):
+        trainer = Trainer([phase], files, stop, compiles=config.compile)
         for _ in trainer:
             learner: Any = trainer.learner
-            done = len(quadrotors) * (learner.step_count + learner.fraction) / num_steps
+            done = num * (learner.step_count + learner.fraction) / num_steps
             points = [point | gpu_use(device) for point in learner.curve[num_reported:]]
             num_reported = len(learner.curve)
-            yield {"teachers_done": done, "env_steps": learner.env_steps, "points": points}
+            yield {"teachers_done": done, "env_steps": num * learner.env_steps, "points": points}
         if not trainer.finished:
             return None
         try:
             with interruptible(stop):
-                records = _records(config, quadrotors, seed, learner)
+                flights = evaluation(config, quadrotors, config.num_evaluation, TEST_SEED)(learner.best)
         except Abandoned:
             return None
     buffer = io.BytesIO()
     torch.save({"layers": [tensor.cpu() for tensor in pytree.tree_leaves(learner.best)]}, buffer)
     store[WEIGHTS], store[CURVE] = buffer.getvalue(), json.dumps(learner.curve).encode()
-    return {"records": records, "env_steps": learner.env_steps, "elapsed_s": learner.clock.elapsed_s}
+    records = _records(config, learner, flights)
+    return {"records": records, "env_steps": num * learner.env_steps, "elapsed_s": learner.clock.elapsed_s}
 
 
 def evaluation(config: PreTrainConfig, quadrotors: Quadrotors, num: int, seed: int) -> TeacherTest:
@@ -230,18 +206,16 @@ def evaluation(config: PreTrainConfig, quadrotors: Quadrotors, num: int, seed: i
     return TeacherTest(Task(episode_steps=config.validation_steps), quadrotors, num, seed, config.compile)
 
 
-def make_algorithm(config: PreTrainConfig, quadrotors: Quadrotors, seed: int) -> Algorithm:
-    """The algorithm that the settings name."""
+def make_learner(config: PreTrainConfig, quadrotors: Quadrotors, seed: int) -> TeacherLearner:
+    """Teachers that learn by the algorithm that the settings name."""
+    cls: type[TeacherLearner] = APGTeachers if config.algorithm == "apg" else SACTeachers
     curriculum = Curriculum(config.curriculum_in_use(), config.task, len(quadrotors), quadrotors.device)
-    cls: type[Algorithm] = APGTeachers if config.algorithm == "apg" else SACTeachers
-    return cls(getattr(config, config.algorithm), config.task, quadrotors, curriculum, seed, config.compile)
+    test = evaluation(config, quadrotors, config.num_validation, VALIDATION_SEED)
+    return cls(getattr(config, config.algorithm), config.task, quadrotors, curriculum, seed, config.compile, test)
 
 
-def _records(
-    config: PreTrainConfig, quadrotors: Quadrotors, seed: int, learner: TeacherLearner
-) -> list[dict[str, Any]]:
+def _records(config: PreTrainConfig, learner: TeacherLearner, flights: TeacherEpisodes) -> list[dict[str, Any]]:
     """What is known of each teacher after its test; intervals are of the mean, 95 %, by the normal distribution."""
-    flights = evaluation(config, quadrotors, config.num_evaluation, TEST_SEED)(learner.best)
     returns = flights.returns.double()
     mean, half = returns.mean(1), 1.96 * returns.std(1) / math.sqrt(returns.shape[1])
     columns = {
@@ -252,8 +226,9 @@ def _records(
         "position_offset": flights.position_offset,
         "validation_return": learner.best_return,
         "steps": learner.best_steps,
-        "diverged": learner.algorithm.diverged,
-        "skipped": learner.algorithm.skipped,
+        "diverged": learner.diverged,
+        "skipped": learner.skipped,
     }
+    common = {"algorithm": config.algorithm, "seed": learner.seed}
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) | {"algorithm": config.algorithm, "seed": seed} for row in rows]
+    return [dict(zip(columns, row, strict=True)) | common for row in rows]

@@ -1,4 +1,4 @@
-"""`raptor evaluate` and `raptor quickstart`."""
+"""What is done with policies: `raptor evaluate`, `raptor export` and `raptor card`; and `raptor quickstart`."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from rich.console import Console
 from raptor.cli import common
 from raptor.cli.common import POLICY, Run, argument, option, say, takes_options
 from raptor.cli.progress import counting, wide_console
+from raptor.core.errors import UserError
 
 if TYPE_CHECKING:
     from raptor.evaluation import Policy
 
-PUBLISHED = "published"
+PUBLISHED, RL_TOOLS = "published", "rl-tools"
 
 
 def evaluate(
     policies: Annotated[list[str], argument("POLICY", f"Each: {POLICY}")],
     suite: common.Suites = None,
-    json: Annotated[Path | None, option("--json", "FILE", "Write every figure with its interval.")] = None,
+    json: Annotated[Path | None, option("--json FILE", "Write every figure with its interval.")] = None,
     num_quadrotors: common.NumQuadrotors = 2048,
-    episodes: Annotated[int, option("--episodes", "N", "Episodes of each vehicle.", True, min=1)] = 1,
-    seed: Annotated[int, option("--seed", "SEED", "Of the vehicles and their episodes.", True)] = 0,
-    device: Annotated[str, option("--device", "DEVICE", "cpu, cuda, cuda:1.", True)] = "cpu",
-    published: Annotated[
-        bool, option("--published/--no-published", None, "Evaluate the published policy too.", True)
-    ] = True,
+    episodes: Annotated[int, option("--episodes N", "Episodes of each vehicle.", True, min=1)] = 1,
+    seed: Annotated[int, option("--seed SEED", "Of the vehicles and their episodes.", True)] = 0,
+    device: Annotated[str, option("--device DEVICE", "cpu, cuda, cuda:1.", True)] = "cpu",
+    published: Annotated[bool, option("--published/--no-published", "Evaluate the published one, too.", True)] = True,
     compile: Annotated[
         bool | None,
-        option("--compile/--no-compile", None, "Compile the simulator; by default where that takes less time in all."),
+        option("--compile/--no-compile", "Compile the simulator; by default where that takes less time in all."),
     ] = None,
 ) -> None:
     """Evaluate policies and the published one: a column each, with 95 % intervals over vehicles.
@@ -47,7 +46,6 @@ def evaluate(
     ```
     """
     from raptor.core.devices import find_device
-    from raptor.core.errors import UserError
     from raptor.evaluation import SUITES
     from raptor.evaluation import evaluate as run
 
@@ -90,12 +88,12 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
         summary = job.train_direct(output, config, resume=run.resume, overwrite=run.overwrite, progress=show)
     common.say_result(summary, again)
     figures, names = output / "evaluation.json", column_names([PUBLISHED, str(output)])
-    policies = {name: source for source, name in names.items()}
-    sources: dict[str, tuple[Any, ...]] = {"policy": (output,), "training": (output,), "evaluation": (figures,)}
+    sources: dict[str, dict[str, Any]] = {key: {"": output} for key in ("policy", "training")}
+    sources |= {"evaluation": {"": figures}, "policies": {name: source for source, name in names.items()}}
 
     def carry_out(job: Job) -> str:
         with counting(Console(stderr=True)) as progress:
-            return job.run(StageContext(output, sources, policies, False, progress, say)).sentence
+            return job.run(StageContext(output, sources, False, progress, say)).sentence
 
     trained = job.load_run_config(output)
     with common.going_on_with(again):
@@ -129,3 +127,65 @@ def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Polic
     from raptor.formats import load_policy
 
     return {name: load_policy(source, device) for source, name in column_names(sources).items()}
+
+
+def export(
+    policy: Annotated[str, argument("POLICY", f"One of {POLICY} Or a teacher, as FOLDER:NUMBER.")],
+    format: Annotated[str | None, option("--format -f FORMAT", "onnx for a policy, rl-tools for a teacher.")] = None,
+    output: Annotated[Path | None, option("--output -o FILE|DIR", "File or folder; else beside the policy.")] = None,
+) -> None:
+    """Write a policy in a format that runs without this package, and verify the file against the original.
+
+    The ONNX model takes observation (batch, 22) and hidden (batch, 16) and gives action and next_hidden, for any batch;
+    that of a memoryless policy takes observation and gives action.
+
+    ```
+    raptor export runs/mine                    # writes runs/mine/policy.onnx
+    raptor export published -o exported        # writes exported/published.onnx
+    raptor export runs/mine -o hover.onnx
+    raptor export teachers:3                   # writes teachers/teacher_3.h5, in rl-tools' layout
+    ```
+    """
+    from raptor.export import FORMATS, export_policy
+    from raptor.formats import load_expert, load_policy, load_teachers, write_rl_tools_teacher
+    from raptor.formats.expert_files import folder_of
+
+    folder, index = folder_of(policy)
+    if folder is not None and (folder / "teachers.json").is_file():
+        if format not in (None, RL_TOOLS):
+            raise UserError(f"a teacher is exported with --format {RL_TOOLS}, got {format!r}")
+        expert, number = load_expert(policy), index or 0
+        name = load_teachers(folder).records[number].get("name", number)
+        path = _target(output, f"teacher_{number}", "h5") or folder / f"teacher_{number}.h5"
+        error = write_rl_tools_teacher(expert, path, str(name))
+        say(f"wrote {path}, which differs from the teacher by at most {error:.1e} in its actions")
+        return
+    if format == RL_TOOLS:
+        raise UserError(f"--format {RL_TOOLS} is for a teacher, as FOLDER:NUMBER, got {policy!r}")
+    format = format or "onnx"
+    loaded, source, suffix = load_policy(policy), Path(policy).expanduser(), format if format in FORMATS else "out"
+    if source.is_dir():
+        path = _target(output, source.resolve().name, suffix) or source / f"policy.{suffix}"
+    else:
+        path = _target(output, source.stem, suffix) or source.with_suffix(f".{suffix}")
+    error = export_policy(loaded, path, format)
+    say(f"wrote {path}, which differs from the policy by at most {error:.1e} over 500 steps")
+
+
+def _target(output: Path | None, name: str, suffix: str) -> Path | None:
+    """The file that --output asks for: itself, or one of a good name in that folder."""
+    is_folder = output is not None and (output.is_dir() or not output.suffix)
+    return output / f"{name}.{suffix}" if output is not None and is_folder else output
+
+
+def card(policy: Annotated[str, argument("POLICY", f"One of {POLICY}")]) -> None:
+    """Show what a policy is, the command that trained it, its results and its licence.
+
+    ```
+    raptor card default
+    raptor card runs/mine
+    ```
+    """
+    from raptor.formats import format_card, policy_card
+
+    say(format_card(policy_card(policy)))
