@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from raptor.core.errors import UserError
+from raptor.core.plotting import to_png
 from raptor.environments.collectors import Recording
 from raptor.evaluation import METRICS, Estimate, Evaluation, plots
 from raptor.evaluation.plots import record_figure_eights, record_recovery
@@ -203,7 +204,7 @@ def test_pictures_of_recovery_have_a_column_for_each_policy():
     assert len(figure.axes) == 4
     assert figure.axes[1].get_title() == "two: 3 of 3 recover"
     assert len(figure.axes[0].lines) == 3 + 1  # and their median
-    assert plots.to_png(figure).startswith(b"\x89PNG")
+    assert to_png(figure).startswith(b"\x89PNG")
 
 
 def test_pictures_of_figure_eights_say_how_far_off_each_policy_was(constant):

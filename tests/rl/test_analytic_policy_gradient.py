@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from raptor.environments.episode import advance, begin_episode, draw_noise, obse
 from raptor.nn.policy import PolicyParameters, RaptorPolicy
 from raptor.nn.stacked_mlp import Layer, forward, initial_layers
 from raptor.quadrotor import sample_quadrotors
-from raptor.quadrotor.state import component_major
+from raptor.quadrotor.state import State, component_major, components, from_components
+from raptor.rl import analytic_policy_gradient
 from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, StepInputs
 from raptor.rl.objective import Objective, TeacherGuide, step_cost
 from raptor.tasks import Lissajous, References, Sensing, Task
@@ -116,32 +118,35 @@ def test_the_gradient_is_the_slope_of_the_cost():
     assert slope == pytest.approx((cost(1) - cost(-1)) / (2 * h), rel=1e-5)
 
 
-COMPILED = Task(references=References(langevin_share=1.0))
+def glide(quadrotors, state: State, action: torch.Tensor, dt: float, **others) -> State:
+    """A simulator of a few operations, which compiles in a fraction of the time."""
+    pushed = from_components(
+        [a + 0.1 * v for a, v in zip(components(action), components(state.rotor_speed), strict=True)]
+    )
+    x, y, z, _ = components(pushed)
+    velocity = [v + dt * a for v, a in zip(components(state.linear_velocity), (x, y, z), strict=True)]
+    position = [p + dt * v for p, v in zip(components(state.position), velocity, strict=True)]
+    rates = [w - dt * a for w, a in zip(components(state.angular_velocity), (x, y, z), strict=True)]
+    w, *turned = components(state.orientation)
+    orientation = [w, *(q + dt * r for q, r in zip(turned, rates, strict=True))]
+    return State(*map(from_components, (position, orientation, velocity, rates, pushed)))
 
 
-@pytest.fixture(scope="module")
-def compiled() -> SegmentGradient:
-    """One whose forward step is compiled already."""
-    gradient = SegmentGradient(COMPILED, Objective())
-    parameters, quadrotors, episode, memory, noise = flight(num=16, steps=2, task=COMPILED, dtype=torch.float32)
-    draws = [tuple(draw for draw in step if draw is not None) for step in noise]
-    with torch.no_grad():
-        begun = RolloutState.begin(episode, memory)
-        gradient.fly(StepInputs(parameters, quadrotors, begun, draws[0]), draws)
-    return gradient
-
-
-def test_compiled_and_eager_agree_and_a_second_segment_needs_no_new_code(compiled: SegmentGradient):
-    """With a guide, whose backward pass is the other one and more."""
-    parameters, quadrotors, _, _, noise = inputs = flight(num=16, steps=2, task=COMPILED, dtype=torch.float32)
+def test_compiled_and_eager_agree_and_a_second_segment_needs_no_new_code(monkeypatch: pytest.MonkeyPatch):
+    """With a guide, whose backward pass is the other one and more; `test_flight` compiles the simulator itself."""
+    monkeypatch.setattr(analytic_policy_gradient, "advance", functools.partial(advance, simulate=glide))
+    task = Task(references=References(langevin_share=1.0))
+    parameters, quadrotors, _, _, noise = inputs = flight(num=16, steps=2, task=task, dtype=torch.float32)
     guide = Nagging(torch.tensor([0.3, -0.2, 0.1, 0.5]), 0.7)
-    expected, flown = SegmentGradient(COMPILED, Objective(), compile=False)(*inputs, guide=guide)
+    eager, compiled = (SegmentGradient(task, Objective(), compile=compile) for compile in (False, True))
+    expected, flown = eager(*inputs, guide=guide)
     gradient, segment = compiled(*inputs, guide=guide)
     for ours, theirs in zip(gradient, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(segment.episode.state.as_tensor(), flown.episode.state.as_tensor(), rtol=1e-4, atol=1e-4)
     compiled(parameters, quadrotors, segment.episode, segment.memory, noise, guide=guide)
-    assert len(compiled._compiled) == 1
+    (steps,) = compiled._compiled.values()
+    assert [len(step._graphs) for step in steps] == [1, 1]
 
 
 def test_a_vehicle_that_leaves_its_bounds_is_held_there_and_costs_nothing_more():

@@ -71,11 +71,23 @@ def test_a_step_down_its_gradient_flies_cheaper():
     assert float(after.cost.mean() - before.cost.mean()) == pytest.approx(slope, rel=0.05)
 
 
-def test_compiled_and_eager_agree():
-    task = Task(references=References(langevin_share=1.0))  # which compiles in a fraction of the time
-    inputs = flight(torch.float32, task, num=16)
-    expected, flown = learner(task=task)(*inputs)
-    gradient, segment = learner(compile=True, task=task)(*inputs)
+COMPILED = Task(references=References(langevin_share=1.0))  # which compiles in a fraction of the time
+
+
+@pytest.fixture(scope="module")
+def compiled() -> SegmentGradient:
+    """A learner whose step forward is compiled."""
+    parameters, quadrotors, episode, memory, noise = flight(torch.float32, COMPILED, num=16)
+    draws = [tuple(draw for draw in n if draw is not None) for n in noise]
+    made = learner(compile=True, task=COMPILED)
+    made.fly(StepInputs(parameters, quadrotors, RolloutState.begin(episode, memory), draws[0]), draws)
+    return made
+
+
+def test_compiled_and_eager_agree(compiled: SegmentGradient):
+    inputs = flight(torch.float32, COMPILED, num=16)
+    expected, flown = learner(task=COMPILED)(*inputs)
+    gradient, segment = compiled(*inputs)
     torch.testing.assert_close(segment.cost, flown.cost, rtol=1e-4, atol=1e-4)
     for ours, theirs in zip(gradient, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)

@@ -221,7 +221,6 @@ def respell(args: Sequence[str], declared: set[str], switches: set[str]) -> Iter
 
 
 def _flags(without: Sequence[str]) -> list[Any]:
-    """Options for all plain settings but those."""
     from raptor.config.settings import limits_of, meanings_of
     from raptor.training.distillation.config import EnvDistillConfig as Settings
 

@@ -240,7 +240,6 @@ def run(
 
 @contextlib.contextmanager
 def _shown(stage: Stage, console: Console) -> Iterator[Any]:
-    """What the command of the job shows."""
     if not stage.job.TRAINS:
         quick = stage.job.NAME in ("sample", "export")
         with progress.counting(console, "writing", progress.PATIENCE_S if quick else 0.0) as count:

@@ -44,7 +44,6 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
-        """Check every field."""
         problems = [
             f"{name} must be {limit.text}, got {getattr(self, name)!r}"
             for name, limit in limits_of(type(self)).items()

@@ -116,13 +116,11 @@ def _learning_curve(curve: Curve, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _picture(heading: str, text: str, figure: Figure) -> dict[str, Any]:
-    """A figure with its heading and caption."""
     source = "data:image/png;base64," + base64.b64encode(to_png(figure)).decode("ascii")
     return {"heading": heading, "text": text, "source": source, "width": round(PIXELS_PER_INCH * figure.get_figwidth())}
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings by dotted key, as text."""
     return {
         key: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         for key, value in leaves(settings, take_lists_apart=False)

@@ -133,12 +133,13 @@ def _read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | 
     groups = [agent.get(name) for name in (("actor", "policy") if new else ("policy", "actor"))]
     settings = next((group for group in groups if group and isinstance(group, Mapping)), {})
     layers, noise = _split_noise(layers_of(weights, "mlp" if new else "actor", path), weights, settings, path)
-    name: Any = activation or settings.get("activation")
-    notes, clip = list[str](), agent.get("clip_actions")
-    if activation is None and isinstance(name, str):
-        name, notes = activation_name(name, f"params/agent.yaml beside {path}"), ["activation from params/agent.yaml"]
+    notes, found, clip = [], settings.get("activation"), agent.get("clip_actions")
+    if activation is None and isinstance(found, str):
+        activation = activation_name(found, f"params/agent.yaml beside {path}")
+        notes.append("activation from params/agent.yaml")
     elif activation is None:
-        name, notes = ACTIVATION, [f"{ACTIVATION} is rsl_rl's default: the checkpoint does not name another"]
+        activation = ACTIVATION
+        notes.append(f"{ACTIVATION} is rsl_rl's default: the checkpoint does not name another")
     if isinstance(clip, (int, float)) and not isinstance(clip, bool) and clip < 1:
         notes.append(f"clip_actions {clip:g} is of its environment, and not applied here")
     normalizer = _normalizer(weights, "obs_normalizer." if new else "actor_obs_normalizer.", path)
@@ -146,7 +147,7 @@ def _read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | 
     if normalizer is None and isinstance(document.get("obs_norm_state_dict"), Mapping):
         normalizer, version = _normalizer(plain_names(document["obs_norm_state_dict"], path), "", path), "2.x"
     source = f"rsl_rl {version} checkpoint"
-    return ExpertNetwork(layers, name, normalizer=normalizer, source=source, notes=tuple(notes), **noise)
+    return ExpertNetwork(layers, activation, normalizer=normalizer, source=source, notes=tuple(notes), **noise)
 
 
 def _split_noise(

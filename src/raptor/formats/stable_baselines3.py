@@ -46,7 +46,15 @@ def read_stable_baselines3(
     if not isinstance(settings, dict):
         raise UserError(f"{path} is no archive of stable-baselines3: its member {SETTINGS} holds no settings")
     weights = plain_names(load_torch(archive.read(POLICY), f"{POLICY} in {path}", advice=advice), path)
-    _refuse_other_kinds(settings, weights, path)
+    for space in ("observation_space", "action_space"):
+        group = settings.get(space)
+        if "Box" not in (kind := str(group.get(":type:", "nothing")) if isinstance(group, Mapping) else "nothing"):
+            raise UserError(f"{path} has the {space} {kind}: a teacher maps a box of numbers to another")
+    for name in weights:
+        if "lstm" in name:
+            raise UserError(f"{path} holds a recurrent actor: a teacher is a multi-layer perceptron without memory")
+        if "features_extractor" in name and not name.startswith("critic"):
+            raise UserError(f"{path} holds the feature extractor {name}: a teacher must be a multi-layer perceptron")
     low, high = _bounds(settings["action_space"], path)
     sde, keywords = bool(settings.get("use_sde")), settings.get("policy_kwargs")
     keywords = keywords if isinstance(keywords, Mapping) else {}
@@ -78,18 +86,6 @@ def _layers(weights: Mapping[str, Any], hidden: list[str], last: str, path: Path
     there = [net for net in hidden if f"{net}.0.weight" in weights]
     layers = [layer for net in there for layer in layers_of(weights, net, path)]
     return connected([*layers, layer_of(weights, last, path)], path)
-
-
-def _refuse_other_kinds(settings: Mapping[str, Any], weights: Mapping[str, Any], path: PathLike) -> None:
-    for space in ("observation_space", "action_space"):
-        group = settings.get(space)
-        if "Box" not in (kind := str(group.get(":type:", "nothing")) if isinstance(group, Mapping) else "nothing"):
-            raise UserError(f"{path} has the {space} {kind}: a teacher maps a box of numbers to another")
-    for name in weights:
-        if "lstm" in name:
-            raise UserError(f"{path} holds a recurrent actor: a teacher is a multi-layer perceptron without memory")
-        if "features_extractor" in name and not name.startswith("critic"):
-            raise UserError(f"{path} holds the feature extractor {name}: a teacher must be a multi-layer perceptron")
 
 
 def _activation(keywords: Mapping[str, Any], default: str, path: PathLike) -> str:

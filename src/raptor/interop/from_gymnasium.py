@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,10 +31,7 @@ class FromGymnasium:
     """
 
     def __init__(
-        self,
-        envs: gymnasium.vector.VectorEnv[Any, Any, Any],
-        device: torch.device | str = "cpu",
-        max_episode_length: int | None = None,
+        self, envs: VectorEnv[Any, Any, Any], device: torch.device | str = "cpu", max_episode_length: int | None = None
     ) -> None:
         name = envs.spec.id if envs.spec is not None else type(envs.unwrapped).__name__
         self._mode = AutoresetMode(envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
@@ -64,17 +61,14 @@ class FromGymnasium:
             "kwargs": dict(envs.spec.kwargs) if envs.spec is not None else {},
         }
         self._shape = (self.num_envs, *acted.shape)
-        self._over = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)  # to begin anew in the next step
-        self._timed_out = self._over  # why
-        self.episode_length_buf = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
-        self._observation = torch.empty(0)
         self.reset()
 
     def reset(self, seed: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Begin every episode anew; returns observations and empty extras."""
         self._observation = self._tensor(self.envs.reset(seed=seed)[0]).view(self.num_envs, -1)
-        self._over = self._timed_out = torch.zeros_like(self._over)
-        self.episode_length_buf = torch.zeros_like(self.episode_length_buf)
+        self.episode_length_buf = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
+        # Episodes that begin anew in the next step, and those of them that timed out.
+        self._over = self._timed_out = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         return self.get_observations(), {}
 
     def get_observations(self) -> dict[str, Tensor]:

@@ -27,8 +27,7 @@ RSL_RL_SETTINGS = "rsl_rl_cfg_entry_point"  # the key under which a task registe
 
 def check_installed() -> None:
     """Raise a `UserError` that says how to get Isaac Lab if it is not installed."""
-    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
-    if missing:
+    if missing := [package for package in PACKAGES if importlib.util.find_spec(package) is None]:
         raise UserError(
             f"Isaac Lab is not installed in this Python ({', '.join(missing)} missing): install it as "
             "https://isaac-sim.github.io/IsaacLab says, pip install raptor-python there, and run "
@@ -64,14 +63,6 @@ def isaac_env(
     if config.video:
         arguments.enable_cameras = True
     app = AppLauncher(arguments).app
-    env = _make(config, settings)
-    yield env
-    env.close()
-    app.close()
-
-
-def _make(config: EnvDistillConfig, settings: Mapping[str, Any]) -> Any:
-    """Make the environment in the running simulator."""
     import isaaclab_tasks  # noqa: F401 - registers the tasks
     from isaaclab.envs import DirectMARLEnv, multi_agent_to_single_agent
     from isaaclab_rl.rsl_rl import RslRlVecEnvWrapper
@@ -104,7 +95,10 @@ def _make(config: EnvDistillConfig, settings: Mapping[str, Any]) -> Any:
     with contextlib.suppress(ValueError):  # a task without settings of an rsl_rl agent
         agent = load_cfg_from_registry(name, RSL_RL_SETTINGS)
     clip = agent.get("clip_actions") if isinstance(agent, dict) else getattr(agent, "clip_actions", None)
-    return IsaacVecEnv(env, clip_actions=clip)
+    made = IsaacVecEnv(env, clip_actions=clip)
+    yield made
+    made.close()
+    app.close()
 
 
 def override(cfg: Any, key: str, value: Any) -> None:
@@ -119,11 +113,11 @@ def override(cfg: Any, key: str, value: Any) -> None:
         inner, before = _entry(inner, name, before, key), f"{before}{name}."
     now = _entry(inner, last, before, key)
     if value is not None and (isinstance(now, Mapping) or hasattr(now, "__dataclass_fields__")):
-        if isinstance(value, Mapping):
-            for name, part in value.items():
-                override(cfg, f"{key}.{name}", part)
-            return
-        raise UserError(f"{key} is a group of the task's settings: give one of {_names(now, f'{key}.')}")
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key} is a group of the task's settings: give one of {_names(now, f'{key}.')}")
+        for name, part in value.items():
+            override(cfg, f"{key}.{name}", part)
+        return
     new = _as(now, value, key)
     if isinstance(inner, Mapping):
         inner[last] = new  # type: ignore[index]

@@ -54,8 +54,7 @@ def policy_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of the recurrent policy as a pure function, (B, D) and (B, H) -> action (B, A) and hidden state (B, H).
 
-    The action is linear and unbounded, its components contiguous in memory as in the simulator's tensors; the hidden
-    state is contiguous row by row. Source: the RAPTOR paper (dense 22-16 ReLU, GRU 16-16, dense 16-4).
+    The action is linear, component by component in memory as in the simulator's tensors; the hidden state row by row.
     """
     p = parameters
     x = torch.relu(product(observation, p.input_weight.mT, precision) + p.input_bias)
@@ -153,6 +152,7 @@ class RaptorPolicy(Network):
     It observes position error 3, rotation matrix 9, velocity error 3, body rates 3 and previous action 4. The action,
     one number per rotor in crazyflie order, is linear; the environment clips it to [-1, 1]. The initial hidden state is
     stored with the weights and not trained, as in rl-tools; it counts among the 2084 parameters of the published size.
+    Source: the RAPTOR paper (dense 22-16 ReLU, GRU 16-16, dense 16-4).
     """
 
     def __init__(self, observation_dim: int = 22, hidden_dim: int = 16, action_dim: int = 4) -> None:

@@ -68,7 +68,7 @@ class RolloutState(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """What came of S steps; of a `RolloutState` where they ended."""
+    """What came of S steps; first the `RolloutState` where they ended."""
 
     episode: Episode
     memory: Memory
@@ -191,10 +191,11 @@ class SegmentGradient:
         after, outcome = advance(self.task, quadrotors, before, action, Noise(*noise), self.method)
         cost = step_cost(self.objective, quadrotors, before, action, after)
         alive = alive * in_bounds(quadrotors, after.state)
+        going = alive > 0
 
         def keep(new: Tensor, old: Tensor) -> Tensor:
             pairs = zip(components(new), components(old), strict=True)
-            return from_components([torch.where(alive > 0, n, o) for n, o in pairs])
+            return from_components([torch.where(going, n, o) for n, o in pairs])
 
         state, sensed = pytree.tree_map(keep, (after.state, after.sensed), (before.state, before.sensed))
         moved = RolloutState(dataclasses.replace(after, state=state, sensed=sensed), memory, alive)

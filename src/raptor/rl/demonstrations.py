@@ -19,7 +19,6 @@ from raptor.environments.collectors import Episodes, Moment, Snapshot
 from raptor.environments.episode import observe, observe_as_teacher
 from raptor.environments.rollout import (
     BLOCK_STEPS,
-    Controller,
     Memory,
     Student,
     StudentParameters,
@@ -120,10 +119,9 @@ class SimulatedDemonstrations:
         def over(snapshot: Snapshot) -> bool:
             return not self.world.any_rank(bool(snapshot.collectors[0].flying.any()))
 
-        actor: Controller = Teachers(self.activations) if student is None else Student()
         answer = like.new_zeros(len(like), NUM_ROTORS if student is None else TEACHER_DIM)
         episodes, _ = rollout(
-            actor,
+            Teachers(self.activations) if student is None else Student(),
             pytree.tree_map(torch.Tensor.contiguous, self.layers if student is None else student),
             () if student is None else initial_memory(student, len(like)),
             self.task,

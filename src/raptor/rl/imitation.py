@@ -193,10 +193,8 @@ class Imitation:
         if config.gradient_norm is not None:
             scale = (config.gradient_norm / norm).clamp(max=1)
             gradient = type(gradient)(*(g * scale for g in gradient))
-        before = self.weights, self.adam
-        after = adam_step(
-            self.weights, gradient, self.adam, rate, epsilon=config.epsilon, variance_floor=config.variance_floor
-        )
+        before, floor = (self.weights, self.adam), config.variance_floor
+        after = adam_step(self.weights, gradient, self.adam, rate, epsilon=config.epsilon, variance_floor=floor)
         self.weights, self.adam = pytree.tree_map(lambda new, old: torch.where(finite, new, old), after, before)
         return finite
 

@@ -52,8 +52,7 @@ def step_cost(
 ) -> Tensor:
     """Cost (N,) of one step: `action` (N, 4), unclipped, was taken in `episode` and led to `following`."""
     state, target = following.state, following.reference
-    position, velocity = components(state.position), components(state.linear_velocity)
-    error = [x - r for x, r in zip(position, components(target.position), strict=True)]
+    error = [x - r for x, r in zip(components(state.position), components(target.position), strict=True)]
     change = [a - b for a, b in zip(components(action), components(episode.previous_action), strict=True)]
     heading = torch.acos(1 - components(state.orientation)[3].abs().clamp(max=1 - 1e-3))
     cost = (
@@ -62,10 +61,11 @@ def step_cost(
         + objective.action_rate * rounded_norm(change, objective.action_rounding)
         + objective.saturation * sum(torch.relu(a.abs() - 1) ** 2 for a in components(action))
     )
+    velocity = components(state.linear_velocity)
     if objective.speed:
         cost = cost + objective.speed * sum(torch.relu(v.abs() - objective.speed_limit) ** 2 for v in velocity)
     if objective.box:
-        boxes = [x.abs() / quadrotors.position_threshold for x in position]
+        boxes = [x.abs() / quadrotors.position_threshold for x in components(state.position)]
         cost = cost + objective.box * sum(torch.relu(x - objective.box_limit) ** 2 for x in boxes)
     if objective.velocity:
         error = [v - r for v, r in zip(velocity, components(target.velocity), strict=True)]
@@ -76,10 +76,12 @@ def step_cost(
 def in_bounds(quadrotors: Quadrotors, state: State) -> Tensor:
     """1 where a vehicle is worth learning from: within 1.5 times its box, below 40 rad/s and 20 m/s; 0 elsewhere."""
     within = torch.ones_like(quadrotors.mass, dtype=torch.bool)
-    limits = (state.position, 1.5 * quadrotors.position_threshold), (state.linear_velocity, 20.0)
-    for vector, limit in (*limits, (state.angular_velocity, 40.0)):
-        for part in components(vector):
-            within = within & (part.abs() <= limit)
+    for x in components(state.position):
+        within = within & (x.abs() <= 1.5 * quadrotors.position_threshold)
+    for v in components(state.linear_velocity):
+        within = within & (v.abs() <= 20.0)
+    for w in components(state.angular_velocity):
+        within = within & (w.abs() <= 40.0)
     return within.to(quadrotors.mass.dtype)
 
 

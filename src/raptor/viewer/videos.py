@@ -79,7 +79,6 @@ def _frames(recording: Recording, period: float) -> _Frames:
 
 
 def _pictures(frames: _Frames, titles: Sequence[str]) -> Iterator[Image.Image]:
-    """One frame after the other."""
     num = frames.position.shape[1]
     columns = num if num <= 3 else math.ceil(num / 2)
     rows = math.ceil(num / columns)

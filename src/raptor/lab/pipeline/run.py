@@ -152,7 +152,6 @@ def _run(planner: Planner, step: Step, show: Callable[..., None], say: Announce)
 
 @contextlib.contextmanager
 def _named(stage: Stage) -> Iterator[None]:
-    """Put the name of the stage before a mistake of the user."""
     try:
         yield
     except UserError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,30 +38,6 @@ Expert = Callable[[Tensor], Tensor]
 """From observations (N, D) to actions (N, A): a `raptor.nn.ExpertNetwork`, or any function."""
 
 
-class Source(Protocol):
-    """Where a student and its teachers act."""
-
-    device: torch.device
-    parts: Parts  # how batches are cut
-    num_episodes: int  # of an epoch
-    shape: tuple[int, int, int]  # steps of an episode, width of what the student sees, and of actions
-
-    def plan(self, epoch: int, forced: bool) -> Any:
-        """What to collect in an epoch, as plain data; `forced` says that the teachers act."""
-
-    def collect(self, plan: Any, student: StudentParameters | None, out: Demonstrations) -> dict[str, float]:
-        """Collect demonstrations into `out`: the student acts, or the teachers where it is None; their figures."""
-
-    def order(self, epoch: int) -> torch.Generator:
-        """Of the order in which an epoch learns."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next plan depends on."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state that `state_dict` gave."""
-
-
 @dataclasses.dataclass
 class SimulatorSource:
     """T teachers, or those of them with which the student is worst, each with its own vehicle in our simulator."""
@@ -78,7 +54,7 @@ class SimulatorSource:
         self.student_returns = torch.full((len(self.teachers),), -math.inf, device=self.device)
         self.num_active = config.num_active(len(self.teachers))
         self.num_episodes = self.num_active * config.num_episodes
-        self.shape = config.task.episode_steps, STUDENT_DIM, NUM_ROTORS
+        self.shape = config.task.episode_steps, STUDENT_DIM, NUM_ROTORS  # of the demonstrations of an episode
         self._demonstrations: SimulatedDemonstrations | None = None
 
     def plan(self, epoch: int, forced: bool) -> list[Tensor]:
@@ -92,7 +68,7 @@ class SimulatorSource:
         return [self.generator.get_state(), active.sort().values]
 
     def collect(self, plan: Any, student: StudentParameters | None, out: Demonstrations) -> dict[str, float]:
-        """See `Source`."""
+        """Collect demonstrations into `out`: the student acts, or the teachers where it is None; their figures."""
         state, active = plan
         if self._demonstrations is None or len(active) < len(self.teachers):
             self._demonstrations = self._demonstrations_of(self.teachers[active])
@@ -106,7 +82,7 @@ class SimulatorSource:
         return {**found.figures(), **over_teachers, "num_steps": found.lengths.sum().item()}
 
     def order(self, epoch: int) -> torch.Generator:
-        """See `Source`; goes on where the rollouts ended."""
+        """Of the order in which an epoch learns; goes on where the rollouts ended."""
         return self.generator
 
     def _demonstrations_of(self, teachers: TeacherPopulation) -> SimulatedDemonstrations:
@@ -119,11 +95,11 @@ class SimulatorSource:
         return SimulatedDemonstrations(*flown, *how)
 
     def state_dict(self) -> dict[str, Any]:
-        """See `Source`."""
+        """Everything that the next plan depends on."""
         return {"generator": self.generator.get_state(), "student_returns": self.student_returns.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Source`."""
+        """Go back to a state that `state_dict` gave."""
         self.generator.set_state(state["generator"])
         self.student_returns = state["student_returns"].to(self.device)
 
@@ -169,7 +145,7 @@ class EnvSource:
         return epoch
 
     def collect(self, plan: Any, student: StudentParameters | None, out: Demonstrations) -> dict[str, float]:
-        """See `Source`."""
+        """Collect demonstrations into `out`: the student acts, or the teachers where it is None; their figures."""
         generator, group = self._generator(FLIGHTS, plan), self.config.student_group
         self.env.begin(generator.initial_seed())
 
@@ -196,15 +172,15 @@ class EnvSource:
         return demonstrations.rollout_vec_env(self.env, controller, num_each).figures()
 
     def order(self, epoch: int) -> torch.Generator:
-        """See `Source`."""
+        """Of the order in which an epoch learns."""
         return self._generator(ORDER, epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """See `Source`; everything follows from the epoch."""
+        """Nothing: everything follows from the epoch."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Source`."""
+        """Go back to a state that `state_dict` gave."""
 
     def _generator(self, stream: int, number: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(draw_seed(self.config.seed, stream, number))
@@ -232,6 +208,10 @@ class EnvSource:
         shows = f"groups: {self.env.layout()}; actions: {self.env.num_actions}"
         remedy = "give teacher_group (two groups are joined by +), or a teacher of this environment"
         return UserError(f"the teacher observes {says}, but {instead}; {shows}: {remedy}")
+
+
+Source = SimulatorSource | EnvSource
+"""Where a student and its teachers act. An epoch is planned, as plain data, and collected again from its plan."""
 
 
 def draw_seed(seed: int, stream: int, number: int) -> int:
