@@ -124,9 +124,8 @@ def step(
         y = tuple(y + weight * k for y, k in zip(y0, slope, strict=True))
         if not method.endswith("-exact-rotors"):
             return y
-        rates = [
-            torch.where(u >= s, up, down) for u, s, up, down in zip(setpoint, y0[13:], rising, falling, strict=True)
-        ]
+        parts = zip(setpoint, y0[13:], rising, falling, strict=True)
+        rates = [torch.where(u >= start, up, down) for u, start, up, down in parts]
         speeds = [  # after the time, exact for fast rotors, as approximated for others
             torch.where(dt * rate > LONGEST_STEP, u + (start - u) * torch.exp(-time * rate), approximate)
             for u, start, rate, approximate in zip(setpoint, y0[13:], rates, y[13:], strict=True)
