@@ -63,11 +63,9 @@ class EpisodeTally(NamedTuple):
 
     def add(self, moment: Moment) -> EpisodeTally:
         """See `Collector`."""
-        return EpisodeTally(
-            flying=torch.where(moment.outcome.terminated, 0.0, self.flying),
-            returns=self.returns + torch.where(self.flying > 0, moment.outcome.reward, 0.0),
-            lengths=self.lengths + self.flying,
-        )
+        flying = torch.where(moment.outcome.terminated, 0.0, self.flying)
+        reward = torch.where(self.flying > 0, moment.outcome.reward, 0.0)
+        return EpisodeTally(flying, self.returns + reward, self.lengths + self.flying)
 
 
 class PositionErrors(NamedTuple):
@@ -89,12 +87,9 @@ class PositionErrors(NamedTuple):
         apart = difference(moment.after.state.position, moment.after.reference.position)
         error = [torch.where(e.abs() <= ERROR_CAP, e, ERROR_CAP) for e in apart]
         counted = (moment.step >= self.first).to(self.num_steps.dtype)
-        return PositionErrors(
-            first=self.first,
-            num_steps=self.num_steps + counted,
-            squared=self.squared + counted * sum(e * e for e in error),
-            total=from_components([s + counted * e for s, e in zip(components(self.total), error, strict=True)]),
-        )
+        num_steps, squared = self.num_steps + counted, self.squared + counted * sum(e * e for e in error)
+        total = [s + counted * e for s, e in zip(components(self.total), error, strict=True)]
+        return PositionErrors(self.first, num_steps, squared, from_components(total))
 
     @property
     def rmse(self) -> Tensor:

@@ -214,24 +214,18 @@ class QuadrotorEnv:
 
 
 def make_env(
-    num: int,
-    quadrotor: Source = "crazyflie",
-    task: str | Task = "hover",
-    *,
-    compile: bool | None = None,
-    simulator: str = "raptor",
-    device: torch.device | str | None = None,
-    auto_reset: bool = True,
-    **overrides: Any,
+    num: int, quadrotor: Source = "crazyflie", task: str | Task = "hover", simulator: str = "raptor", **settings: Any
 ) -> QuadrotorEnv:
-    """Make the batched environment of `num` vehicles behind every interface; for the rest see `QuadrotorEnv`.
+    """Make the batched environment of `num` vehicles behind every interface.
 
     `quadrotor` is a platform's name, a JSON file or folder, a population, or "random" for a new vehicle in each
     episode; fewer vehicles than `num` fly in turn: vehicle i of V flies in the environments i, i + V, ... `task` is a
     `Task`, or "hover", "track" or "paper"; `simulator` is "raptor", or "l2f" for the original one (extra `l2f`);
-    `overrides` are fields of the task, for instance `termination=Termination(enabled=False)`.
+    the settings are `device`, `compile` and `auto_reset` of `QuadrotorEnv`, and fields of the task, for instance
+    `termination=Termination(enabled=False)`.
     """
-    task = make_task(task, overrides)
+    own = {name: settings.pop(name) for name in ("device", "compile", "auto_reset") if name in settings}
+    task = make_task(task, settings)
     if simulator not in SIMULATORS:
         raise UserError(f"simulator must be one of {', '.join(SIMULATORS)}, got {simulator!r}")
     is_random = isinstance(quadrotor, str) and quadrotor == "random"
@@ -242,16 +236,9 @@ def make_env(
     if len(quadrotors) > num:
         remedy = "choose one, or make as many environments with gymnasium.make_vec(..., num_envs=...)"
         raise UserError(f"{len(quadrotors)} quadrotors were given, but the environment flies {num}: {remedy}")
-    home = SIMULATORS[simulator]
-    return QuadrotorEnv(
-        quadrotors[torch.arange(num) % len(quadrotors)],
-        task,
-        device=device,
-        compile=compile,
-        auto_reset=auto_reset,
-        resample=is_random,
-        simulator=None if home is None else pkgutil.resolve_name(home)(num, task),
-    )
+    home, flown = SIMULATORS[simulator], quadrotors[torch.arange(num) % len(quadrotors)]
+    replacement = home and pkgutil.resolve_name(home)(num, task)
+    return QuadrotorEnv(flown, task, **own, resample=is_random, simulator=replacement)
 
 
 def _position_error(episode: Episode) -> Tensor:

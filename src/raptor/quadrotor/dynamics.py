@@ -124,9 +124,11 @@ def step(
         y = tuple(y + weight * k for y, k in zip(y0, slope, strict=True))
         if not method.endswith("-exact-rotors"):
             return y
-        speeds = [
-            _exact_speed(u, start, torch.where(u >= start, up, down), approximate, dt, time)
-            for u, start, up, down, approximate in zip(setpoint, y0[13:], rising, falling, y[13:], strict=True)
+        parts = zip(setpoint, y0[13:], rising, falling, strict=True)
+        rates = [torch.where(u >= start, up, down) for u, start, up, down in parts]
+        speeds = [  # after the time, exact for fast rotors, as approximated for others
+            torch.where(dt * rate > LONGEST_STEP, u + (start - u) * torch.exp(-time * rate), approximate)
+            for u, start, rate, approximate in zip(setpoint, y0[13:], rates, y[13:], strict=True)
         ]
         return (*y[:13], *speeds)
 
@@ -149,8 +151,3 @@ def step(
         angular_velocity=from_components(bounded[6:9]),
         rotor_speed=from_components([torch.minimum(torch.maximum(speed, low), high) for speed in y1[13:17]]),
     )
-
-
-def _exact_speed(u: Tensor, start: Tensor, rate: Tensor, approximate: Tensor, dt: float, time: float) -> Tensor:
-    """Speed of a rotor after a time (s) with the set-point held: exact for a fast one, another as approximated."""
-    return torch.where(dt * rate > LONGEST_STEP, u + (start - u) * torch.exp(-time * rate), approximate)

@@ -192,8 +192,7 @@ def write_population(
 def read_population(folder: PathLike, num: int | None = None) -> Quadrotors:
     """Read the vehicles of a folder of JSON files, or the first `num`, in natural order; each is named by its file.
 
-    Raises:
-        UserError: names every file that cannot be read or cannot hover; or there are no files, or fewer than `num`.
+    An error names every file that cannot be read or cannot hover.
     """
     source = Path(folder)
     if not source.is_dir():

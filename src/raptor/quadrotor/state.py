@@ -50,6 +50,11 @@ class State:
     angular_velocity: Tensor  # (..., 3) rad/s, body
     rotor_speed: Tensor  # (..., 4) in the unit of the vehicle's action_limit
 
+    @property
+    def shape(self) -> torch.Size:
+        """Leading shape of the population."""
+        return self.position.shape[:-1]
+
     def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The five tensors in the order of the fields."""
         return self.position, self.orientation, self.linear_velocity, self.angular_velocity, self.rotor_speed
