@@ -120,10 +120,8 @@ def test_the_gradient_is_the_slope_of_the_cost():
 
 def glide(quadrotors, state: State, action: torch.Tensor, dt: float, **others) -> State:
     """A simulator of a few operations, which compiles in a fraction of the time."""
-    pushed = from_components(
-        [a + 0.1 * v for a, v in zip(components(action), components(state.rotor_speed), strict=True)]
-    )
-    x, y, z, _ = components(pushed)
+    pushed = [a + 0.1 * v for a, v in zip(components(action), components(state.rotor_speed), strict=True)]
+    x, y, z, _ = pushed
     velocity = [v + dt * a for v, a in zip(components(state.linear_velocity), (x, y, z), strict=True)]
     position = [p + dt * v for p, v in zip(components(state.position), velocity, strict=True)]
     rates = [w - dt * a for w, a in zip(components(state.angular_velocity), (x, y, z), strict=True)]
