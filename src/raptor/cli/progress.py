@@ -16,7 +16,6 @@ from raptor.core.errors import printable
 
 if TYPE_CHECKING:
     from raptor.runs.progress import Progress, ProgressFunction
-    from raptor.training.teachers.job import PreTrainProgress
 
 LINES, QUIET_S = 10, 300.0  # of a job without validations where there is no terminal, and its longest silence
 PATIENCE_S = 2.0  # how long files are written before a bar is shown
@@ -77,21 +76,6 @@ def counting(console: Console, stage: str = "", patience_s: float = 0.0) -> Iter
 
     with job_progress(console, lines=False, patience_s=patience_s) as show:
         yield lambda *given: show(Progress(given[0] if len(given) > 2 else stage, *given[-2:]))
-
-
-def teacher_progress(show: ProgressFunction, compiles: bool) -> Callable[[PreTrainProgress], None]:
-    """Show how far a population of teachers is, as any other job."""
-    from raptor.runs.progress import Progress
-
-    def relay(teachers: PreTrainProgress) -> None:
-        again = f" (attempt {teachers.attempt})" if teachers.attempt > 1 else ""
-        stage = f"teachers{again}" if teachers.done or not compiles else "compiling"
-        step: int = teachers.done  # type: ignore[assignment] # fractions of a teacher
-        found = {} if teachers.mean_return is None else {"mean_return": teachers.mean_return}
-        times = teachers.elapsed_s, 0.0, teachers.env_steps_per_s, teachers.remaining_s
-        show(Progress(stage, step, teachers.num_teachers, f"teacher{again}", *times, validation=found))
-
-    return relay
 
 
 def facts(progress: Progress) -> str:

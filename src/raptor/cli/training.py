@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from raptor.cli import common, progress
 from raptor.cli.common import Run, TeacherRun, argument, option, say, takes_options
-from raptor.cli.progress import cell, counted, duration, plain_table, quantity, teacher_progress, wide_console
+from raptor.cli.progress import cell, counted, duration, plain_table, quantity, wide_console
 from raptor.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -155,8 +155,7 @@ def pre_train(
     with common.watched(run.output, run.resume or part is not None, again) as (show, announce):
         given: dict[str, Any] = {"generate": generate, "num_teachers": num_teachers, "part": part}
         how: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite, "announce": announce}
-        relay = teacher_progress(show, config.compile)
-        summary = job.pre_train(run.output, quadrotors, config, **given, **how, progress=relay)
+        summary = job.pre_train(run.output, quadrotors, config, **given, **how, progress=show)
     if summary.stopped:
         common.leave("stopped, with checkpoints", again)
     if part is not None:
@@ -238,13 +237,8 @@ def run(
             say(f"{stage.name}: {stage.product}")
 
 
-@contextlib.contextmanager
-def _shown(stage: Stage, console: Console) -> Iterator[Any]:
-    if not stage.job.TRAINS:
-        quick = stage.job.NAME in ("sample", "export")
-        with progress.counting(console, "writing", progress.PATIENCE_S if quick else 0.0) as count:
-            yield count
-        return
-    with progress.job_progress(console) as show:
-        is_relayed = stage.job.NAME == "pre-train"
-        yield teacher_progress(show, stage.job.settings.compile) if is_relayed else show  # type: ignore[attr-defined]
+def _shown(stage: Stage, console: Console) -> contextlib.AbstractContextManager[Callable[..., None]]:
+    if stage.job.TRAINS:
+        return progress.job_progress(console)
+    quick = stage.job.NAME in ("sample", "export")
+    return progress.counting(console, "writing", progress.PATIENCE_S if quick else 0.0)

@@ -23,7 +23,7 @@ from raptor.evaluation.suites import SUITES, Condition, begin_together, conditio
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.tasks.observation import STUDENT_DIM
 
-Progress = Callable[[str, int, int], None]
+CountFunction = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
 
 
@@ -34,7 +34,7 @@ def evaluate(
     episodes: int = 1,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    progress: Progress | None = None,
+    progress: CountFunction | None = None,
     compile: bool | None = None,
 ) -> Evaluation:
     """Evaluate policies by name on suites; each of them meets the same vehicles, starts, references and noise.

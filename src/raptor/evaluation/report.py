@@ -17,7 +17,7 @@ from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.plotting import to_png
 from raptor.environments.rollout import Policy
 from raptor.evaluation import plots
-from raptor.evaluation.evaluator import Progress
+from raptor.evaluation.evaluator import CountFunction
 from raptor.evaluation.results import HEADINGS, Evaluation, better, cell, rows
 from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
 
@@ -55,7 +55,7 @@ def write_report(
     evaluation: Evaluation,
     policies: Mapping[str, Policy],
     seed: int,
-    progress: Progress | None = None,
+    progress: CountFunction | None = None,
     compile: bool | None = None,
 ) -> Path:
     """Write one self-contained HTML file: settings, learning curve, table, and figures of rollouts made for it.

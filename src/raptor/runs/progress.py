@@ -19,7 +19,7 @@ class Progress:
     """Where a job stands."""
 
     stage: str  # such as testing teachers, compiling, training, imitating, fine-tuning, validating
-    step: int
+    step: float  # whole ones, but where parts of a population are at different ones
     num_steps: int
     unit: str = "update"  # what a step is
     elapsed_s: float = 0.0  # since the run began, without the pauses between its sessions

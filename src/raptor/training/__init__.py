@@ -15,7 +15,6 @@ from raptor.training.distillation.job import load_post_train_config as load_post
 from raptor.training.distillation.job import post_train as post_train
 from raptor.training.distillation.teachers import TeacherFile as TeacherFile
 from raptor.training.teachers.job import PreTrainConfig as PreTrainConfig
-from raptor.training.teachers.job import PreTrainProgress as PreTrainProgress
 from raptor.training.teachers.job import PreTrainSummary as PreTrainSummary
 from raptor.training.teachers.job import load_pre_train_config as load_pre_train_config
 from raptor.training.teachers.job import pre_train as pre_train

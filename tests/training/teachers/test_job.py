@@ -26,9 +26,10 @@ from raptor.config import from_dict, load_config, to_dict, to_yaml
 from raptor.core.errors import UserError
 from raptor.quadrotor import Quadrotors, sample_quadrotors
 from raptor.runs.folder import OLD_MARK, locked, read_settings
+from raptor.runs.progress import Progress
 from raptor.training.teachers import session, shard
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.job import PreTrainProgress, PreTrainSummary, pre_train
+from raptor.training.teachers.job import PreTrainSummary, pre_train
 from raptor.training.teachers.plots import population_curve
 from raptor.training.teachers.shard import VALIDATION_SEED, evaluation
 
@@ -57,11 +58,11 @@ def records(run: Path) -> list[dict[str, Any]]:
     return json.loads((run / "teachers.json").read_text())["teachers"]
 
 
-def stopped_after(reports: int) -> Callable[[PreTrainProgress], None]:
+def stopped_after(reports: int) -> Callable[[Progress], None]:
     """A progress function that interrupts the run, as Ctrl-C does, at its n-th call."""
-    calls: list[PreTrainProgress] = []
+    calls: list[Progress] = []
 
-    def note(progress: PreTrainProgress) -> None:
+    def note(progress: Progress) -> None:
         calls.append(progress)
         if len(calls) == reports:
             signal.raise_signal(signal.SIGINT)
@@ -183,7 +184,7 @@ def test_a_finished_run_that_is_resumed_trains_nothing_and_repeats_no_metrics(tm
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "shards").rglob("*.*")}
     kept = {name: (tmp_path / name).read_bytes() for name in ("teachers.json", "metrics.jsonl", "curves.json")}
     vehicles = {path.name: path.read_bytes() for path in (tmp_path / "quadrotors").iterdir()}
-    calls: list[PreTrainProgress] = []
+    calls: list[Progress] = []
     summary = pre_train(tmp_path, resume=True, progress=calls.append)
     assert summary.finished
     assert calls == []
@@ -267,8 +268,8 @@ def test_a_part_asks_for_what_it_can_have(whole: Callable[[str], Path], tmp_path
 
 
 def test_a_run_whose_folder_is_deleted_ends_with_one_sentence(tmp_path: Path) -> None:
-    def delete(progress: PreTrainProgress) -> None:
-        if progress.done > 0:
+    def delete(progress: Progress) -> None:
+        if progress.step > 0:
             shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
     sentence = refusal(tmp_path / "run", config=tiny(), generate=3, progress=delete)
@@ -504,17 +505,17 @@ def test_the_first_vehicles_of_a_folder_are_taken_and_an_earlier_run_is_replaced
 
 
 def test_progress_goes_from_nothing_to_all_teachers(tmp_path: Path) -> None:
-    seen: list[PreTrainProgress] = []
+    seen: list[Progress] = []
     pre_train(tmp_path, config=tiny("max_attempts=2"), generate=3, progress=seen.append)
-    for attempt in (1, 2):
-        done = [progress.done for progress in seen if progress.attempt == attempt]
+    for attempt in ("teacher", "teacher (attempt 2)"):
+        done = [progress.step for progress in seen if progress.unit == attempt]
         assert done[0] == 0
         assert done == sorted(done)
         assert done[-1] == pytest.approx(3)
     last = seen[-1]
-    assert (last.num_teachers, last.remaining_s) == (3, 0)
+    assert (last.num_steps, last.remaining_s) == (3, 0)
     assert last.env_steps_per_s > 0
-    assert last.mean_return is not None
+    assert "mean_return" in last.validation
     assert all(math.isnan(progress.remaining_s) or progress.remaining_s >= 0 for progress in seen)
 
 

@@ -11,7 +11,8 @@ import torch
 
 import raptor
 from raptor.runs.engines import LostWorkerWarning
-from raptor.training.teachers.job import PreTrainProgress, pre_train
+from raptor.runs.progress import Progress
+from raptor.training.teachers.job import pre_train
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 STORE = 100 * 2**20
@@ -42,8 +43,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch):
 def test_a_lost_worker_changes_nothing(cluster, tmp_path: Path) -> None:
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
 
-    def lose_one(progress: PreTrainProgress) -> None:
-        if 0.2 < progress.done < progress.num_teachers - 1 and len(nodes) == 2:
+    def lose_one(progress: Progress) -> None:
+        if 0.2 < progress.step < progress.num_steps - 1 and len(nodes) == 2:
             cluster.remove_node(nodes.pop())
 
     with warnings.catch_warnings(record=True) as caught:

@@ -26,7 +26,7 @@ HEADER = "# Written by raptor run: the pipeline that was run here last.\n"
 _ANNOUNCED = {"skip": "{}", "anew": "runs anew: {}", "resume": "goes on where it was interrupted", "run": "begins"}
 
 Announce = Callable[[str], None]
-Progress = Callable[[Stage], contextlib.AbstractContextManager["Callable[..., None] | None"]]
+StageDisplay = Callable[[Stage], contextlib.AbstractContextManager["Callable[..., None] | None"]]
 """Shows how a stage goes on while its context is open, by the function that it gives, which is called as the job calls
 its own: see `train_direct`, `pre_train`, `evaluate` and so on."""
 
@@ -57,7 +57,7 @@ def run_pipeline(
     overwrite: bool = False,
     only: str | None = None,
     until: str | None = None,
-    progress: Progress | None = None,
+    progress: StageDisplay | None = None,
     announce: Announce | None = None,
 ) -> PipelineSummary:
     """Run the stages of a pipeline, or of a file or preset, each in a folder of its name in `output`.

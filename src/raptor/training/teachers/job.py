@@ -19,12 +19,13 @@ from raptor.quadrotor.population import read_population, sample_quadrotors
 from raptor.runs.engines import make_engine
 from raptor.runs.folder import Layout, RunFolder, locked, settings_of
 from raptor.runs.job import settle
+from raptor.runs.progress import ProgressFunction
 from raptor.runs.stopping import stop_on_signal
 from raptor.training.teachers.config import PreTrainConfig
-from raptor.training.teachers.session import CURVES, QUADROTORS, SHARDS, PreTrainProgress, PreTrainSummary, Session
+from raptor.training.teachers.session import CURVES, QUADROTORS, SHARDS, PreTrainSummary, Session
 from raptor.training.teachers.shard import Plan, make_plan, read_plan
 
-__all__ = ["PreTrainConfig", "PreTrainProgress", "PreTrainSummary", "load_pre_train_config", "pre_train"]
+__all__ = ["PreTrainConfig", "PreTrainSummary", "load_pre_train_config", "pre_train"]
 
 PLAN = "plan.json"
 OWN = (SHARDS, QUADROTORS, CURVES, PLAN, "teachers.safetensors", "teachers.json", "teachers.png", "curves.png")
@@ -43,7 +44,7 @@ def pre_train(
     resume: bool = False,
     overwrite: bool = False,
     part: tuple[int, int] | None = None,
-    progress: Callable[[PreTrainProgress], None] | None = None,
+    progress: ProgressFunction | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> PreTrainSummary:
     """Train one teacher for each vehicle.

@@ -23,25 +23,12 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.runs.engines import Engine, Report, Stop, read_result
 from raptor.runs.folder import RunFolder
-from raptor.runs.progress import Clock, read_metrics
+from raptor.runs.progress import Clock, Progress, ProgressFunction, read_metrics
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.plots import plot_curves, plot_teachers, population_curve
 from raptor.training.teachers.shard import CURVE, TEACHER_SEEDS, WEIGHTS, Plan, train_shard
 
 SHARDS, QUADROTORS, CURVES = "shards", "quadrotors", "curves.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class PreTrainProgress:
-    """Where the whole population stands."""
-
-    attempt: int  # from 1
-    done: float  # teachers trained, in fractions of one
-    num_teachers: int  # that are trained in this attempt
-    elapsed_s: float
-    remaining_s: float  # NaN where unknown
-    env_steps_per_s: float  # over all shards of this session
-    mean_return: float | None  # of the last validation of every shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +60,7 @@ class Session:
     quadrotors: Quadrotors
     plan: Plan  # how they are cut into shards, with their names
     engine: Engine
-    progress: Callable[[PreTrainProgress], None] | None  # called with each report of a shard
+    progress: ProgressFunction | None  # called with each report of a shard
     stop: Stop
     part: tuple[int, int] | None = None  # (i, n): trains only the i-th of n parts, from 1, and writes no teachers
 
@@ -148,9 +135,19 @@ class Session:
                 self.clock.tick(made, steps)
             done, rate = done_before + sum(each["teachers_done"] for each in last.values()), self.clock.rate
             known = [value for value in returns.values() if math.isfinite(value)]
-            remaining_s = (num_teachers - done) / rate if rate else math.nan
-            elapsed_s, speed, mean = self.clock.elapsed_s, self.clock.env_steps_per_s, _mean(known) if known else None
-            self.progress(PreTrainProgress(self.attempt + 1, done, num_teachers, elapsed_s, remaining_s, speed, mean))
+            again = f" (attempt {self.attempt + 1})" if self.attempt else ""
+            self.progress(
+                Progress(
+                    stage=f"teachers{again}" if done or not self.config.compile else "compiling",
+                    step=done,
+                    num_steps=num_teachers,
+                    unit=f"teacher{again}",
+                    elapsed_s=self.clock.elapsed_s,
+                    env_steps_per_s=self.clock.env_steps_per_s,
+                    remaining_s=(num_teachers - done) / rate if rate else math.nan,
+                    validation={"mean_return": _mean(known)} if known else {},
+                )
+            )
 
         return note
 
