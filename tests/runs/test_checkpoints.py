@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from raptor.core.atomic import FolderStore
 from raptor.core.errors import UserError
 from raptor.formats import save_policy
 from raptor.nn import RaptorPolicy
 from raptor.runs.checkpoints import Checkpoints, RunWarning
-from raptor.runs.store import FolderStore
 
 
 def document(step: int) -> dict:

@@ -83,10 +83,8 @@ def describe(
 
     quadrotor, estimates = from_description(file)
     Console().print(table_of(quadrotor))
-    for line in (
-        ["Estimated, because the description leaves it out:", *map("  {}".format, estimates)] if estimates else []
-    ):
-        say(line)
+    if estimates:
+        say("\n  ".join(["Estimated, because the description leaves it out:", *map(str, estimates)]))
     if output is not None:
         write_atomically(output, f"{format_document(quadrotor.to_dicts()[0])}\n")
         say(f"wrote {output}")

@@ -6,12 +6,15 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 from raptor.core.errors import UserError
 
 PathLike = str | os.PathLike[str]
+
+Store = MutableMapping[str, bytes]
+"""Files by names that may have folders, `checkpoints/step_000001.pt`; in memory, a plain dictionary is one."""
 
 
 def checked_path(path: PathLike, what: str) -> Path:
@@ -78,3 +81,34 @@ def explained(path: PathLike) -> Iterator[None]:
     except OSError as error:
         name = os.fsdecode(error.filename) if error.filename else path
         raise UserError(f"cannot write {name}: {error.strerror}") from error
+
+
+class FolderStore(MutableMapping[str, bytes]):
+    """The files of a folder of this machine, each complete or not there; the first one that is written creates it.
+
+    Raises:
+        UserError: a file cannot be read or written.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(path)
+
+    def __getitem__(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            raise KeyError(name) from None
+        except OSError as error:
+            raise UserError(f"cannot read {self.path / name}: {error.strerror or error}") from error
+
+    def __setitem__(self, name: str, content: bytes) -> None:
+        write_atomically(self.path / name, content)
+
+    def __delitem__(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(str(path.relative_to(self.path)) for path in self.path.rglob("*") if not path.is_dir()))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from raptor.core.atomic import Store
 from raptor.core.errors import UserError
 from raptor.formats.torch_files import load_torch
-from raptor.runs.store import Store
 
 
 class RunWarning(UserWarning):

@@ -15,12 +15,11 @@ from typing import Any, TypeVar
 
 from raptor.config import differences, from_dict, load_config, to_dict, to_yaml
 from raptor.config.files import MANIFEST
-from raptor.core.atomic import PathLike, explained, write_atomically
+from raptor.core.atomic import FolderStore, PathLike, explained, write_atomically
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import dump_yaml, read_yaml
 from raptor.runs.checkpoints import Checkpoints
 from raptor.runs.progress import Metrics
-from raptor.runs.store import FolderStore
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Generator
 from typing import Any
 
+from raptor.core.atomic import Store
 from raptor.core.errors import UserError
 from raptor.runs.engines import Report, Stop
-from raptor.runs.store import Store
 
 Reports = Generator[Report, None, "dict[str, Any] | None"]
 

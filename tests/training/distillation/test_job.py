@@ -35,8 +35,7 @@ from raptor.training.direct.job import first_policy, make_learner
 from raptor.training.direct.learner import GradientLearner
 from raptor.training.distillation import job as post_training
 from raptor.training.distillation import teachers as selection
-from raptor.training.distillation.job import PostTrainConfig, load_post_train_config, post_train
-from raptor.training.distillation.plan import make_plan
+from raptor.training.distillation.job import PostTrainConfig, load_post_train_config, make_plan, post_train
 from raptor.training.validation import Validation
 
 EVALUATION = {f"evaluation/{name}" for name in ("mean_return", "std_return", "mean_length", "termination_rate")}

@@ -10,7 +10,7 @@ import torch
 from foreign_files import OBSERVATIONS, Box, stable_baselines3
 
 from raptor.core.errors import UserError
-from raptor.training.distillation.teachers import documented, read_source, teacher_files
+from raptor.training.distillation.teachers import TeacherFile, read_source, teacher_files
 
 
 def test_the_statistics_of_a_teacher_become_part_of_its_first_layer(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_the_statistics_of_a_teacher_become_part_of_its_first_layer(tmp_path: Pa
     env.obs_rms.mean, env.obs_rms.var = np.linspace(-1, 2, 26), np.linspace(0.5, 2, 26)
     env.save(tmp_path / "statistics.pkl")
     (teacher,) = teacher_files([tmp_path / "model.zip"], ["mrs"], normalizer=tmp_path / "statistics.pkl")
-    teachers, description = read_source(documented(teacher.document()))
+    teachers, description = read_source(TeacherFile(**teacher.document()))
     wanted = predict(torch.from_numpy(env.normalize_obs(OBSERVATIONS.numpy())))
     torch.testing.assert_close(teachers(OBSERVATIONS[None])[0], wanted, rtol=1e-5, atol=1e-5)
     assert "statistics of statistics.pkl" in description

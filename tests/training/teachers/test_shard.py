@@ -17,13 +17,13 @@ import torch
 from short_shards import tiny
 
 from raptor.config import to_dict
+from raptor.core.atomic import FolderStore, Store
 from raptor.core.errors import UserError
 from raptor.formats.torch_files import load_torch
 from raptor.nn.stacked_mlp import Layer
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.teacher_test import TeacherTest
 from raptor.runs.stopping import stop_on_signal
-from raptor.runs.store import FolderStore, Store
 from raptor.training.teachers import shard
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers

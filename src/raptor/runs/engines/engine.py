@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from raptor.config.settings import Settings, at_least, not_negative, optional, positive, setting
-from raptor.core.atomic import explained
+from raptor.core.atomic import FolderStore, Store, explained
 from raptor.core.errors import UserError
-from raptor.runs.store import FolderStore, Store
 
 RESULT = "result.json"  # written last; a task that has one is finished
 

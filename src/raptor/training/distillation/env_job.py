@@ -25,8 +25,7 @@ from raptor.runs.stopping import StopRequest
 from raptor.runs.trainer import Phase
 from raptor.training import memory
 from raptor.training.distillation.config import EnvDistillConfig
-from raptor.training.distillation.learner import Distiller, first_student
-from raptor.training.distillation.plan import imitation_bytes
+from raptor.training.distillation.learner import Distiller, first_student, imitation_bytes
 from raptor.training.distillation.sources import WEIGHTS, EnvSource, Expert, draw_seed
 from raptor.viewer.env_videos import RecordedVecEnv
 

@@ -22,6 +22,7 @@ from raptor.rl.demonstrations import Demonstrations
 from raptor.rl.imitation import Imitation, ObservationScale, weights_of
 from raptor.rl.objective import TeacherGuide
 from raptor.runs.learner import Rated
+from raptor.training import memory
 from raptor.training.direct.learner import Guidance
 from raptor.training.distillation.config import EnvDistillConfig, FineTuneConfig, PostTrainConfig, StudentConfig
 from raptor.training.distillation.sources import Source
@@ -151,3 +152,13 @@ def shared_evenly(config: FineTuneConfig, num_teachers: int) -> FineTuneConfig:
         return config
     taking_part = min(num_teachers, config.batch_size)
     return dataclasses.replace(config, batch_size=taking_part * round(config.batch_size / taking_part))
+
+
+def imitation_bytes(
+    config: PostTrainConfig | EnvDistillConfig, num: int, shape: tuple[int, int, int], parts: int = 1
+) -> tuple[float, float]:
+    """What `num` kept episodes take, see `Source.shape`, and what learning from them does: their order, and a batch."""
+    steps, *widths = shape
+    data = float(num) * memory.nbytes(Demonstrations.empty(1, steps, torch.empty(0, device="meta"), *widths))
+    batch = 4.0 * config.sequence_length * config.batch_size * (2 * sum(widths) + 12 * config.student.hidden_dim)
+    return data, 20.0 * num * steps + batch / parts

@@ -89,7 +89,7 @@ class TeacherNote(NamedTuple):
         """What to read the teachers of a run from again."""
         if self.source is None:
             raise UserError(f"the run in {run} began with teachers of no folder: give the same ones to resume it")
-        return [documented(source) for source in self.source]
+        return [source if isinstance(source, str) else TeacherFile(**source) for source in self.source]
 
     def restore(self, teachers: TeacherPopulation, run: Path) -> TeacherPopulation:
         """The teachers with the figures of their test; refuses others than those that the run began with."""
@@ -165,11 +165,6 @@ def fingerprint(teachers: TeacherPopulation) -> str:
     if teachers.activations != RELU_TANH:
         digest.update(repr(teachers.activations).encode())
     return digest.hexdigest()
-
-
-def documented(source: str | dict[str, Any]) -> OneSource:
-    """The source that an entry of a note describes."""
-    return source if isinstance(source, str) else TeacherFile(**source)
 
 
 def examine(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -53,17 +54,10 @@ def pre_train(
     of machine with as many threads. So does one that was trained in parts: call this for each of them, at the same time
     or not, then once with `resume`, which gathers what they have trained, and trains what is missing.
 
-    Args:
-        output: the run folder, see `raptor.load_teachers`.
-        quadrotors: the vehicles, or a folder of them.
-        config: the settings; by default those of the run that is resumed, or else the default ones.
-        generate: draw so many vehicles instead.
-        num_teachers: train only for the first so many.
-        resume: go on with the run in `output`; start it where there is none.
-        overwrite: delete what an earlier run wrote to `output`.
-        part: (i, n): train only the i-th of n parts, from 1. The first one to come begins the run.
-        progress: called with each report of a shard.
-        announce: called once with the plan, in words.
+    The vehicles are given, as a folder or a population, or so many are drawn with `generate`; `num_teachers` trains for
+    the first so many alone, and `part` (i, n) the i-th of n parts, from 1; the first part to come begins the run.
+    `progress` is called with each report of a shard, `announce` once with the plan, in words. For all else see
+    `train_direct`; `raptor.load_teachers` reads the teachers.
 
     Raises:
         UserError: the folder holds a run and neither `resume` nor `overwrite` is given, settings or vehicles differ
@@ -116,11 +110,8 @@ def pre_train(
         return Session(folder, config, vehicles, plan, engine, progress, stop, part).run()
 
 
-def load_pre_train_config(
-    run: PathLike, file: str | Path | None = None, overrides: Sequence[str] = (), resume: bool = True
-) -> PreTrainConfig:
-    """The settings of the run in a folder; see `raptor.runs.folder.settings_of`."""
-    return settings_of(PreTrainConfig, LAYOUT, run, file, overrides, resume)
+load_pre_train_config = functools.partial(settings_of, PreTrainConfig, LAYOUT)
+"""The settings of the run in a folder; see `settings_of`."""
 
 
 def _given_vehicles(

@@ -16,7 +16,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from raptor.config import from_dict
-from raptor.core.atomic import write_atomically
+from raptor.core.atomic import Store, write_atomically
 from raptor.core.devices import gpu_use, memory_explained
 from raptor.core.errors import UserError
 from raptor.environments.episode import begin_episode
@@ -28,7 +28,6 @@ from raptor.rl.teacher_test import TeacherEpisodes, TeacherTest
 from raptor.runs.checkpoints import Checkpoints, RunWarning
 from raptor.runs.engines import Report, Stop
 from raptor.runs.stopping import Abandoned, interruptible
-from raptor.runs.store import Store
 from raptor.runs.trainer import Phase, Trainer
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
