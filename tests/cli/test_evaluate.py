@@ -56,17 +56,14 @@ def test_the_published_policy_can_be_left_out_and_is_never_there_twice(raptor: R
 
 
 def test_policies_of_one_name_are_told_apart_by_their_paths(tmp_path: Path, policy_file: Path) -> None:
-    from raptor.cli.policies import load_columns
+    from raptor.evaluation.results import column_names
 
     other = tmp_path / "other" / "mine.pt"
     other.parent.mkdir()
     other.write_bytes(policy_file.read_bytes())
-    assert list(load_columns([str(policy_file), str(other), "published"])) == [
-        str(policy_file),
-        str(other),
-        "published",
-    ]
-    assert list(load_columns([str(policy_file), "published", "published"])) == ["mine.pt", "published"]
+    three = [str(policy_file), str(other), "published"]
+    assert list(column_names(three).values()) == three
+    assert list(column_names([str(policy_file), "published", "published"]).values()) == ["mine.pt", "published"]
 
 
 @pytest.mark.parametrize(

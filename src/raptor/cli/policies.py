@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from rich.console import Console
 
@@ -12,9 +11,6 @@ from raptor.cli import common
 from raptor.cli.common import POLICY, Run, argument, option, say, takes_options
 from raptor.cli.progress import counting, wide_console
 from raptor.core.errors import UserError
-
-if TYPE_CHECKING:
-    from raptor.evaluation import Policy
 
 PUBLISHED, RL_TOOLS = "published", "rl-tools"
 
@@ -48,9 +44,12 @@ def evaluate(
     from raptor.core.devices import find_device
     from raptor.evaluation import SUITES
     from raptor.evaluation import evaluate as run
+    from raptor.evaluation.results import column_names
+    from raptor.formats import load_policy
 
     find_device(device)
-    columns = load_columns([*([PUBLISHED] if published else []), *policies], device)
+    names = column_names([*([PUBLISHED] if published else []), *policies])
+    columns = {name: load_policy(source, device) for source, name in names.items()}
     if json is not None and (json.is_dir() or not json.parent.is_dir()):
         raise UserError(f"{json} cannot be written: name a file in a folder that exists")
     with counting(Console(stderr=True)) as progress:
@@ -119,14 +118,6 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
     say("\nwhat to try next:")
     for command, why in commands.items():
         say(f"  {command:<{max(map(len, commands))}}  # {why}")
-
-
-def load_columns(sources: Sequence[str], device: str = "cpu") -> dict[str, Policy]:
-    """Load policies under short, distinct names."""
-    from raptor.evaluation.results import column_names
-    from raptor.formats import load_policy
-
-    return {name: load_policy(source, device) for source, name in column_names(sources).items()}
 
 
 def export(

@@ -51,11 +51,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Source]:
 def read_files(
     file: str | Path, job: str = "train-direct", folder: Path = Path(), above: tuple[Path, ...] = ()
 ) -> list[Source]:
-    """Read a file in a folder, a run or a preset of a job, and all that it is based on, the deepest base first.
-
-    Raises:
-        UserError: a file is missing or holds something else than settings, or files are based on each other.
-    """
+    """Read a file in a folder, a run or a preset of a job, and all that it is based on, the deepest base first."""
     named, what = folder / Path(file).expanduser(), f" (base of {above[-1]})" if above else ""
     if found := [each for each in (named, named / MANIFEST) if each.is_file()]:
         path = found[0].resolve()
@@ -109,11 +105,7 @@ def overlay(below: Document, above: Document, cls: type | None = None) -> dict[s
 
 
 def resolve(document: Document) -> dict[str, Any]:
-    """Put the value of another key in the place of each `${key}`; nothing else is read, the environment least of all.
-
-    Raises:
-        UserError: there is no such key, keys stand for each other in a circle, or the result is too large.
-    """
+    """Put the value of another key in the place of each `${key}`; nothing else is read, not the environment either."""
     count = itertools.count(1)
 
     def resolved(value: Any, path: str, followed: tuple[str, ...]) -> Any:

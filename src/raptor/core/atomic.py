@@ -84,11 +84,7 @@ def explained(path: PathLike) -> Iterator[None]:
 
 
 class FolderStore(MutableMapping[str, bytes]):
-    """The files of a folder of this machine, each complete or not there; the first one that is written creates it.
-
-    Raises:
-        UserError: a file cannot be read or written.
-    """
+    """The files of a folder of this machine, each complete or not there; the first one that is written creates it."""
 
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)

@@ -30,20 +30,15 @@ _CORE_SCHEMA = {  # of YAML 1.2: 1e-3 is a number; `on`, dates and sexagesimals 
 
 def to_plain(
     value: Any,
-    path: str = "it",
+    path: str = "it",  # its name in error messages
     from_file: PathLike | None = None,
-    finite: bool = False,
+    finite: bool = False,  # turn numbers that are not finite into None, as JSON wants it
     other: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Copy a value in plain types; dataclasses become groups, and arrays, tensors, tuples and sets lists.
 
-    Args:
-        value: text, numbers, and lists and groups of these; anything else, or too much, is a `UserError`.
-        path: its name in error messages.
-        from_file: the file that it was read from: what needs a conversion (tensors, arrays, keys that are no text) is
-            refused, and control bytes are escaped.
-        finite: turn numbers that are not finite into None, as JSON wants it.
-        other: gives what stands for a value of any other type; what is too deep or too much is text then.
+    Anything else, or too much, is a `UserError`, unless `other` gives what stands for it; too much is text then. In
+    what was read `from_file`, what needs a conversion is refused, and control bytes are escaped.
     """
     count, strict, where = itertools.count(), from_file is not None, f" ({from_file})" if from_file is not None else ""
 

@@ -220,11 +220,7 @@ def old_runs(folder: Path) -> dict[Path, str]:
 
 @contextlib.contextmanager
 def locked(folder: Path, shared: bool = False, patience_s: float = 0.0) -> Iterator[None]:
-    """Keep other processes that do the same out of a folder; those that share it come in together.
-
-    Raises:
-        UserError: another one has been at work there for so long.
-    """
+    """Keep other processes that do the same out of a folder, or give up; those that share it come in together."""
     try:
         import fcntl
     except ImportError:  # Windows

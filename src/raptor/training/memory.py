@@ -74,13 +74,10 @@ def largest_batch(
     memory_gib: float | None = None,
     besides: tuple[float, float] = (0.0, 0.0),
 ) -> int:
-    """The largest batch that fits on a device; all processes come to the same one, and the policy is used up.
+    """The largest batch that fits on a device, if any; all processes come to the same one, and the policy is used up.
 
     On a GPU the peak of two updates of two small batches is measured; elsewhere the tensors of a small batch are.
     `besides` are bytes of each vehicle, and of all together, that come on top.
-
-    Raises:
-        UserError: not even the smallest batch fits.
     """
     smallest = MULTIPLE * world.size * config.accumulation
     if torch.device(device).type == "cuda":

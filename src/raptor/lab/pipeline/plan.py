@@ -153,11 +153,7 @@ def refuse_replacing(steps: Sequence[Step]) -> None:
 
 
 def read_record(folder: Path) -> StageRecord | None:
-    """The record in a folder; None where there is none, or where a stage began and left nothing else.
-
-    Raises:
-        UserError: it cannot be read, or the folder holds something that no pipeline wrote.
-    """
+    """The record in a folder; None where there is none, or where a stage began and left nothing else."""
     path, others = folder / RECORD, sorted(name for name in entries(folder) if name[0] != ".")
     if not path.exists():
         if others or (folder.exists() and not folder.is_dir()):

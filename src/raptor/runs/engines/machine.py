@@ -21,12 +21,7 @@ POLL_S = 0.1
 
 
 def make_engine(config: EngineConfig, device: str = "cpu") -> Engine:
-    """Make the engine of that name to compute on a device, and see whether it can work.
-
-    Raises:
-        UserError: a device is not there, or the Ray cluster does not answer.
-        MissingExtraError: Ray is not installed.
-    """
+    """Make the engine of that name to compute on a device; `UserError` where the device, Ray or its cluster lacks."""
     if config.name == "ray":
         if importlib.util.find_spec("ray") is None:
             raise MissingExtraError("ray", "ray", "engine=ray")

@@ -31,9 +31,6 @@ class RayEngine(Engine):
 
     Ray does not retry a task that lost its worker, for it would begin from the start: it is submitted again, with its
     newest files. Tasks that reserve a GPU compute on `cuda`.
-
-    Raises:
-        UserError: the cluster does not answer, or cannot be started.
     """
 
     def __init__(self, config: EngineConfig, device: str = "cpu") -> None:
@@ -155,11 +152,7 @@ def _stream(
 
 
 def _check_address(address: str) -> None:
-    """Refuse a cluster that does not answer, for which Ray itself would wait for minutes.
-
-    Raises:
-        UserError: says how to start a cluster.
-    """
+    """Refuse a cluster that does not answer, for which Ray itself would wait for minutes, and say how to start one."""
     advice = "start a cluster with `ray start --head`, or give engine.address=local to start one on this machine"
     if address != "auto":
         if not (match := re.fullmatch(r"\[?([^\s/]+?)\]?:(\d{1,5})", address)):

@@ -35,10 +35,6 @@ class Guidance:
     initial_weight: float
     num_updates: int  # over which the weight falls to zero
 
-    def weight(self, update: int) -> float:
-        """Weight of imitation in the update after so many."""
-        return self.initial_weight * max(0.0, 1 - update / self.num_updates)
-
 
 @dataclasses.dataclass
 class GradientLearner:
@@ -113,7 +109,9 @@ class GradientLearner:
     @property
     def imitation(self) -> float:
         """Weight of imitation in the coming update."""
-        return 0.0 if self.guidance is None else self.guidance.weight(self.update_count)
+        if self.guidance is None:
+            return 0.0
+        return self.guidance.initial_weight * max(0.0, 1 - self.update_count / self.guidance.num_updates)
 
     def _draw(self, places: Tensor) -> tuple[Quadrotors, Episode]:
         """New vehicles for these places of the batch, and their episodes."""

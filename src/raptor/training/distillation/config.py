@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import ClassVar, Literal
 
 from raptor.config.settings import Settings, at_least, between, not_negative, optional, positive, setting
@@ -125,11 +124,6 @@ class PostTrainConfig(DistillConfig):
     def num_active(self, num_teachers: int) -> int:
         """How many teachers take part in an epoch."""
         return min(self.num_active_teachers or num_teachers, num_teachers)
-
-    @property
-    def num_epochs_in_all(self) -> int:
-        """Of imitation and of fine-tuning."""
-        return self.num_epochs + math.ceil(self.fine_tune.num_updates / self.fine_tune.updates_per_epoch)
 
 
 @dataclasses.dataclass(frozen=True)

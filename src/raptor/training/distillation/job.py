@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -139,8 +140,9 @@ def _train(
     clock: Clock,
 ) -> PostTrainSummary:
     policy = first_student(config.student, TRAINING_SEEDS + config.seed).to(config.device)
-    imitates, num_epochs, last = config.num_epochs > 0, config.num_epochs, config.num_epochs_in_all
+    imitates, num_epochs = config.num_epochs > 0, config.num_epochs
     tuning = shared_evenly(config.tuning, len(teachers)) if imitates else config.tuning
+    last = num_epochs + math.ceil(tuning.num_updates / tuning.updates_per_epoch)
     compute: dict[str, Any] = {"device": config.device, "compile": config.compile, "world": world}
 
     def validation(task: Task) -> Validation:

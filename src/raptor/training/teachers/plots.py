@@ -33,9 +33,6 @@ def plot_teachers(population: TeacherPopulation, solved_return: float | None = N
     """The return of each teacher against what characterises its vehicle; those that are not solved stand out.
 
     A record without a `return` is left out of the panels, not of the counts; `solved_return` is drawn as a line.
-
-    Raises:
-        UserError: the teachers come without their vehicles.
     """
     if population.quadrotors is None:
         raise UserError("these teachers come without their quadrotors, against which their returns would be drawn")
@@ -69,9 +66,6 @@ def plot_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """The validation return of populations over training time: mean, band from the 10th to the 90th percentile, worst.
 
     There is a `population_curve` for each label, an algorithm.
-
-    Raises:
-        UserError: there is no point to draw.
     """
     if not any(map(len, curves.values())):
         raise UserError("there are no validations to draw: train with a shorter validation_interval")

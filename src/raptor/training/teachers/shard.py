@@ -84,10 +84,8 @@ class Plan(NamedTuple):
 def make_plan(config: PreTrainConfig, names: Sequence[str], at_once: int, num_parts: int = 1) -> Plan:
     """Cut a population of vehicles into shards, `at_once` of which share the memory.
 
-    Where no `shard_size` is asked for, there are at least `num_parts` of them.
-
-    Raises:
-        UserError: not even one teacher fits, or not as many as `shard_size` asks for; names the setting to change.
+    Where no `shard_size` is asked for, there are at least `num_parts` of them. Where not even one teacher fits,
+    or not as many as `shard_size` asks for, a `UserError` names the setting to change.
     """
     num, least, at_once = len(names), config.shard_size or 1, min(at_once, len(names))
     budget, each = budget_bytes(config.memory_gib, config.device), bytes_per_teacher(config)
@@ -108,11 +106,7 @@ def make_plan(config: PreTrainConfig, names: Sequence[str], at_once: int, num_pa
 
 
 def read_plan(path: Path, config: PreTrainConfig, at_once: int) -> Plan:
-    """The plan with which a run began, because rounding depends on it.
-
-    Raises:
-        UserError: it cannot be read, or the shards do not fit any more.
-    """
+    """The plan with which a run began, because rounding depends on it; `UserError` where that does not fit any more."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         names, size = [str(name) for name in document["names"]], int(document["shard_size"])
