@@ -23,10 +23,6 @@ class Best:
     weights: dict[str, torch.Tensor]
     by: str  # what the figures are of
 
-    def summary(self, unit: str) -> dict[str, float]:
-        """The step and the figures."""
-        return {unit: float(self.step), **self.figures}
-
 
 class Learner(Protocol):
     """Something that learns in steps; it knows no files. It may have a `fraction`, the part of a step that is done."""

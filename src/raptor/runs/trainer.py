@@ -98,7 +98,7 @@ class Trainer:
     @property
     def best_figures(self) -> dict[str, float]:
         """Step and figures of the best policy; empty where there is none."""
-        return {} if self.best is None else self.best.summary(self.unit)
+        return {} if self.best is None else {self.unit: float(self.best.step), **self.best.figures}
 
     def __iter__(self) -> Iterator[Progress]:
         """Go on until the last step or a request to stop."""
@@ -230,7 +230,7 @@ class Trainer:
         if self.best is not None:
             if self.phase.revalidates:
                 self.best = dataclasses.replace(self.best, figures=dict(self.learner.validate()), by="validation")
-            self.milestones.append(self.best.summary(self.unit))
+            self.milestones.append(self.best_figures)
             self.files.write_best(self.best, milestone=True)
             self.files.write_best(self.best, milestone=False)
         self.clock.restart_rates()

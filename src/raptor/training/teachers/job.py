@@ -60,9 +60,7 @@ def pre_train(
     `train_direct`; `raptor.load_teachers` reads the teachers.
 
     Raises:
-        UserError: the folder holds a run and neither `resume` nor `overwrite` is given, settings or vehicles differ
-            from those of the run to be resumed, a vehicle cannot be read or cannot hover, the memory does not suffice,
-            the device or the cluster is not there, the disk is full.
+        UserError: as in `train_direct`; or a vehicle cannot be read or cannot hover, or the cluster is not there.
     """
     if part is not None and not 1 <= part[0] <= part[1]:
         raise UserError(f"a part must be one of 1/{part[1]} to {part[1]}/{part[1]}, got {part[0]}/{part[1]}")
