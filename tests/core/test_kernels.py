@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -41,7 +42,8 @@ def cache(cached, monkeypatch):
 
 
 def warned(caplog) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "raptor.core.compilation"]
+    records = [record for record in caplog.records if record.name == "raptor.core.compilation"]
+    return [record.getMessage() for record in records if record.levelno >= logging.WARNING]
 
 
 def libraries(folder: Path) -> list[Path]:

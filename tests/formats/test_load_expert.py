@@ -339,35 +339,35 @@ class Statistics:
 def test_the_statistics_of_a_vec_normalize_are_applied_as_the_library_does(
     tmp_path: Path, settings: dict[str, Any], numpy_before_2: bool
 ) -> None:
-    told = Statistics(tmp_path, **settings)
+    statistics = Statistics(tmp_path, **settings)
     if numpy_before_2:
-        old = told.file.read_bytes().replace(b"\x8c\x16numpy._core.multiarray", b"\x8c\x15numpy.core.multiarray")
-        told.file.write_bytes(old)
-    expert = load_expert(told.archive, normalizer=told.file)
-    same_actions(expert, told.wanted)
+        old = statistics.file.read_bytes().replace(b"\x8c\x16numpy._core.multiarray", b"\x8c\x15numpy.core.multiarray")
+        statistics.file.write_bytes(old)
+    expert = load_expert(statistics.archive, normalizer=statistics.file)
+    same_actions(expert, statistics.wanted)
     assert "vecnormalize.pkl" in expert.description
 
 
 @pytest.mark.parametrize("name", ["vecnormalize.pkl", "ppo_vecnormalize_100_steps.pkl", "model/vec_normalize.pkl"])
 def test_statistics_beside_an_archive_that_are_not_applied_are_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "model").mkdir()
-    told = Statistics(tmp_path, name)
+    statistics = Statistics(tmp_path, name)
     with pytest.warns(
         UserWarning, match=rf"{Path(name).name} beside .*model\.zip is not applied: .*--teacher-normalizer"
     ):
-        load_expert(told.archive)
+        load_expert(statistics.archive)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_expert(told.archive, normalizer=told.file)
+        load_expert(statistics.archive, normalizer=statistics.file)
 
 
 def test_nothing_in_the_file_of_statistics_is_executed(tmp_path: Path) -> None:
-    told = Statistics(tmp_path)
-    rest = told.file.read_bytes()
+    statistics = Statistics(tmp_path)
+    rest = statistics.file.read_bytes()
     key = b"\x8c\x0anorm_reward"
     bomb = pickle.dumps(Bomb(tmp_path / "made"), 2)[2:-1]  # without its beginning and end
-    told.file.write_bytes(rest.replace(key, b"\x8c\x04bomb" + bomb + key))
-    same_actions(load_expert(told.archive, normalizer=told.file), told.wanted)
+    statistics.file.write_bytes(rest.replace(key, b"\x8c\x04bomb" + bomb + key))
+    same_actions(load_expert(statistics.archive, normalizer=statistics.file), statistics.wanted)
     assert not (tmp_path / "made").exists()
     for content, match in (
         (pickle.dumps(Bomb(tmp_path / "made")), "holds no VecNormalize of stable-baselines3"),
@@ -376,24 +376,26 @@ def test_nothing_in_the_file_of_statistics_is_executed(tmp_path: Path) -> None:
         (b"hello", "is damaged, or no VecNormalize"),
         (rest.replace(b"epsilon", b"epsilom"), "is damaged, or no VecNormalize"),
     ):
-        told.file.write_bytes(content)
-        refused(told.archive, match, normalizer=told.file)
-    refused(told.archive, "cannot read the normaliser .*No such file", normalizer=tmp_path / "none.pkl")
+        statistics.file.write_bytes(content)
+        refused(statistics.archive, match, normalizer=statistics.file)
+    refused(statistics.archive, "cannot read the normaliser .*No such file", normalizer=tmp_path / "none.pkl")
     assert not (tmp_path / "made").exists()
 
 
 def test_statistics_that_do_not_belong_to_a_teacher_are_refused(tmp_path: Path) -> None:
-    told = Statistics(tmp_path)
+    statistics = Statistics(tmp_path)
     rsl_rl_3(tmp_path / "model.pt")
-    refused(tmp_path / "model.pt", "has a normaliser of its own: leave out .*vecnormalize.pkl", normalizer=told.file)
+    refused(
+        tmp_path / "model.pt", "has a normaliser of its own: leave out .*vecnormalize.pkl", normalizer=statistics.file
+    )
     stable_baselines3(tmp_path / "narrow.zip", "PPO", Box(22))
     refused(
         tmp_path / "narrow.zip",
         r"does not go with the teacher, which has obs=22.*: normalizer.mean must have shape \(22,\)",
-        normalizer=told.file,
+        normalizer=statistics.file,
     )
     save_policy(MLPPolicy(26, 5), tmp_path / "student.pt", {})
-    refused(tmp_path / "student.pt", "got the normalizer .*vecnorm", normalizer=told.file)
+    refused(tmp_path / "student.pt", "got the normalizer .*vecnorm", normalizer=statistics.file)
 
 
 @pytest.mark.parametrize(

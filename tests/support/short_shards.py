@@ -53,7 +53,7 @@ def main() -> None:
         config=tiny(f"algorithm={sys.argv[2]}"),
         generate=3,
         part=part,
-        progress=lambda progress: print(f"{progress.done:.2f}", flush=True),
+        progress=lambda progress: print(f"{progress.step:.2f}", flush=True),
     )
 
 

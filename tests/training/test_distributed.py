@@ -175,11 +175,11 @@ def test_parts_of_a_batch_of_sequences_train_as_the_whole_batch_does(kind: str) 
 @pytest.mark.parametrize("kind", ["gru", "mlp"])
 def test_products_in_bfloat16_give_nearly_the_same_gradient_and_the_same_flights(kind: str) -> None:
     settings = ("batch_size=4", f"student.kind={kind}", "num_epochs=3")
-    told = []
+    reported = []
     for precision in ("float32", "bfloat16"):
         config = short(*settings, f"precision={precision}")
-        told.append(distiller(config).update())
-    exact, rounded = told
+        reported.append(distiller(config).update())
+    exact, rounded = reported
     assert rounded["data_collection/mean_return"] == exact["data_collection/mean_return"]
     assert rounded["training/loss"] != exact["training/loss"]
     assert rounded["training/loss"] == pytest.approx(exact["training/loss"], rel=0.02)
@@ -279,8 +279,8 @@ def test_commands_for_one_process_refuse_several(monkeypatch: pytest.MonkeyPatch
 
 
 def told_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    for name, value in {**told, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+    reported = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in {**reported, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
 
 

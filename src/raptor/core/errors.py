@@ -1,4 +1,4 @@
-"""Errors that a user can mend; the command line prints them as one sentence, without a traceback."""
+"""Errors that a user can correct; the command line prints them as one sentence, without a traceback."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class CheckedVecEnv:
         flags = {**problems, **finite}
         found = {name for name, flag in zip(flags, torch.stack([*flags.values()]).tolist(), strict=True) if flag}
         for name in ("rewards", *finite):
-            text = f"{name} of the environment must be finite, got NaN or infinite numbers: mend its task"
+            text = f"{name} of the environment must be finite, got NaN or infinite numbers: correct its task"
             _require(name not in found, text)
         return found
 

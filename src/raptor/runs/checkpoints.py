@@ -47,7 +47,9 @@ class Checkpoints:
         except UserError as error:
             if not self.names():
                 raise
-            raise UserError(f"{error}; earlier checkpoints are intact: mend this, then go on with --resume") from error
+            raise UserError(
+                f"{error}; earlier checkpoints are intact: remedy this, then go on with --resume"
+            ) from error
         for old in list(self.names().values())[: -self.keep]:
             del self.store[old]
         return name

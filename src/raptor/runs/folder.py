@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 HEADER = "# Written by raptor: what runs here, its status and its settings.\n"
 VERSION = 2
-"""Of the layout of a run. Before the manifest there was the first: settings under a mark in one of `OLD_SETTINGS`."""
+"""Of the layout of a run. Version 1 had no manifest: its settings stand under `OLD_MARK` in one of `OLD_SETTINGS`."""
 
 OLD_MARK = "# raptor run: "
 OLD_SETTINGS = ("config.yaml", "params/config.yaml", "params/agent.yaml")
@@ -60,7 +60,7 @@ class RunFolder:
         self._recorder: Metrics | None = None
 
     def holds_run(self) -> bool:
-        """Whether a run has been here; refuses one of another job, and what else has the names that a run needs."""
+        """Whether it holds a run of this job; refuses another job's, and other files under the names that a run needs."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose another output folder")
         job = job_of(self.path)
@@ -220,7 +220,7 @@ def old_runs(folder: Path) -> dict[Path, str]:
 
 @contextlib.contextmanager
 def locked(folder: Path, shared: bool = False, patience_s: float = 0.0) -> Iterator[None]:
-    """Keep other processes that do the same out of a folder, or give up; those that share it come in together."""
+    """Keep others that do the same out of a folder, or share it; `UserError` where it is not free in `patience_s`."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -113,7 +113,7 @@ class Trainer:
         try:
             yield from self._steps()
         except Abandoned:
-            self._log("stopped in the middle of a step or a validation, which is given up")
+            self._log("stopped in the middle of a step or a validation, whose work is discarded")
             if self._is_updating:
                 if self._snapshot is None:
                     return  # what is left of the state is of no use: the last checkpoint stands

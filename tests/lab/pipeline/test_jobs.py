@@ -144,10 +144,10 @@ def test_nothing_is_done_twice_and_where_it_is_computed_makes_no_difference(
 ) -> None:
     changes = ["teachers.settings.engine=processes", "teachers.settings.memory_gib=2", "evaluation.compile=true"]
     changes += ["student.settings.compile=true", "distilled.settings.compile=true", "distilled.settings.device=cuda"]
-    told: list[str] = []
-    again = run_pipeline(load_pipeline(file, changes), finished.output, announce=told.append)
+    reported: list[str] = []
+    again = run_pipeline(load_pipeline(file, changes), finished.output, announce=reported.append)
     assert {stage.action for stage in again.stages} == {"skip"}
-    assert told == [f"{stage.name}: unchanged" for stage in again.stages]
+    assert reported == [f"{stage.name}: unchanged" for stage in again.stages]
     assert [stage.result for stage in again.stages] == [stage.result for stage in finished.stages]
 
 

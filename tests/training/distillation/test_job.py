@@ -104,11 +104,11 @@ def refusal(output: Path, *arguments: Any, **settings: Any) -> str:
 
 def asking_at(stage: str, call: int) -> Callable[[Progress], None]:
     """Ask to stop as Ctrl-C does, at the n-th word of a stage."""
-    told = []
+    reported = []
 
     def watch(progress: Progress) -> None:
-        told.append(progress.stage)
-        if progress.stage == stage and told.count(stage) == call:
+        reported.append(progress.stage)
+        if progress.stage == stage and reported.count(stage) == call:
             signal.raise_signal(signal.SIGINT)
 
     return watch
@@ -205,9 +205,9 @@ def test_the_best_by_its_flights_is_the_student_that_flew_them(tmp_path: Path, t
     assert summary.best["mean_return"] == of_student[flown_in]
     assert summary.best["epoch"] == flown_in - 1
     assert summary.best_by == "data collection"
-    told = load_policy(tmp_path).card["results"]
-    assert told["data collection mean_return"] == summary.best["mean_return"]
-    assert not [name for name in told if name.startswith("validation")]
+    reported = load_policy(tmp_path).card["results"]
+    assert reported["data collection mean_return"] == summary.best["mean_return"]
+    assert not [name for name in reported if name.startswith("validation")]
     weights = read_checkpoint(tmp_path / f"checkpoint_epoch_{flown_in - 1:06.0f}.pt")["weights"]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in load_policy(tmp_path).state_dict().items())
 
@@ -232,8 +232,8 @@ def test_fine_tuning_begins_with_the_best_imitation_and_is_compared_by_its_valid
     assert summary.best["mean_return"] == max(summary.imitated["mean_return"], summary.validation["mean_return"])
     assert summary.best_by == "validation"
     for name, found in (("best_student.pt", summary.best), ("imitated_student.pt", summary.imitated)):
-        told = load_policy(tmp_path / name).card["results"]
-        assert told == {f"validation {figure}": value for figure, value in found.items() if figure != "epoch"}
+        reported = load_policy(tmp_path / name).card["results"]
+        assert reported == {f"validation {figure}": value for figure, value in found.items() if figure != "epoch"}
 
 
 def test_fine_tuning_is_validated_with_the_sensors_that_it_trains_with(tmp_path: Path, teachers: Path) -> None:
@@ -422,14 +422,14 @@ def test_weak_teachers_are_dropped_by_name_also_on_resuming(tmp_path: Path, teac
     tested = selection.examine(few_teachers(), tiny()).records
     limit = sorted(record["return"] for record in tested)[1]
     weak = next(record["name"] for record in tested if record["return"] < limit)
-    told: list[str] = []
+    reported: list[str] = []
     settings = tiny(f"solved_return={limit}", IMITATION)
-    summary = post_train(tmp_path, teachers, settings, announce=told.append, progress=asking_at("imitating", 2))
+    summary = post_train(tmp_path, teachers, settings, announce=reported.append, progress=asking_at("imitating", 2))
     assert (summary.num_teachers, summary.dropped) == (2, (weak,))
-    assert told[0].startswith("Teacher architecture: obs=26, actions=4, hidden=[8] · ")
-    assert told[1].startswith("3 teachers, 6 episodes an epoch: ")
-    assert told[2].startswith("1 teacher does not reach ")
-    assert told[2].endswith(f", left out: {weak}")
+    assert reported[0].startswith("Teacher architecture: obs=26, actions=4, hidden=[8] · ")
+    assert reported[1].startswith("3 teachers, 6 episodes an epoch: ")
+    assert reported[2].startswith("1 teacher does not reach ")
+    assert reported[2].endswith(f", left out: {weak}")
     summary = post_train(tmp_path, resume=True)
     assert (summary.finished, summary.num_teachers, summary.dropped) == (True, 2, (weak,))
     assert read_curve(tmp_path)["data_collection/num_steps"][-1][1] <= 2 * 2 * 8

@@ -1,4 +1,4 @@
-"""Imitation: whose flights the student learns from, what it is told there, and that it learns."""
+"""Imitation: whose flights the student learns from, which labels it gets there, and that it learns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def distiller(*overrides: str, teachers: TeacherPopulation | None = None) -> Dis
 
 
 def constant_teachers(num: int = 3) -> TeacherPopulation:
-    """Each always does the same, told from the others by it: its number in tenths, below hover for the last."""
+    """Each always does the same, by which it is told apart: its number in tenths, below hover for the last."""
     teachers = few_teachers(num)
     *hidden, last = teachers.layers
     bias = torch.atanh(0.1 * torch.arange(1.0, num + 1)).unsqueeze(-1).expand_as(last.bias)

@@ -88,9 +88,9 @@ def test_the_same_weights_and_vehicles_have_the_same_fingerprint_and_no_others(t
 
 
 def test_each_teacher_is_tested_with_its_own_vehicle_and_its_offset_noted() -> None:
-    teachers, config, told = few_teachers(), tiny("num_teacher_episodes=3"), list[Progress]()
-    tested = examine(teachers, config, told.append)
-    assert [(progress.step, progress.num_steps) for progress in told] == [(2, 3), (3, 3)]
+    teachers, config, reported = few_teachers(), tiny("num_teacher_episodes=3"), list[Progress]()
+    tested = examine(teachers, config, reported.append)
+    assert [(progress.step, progress.num_steps) for progress in reported] == [(2, 3), (3, 3)]
     for part in (slice(0, 2), slice(2, 3)):
         some = teachers[part]
         flights = TeacherTest(TEST_TASK, some.quadrotors, 3, selection.TEST_SEED, compile=False)(some.layers)

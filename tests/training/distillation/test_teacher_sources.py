@@ -40,17 +40,17 @@ def checkpoint(path: Path, seed: int = 0, width: int = 26) -> Path:
 
 
 def test_a_student_learns_from_a_checkpoint_of_rsl_rl(tmp_path: Path) -> None:
-    losses, told = [], []
+    losses, reported = [], []
     teacher = TeacherFile(checkpoint(tmp_path / "model_9.pt"), "crazyflie")
 
     def watch(progress: Progress) -> None:
         losses.append(progress.values.get("loss"))
 
-    summary = post_train(tmp_path / "run", teacher, tiny(*LEARNING), progress=watch, announce=told.append)
+    summary = post_train(tmp_path / "run", teacher, tiny(*LEARNING), progress=watch, announce=reported.append)
     found = [loss for loss in losses if loss is not None]
     assert found[-1] < 0.3 * found[0]
     assert summary.num_teachers == 1
-    assert told[0].startswith("Teacher architecture: obs=26, actions=4, hidden=[8] · elu between the layers")
+    assert reported[0].startswith("Teacher architecture: obs=26, actions=4, hidden=[8] · elu between the layers")
     assert load_policy(tmp_path / "run").card["training"].startswith("distilled from 1 teachers")
 
 
@@ -78,13 +78,13 @@ def test_a_run_goes_on_with_the_file_that_it_began_with(tmp_path: Path, monkeypa
 def test_files_and_folders_are_one_population(tmp_path: Path) -> None:
     first, _ = read_teachers(TeacherFile(checkpoint(tmp_path / "a.pt"), "mrs"))
     save_teachers(first, tmp_path / "teachers")
-    told: list[str] = []
+    reported: list[str] = []
     sources = [tmp_path / "teachers", TeacherFile(checkpoint(tmp_path / "b.pt", 1, width=22), "race")]
-    both, told = read_teachers(sources)
+    both, reported = read_teachers(sources)
     assert both.activations == Activations("elu", "clip")
     assert [record["quadrotor"] for record in both.records] == ["mrs", "race"]
     assert torch.equal(both.quadrotors.mass, torch.cat([load_platform("mrs").mass, load_platform("race").mass]))
-    assert ["obs=26" in told[0], "obs=22" in told[1], len(told)] == [True, True, 2]
+    assert ["obs=26" in reported[0], "obs=22" in reported[1], len(reported)] == [True, True, 2]
     assert fingerprint(both[:1]) == fingerprint(first)
     others = [TeacherFile(tmp_path / "a.pt", "fs"), TeacherFile(tmp_path / "a.pt", "mrs", activation="tanh")]
     assert all(fingerprint(read_teachers(other)[0]) != fingerprint(first) for other in others)

@@ -96,9 +96,9 @@ def refusal(output: Path, *arguments: Any, **settings: Any) -> str:
 
 
 def test_a_run_leaves_a_teacher_for_each_vehicle_and_what_is_known_of_it(tmp_path: Path) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     settings = tiny("tensorboard_teachers=[1]", "solved_return=-1000", "retrain_below=-1000")
-    summary = pre_train(tmp_path, config=settings, generate=3, announce=told.append)
+    summary = pre_train(tmp_path, config=settings, generate=3, announce=reported.append)
     assert (summary.finished, summary.num_teachers, summary.num_solved, summary.unsolved) == (True, 3, 3, ())
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {"teachers.safetensors", "teachers.json", "quadrotors", "run.yaml", "tensorboard"}
@@ -107,7 +107,7 @@ def test_a_run_leaves_a_teacher_for_each_vehicle_and_what_is_known_of_it(tmp_pat
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "quadrotors").glob("*.json"))) == 3
     assert from_dict(PreTrainConfig, read_settings(tmp_path)) == settings
-    assert told[0].startswith("3 teachers in 2 shards of at most 2: ")
+    assert reported[0].startswith("3 teachers in 2 shards of at most 2: ")
     teachers = raptor.load_teachers(tmp_path)
     assert len(teachers) == 3
     assert teachers.widths == (26, 6, 4)

@@ -155,7 +155,7 @@ class Engine(abc.ABC):
             raise RuntimeError(f"{name} failed on its worker:\n{text}")
         elif times_lost > self.retries:
             sentence = f"{name} lost its worker {times_lost} times, the last time because {text}: "
-            raise UserError(f"{sentence}mend that, then go on with --resume; what was written is kept")
+            raise UserError(f"{sentence}remedy that, then go on with --resume; what was written is kept")
         else:
             warnings.warn(f"{name} goes on with another worker, because {text}", LostWorkerWarning, 3)
             store.prepare()

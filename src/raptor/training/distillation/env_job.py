@@ -58,8 +58,8 @@ def distill(
     A run that was killed at any moment and resumed gives bit for bit what it would have given without, if `reset` of
     the environment takes a seed and repeats itself; if it does not, the episodes that are kept are collected anew.
 
-    The environment keeps the contract of `raptor.environments.VecEnv`. The teacher is a `raptor.load_expert` or any
-    function from observations (N, D) to actions (N, A). Where no `output` is given, see `log_folder`. `announce` is
+    The environment keeps the contract of `raptor.environments.vec_env.VecEnv`. The teacher is a `raptor.load_expert` or
+    any function from observations (N, D) to actions (N, A). Where no `output` is given, see `log_folder`. `announce` is
     called with the plan, in words. For all else see `train_direct`.
 
     Raises:

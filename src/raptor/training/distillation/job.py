@@ -117,7 +117,7 @@ def post_train(
         with held(folder, config, resume, overwrite, world) as stop, memory_explained(batches):
             with world.main_process_first():
                 if folder.writes and stored is not None and stored.fine_tune != config.fine_tune:
-                    for ending in (folder.summary, folder.path / FINAL):  # after imitation, which ends it no more
+                    for ending in (folder.summary, folder.path / FINAL):  # imitation is no longer the end of the run
                         ending.unlink(missing_ok=True)
                     folder.write_manifest(config)
                 if folder.writes and noted is None:
