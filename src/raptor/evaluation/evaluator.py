@@ -179,10 +179,8 @@ def evaluate(
     """Evaluate policies by name on suites; each of them meets the same vehicles, starts, references and noise.
 
     The first policy is the one that others are compared with. `num_quadrotors` are sampled; see `conditions`
-    for the named platforms. Unless `compile` says so, it is compiled where that saves time.
-
-    Raises:
-        UserError: an unknown suite or device, a number out of range, no policy, or one of other dimensions.
+    for the named platforms. Unless `compile` says so, it is compiled where that saves time. A `UserError` is raised for
+    an unknown suite or device, a number out of range, no policy, or one of other dimensions.
     """
     where = find_device(device)
     if not policies:

@@ -56,13 +56,11 @@ _NUMBER = r"[-+]?(?:inf|[0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?)"
 def load_expert(path: PathLike, activation: str | None = None, normalizer: PathLike | None = None) -> ExpertNetwork:
     """Read one expert network, on the CPU, without executing code from the file.
 
-    Args:
-        path: a checkpoint of rsl_rl (.pt), an archive of stable-baselines3 (.zip), a teacher of rl-tools (.h5), a
-            memoryless policy of this package (.pt), or a folder of teachers, with the number of one where it holds
-            several: `teachers:3`.
-        activation: between the layers, such as elu; by default what the file says, or a file beside it
-            (`params/agent.yaml` of Isaac Lab), or else the library's default. Files of this package do say it.
-        normalizer: file of the VecNormalize (.pkl) that an archive of stable-baselines3 was trained with.
+    The path is a checkpoint of rsl_rl (.pt), an archive of stable-baselines3 (.zip), a teacher of rl-tools (.h5), a
+    memoryless policy of this package (.pt), or a folder of teachers, with the number of one where it holds several:
+    `teachers:3`. The activation between the layers, such as elu, is by default what the file says, or a file beside it
+    (`params/agent.yaml` of Isaac Lab), or else the library's default; files of this package do say it. The normalizer
+    is the file of the VecNormalize (.pkl) that an archive of stable-baselines3 was trained with.
     """
     if activation is not None:
         activation = activation_name(activation, "activation")
@@ -113,7 +111,7 @@ def _of_file(file: Path, activation: str | None, bare: bool) -> tuple[ExpertNetw
                 names = printable(" and ".join(map(str, beside[:3])))
                 remedy = "if the teacher was trained with it, give it as its normalizer (--teacher-normalizer)"
                 warnings.warn(f"{names} beside {file.name} is not applied: {remedy}", stacklevel=3)
-            return read_stable_baselines3(archive, file, ADVICE, activation), False
+            return _read_stable_baselines3(archive, file, activation), False
         document = read_document(archive, file, advice=ADVICE)
     if document.get("format") == checkpoint.FORMAT:
         architecture, weights = document.get("architecture"), document.get("weights")
@@ -129,7 +127,7 @@ def _of_file(file: Path, activation: str | None, bare: bool) -> tuple[ExpertNetw
     return _read_rsl_rl(document, file, activation), False
 
 
-def _read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | None = None) -> ExpertNetwork:
+def _read_rsl_rl(document: Mapping[str, Any], path: PathLike, activation: str | None) -> ExpertNetwork:
     """The actor of a checkpoint of rsl_rl 2 to 5; `params/agent.yaml` beside it says what it does not."""
     found = document.get(ACTOR, document.get(MODEL))
     weights = plain_names(found, path) if isinstance(found, Mapping) else {}
@@ -203,13 +201,10 @@ def _normalizer(weights: Mapping[str, Any], prefix: str, path: PathLike) -> Norm
     return Normalizer(mean, std + EPSILON)
 
 
-def read_stable_baselines3(
-    archive: zipfile.ZipFile, path: PathLike, advice: Advice, activation: str | None = None
-) -> ExpertNetwork:
-    """The deterministic actor of an open archive, with the noise that it explores with.
+def _read_stable_baselines3(archive: zipfile.ZipFile, path: PathLike, activation: str | None) -> ExpertNetwork:
+    """The deterministic actor of an archive of SAC, TD3, DDPG, PPO or A2C, with the noise that it explores with.
 
-    The activation function is by default what the archive says, or else stable-baselines3's default. A policy that is
-    no multi-layer perceptron from a box to a box is refused.
+    A policy that is no multi-layer perceptron from a box to a box is refused.
     """
     small = archive.getinfo(SETTINGS).file_size <= _LARGEST
     try:
@@ -218,7 +213,7 @@ def read_stable_baselines3(
         raise UserError(f"{path} is damaged: its settings are no JSON: {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path} is no archive of stable-baselines3: its member {SETTINGS} holds no settings")
-    weights = plain_names(load_torch(archive.read(POLICY), f"{POLICY} in {path}", advice=advice), path)
+    weights = plain_names(load_torch(archive.read(POLICY), f"{POLICY} in {path}", advice=ADVICE), path)
     for space in ("observation_space", "action_space"):
         group = settings.get(space)
         if "Box" not in (kind := str(group.get(":type:", "nothing")) if isinstance(group, Mapping) else "nothing"):
@@ -256,8 +251,7 @@ def read_stable_baselines3(
 
 
 def _layers(weights: Mapping[str, Any], hidden: list[str], last: str, path: PathLike) -> tuple[Layer, ...]:
-    there = [net for net in hidden if f"{net}.0.weight" in weights]
-    layers = [layer for net in there for layer in layers_of(weights, net, path)]
+    layers = [layer for net in hidden if f"{net}.0.weight" in weights for layer in layers_of(weights, net, path)]
     return connected([*layers, layer_of(weights, last, path)], path)
 
 

@@ -20,8 +20,7 @@ from torch import Tensor
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import read_yaml
-from raptor.quadrotor.documents import TEMPLATE, is_finite_number, plain, shown
-from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.parameters import TEMPLATE, Quadrotors, is_finite_number, plain, shown
 from raptor.quadrotor.validation import DESCRIBED, QuadrotorWarning
 from raptor.quadrotor.vehicles import ON_AXIS, SHORTEST_TIME_CONSTANT, SIDES
 
@@ -115,7 +114,8 @@ class Description:
             return None
         value, meaning = self.content[key], DESCRIPTION_KEYS.get(key, "s")
         values = [value] if count == 1 else value
-        if not isinstance(values, list) or len(values) != count or not all(map(_is_positive, values)):
+        fits = isinstance(values, list) and len(values) == count and all(map(is_finite_number, values))
+        if not fits or not all(1e-12 <= x <= 1e12 for x in values):
             one = f"a positive number ({meaning.split(',')[0]})"
             raise self.wrong(key, f"must be {one if count == 1 else f'{count} positive numbers ({meaning})'}")
         if "time_constant" in key and value < SHORTEST_TIME_CONSTANT:
@@ -145,10 +145,6 @@ def _number(value: Any) -> Any:
     """What YAML 1.1 takes for text, as 1e-3, as a number; all else as it is."""
     is_number = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", value)
     return float(value) if is_number else value
-
-
-def _is_positive(value: Any) -> bool:
-    return is_finite_number(value) and 1e-12 <= value <= 1e12
 
 
 def from_description(
