@@ -22,7 +22,7 @@ from raptor.runs import read_curve, stopping
 from raptor.runs.checkpoints import Checkpoints
 from raptor.training.distillation.env_job import EnvDistillConfig, distill, load_env_distill_config, log_folder
 from raptor.training.distillation.learner import Distiller
-from raptor.viewer.env_videos import RecordedVecEnv
+from raptor.viewer.videos import RecordedVecEnv
 
 TINY = (
     "num_epochs=4",
