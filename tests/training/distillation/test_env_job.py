@@ -183,7 +183,7 @@ def test_a_teacher_flies_with_its_noise_where_it_is_told_to(tmp_path):
     noisy = read_curve(tmp_path / "noisy")["data_collection/mean_return"]
     assert noisy[0][1] < curve[0][1] - 0.5
     assert calm.teacher["mean_return"] > 30
-    with pytest.raises(UserError, match="has no exploration noise .no method `sample`.: set teacher_deterministic=true"):
+    with pytest.raises(UserError, match="no method `sample` for noise: set teacher_deterministic=true"):
         distill(PointEnv(), teacher, settings("teacher_deterministic=false"), tmp_path / "none")
 
 
