@@ -7,7 +7,7 @@ import torch
 from rollouts import fly
 
 from raptor.evaluation import evaluate
-from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, figure_eight
+from raptor.evaluation.evaluator import FIGURE_EIGHT_INTERVALS, figure_eight
 from raptor.quadrotor import PLATFORMS
 
 MEANS = {"10s": 0.074, "6.5s": 0.132, "5s": 0.197}  # m, over the nine platforms; measured independently

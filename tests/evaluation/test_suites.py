@@ -11,7 +11,7 @@ from rollouts import fly
 
 from raptor.core.errors import UserError
 from raptor.evaluation import SUITES, TEST_SEEDS
-from raptor.evaluation.suites import IMPAIRMENTS, NOISE, THRUST_FACTORS, VISIBLE, conditions, figure_eight
+from raptor.evaluation.evaluator import IMPAIRMENTS, NOISE, THRUST_FACTORS, VISIBLE, conditions, figure_eight
 from raptor.quadrotor import PLATFORMS, load_platforms, rotation_matrix
 from raptor.tasks import References, Task, advance_reference
 from raptor.training.validation import TRAINING_SEEDS, VALIDATION_SEED

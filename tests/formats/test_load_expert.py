@@ -21,7 +21,7 @@ from foreign_files import HETEROSCEDASTIC, OBSERVATIONS, Box, rsl_rl_3, rsl_rl_5
 from raptor import load_expert
 from raptor.core.errors import UserError
 from raptor.formats import load_policy, load_teachers, save_policy, save_teachers, write_rl_tools_teacher
-from raptor.formats.stable_baselines3 import with_statistics
+from raptor.formats.expert_files import with_statistics
 from raptor.nn import ExpertNetwork, MLPPolicy, RaptorPolicy, TeacherPopulation
 from raptor.nn.stacked_mlp import Layer, initial_layers
 

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from raptor.core.errors import UserError
 from raptor.environments import QuadrotorEnv
 from raptor.quadrotor import Quadrotors, QuadrotorWarning, from_description, load_platforms, validate
-from raptor.quadrotor.description import inertia_of_frame
-from raptor.quadrotor.description_file import DESCRIPTION_KEYS, ROTORS
+from raptor.quadrotor.description import DESCRIPTION_KEYS, ROTORS, inertia_of_frame
 from raptor.tasks import InitialStates, Task
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_quadrotor.yaml"

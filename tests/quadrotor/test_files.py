@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from raptor.core.errors import UserError
 from raptor.quadrotor import PLATFORMS, Quadrotors, QuadrotorWarning, load_platform, load_platforms, sample_quadrotors
-from raptor.quadrotor.documents import DEFAULT_GROUPS, TEMPLATE, format_document
-from raptor.quadrotor.parameters import PORTION
+from raptor.quadrotor.parameters import DEFAULT_GROUPS, PORTION, TEMPLATE, format_document
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 
 from raptor.core.errors import UserError
 from raptor.quadrotor import PLATFORMS, load_platform, load_platforms
-from raptor.quadrotor.documents import DEFAULT_GROUPS
+from raptor.quadrotor.parameters import DEFAULT_GROUPS
 
 # Thrust-to-weight and hover throttle as computed independently from the registry's thrust curves.
 REGISTRY = {

@@ -13,8 +13,8 @@ import yaml
 
 from raptor.core.errors import UserError
 from raptor.quadrotor import Distribution, Quadrotors, load_platform, sample_quadrotors
-from raptor.quadrotor.characteristics import cannot_hover
 from raptor.quadrotor.population import NUM_NAMES, NUM_REASONS, read_population, summarise, write_population
+from raptor.quadrotor.validation import cannot_hover
 
 
 def changed(path: Path, field: str, value: object) -> None:

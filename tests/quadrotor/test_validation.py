@@ -21,7 +21,7 @@ from raptor.quadrotor import (
     sample_quadrotors,
     validate,
 )
-from raptor.quadrotor.characteristics import CHARACTERISTICS
+from raptor.quadrotor.validation import CHARACTERISTICS
 
 
 def changed(field, index, value, quadrotors=None):

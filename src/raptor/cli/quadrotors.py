@@ -79,7 +79,7 @@ def describe(
     """
     from raptor.core.atomic import write_atomically
     from raptor.quadrotor import from_description
-    from raptor.quadrotor.documents import format_document
+    from raptor.quadrotor.parameters import format_document
 
     quadrotor, estimates = from_description(file)
     Console().print(table_of(quadrotor))

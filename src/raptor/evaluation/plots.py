@@ -19,9 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid
 from raptor.environments.collectors import Recorder, Recording
 from raptor.environments.rollout import Policy
-from raptor.evaluation.evaluator import fly
+from raptor.evaluation.evaluator import FIGURE_EIGHT_INTERVALS, begin_together, conditions, figure_eight, fly
 from raptor.evaluation.results import Evaluation
-from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, begin_together, conditions, figure_eight
 from raptor.quadrotor.parameters import PLATFORMS
 from raptor.quadrotor.state import component_major, from_axis_angle
 from raptor.tasks.initial_state import InitialStates

@@ -17,9 +17,8 @@ from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.plotting import to_png
 from raptor.environments.rollout import Policy
 from raptor.evaluation import plots
-from raptor.evaluation.evaluator import CountFunction
+from raptor.evaluation.evaluator import FIGURE_EIGHT_INTERVALS, CountFunction
 from raptor.evaluation.results import HEADINGS, Evaluation, better, cell, rows
-from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS
 
 COMPARED = {
     "evaluation/mean_return": "return",

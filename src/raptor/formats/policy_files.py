@@ -48,17 +48,12 @@ INITIAL_HIDDEN_STATE, CARD = "initial_hidden_state", "card"
 def load_policy(source: PathLike, device: torch.device | str = "cpu") -> StudentPolicy | OnnxPolicy:
     """Load a policy, what is known about it in its `card`; nothing in a file is executed.
 
-    Args:
-        source: one of
-            "published", the policy that was published with RAPTOR, from the package foundation-policy;
-            "default", "large" or "robust", the policies that come with this package;
-            the folder of a run, which gives its best checkpoint, or its last;
-            a file of `save_policy` (.pt), an rl-tools checkpoint (.h5), or an exported policy (.onnx).
-            A name in text comes before a file of that name: write ./default, or give a Path, for a folder of that name.
-        device: of the weights. An ONNX file runs on the CPU and answers on the device of the observation.
-
-    Raises:
-        UserError: the source does not exist or cannot be used; names the file, the field and the value.
+    The source is "published", the policy that was published with RAPTOR, from the package foundation-policy; "default",
+    "large" or "robust", which come with this package; the folder of a run, which gives its best checkpoint, or its
+    last; or a file of `save_policy` (.pt), an rl-tools checkpoint (.h5), or an exported policy (.onnx). A name in text
+    comes before a file of that name: write ./default, or give a Path, for a folder of that name. The weights are on the
+    device; an ONNX file runs on the CPU and answers on the device of the observation. A `UserError` about a source that
+    does not exist or cannot be used names the file, the field and the value.
     """
     find_device(device)
     if isinstance(source, str) and source == PUBLISHED:

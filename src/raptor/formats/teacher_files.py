@@ -26,8 +26,7 @@ from raptor.formats.checkpoint import check_values, is_width
 from raptor.nn.activations import Activations
 from raptor.nn.stacked_mlp import Layer, Layers
 from raptor.nn.teachers import TeacherPopulation
-from raptor.quadrotor import Quadrotors
-from raptor.quadrotor.documents import is_finite_number
+from raptor.quadrotor.parameters import Quadrotors, is_finite_number
 
 FORMAT, VERSION = "raptor-teachers", 1
 DOCUMENT, WEIGHTS, QUADROTORS = "teachers.json", "teachers.safetensors", "quadrotors"

@@ -1,8 +1,8 @@
 """The vehicle: parameters, state, dynamics, named platforms, sampling and files."""
 
+from raptor.quadrotor.description import DESCRIPTION_KEYS as DESCRIPTION_KEYS
+from raptor.quadrotor.description import Estimate as Estimate
 from raptor.quadrotor.description import from_description as from_description
-from raptor.quadrotor.description_file import DESCRIPTION_KEYS as DESCRIPTION_KEYS
-from raptor.quadrotor.description_file import Estimate as Estimate
 from raptor.quadrotor.dynamics import rotor_setpoint as rotor_setpoint
 from raptor.quadrotor.dynamics import step as step
 from raptor.quadrotor.parameters import PLATFORMS as PLATFORMS

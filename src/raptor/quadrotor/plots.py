@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from raptor.core.plotting import COLOURS, STYLE, grid
-from raptor.quadrotor.characteristics import Characteristic, characteristics
+from raptor.quadrotor.validation import Characteristic, characteristics
 from raptor.quadrotor.vehicles import Vehicles
 
 

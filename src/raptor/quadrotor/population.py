@@ -21,8 +21,8 @@ from raptor.config.settings import Settings, above, ascending, at_least, not_neg
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import dump_yaml
-from raptor.quadrotor.characteristics import cannot_hover, characteristics
 from raptor.quadrotor.parameters import Quadrotors, load_platform
+from raptor.quadrotor.validation import cannot_hover, characteristics
 from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
 Range = tuple[float, float]

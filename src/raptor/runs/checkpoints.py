@@ -47,9 +47,7 @@ class Checkpoints:
         except UserError as error:
             if not self.names():
                 raise
-            raise UserError(
-                f"{error}; earlier checkpoints are intact: remedy this, then go on with --resume"
-            ) from error
+            raise UserError(f"{error}; earlier checkpoints are intact: correct it, then --resume") from error
         for old in list(self.names().values())[: -self.keep]:
             del self.store[old]
         return name

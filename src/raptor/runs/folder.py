@@ -60,7 +60,7 @@ class RunFolder:
         self._recorder: Metrics | None = None
 
     def holds_run(self) -> bool:
-        """Whether it holds a run of this job; refuses another job's, and other files under the names that a run needs."""
+        """Whether it holds a run of this job; refuses another job's, and other files with a run's names."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose another output folder")
         job = job_of(self.path)

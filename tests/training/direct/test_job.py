@@ -303,7 +303,7 @@ def test_a_full_disk_is_explained_and_leaves_the_checkpoints_before(
     assert process.returncode == 2
     assert "Traceback" not in errors
     assert "cannot write" in errors
-    assert "earlier checkpoints are intact: remedy this, then go on with --resume" in errors
+    assert "earlier checkpoints are intact: correct it, then --resume" in errors
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").glob("update_*.pt")} == before
     train_direct(tmp_path, resume=True)
     assert_same(tmp_path, straight)

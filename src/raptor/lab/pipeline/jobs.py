@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from raptor.config.settings import Limit, Settings, at_least, between, each, one_of, optional, setting
 from raptor.evaluation import Evaluation, evaluate
+from raptor.evaluation.evaluator import SUITES
 from raptor.evaluation.report import write_report
-from raptor.evaluation.suites import SUITES
 from raptor.export import FORMATS, export_policy
 from raptor.formats import load_policy
 from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors

@@ -27,7 +27,6 @@ from raptor.training import memory
 from raptor.training.distillation.config import EnvDistillConfig
 from raptor.training.distillation.learner import Distiller, first_student, imitation_bytes
 from raptor.training.distillation.sources import WEIGHTS, EnvSource, Expert, draw_seed
-from raptor.viewer.env_videos import RecordedVecEnv
 
 LOGS = Path("logs") / "distillation"
 FINAL, VIDEOS, ENVIRONMENT = "final_student.pt", "videos", "params/env.yaml"
@@ -71,6 +70,8 @@ def distill(
     with contextlib.ExitStack() as closing:
         watched = env
         if config.video:
+            from raptor.viewer.videos import RecordedVecEnv
+
             length, interval = config.video_length, config.video_interval
             watched = RecordedVecEnv(env, folder.path / VIDEOS, length, interval, resume=stored is not None)
             closing.callback(watched.finish_video)

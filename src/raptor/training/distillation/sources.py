@@ -153,9 +153,7 @@ class EnvSource:
             if self.config.teacher_deterministic:
                 return self.act(observations)
             if not hasattr(self.expert, "sample"):
-                raise UserError(
-                    "this teacher has no exploration noise (no method `sample`): set teacher_deterministic=true"
-                )
+                raise UserError("this teacher has no method `sample` for noise: set teacher_deterministic=true")
             return self._checked(self.expert.sample(self._seen(observations), generator))
 
         controller = teacher_acts if student is None else VecStudent(student, group)

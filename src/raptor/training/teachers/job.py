@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 from raptor.core.atomic import PathLike
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
-from raptor.quadrotor.characteristics import cannot_hover
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import read_population, sample_quadrotors
+from raptor.quadrotor.validation import cannot_hover
 from raptor.runs.engines import make_engine
 from raptor.runs.folder import Layout, RunFolder, locked, settings_of
 from raptor.runs.job import settle

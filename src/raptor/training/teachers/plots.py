@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 from raptor.core.errors import UserError
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid
 from raptor.nn import TeacherPopulation
-from raptor.quadrotor.characteristics import characteristics
 from raptor.quadrotor.plots import label_axis
+from raptor.quadrotor.validation import characteristics
 
 ROTORS = ("rotor_time_constant_rising", "rotor_time_constant_falling")
 SHOWN = ("thrust_to_weight", "torque_to_inertia", "mass", *ROTORS, "hover_throttle")
