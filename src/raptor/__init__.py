@@ -65,6 +65,7 @@ else:
     _HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}
     _RENAMED = {name: f"{home}.{name}" for home, names in _MOVED.items() for name in names.split()}
     _RENAMED |= {"platform": "load_platform", "platforms": "load_platforms"}
+    _RENAMED |= {"engines": "runs.engines", "films": "viewer.videos", "pipeline": "lab.pipeline"}
 
     __all__ = [*_HOMES, "__version__"]
 

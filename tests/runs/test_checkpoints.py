@@ -67,7 +67,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(
     )
     if damage == "a policy only":
         save_policy(RaptorPolicy(), path, {})
-    with pytest.warns(RunWarning, match=r"the checkpoint before step_000003.pt is used"):
+    with pytest.warns(RunWarning, match=r"step_000003.pt is passed over for an earlier checkpoint"):
         assert newest(checkpoints) == 2
 
 

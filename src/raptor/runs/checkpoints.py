@@ -13,7 +13,10 @@ import torch
 
 from raptor.core.atomic import Store
 from raptor.core.errors import UserError
-from raptor.formats.torch_files import load_torch
+from raptor.formats.torch_files import Advice, load_torch
+
+
+_ADVICE = Advice(*["it may be deleted"] * 2)
 
 
 class RunWarning(UserWarning):
@@ -60,7 +63,7 @@ class Checkpoints:
         names = list(self.names().values())
         for name in reversed(names):
             try:
-                training = load_torch(self.store.get(name) or b"", name, device).get("training")
+                training = load_torch(self.store.get(name) or b"", name, device, _ADVICE).get("training")
                 if not isinstance(training, dict):
                     raise UserError(f"{name} holds a policy, but no state to go on training from")
             except UserError as error:
@@ -71,8 +74,8 @@ class Checkpoints:
             raise UserError(f"no checkpoint {self.prefix}*.pt of this run can be read: start anew with --overwrite")
 
     def pass_over(self, name: str, problem: object) -> None:
-        """Warn that the checkpoint before this one is used."""
-        message = f"the checkpoint before {name.rsplit('/', 1)[-1]} is used, because {problem}"
+        """Warn that this one is of no use; an earlier one is taken, if there is one."""
+        message = f"{name.rsplit('/', 1)[-1]} is passed over for an earlier checkpoint, because {problem}"
         self.log(f"warning: {message}")
         warnings.warn(message, RunWarning, stacklevel=3)
 

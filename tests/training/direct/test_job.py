@@ -221,7 +221,7 @@ def test_a_damaged_newest_checkpoint_costs_a_warning_and_not_the_run(
     last(tmp_path).write_bytes(last(tmp_path).read_bytes()[:-100])
     with pytest.warns(RunWarning, match="update_000005.pt"):
         train_direct(tmp_path, resume=True)
-    assert "warning: the checkpoint before update_000005.pt is used" in (tmp_path / "train.log").read_text()
+    assert "warning: update_000005.pt is passed over for an earlier checkpoint" in (tmp_path / "train.log").read_text()
     assert_same(tmp_path, straight)
 
 

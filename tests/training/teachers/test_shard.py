@@ -173,7 +173,9 @@ def test_a_damaged_checkpoint_is_told_and_an_older_one_leads_to_the_same_end(
     train(config, path, stop_after=4 if algorithm == "apg" else 12)
     file = newest(path)
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.warns(UserWarning, match=f"the checkpoint before {file.name} is used, because {file.name} is"):
+    with pytest.warns(
+        UserWarning, match=f"{file.name} is passed over for an earlier checkpoint, because {file.name} is"
+    ):
         train(config, path)
     assert same(path, tmp_path / "whole")
 
@@ -185,7 +187,7 @@ def test_a_checkpoint_of_another_structure_is_passed_over_at_the_start(training:
     path = tmp_path / "other"
     train(config, path, stop_after=4)
     torch.save({"training": training}, path / "checkpoint_000009.pt")
-    with pytest.warns(UserWarning, match=r"the checkpoint before checkpoint_000009\.pt is used, because"):
+    with pytest.warns(UserWarning, match=r"checkpoint_000009\.pt is passed over for an earlier checkpoint, because"):
         train(config, path)
     assert same(path, tmp_path / "whole")
 
