@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,9 +47,7 @@ def test_an_old_name_is_answered_with_the_new_one(old, new):
 
 def test_every_new_name_of_an_old_one_exists():
     for new in raptor._RENAMED.values():
-        value = raptor
-        for part in new.split("."):
-            value = getattr(value, part)
+        pkgutil.resolve_name(f"raptor.{new}")
 
 
 @pytest.mark.parametrize("name", ["nothing", "__main__", "_nothing"])

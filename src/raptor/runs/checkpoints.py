@@ -15,7 +15,6 @@ from raptor.core.atomic import Store
 from raptor.core.errors import UserError
 from raptor.formats.torch_files import Advice, load_torch
 
-
 _ADVICE = Advice(*["it may be deleted"] * 2)
 
 
