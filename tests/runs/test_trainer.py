@@ -217,7 +217,7 @@ def test_a_step_that_goes_on_too_long_after_ctrl_c_is_given_up(
     trainer, _ = trained(tmp_path, ask, slow_at=4)
     assert time.monotonic() - begun < 30
     assert (trainer.step, trainer.finished) == (4, False)
-    assert "given up" in (tmp_path / "train.log").read_text()
+    assert "work is discarded" in (tmp_path / "train.log").read_text()
     trainer, _ = trained(tmp_path)
     assert outcome(trainer, tmp_path) == straight
 
