@@ -52,13 +52,13 @@ def summarise(run: Path, teachers: TeacherPopulation) -> dict[str, Any]:
             "high": float(returns.mean()) + half,
             "quantiles": {f"{share:g}": float(returns.quantile(share)) for share in QUANTILES},
         },
-        "share_terminated": sum(terminated) / len(terminated),
+        "termination_rate": sum(terminated) / len(terminated),
         "position_offset_m": float(torch.linalg.vector_norm(offsets, dim=1).mean()),
         "trained_again": sum(attempt > 1 for attempt in attempts),
         "env_steps": document["env_steps"],
         "training_s": sum(seconds.values()),
         "shards": len(seconds),
-        "flights_begun_anew": document["diverged"],
+        "episodes_begun_anew": document["diverged"],
         "updates_left_out": document["skipped"],
         "host": document["host"],
     }
@@ -73,12 +73,12 @@ def table_of(summary: dict[str, Any]) -> Table:
         "not solved": ", ".join(summary["unsolved"]) or "none",
         "mean return": f"{estimate['mean']:.1f} [{estimate['low']:.1f}, {estimate['high']:.1f}]",
         "quantiles": ", ".join(f"{float(share):.0%} {value:.0f}" for share, value in estimate["quantiles"].items()),
-        "terminated": f"{summary['share_terminated']:.2%}",
+        "terminated": f"{summary['termination_rate']:.2%}",
         "position offset": f"{summary['position_offset_m']:.3f} m",
         "trained again": f"{summary['trained_again']} teachers",
         "env-steps": f"{summary['env_steps']:.3g}",
         "time of all shards": f"{summary['training_s'] / 60:.1f} min, {summary['shards']} shards",
-        "contained": f"{summary['flights_begun_anew']} flights, {summary['updates_left_out']} updates",
+        "contained": f"{summary['episodes_begun_anew']} episodes begun anew, {summary['updates_left_out']} updates",
     }
     for name, text in rows.items():
         table.add_row(name, text)

@@ -74,7 +74,7 @@ class TaskStore(FolderStore):
         self.write(name, content)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write any file; a folder that somebody deleted is not made again."""
+        """Write any file; a folder that was deleted is not created again."""
         if not self.path.is_dir():
             raise UserError(f"{self.path} is not there any more: the folder was deleted while the run was going on")
         super().__setitem__(name, content)
