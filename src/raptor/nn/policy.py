@@ -139,6 +139,7 @@ class Network(Stepwise, nn.Module):
         super().__init__()
         self.observation_dim, self.hidden_dim, self.action_dim = observation_dim, hidden_dim, action_dim
         self.card: dict[str, Any] = {}  # what is known about the weights; filled when they are read from a file
+        self.layout: dict[str, Any] = {}  # what it observes, see `raptor.tasks.Task.observing`; empty: the default
 
     @property
     def num_parameters(self) -> int:

@@ -108,7 +108,8 @@ def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy
     if config.initial_policy is None or not begins:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(TRAINING_SEEDS + config.seed)
-            policy = RaptorPolicy(hidden_dim=config.hidden_dim)
+            policy = RaptorPolicy(config.task.observation_dim, config.hidden_dim)
+        policy.layout = config.task.policy_layout
         shrink_output_layer(policy)
         return policy
     found = load_policy(config.initial_policy)
@@ -117,4 +118,7 @@ def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy
     if found.hidden_dim != config.hidden_dim:
         has = f"has hidden_dim={found.hidden_dim}, the settings ask for {config.hidden_dim}: give the same"
         raise UserError(f"initial_policy {config.initial_policy} {has}")
+    if found.layout != config.task.policy_layout:
+        remedy = "give the observation that it was trained with, or initial_policy=null"
+        raise UserError(f"initial_policy {config.initial_policy} observes other components than the task: {remedy}")
     return found

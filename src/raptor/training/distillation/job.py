@@ -16,6 +16,7 @@ from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
 from raptor.environments.episode import begin_episode
+from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.quadrotor.population import sample_quadrotors
@@ -26,7 +27,7 @@ from raptor.runs.learner import Learner
 from raptor.runs.progress import Clock, ProgressFunction
 from raptor.runs.stopping import StopRequest
 from raptor.runs.trainer import Phase, Trainer
-from raptor.tasks.observation import STUDENT_DIM, TEACHER_DIM
+from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.training import memory
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
@@ -139,7 +140,7 @@ def _train(
     world: World,
     clock: Clock,
 ) -> PostTrainSummary:
-    policy = first_student(config.student, TRAINING_SEEDS + config.seed).to(config.device)
+    policy = untrained(config, TRAINING_SEEDS + config.seed).to(config.device)
     imitates, num_epochs = config.num_epochs > 0, config.num_epochs
     tuning = shared_evenly(config.tuning, len(teachers)) if imitates else config.tuning
     last = num_epochs + math.ceil(tuning.num_updates / tuning.updates_per_epoch)
@@ -203,7 +204,7 @@ def make_plan(config: PostTrainConfig, teachers: TeacherPopulation, world: World
     if config.num_epochs:
         num, steps = config.num_active(len(teachers)) * config.num_episodes, config.task.episode_steps
         kept = num * config.num_slots
-        shape, parts = (steps, STUDENT_DIM, NUM_ROTORS), world.size * config.accumulation
+        shape, parts = (steps, config.task.observation_dim, NUM_ROTORS), world.size * config.accumulation
         data, learning = imitation_bytes(config, kept, shape, parts)
         imitation += data + learning + num * (episode + 4.0 * BLOCK_STEPS * (TEACHER_DIM + 24)) / world.size
         fewer = "num_episodes, num_active_teachers" + ("" if config.on_policy else ", num_data_epochs")
@@ -211,12 +212,19 @@ def make_plan(config: PostTrainConfig, teachers: TeacherPopulation, world: World
         memory.refuse_too_large(what, imitation, budget, f"lower {fewer} or batch_size")
         collected = f"{num} episodes an epoch: {data / memory.GIB:.2g} GiB of data"
     if tuned.num_updates:
-        each = memory.segment_bytes(config.tuning, first_student(config.student, 0), world)
+        each = memory.segment_bytes(config.tuning, untrained(config), world)
         tuning += tuned.batch_size * (each + _labels_bytes(config, teachers, world))
         what = f"fine-tuning with {tuned.batch_size} quadrotors at once through {tuned.segment_steps} steps takes"
         memory.refuse_too_large(what, tuning, budget, "lower fine_tune.batch_size or fine_tune.segment_steps")
     used = f"{max(imitation, tuning) / memory.GIB:.2g} GiB in all of {budget / memory.GIB:.3g} GiB"
     return f"{len(teachers)} teachers, {collected}, {used}"
+
+
+def untrained(config: PostTrainConfig, seed: int = 0) -> StudentPolicy:
+    """An untrained student of the task's observation."""
+    policy = first_student(config.student, seed, config.task.observation_dim)
+    policy.layout = config.task.policy_layout
+    return policy
 
 
 def check_parts(config: PostTrainConfig, num_teachers: int, world: World) -> None:
@@ -235,7 +243,7 @@ def check_parts(config: PostTrainConfig, num_teachers: int, world: World) -> Non
 def with_largest_batch(config: PostTrainConfig, teachers: TeacherPopulation, world: World) -> PostTrainConfig:
     """The settings with the largest `fine_tune.batch_size` that fits."""
     besides = _labels_bytes(config, teachers, world), config.num_validation * _episode_bytes(config)
-    policy = first_student(config.student, 0)
+    policy = untrained(config)
     num = memory.largest_batch(config.tuning, policy, config.device, world, config.memory_gib, besides)
     return dataclasses.replace(config, fine_tune=dataclasses.replace(config.fine_tune, batch_size=num))
 

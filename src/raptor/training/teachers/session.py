@@ -24,6 +24,7 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.runs.engines import Engine, Report, Stop, read_result
 from raptor.runs.folder import RunFolder
 from raptor.runs.progress import Clock, Progress, ProgressFunction, read_metrics
+from raptor.tasks.terms import extensions
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.plots import plot_curves, plot_teachers, population_curve
 from raptor.training.teachers.shard import CURVE, TEACHER_SEEDS, WEIGHTS, Plan, train_shard
@@ -108,7 +109,12 @@ class Session:
             config = dataclasses.replace(config, apg=apg, sac=sac, curriculum=staged)
         settings, seed = to_dict(config), TEACHER_SEEDS + 1_000_003 * config.seed + 100_003 * self.attempt
         tasks = {
-            name: {"config": settings, "quadrotors": self.quadrotors[members].to_dicts(), "seed": seed + members[0]}
+            name: {
+                "config": settings,
+                "quadrotors": self.quadrotors[members].to_dicts(),
+                "seed": seed + members[0],
+                "extensions": [str(file) for file in extensions()],
+            }
             for name, members in own.items()
         }
         note = self._reporter(sum(map(len, own.values())), done)
