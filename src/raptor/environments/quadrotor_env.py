@@ -105,8 +105,8 @@ class QuadrotorEnv:
 
     def __repr__(self) -> str:
         """What flies, what it has to do, how a step is computed, and where the episodes stand."""
-        flown, now = self.quadrotors, "none has begun: call reset()"
-        names = list(dict.fromkeys(flown.names or ("without names",)))
+        own, now = self.quadrotors, "none has begun: call reset()"
+        names = list(dict.fromkeys(own.names or ("without names",)))
         named = ", ".join([*names[:4], *(["..."] if names[4:] else [])])
         new = ", new ones for each episode" if self._resample else ""
         if self._leaves:
@@ -115,12 +115,12 @@ class QuadrotorEnv:
         by = type(self._simulator).__name__ if self._simulator else self._method
         how = {True: "compiled", False: "eager", None: "compiled once that pays"}[self._compile]
         lines = {
-            "quadrotors": f"{named}{new}; mass {_span(flown.mass)} kg, thrust-to-weight {_span(flown.thrust_to_weight)}",
+            "quadrotors": f"{named}{new}; mass {_span(own.mass)} kg, thrust-to-weight {_span(own.thrust_to_weight)}",
             "task": self.task.summary,
             "step": f"{by}, {how}; action ({len(self)}, 4) in [-1, 1], one for each rotor",
             "episodes": now,
         }
-        head = f"QuadrotorEnv of {len(self)} vehicles on {flown.device}"
+        head = f"QuadrotorEnv of {len(self)} vehicles on {own.device}"
         return "\n".join([head, *(f"  {name:11} {line}" for name, line in lines.items())])
 
     @property
