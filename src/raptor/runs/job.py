@@ -140,7 +140,7 @@ def run_to_end(
     """Train until the end, where the final policy is written, or until a request to stop; then sum up.
 
     Phases without a step are left out. `own` gives the fields of the summary that only this job has; `progress` is
-    called by the main process; `options` are those of the `Trainer`: world, clock, after_step.
+    called by the main process; `options` are those of the `Trainer`: world, clock, callbacks.
     """
     folder, settings = files.folder, files.settings
     trainer = Trainer(
@@ -177,4 +177,6 @@ def run_to_end(
         status = "finished" if summary.finished else "stopped"
         folder.note_status(status)
         folder.log(f"{status} after {summary.wall_clock_s:.1f} s")
+    trainer.call("on_end", finished=trainer.finished)
+    trainer.callbacks.raise_failure()
     return summary

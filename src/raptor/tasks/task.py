@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from raptor.config import from_dict
+from raptor.config import differences, from_dict
 from raptor.config.settings import Settings, at_least, positive, setting
 from raptor.core.errors import UserError
 from raptor.quadrotor.parameters import Quadrotors
@@ -107,6 +107,19 @@ class Task(Settings):
     def num_noise(self) -> int:
         """How many tensors the noise of a step has."""
         return 1 + self.sensing.noisy + any(use.term.noise for use in self.stateful)
+
+    @property
+    def summary(self) -> str:
+        """Length of an episode, and what is followed in which part of them."""
+        followed = {name: share for name, share in vars(self.references).items() if name.endswith("_share") and share}
+        kinds = {"hover": 1 - sum(followed.values()), **followed}
+        shares = [f"{share:.0%} {name.removesuffix('_share').replace('_', ' ')}" for name, share in kinds.items()]
+        return f"episodes of {self.episode_steps} steps of {self.dt:g} s: {', '.join(shares)}"
+
+    def __str__(self) -> str:
+        """What is flown, and the settings that differ from RAPTOR's task as it is by default."""
+        others = [f"  {setting}" for setting in differences(type(self)(), self)]
+        return "\n".join([f"Task of {self.summary}", *(others or ["  all settings as by default"])])
 
     def for_vehicles(self, vehicles: Quadrotors | Distribution) -> Task:
         """The task with `exact_rotors` decided: true where a rotor of the vehicles is too fast for a step of dt."""

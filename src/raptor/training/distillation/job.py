@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.quadrotor.population import sample_quadrotors
 from raptor.rl.demonstrations import BLOCK_STEPS
+from raptor.runs.callbacks import Callback, Callbacks, RunContext
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.job import PolicyFiles, RunSummary, held, run_to_end, settle
 from raptor.runs.learner import Learner
@@ -61,6 +62,7 @@ def post_train(
     progress: ProgressFunction | None = None,
     announce: Callable[[str], None] | None = None,
     largest: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> PostTrainSummary:
     """Teach one student what many teachers do, then train it on through the simulator's gradient.
 
@@ -77,7 +79,7 @@ def post_train(
         UserError: as in `train_direct`; or teachers differ from those of the run to be resumed, cannot be read, are too
             weak or come without vehicles.
     """
-    folder, clock = RunFolder(output, LAYOUT), Clock()
+    folder, called, clock = RunFolder(output, LAYOUT), Callbacks(callbacks, output), Clock()
 
     def free() -> Sequence[str]:
         """Fine-tuning may be planned anew as long as it has not begun."""
@@ -123,7 +125,22 @@ def post_train(
                     folder.write_manifest(config)
                 if folder.writes and noted is None:
                     write_atomically(note_file, f"{json.dumps(note._asdict())}\n")
-            return _train(folder, config, strong, tuple(weak), stop, progress, world, clock)
+            return _train(folder, config, strong, tuple(weak), stop, progress, world, clock, called)
+
+
+@dataclasses.dataclass
+class Videos(Callback):
+    """Records episodes of the validation."""
+
+    interval: int  # epochs between two videos; there is one at the end of a phase, too
+    validations: Mapping[int, Validation]  # of each phase, by its last epoch
+
+    def on_update(self, run: RunContext) -> None:
+        """Write a video."""
+        epoch = round(run.step)
+        if epoch in self.validations or epoch % self.interval == 0:
+            validation = next(each for last, each in self.validations.items() if epoch <= last)
+            validation.record(run.policy, run.folder / "videos" / f"epoch_{epoch:06d}.gif")
 
 
 load_post_train_config = functools.partial(settings_of, PostTrainConfig, LAYOUT)
@@ -139,6 +156,7 @@ def _train(
     progress: ProgressFunction | None,
     world: World,
     clock: Clock,
+    callbacks: Callbacks,
 ) -> PostTrainSummary:
     policy = untrained(config, TRAINING_SEEDS + config.seed).to(config.device)
     imitates, num_epochs = config.num_epochs > 0, config.num_epochs
@@ -173,11 +191,6 @@ def _train(
         then = f", then through the simulator's gradient, {tuning.num_updates} updates" if tuning.num_updates else ""
         return f"distilled from {len(teachers)} teachers, epoch {step} of {last}: imitation in {num_epochs}{then}"
 
-    def record_video(epoch: int, ends_phase: bool) -> None:
-        if folder.writes and config.video_interval and (ends_phase or epoch % config.video_interval == 0):
-            of_phase = of_imitation if epoch <= num_epochs else of_tuning
-            of_phase.record(policy, folder.path / "videos" / f"epoch_{epoch:06d}.gif")
-
     def own(trainer: Trainer) -> dict[str, Any]:
         has_imitated = imitates and trainer.step >= num_epochs
         return {
@@ -188,7 +201,9 @@ def _train(
         }
 
     files = PolicyFiles(folder, policy, config, describe, IMITATED, FINAL)
-    options = {"world": world, "clock": clock, "after_step": record_video}
+    if config.video_interval:
+        callbacks.callbacks += (Videos(config.video_interval, {num_epochs: of_imitation, last: of_tuning}),)
+    options = {"world": world, "clock": clock, "callbacks": callbacks}
     return run_to_end(files, phases, stop, PostTrainSummary, own, progress, **options)
 
 
