@@ -301,7 +301,10 @@ def test_the_sense_of_rotation_mirrors_the_yaw_torque():
         ({"frame": ["x"]}, "frame must be x, plus, wide-x, deadcat"),
         ({"frame": "plus", "arm_length": None, "arm_offset": [0.1, 0.1]}, "arm_offset is for X frames, not for plus"),
         ({"centre_of_mass": 0.1}, "centre_of_mass must be .x forward, y left."),
-        ({"centre_of_mass": [0.3, 0]}, "centre_of_mass is too far from the middle.*: to hover level, front_left must"),
+        (
+            {"centre_of_mass": [0.3, 0]},
+            "centre_of_mass is too far from the middle.*: to hover level, front_(left|right) must",
+        ),
         (
             {"max_thrust_per_motor": 10},
             "thrust_to_weight is 2.5, but max_thrust_per_motor and mass make it 2.718",

@@ -96,7 +96,5 @@ def _check_balance(known: Description, positions: Positions, full: float, mass: 
     worst = int(thrust.argmax())
     if thrust.min() <= 0 or thrust[worst] >= full:
         key = "centre_of_mass" if "centre_of_mass" in known else "motor_positions"
-        text = f"to hover level, {ROTORS[worst]} must give {thrust[worst]:.3g} N of its {full:.3g} N"
-        raise UserError(
-            f"{key} is too far from the middle{known.where(key)}: {text}, and every motor more than nothing"
-        )
+        text = f"to hover level, {ROTORS[worst]} must give {thrust[worst]:.3g} N, but motors give 0 to {full:.3g} N"
+        raise UserError(f"{key} is too far from the middle{known.where(key)}: {text}")
