@@ -22,11 +22,10 @@ MEASURED = [  # KV, cells, propeller, grams of thrust: test stand of CTU Prague'
     (780, 4, "11x5", 1538),
     (780, 4, "10x4.5", 1546),
 ]
-ADVERTISED = [  # data sheets of motors: a 2207, an RS2205, a 2216 and a 2213
+ADVERTISED = [  # a 2207 and an RS2205 by their data sheets; an X500 as the platform `x500_real` has it
     (1750, 6, "5.1x4.3x3", 1700),
     (2300, 4, "5x4.5", 1024),
-    (920, 4, "10x4.5", 1500),
-    (920, 3, "9.5x4.5", 760),
+    (920, 4, "10x4.5", 1624),
 ]
 MULTISTAR = {50: 482, 60: 669, 70: 871, 80: 1055, 90: 1321, 100: 1546}  # throttle in % and grams of 780 KV with 10x4.5
 

@@ -74,7 +74,7 @@ def describe(
 ) -> None:
     """Show what characterises a quadrotor beside what policies were trained on; of a description, every estimate.
 
-    A description needs the mass alone; [my own quadrotor](how-to/my-own-quadrotor.md) lists what else it takes.
+    A description needs the mass alone; examples/my_quadrotor.yaml shows what else it takes.
 
     ```
     raptor describe my_quadrotor.yaml -o my_quadrotor.json
