@@ -12,8 +12,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from raptor.core.errors import UserError
-from raptor.environments.quadrotor_env import QuadrotorEnv, Source, make_env
+from raptor.environments.quadrotor_env import QuadrotorEnv, make_env
 from raptor.quadrotor.dynamics import STATE_LIMIT
+from raptor.quadrotor.reader import Source
 from raptor.tasks.observation import STUDENT_DIM
 from raptor.tasks.task import Task, make_task
 

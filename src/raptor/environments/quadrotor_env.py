@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pkgutil
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -17,13 +16,13 @@ from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
 from raptor.quadrotor import dynamics
-from raptor.quadrotor.parameters import Quadrotors, load_quadrotors
+from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import sample_quadrotors
+from raptor.quadrotor.reader import Source, load_quadrotors
 from raptor.quadrotor.state import difference, norm
 from raptor.tasks.task import Task, make_task
 
 Tree = TypeVar("Tree")
-Source = str | os.PathLike[str] | Quadrotors
 
 SIMULATORS = {"raptor": None, "l2f": "raptor.interop.l2f:L2FSimulator"}
 """Simulators by name, as import strings; None is the dynamics of this package."""
@@ -218,9 +217,9 @@ def make_env(
 ) -> QuadrotorEnv:
     """Make the batched environment of `num` vehicles behind every interface.
 
-    `quadrotor` is a platform's name, a JSON file or folder, a population, or "random" for a new vehicle in each
-    episode; fewer vehicles than `num` fly in turn: vehicle i of V flies in the environments i, i + V, ... `task` is a
-    `Task`, or "hover", "track" or "paper"; `simulator` is "raptor", or "l2f" for the original one (extra `l2f`);
+    `quadrotor` is what `raptor.load_quadrotors` reads, a platform's name for instance, or "random" for a new vehicle in
+    each episode; fewer vehicles than `num` fly in turn: vehicle i of V flies in the environments i, i + V, ... `task`
+    is a `Task`, or "hover", "track" or "paper"; `simulator` is "raptor", or "l2f" for the original one (extra `l2f`);
     the settings are `device`, `compile` and `auto_reset` of `QuadrotorEnv`, and fields of the task, for instance
     `termination=Termination(enabled=False)`.
     """
@@ -229,10 +228,8 @@ def make_env(
     if simulator not in SIMULATORS:
         raise UserError(f"simulator must be one of {', '.join(SIMULATORS)}, got {simulator!r}")
     is_random = isinstance(quadrotor, str) and quadrotor == "random"
-    if is_random:
-        quadrotors = sample_quadrotors(num)  # of which only the number counts
-    else:
-        quadrotors = quadrotor if isinstance(quadrotor, Quadrotors) else load_quadrotors(quadrotor, "random")
+    # Of random ones, only the number counts.
+    quadrotors = sample_quadrotors(num) if is_random else load_quadrotors(quadrotor, "random")
     if len(quadrotors) > num:
         remedy = "choose one, or make as many environments with gymnasium.make_vec(..., num_envs=...)"
         raise UserError(f"{len(quadrotors)} quadrotors were given, but the environment flies {num}: {remedy}")

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError
-from raptor.core.yaml_files import read_yaml
-from raptor.quadrotor.parameters import TEMPLATE, Quadrotors, is_finite_number, plain, shown
+from raptor.quadrotor.files import is_finite_number, plain, read_content, shown
+from raptor.quadrotor.parameters import TEMPLATE, Quadrotors
 from raptor.quadrotor.validation import DESCRIBED, QuadrotorWarning
 from raptor.quadrotor.vehicles import ON_AXIS, SHORTEST_TIME_CONSTANT, SIDES
 
@@ -84,7 +84,7 @@ class Description:
 
     def __init__(self, source: Path | Mapping[Any, Any]) -> None:
         self.path = source if isinstance(source, Path) else None
-        content: Any = source if self.path is None else read_yaml(self.path)
+        content: Any = source if self.path is None else read_content(self.path)
         self.where = "" if self.path is None else f" ({self.path})"
         if not isinstance(content, Mapping):
             raise UserError(f"{source} must hold keys with values, at least mass, got {shown(content)}")
