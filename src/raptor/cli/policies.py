@@ -75,8 +75,8 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
     import torch
 
     from raptor.evaluation import SUITES, Evaluation
-    from raptor.evaluation.evaluator import conditions
     from raptor.evaluation.results import column_names
+    from raptor.evaluation.suites import conditions
     from raptor.lab.pipeline.jobs import Evaluate, Export, Job, Report, StageContext
     from raptor.training.direct import job
 
