@@ -18,7 +18,7 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, component_major, components, from_components
 from raptor.tasks.initial_state import sample_disturbance, sample_initial_state, uniform
 from raptor.tasks.observation import NUM_SENSED, scaled_rotor_speed, sense, student_observation, teacher_observation
-from raptor.tasks.reference import Reference, advance_reference, sample_reference
+from raptor.tasks.reference import Reference, advance_reference, sample_reference, start_with_target
 from raptor.tasks.reward import reward, terminated
 from raptor.tasks.task import Task
 
@@ -84,7 +84,8 @@ def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator
     """
     like, shape = quadrotors.mass, tuple(quadrotors.shape)
     state = sample_initial_state(quadrotors, task.initial_states, generator)
-    reference = sample_reference(shape, task.references, like, generator)
+    reference = sample_reference(shape, task.references, like, generator, task.episode_steps * task.dt)
+    state = start_with_target(state, reference)
     force, torque = sample_disturbance(quadrotors, task.disturbances, generator)
 
     def draw_steps(low: int, high: int) -> Tensor:

@@ -57,7 +57,8 @@ class RolloutState(NamedTuple):
     def moving(self) -> tuple[Tensor, ...]:
         """The tensors that each step replaces."""
         target = self.episode.reference
-        return (*self.differentiable, target.position, target.velocity, target.time, target.walk, self.alive)
+        replaced = target.position, target.velocity, target.time, target.walk
+        return (*self.differentiable, *replaced, *(h for course in target.course for h in course.heading), self.alive)
 
     def with_differentiable(self, parts: Sequence[Tensor]) -> RolloutState:
         """The same with these tensors in place of `differentiable`."""
@@ -189,8 +190,9 @@ class SegmentGradient:
         """Move on; a vehicle that leaves its bounds stays where it was from then on, at no cost."""
         _, quadrotors, (before, _, alive), noise = inputs
         after, outcome = advance(self.task, quadrotors, before, action, Noise(*noise), self.method)
-        cost = step_cost(self.objective, quadrotors, before, action, after)
-        alive = alive * in_bounds(quadrotors, after.state)
+        cost = step_cost(self.objective, quadrotors, before, action, after, self.task.termination.about_target)
+        target = after.reference if self.task.termination.about_target else None
+        alive = alive * in_bounds(quadrotors, after.state, target)
         going = alive > 0
 
         def keep(new: Tensor, old: Tensor) -> Tensor:

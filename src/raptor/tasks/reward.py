@@ -59,7 +59,7 @@ def reward(
     position = norm(difference(state.position, reference.position))
     if config.position_clip > 0:
         position = position.clamp(max=config.position_clip)
-    cost = config.position * position + config.orientation * heading_angle(state.orientation)
+    cost = config.position * position + config.orientation * heading_angle(reference.orientation_from_world(state.orientation))
     cost = cost + config.action_rate * norm(difference(action, last_action))
     if config.linear_velocity:
         cost = cost + config.linear_velocity * norm(difference(state.linear_velocity, reference.velocity))
@@ -88,17 +88,23 @@ class Termination(Settings):
     position: float | None = setting(None, "m; null: the vehicle's `position_threshold`", optional(positive))
     linear_velocity: float = setting(2.0, "m/s", positive)
     angular_velocity: float = setting(35.0, "rad/s", positive)
-    about_target: bool = setting(False, "whether the position is bounded about the target, not about the origin")
+    about_target: bool = setting(False, "whether bounds, also those of training, are about the target's motion")
+
+
+def bounded(state: State, target: Reference | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Components of position and velocity that bounds apply to: about the target, or else about the origin at rest."""
+    if target is None:
+        return components(state.position), components(state.linear_velocity)
+    return difference(state.position, target.position), difference(state.linear_velocity, target.velocity)
 
 
 def terminated(config: Termination, quadrotors: Quadrotors, state: State, reference: Reference) -> Tensor:
     """Whether each state (...) ends its episode: any axis strictly beyond its bound, or not finite."""
     if not config.enabled:
         return torch.zeros_like(state.position[..., 0], dtype=torch.bool)
-    about_target = config.about_target
-    position = difference(state.position, reference.position) if about_target else components(state.position)
+    position, velocity = bounded(state, reference if config.about_target else None)
     box = quadrotors.position_threshold if config.position is None else config.position
     outside = [~(x.abs() <= box) for x in position]
-    outside += [~(v.abs() <= config.linear_velocity) for v in components(state.linear_velocity)]
+    outside += [~(v.abs() <= config.linear_velocity) for v in velocity]
     outside += [~(w.abs() <= config.angular_velocity) for w in components(state.angular_velocity)]
     return functools.reduce(torch.logical_or, outside)
