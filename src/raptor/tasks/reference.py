@@ -18,6 +18,7 @@ from raptor.core.compilation import register
 from raptor.core.errors import UserError
 from raptor.quadrotor.state import State, component_major, components, from_components, rotation_matrix
 from raptor.tasks.initial_state import uniform
+from raptor.tasks.terms import Terms
 from raptor.tasks.trajectories import Course, Trajectory
 
 Axes = tuple[float, float, float]  # x, y, z
@@ -65,7 +66,9 @@ class References(Settings):
     lissajous_share: float = setting(0.0, "fraction of episodes that follow a Lissajous figure", between(0, 1))
     way_points_share: float = setting(0.0, "fraction of episodes that follow the way-points", between(0, 1))
     trajectory_share: float = setting(
-        0.5, "fraction of episodes that follow the trajectory, if there is one; the others divide the rest", between(0, 1)
+        0.5,
+        "fraction of episodes that follow the trajectory, if there is one; the others divide the rest",
+        between(0, 1),
     )
     langevin: Langevin = Langevin()
     lissajous: Lissajous = Lissajous()
@@ -77,6 +80,11 @@ class References(Settings):
         shares = (self.langevin_share, self.lissajous_share, self.way_points_share)
         if sum(shares) > 1 + 1e-9:
             raise UserError(f"shares of references must sum to at most 1, got {shares}")
+
+    def with_settings(self, extra: Terms) -> References:
+        """The same with the settings that terms of one's own give the trajectory's function."""
+        trajectory = self.trajectory.with_settings(extra)
+        return self if trajectory is self.trajectory else dataclasses.replace(self, trajectory=trajectory)
 
 
 @register()
@@ -123,7 +131,7 @@ class Reference:
 def sample_reference(
     shape: tuple[int, ...], config: References, like: Tensor, generator: torch.Generator, episode_s: float = 0.0
 ) -> Reference:
-    """Draw the references of one episode each, `episode_s` seconds long, for a population of the given leading shape."""
+    """Draw the references of one episode each, of `episode_s` seconds, for a population of the given leading shape."""
 
     def draw(low: float, high: float) -> Tensor:
         return uniform(shape, like, generator, low, high)
@@ -187,6 +195,11 @@ def advance_reference(reference: Reference, config: References, noise: Tensor, d
         axes.append((x + next_v * dt, next_v, raw_x + next_raw_v * dt, next_raw_v))
     parts = [part for column in zip(*axes, strict=True) for part in column]
     return _targets(dataclasses.replace(reference, time=reference.time + dt, walk=from_components(parts)), config)
+
+
+def look_ahead(reference: Reference, config: References, duration: float) -> Reference:
+    """The targets `duration` s later; what a random walk will do is not known, so its part stays where it is."""
+    return _targets(dataclasses.replace(reference, time=reference.time + duration), config)
 
 
 def _targets(reference: Reference, config: References) -> Reference:

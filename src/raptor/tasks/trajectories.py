@@ -1,14 +1,14 @@
 """Trajectories: targets as pure functions of time, by name or from a file, and how an episode follows one.
 
-A function maps times (...) s to positions (..., 3) m in the world, or to these and yaws (...) rad; velocity and yaw rate
-are its derivatives. One's own is declared as those below, and used by `task.references.trajectory=NAME`.
+A function maps times (...) s to positions (..., 3) m in the world, or to these and yaws (...) rad; velocity and yaw
+rate are its derivatives. One's own is declared as those below, and used by `task.references.trajectory=NAME`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,10 @@ from raptor.tasks.initial_state import uniform
 from raptor.tasks.terms import Terms, Use, find_term, term, terms_of_kind
 from raptor.tasks.trajectory_files import Table, read_table, settled
 
-Range = float | tuple[float, float]  # a setting, or lowest and highest, from which each episode draws
+if TYPE_CHECKING:
+    Range = Tensor  # what a function is given: () or (...)
+else:
+    Range = float | tuple[float, float]  # what is set: a number, or lowest and highest, from which each episode draws
 Motion = Tensor | tuple[Tensor, Tensor]
 TURN = 2 * torch.pi
 NOMINAL = 30.0  # s that are flown of a function of time, which has no end
@@ -100,8 +103,12 @@ class Trajectory(Settings):
     source: str | None = setting(None, "NAME of a trajectory, or a CSV file; null: none")
     speed: float = setting(1.0, "m/s, the highest, of way-points without times", positive)
     scale: float = setting(1.0, "factor on its size, and by that on its speed", positive)
-    ramp: float | None = setting(None, "s until full speed; null: 2, but 0 if it begins at rest", optional(not_negative))
-    duration: float | None = setting(None, "s that are flown; null: all of a file, 30 of a function", optional(positive))
+    ramp: float | None = setting(
+        None, "s until full speed; null: 2, but 0 if it begins at rest", optional(not_negative)
+    )
+    duration: float | None = setting(
+        None, "s that are flown; null: all of a file, 30 of a function", optional(positive)
+    )
     random_start: bool = setting(True, "whether episodes begin anywhere on it, or else at its beginning")
     function: ClassVar[Table | Use | None] = None  # of an instance: what `source` stands for
     ramp_s: ClassVar[float] = 0.0  # of an instance: `ramp`, or what it stands for
@@ -170,7 +177,7 @@ class Trajectory(Settings):
         return motion if isinstance(motion, tuple) else (motion,)
 
     def flown(self, t: Tensor, drawn: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """What `motion` gives at times (...) since the start from rest, and its derivative."""
+        """What `motion` gives at times (...) since the start at rest, and its derivative."""
         ramp = self.ramp_s
 
         def progress(t: Tensor) -> tuple[Tensor, ...]:
@@ -182,7 +189,7 @@ class Trajectory(Settings):
 
     @property
     def flight_s(self) -> float:
-        """s from the start from rest to its end."""
+        """Seconds from the start at rest to its end."""
         own = self.function.duration if isinstance(self.function, Table) else NOMINAL
         return (self.duration or own) + self.ramp_s / 2
 
@@ -193,15 +200,13 @@ class Course:
     """How N episodes follow the trajectory."""
 
     scale: Tensor  # (...) factor on its size; 0 where the episode does not follow it
-    begin: Tensor  # (...) s since the start from rest at which the episode begins
+    begin: Tensor  # (...) s since the start at rest at which the episode begins
     origin: Tensor  # (..., 3) m; where the trajectory is then
     drawn: Tensor  # (..., K) settings of the function that were drawn
     heading: tuple[Tensor, ...]  # (...) yaw rad and yaw rate rad/s of the target at present; none without yaw
 
     @classmethod
-    def draw(
-        cls, trajectory: Trajectory, followed: Tensor, generator: torch.Generator, episode_s: float
-    ) -> Course:
+    def draw(cls, trajectory: Trajectory, followed: Tensor, generator: torch.Generator, episode_s: float) -> Course:
         """Begin episodes of at most `episode_s` seconds, some (...) of which are `followed` (1, else 0)."""
         shape = tuple(followed.shape)
         begin = uniform(shape, followed, generator)

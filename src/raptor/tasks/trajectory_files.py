@@ -36,7 +36,7 @@ _texts: dict[str, str] = {}  # what was read, by fingerprint
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """A trajectory as cubic pieces of equal duration; after its end it stands still, or begins again if it is closed."""
+    """A trajectory in cubic pieces of equal duration; after its end it stands still, or begins again if closed."""
 
     coefficients: Tensor  # (4 D, P); of 1, u, u^2, u^3 with u from 0 to 1 in each piece; D is 3, or 4 with yaw
     duration: float  # s
@@ -132,7 +132,7 @@ def read_table(source: str, speed: float = 1.0) -> Table:
         if times[-1] / (len(times) - 1) >= SPARSE and "vx" not in columns:
             times, curve = minimum_snap(value, times, speed, name)
         else:
-            slope = np.gradient(value, times, axis=0, edge_order=min(2, len(times) - 1))
+            slope = np.gradient(value, times, axis=0, edge_order=2 if len(times) > 2 else 1)
             for place, key in enumerate(("vx", "vy", "vz", "yaw_rate")):
                 if key in columns and place < value.shape[1]:
                     slope[:, place] = columns[key]
