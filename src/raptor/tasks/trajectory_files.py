@@ -19,6 +19,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from raptor.core.atomic import write_atomically
 from raptor.core.errors import UserError
 from raptor.quadrotor.state import from_components
 
@@ -29,6 +30,7 @@ COLUMNS = ("t", "x", "y", "z", "vx", "vy", "vz", "yaw", "yaw_deg", "yaw_rate")
 PIECE = 0.02  # s; longest piece of a table, over which a cubic is exact to micrometres
 SPARSE = 0.25  # s; rows without velocities that are further apart, in the mean, are way-points
 MOST_WAY_POINTS, LONGEST, FASTEST, FASTEST_TURN = 300, 600.0, 50.0, 20.0  # -, s, m/s, rad/s
+COPY = "trajectory.csv"  # in the folder of a run
 MARK = "#"  # between the name of a file and the fingerprint of its content
 
 _texts: dict[str, str] = {}  # what was read, by fingerprint
@@ -69,7 +71,7 @@ def settled(source: str) -> str:
         why = "is not text" if isinstance(error, UnicodeDecodeError) else error.strerror or "cannot be read"
         raise UserError(f"the trajectory {name} cannot be read ({why}): name a CSV file") from error
     if mark and found != fingerprint:
-        remedy = "a run keeps the file that it was begun with as trajectory.csv in its folder"
+        remedy = f"a run keeps the file that it was begun with as {COPY} in its folder"
         raise UserError(f"the trajectory {name} is not the one that was meant, its content has changed: {remedy}")
     return f"{name}{MARK}{found}"
 
@@ -84,6 +86,19 @@ def remember(text: str) -> str:
 def text_of(source: str | None) -> str | None:
     """The text that a settled source stands for; None for anything else."""
     return _texts.get((source or "").partition(MARK)[2])
+
+
+def keep_copy(settings: Any, folder: Path) -> None:
+    """Write the file that the task of some settings follows, if any, into the folder of a run."""
+    references = getattr(getattr(settings, "task", None), "references", None)
+    if references is not None and (text := text_of(references.trajectory.source)) is not None:
+        write_atomically(folder / COPY, text)
+
+
+def recall_copy(folder: Path) -> None:
+    """Know the file whose copy is in the folder of a run, if there is one."""
+    if (folder / COPY).is_file():
+        remember((folder / COPY).read_text(encoding="utf-8"))
 
 
 def trajectory_from_array(
