@@ -22,3 +22,5 @@ from raptor.tasks.reward import Termination as Termination
 from raptor.tasks.reward import reward as reward
 from raptor.tasks.reward import terminated as terminated
 from raptor.tasks.task import Task as Task
+from raptor.tasks.trajectories import Trajectory as Trajectory
+from raptor.tasks.trajectory_files import trajectory_from_array as trajectory_from_array

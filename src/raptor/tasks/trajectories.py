@@ -143,15 +143,14 @@ class Trajectory(Settings):
         """Take a function for what `source` stands for, after a look at what it gives."""
         object.__setattr__(self, "function", function)
         object.__setattr__(self, "ramp_s", self.ramp or 0.0)
-        if isinstance(function, Table):
-            drawn = torch.zeros(2, 0)
-        else:
-            drawn = torch.tensor([[low for low, _ in self.drawn.values()]] * 2)
+        drawn = torch.tensor([[low for low, _ in self.drawn.values()]] * 2)
         try:
-            motion, (velocity, *_) = self.flown(torch.tensor([0.0, 0.5]), drawn)
-            right = [tuple(part.shape) for part in motion] in ([(2, 3)], [(2, 3), (2,)])
-            problem = "" if right else f"got shapes {[tuple(part.shape) for part in motion]} for two times"
-            problem = problem or ("" if all(part.isfinite().all() for part in motion) else "got a number not finite")
+            motion, velocity = self.motion(torch.tensor([0.0, 0.5]), drawn), torch.zeros(2, 3)
+            shapes = [tuple(part.shape) for part in motion]
+            problem = "" if shapes in ([(2, 3)], [(2, 3), (2,)]) else f"got shapes {shapes} for two times"
+            if not problem:
+                _, (velocity, *_) = self.flown(torch.tensor([0.0, 0.5]), drawn)
+                problem = "" if all(part.isfinite().all() for part in motion) else "got a number not finite"
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             problem = f"got {type(error).__name__}: {first_line(error)}"
         if problem:

@@ -29,7 +29,7 @@ Curve = Callable[[Floats], tuple[Floats, Floats]]  # times (T,) s to values (T, 
 COLUMNS = ("t", "x", "y", "z", "vx", "vy", "vz", "yaw", "yaw_deg", "yaw_rate")
 PIECE = 0.02  # s; longest piece of a table, over which a cubic is exact to micrometres
 SPARSE = 0.25  # s; rows without velocities that are further apart, in the mean, are way-points
-MOST_WAY_POINTS, LONGEST, FASTEST, FASTEST_TURN = 300, 600.0, 50.0, 20.0  # -, s, m/s, rad/s
+MOST_WAY_POINTS, LONGEST, FASTEST, FASTEST_TURN = 300, 600.0, 50.0, 10.0  # -, s, m/s, rad/s
 COPY = "trajectory.csv"  # in the folder of a run
 MARK = "#"  # between the name of a file and the fingerprint of its content
 
@@ -302,6 +302,6 @@ def _check_motion(times: Floats, value: Floats, columns: dict[str, Floats], line
         apart = np.linalg.norm(steps / h[:, None] - moved, axis=1) > 0.5 * np.maximum(size[1:], size[:-1]) + 0.5
         refuse(apart & (h < SPARSE), "the velocity is not that of the change of position: both must be in m and s")
     if "yaw" in columns:
-        turn = np.abs(np.diff(value[:, 3])) / h
-        over = (turn > FASTEST_TURN) | (np.abs(np.diff(columns["yaw"])) > 2 * np.pi + 0.5)
-        refuse(over, "the yaw jumps: it must be in rad, degrees go into a column yaw_deg")
+        turn, change = np.abs(np.diff(value[:, 3])) / h, np.abs(np.diff(columns["yaw"]))
+        too_far = change > (np.pi if np.abs(columns["yaw"]).max() > 2.1 * np.pi else 2.1 * np.pi)  # by a jump back
+        refuse((turn > FASTEST_TURN) | too_far, "the yaw jumps: it must be in rad, degrees go into a column yaw_deg")
