@@ -10,6 +10,7 @@ import torch
 
 from raptor.config.settings import Settings, at_least, positive, setting
 from raptor.core.errors import UserError
+from raptor.quadrotor.around import Around
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import Distribution
 from raptor.quadrotor.vehicles import LONGEST_STEP
@@ -35,7 +36,7 @@ class Task(Settings):
     exact_rotors: bool | None = setting(None, "exact, not l2f's, speeds of fast rotors; null: where too fast for dt")
     episode_steps: int = setting(500, "longest episode, in steps", at_least(1))
 
-    def for_vehicles(self, vehicles: Quadrotors | Distribution) -> Task:
+    def for_vehicles(self, vehicles: Quadrotors | Distribution | Around) -> Task:
         """The task with `exact_rotors` decided: true where a rotor of the vehicles is too fast for a step of dt."""
         if self.exact_rotors is not None:
             return self
