@@ -200,7 +200,7 @@ def test_the_cost_grows_with_every_error_it_is_meant_to_see():
 
     def cost(action: float = 0.0, **changes: torch.Tensor) -> float:
         following = dataclasses.replace(still, state=dataclasses.replace(still.state, **changes))
-        return step_cost(BOXED, quadrotors, still, torch.full((1, 4), action), following).item()
+        return step_cost(BOXED, Task(), quadrotors, still, torch.full((1, 4), action), following).item()
 
     rest = cost()
     assert cost(position=torch.tensor([[0.3, 0, 0]])) > rest + 0.25

@@ -5,21 +5,14 @@ from __future__ import annotations
 import torch
 
 from raptor.tasks import Reward, Termination, reward, sense, student_observation, terminated
+from raptor.tasks.views import StepView
 
 
 def test_every_recorded_reward_is_reproduced(transitions, at_origin):
     t = transitions
-    value = reward(
-        Reward(),
-        t.quadrotors,
-        t.state,
-        t.action,
-        t.next_state,
-        torch.zeros_like(t.action),
-        at_origin(len(t.action)),
-        t.terminated,
-        0.01,
-    )
+    target = at_origin(len(t.action))
+    view = StepView(t.quadrotors, t.state, target, t.action, torch.zeros_like(t.action), t.next_state, target, 0.01)
+    value = reward(Reward(), view, t.terminated)
     assert value.shape == (512,)
     assert (value - t.reward).abs().max() <= 1e-5
 

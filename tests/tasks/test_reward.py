@@ -11,6 +11,7 @@ import torch
 from raptor.quadrotor import State, from_axis_angle
 from raptor.tasks import Reward, reward
 from raptor.tasks.reward import heading_angle
+from raptor.tasks.views import StepView
 
 NOTHING = Reward(constant=0.0, position=0.0, orientation=0.0, action_rate=0.0)
 
@@ -25,17 +26,17 @@ def rate(level, at_origin):
         reference = at_origin(1)
         if target is not None:
             reference = dataclasses.replace(reference, **{k: torch.tensor([v]) for k, v in target.items()})
-        return reward(
-            config,
+        view = StepView(
             quadrotors,
             rest if before is None else before(rest),
-            zero if action is None else torch.tensor([action]),
-            rest if after is None else after(rest),
-            zero if last_action is None else torch.tensor([last_action]),
             reference,
-            torch.tensor([over]),
+            zero if action is None else torch.tensor([action]),
+            zero if last_action is None else torch.tensor([last_action]),
+            rest if after is None else after(rest),
+            reference,
             0.01,
         )
+        return reward(config, view, torch.tensor([over]))
 
     return value
 
@@ -116,7 +117,9 @@ def test_the_gradient_is_finite_where_every_error_is_zero(level, at_origin):
     everything = Reward(**{f.name: 1.0 for f in dataclasses.fields(Reward) if f.name not in ("non_negative",)})
     state = State(*parts)
     over = torch.tensor([False, True])
-    value = reward(everything, quadrotors, state, action, state, torch.zeros(2, 4), at_origin(2), over, 0.01)
+    target = at_origin(2)
+    view = StepView(quadrotors, state, target, action, torch.zeros(2, 4), state, target, 0.01)
+    value = reward(everything, view, over)
     gradients = torch.autograd.grad(value.sum(), [*parts[:4], action])
     assert all(gradient.isfinite().all() for gradient in gradients)
 
@@ -133,5 +136,6 @@ def test_the_gradient_points_away_from_the_target(level, at_origin):
     position = torch.tensor([[0.3, 0.0, 0.4]], requires_grad=True)
     state = dataclasses.replace(rest, position=position)
     zero = torch.zeros(1, 4)
-    reward(Reward(), quadrotors, state, zero, state, zero, at_origin(1), torch.tensor([False]), 0.01).backward()
+    view = StepView(quadrotors, state, at_origin(1), zero, zero, state, at_origin(1), 0.01)
+    reward(Reward(), view, torch.tensor([False])).backward()
     torch.testing.assert_close(position.grad, torch.tensor([[-0.6, 0.0, -0.8]]))

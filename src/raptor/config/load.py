@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from raptor.config.files import Source, leaves, overlay, parse_overrides, read_files, resolve
-from raptor.config.settings import Limit, describe, group_in, group_of_entries, limits_of, show
+from raptor.config.settings import (
+    Limit,
+    NamedGroups,
+    describe,
+    group_in,
+    group_of_entries,
+    limits_of,
+    named_groups_in,
+    show,
+)
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import dump_yaml, to_plain
 
@@ -126,6 +135,8 @@ class Check:
 
     def _value(self, annotation: Any, limit: Limit | None, value: Any, path: Keys) -> Any:
         group, entry, value = group_in(annotation), group_of_entries(annotation), _whole(value)
+        if named := named_groups_in(annotation):
+            return self._named_groups(named, value, path)
         if group and isinstance(value, Mapping):
             return self.group(group, value, path)
         if entry and isinstance(value, list):
@@ -141,6 +152,29 @@ class Check:
         if limit and not limit.allows(found):
             return self.wrong(path, f"must be {limit.text}, got {show(value)}")
         return found
+
+    def _named_groups(self, cls: type[NamedGroups], value: Any, path: Keys) -> Any:
+        """Groups by name: a mapping, in which null leaves one out, or a list of names, each with its defaults."""
+        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            value = {name: {} for name in value}
+        if not isinstance(value, Mapping):
+            return self.wrong(path, f"must be groups of settings by name, got {show(value)}")
+        found = {}
+        for name, inner in value.items():
+            if inner is None:
+                continue
+            if not isinstance(inner, Mapping):
+                return self.wrong((*path, name), f"must be a group of settings, got {show(inner)}")
+            try:
+                found[name] = self.group(cls.class_of(name), inner, (*path, name))
+            except UserError as error:
+                return self.wrong((*path, name), str(error))
+        if any(group is WRONG for group in found.values()):
+            return WRONG
+        try:
+            return cls.of(found)
+        except UserError as error:
+            return self.wrong(path, f"is impossible: {error}")
 
 
 def nearest(name: str, names: Sequence[str], what: str) -> str:

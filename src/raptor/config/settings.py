@@ -10,7 +10,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from raptor.core.errors import UserError
@@ -51,6 +51,23 @@ class Settings:
         ]
         if problems:
             raise UserError("; ".join(problems))
+
+
+class NamedGroups:
+    """Groups of settings by name, whose classes others know; stored as a mapping. The base of a field's type.
+
+    `class_of(name)` is the class of a group, or raises a `UserError` that says what is lacking; `of(groups)` makes one.
+    """
+
+    @classmethod
+    def class_of(cls, name: str) -> type:
+        """The class of the group of this name."""
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, groups: Mapping[str, Any]) -> Any:
+        """All groups put together."""
+        raise NotImplementedError
 
 
 def limits_of(cls: type) -> dict[str, Limit]:
@@ -127,6 +144,8 @@ def describe(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if group_in(annotation):
         return "a group of settings"
+    if named_groups_in(annotation):
+        return "groups of settings by name"
     if origin is typing.Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (typing.Union, types.UnionType):
@@ -141,6 +160,11 @@ def describe(annotation: Any) -> str:
 def group_in(annotation: Any) -> type | None:
     """The dataclass that a field of this type holds, if it does."""
     return annotation if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) else None
+
+
+def named_groups_in(annotation: Any) -> type[NamedGroups] | None:
+    """The `NamedGroups` that a field of this type holds, if it does."""
+    return annotation if isinstance(annotation, type) and issubclass(annotation, NamedGroups) else None
 
 
 def group_of_entries(annotation: Any) -> type | None:

@@ -6,7 +6,8 @@ A step is: observe, act, move, rate. Only `begin_episode` and `draw_noise` are r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,11 +17,30 @@ from raptor.core.compilation import register
 from raptor.quadrotor.dynamics import WITH_EXACT_ROTORS, Method, step
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, component_major, components, from_components
+from raptor.tasks.components import compose
 from raptor.tasks.initial_state import sample_disturbance, sample_initial_state, uniform
-from raptor.tasks.observation import NUM_SENSED, scaled_rotor_speed, sense, student_observation, teacher_observation
-from raptor.tasks.reference import Reference, advance_reference, sample_reference
+from raptor.tasks.observation import (
+    NUM_SENSED,
+    scaled_rotor_speed,
+    sense,
+    split_sensed,
+    student_observation,
+    teacher_observation,
+)
+from raptor.tasks.reference import Reference, advance_reference, look_ahead, sample_reference
 from raptor.tasks.reward import reward, terminated
 from raptor.tasks.task import Task
+from raptor.tasks.terms import Use
+from raptor.tasks.views import DisturbanceView, ObservationView, StepView
+
+
+class Own(NamedTuple):
+    """What terms of one's own, and observations other than the default, carry from step to step; empty without."""
+
+    observation: tuple[Tensor, ...] = ()  # (..., D) what the policy observes, alone
+    past: tuple[Tensor, ...] = ()  # (..., K) each; components that are observed late, newest first
+    memory: tuple[Tensor, ...] = ()  # (..., M) of each term that remembers
+    draws: tuple[Tensor, ...] = ()  # (..., K) of each term that has draws; constant
 
 
 @register()
@@ -39,6 +59,7 @@ class Episode:
     action_delay: Tensor  # (...) steps, as floating-point numbers
     sensed: tuple[Tensor, ...]  # (..., 18) each; what was sensed at this step and at the steps before, newest first
     commanded: tuple[Tensor, ...]  # (..., 4) each; actions that have not reached the motors, newest first
+    own: Own = Own()
 
 
 class Noise(NamedTuple):
@@ -46,6 +67,14 @@ class Noise(NamedTuple):
 
     reference: Tensor  # (..., 3)
     sensor: Tensor | None = None  # (..., 18); None where the sensors are perfect
+    terms: Tensor | None = None  # (..., K), of the terms that have noise, one after the other; None where none has
+
+    @classmethod
+    def of(cls, task: Task, tensors: Sequence[Tensor]) -> Noise:
+        """The noise whose tensors, without None, are these."""
+        remaining = iter(tensors)
+        reference = next(remaining)
+        return cls(reference, next(remaining) if task.sensing.noisy else None, next(remaining, None))
 
 
 class StepOutcome(NamedTuple):
@@ -64,7 +93,9 @@ def draw_noise(task: Task, like: Tensor, generator: torch.Generator, num_steps: 
 
     reference = normal(3)
     sensor = normal(NUM_SENSED) if task.sensing.noisy else [None] * num_steps
-    return [Noise(r, s) for r, s in zip(reference, sensor, strict=True)]
+    of_terms = sum(use.term.noise for use in task.stateful)
+    terms = normal(of_terms) if of_terms else [None] * num_steps
+    return [Noise(*draws) for draws in zip(reference, sensor, terms, strict=True)]
 
 
 def _measure(task: Task, state: State, reference: Reference, noise_scale: Tensor, noise: Tensor | None) -> Tensor:
@@ -97,7 +128,12 @@ def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator
     noise = draw_noise(task, like, generator)[0]
     held = from_components(scaled_rotor_speed(state.rotor_speed, quadrotors))
     measured = _measure(task, state, reference, noise_scale, noise.sensor)
-    return Episode(
+
+    def drawn(size: int) -> Tensor:
+        draw = torch.randn((size, *shape), generator=generator, dtype=like.dtype, device=like.device)
+        return draw.movedim(0, -1)
+
+    episode = Episode(
         state=state,
         reference=reference,
         force=force,
@@ -109,7 +145,65 @@ def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator
         action_delay=draw_steps(*sensing.action_delay),
         sensed=(measured,) * (sensing.observation_delay[1] + 1),
         commanded=(held,) * sensing.action_delay[1],
+        own=Own(
+            memory=tuple(_nothing(like, use.term.memory) for use in task.stateful if use.term.memory),
+            draws=tuple(drawn(use.term.draws) for use in task.stateful if use.term.draws),
+        ),
     )
+    return dataclasses.replace(episode, own=_looked(task, quadrotors, episode, noise, None))
+
+
+def _nothing(like: Tensor, size: int) -> Tensor:
+    return component_major(like.new_zeros(*like.shape, size))
+
+
+class _Slot(NamedTuple):
+    """What a term is given of its own, see the views."""
+
+    memory: Tensor
+    noise: Tensor
+    draws: Tensor
+
+
+def _slots(task: Task, own: Own, noise: Noise, like: Tensor) -> dict[Use, _Slot]:
+    """The slot of each term; what it has none of is of width zero."""
+    uses, memory, draws, first = task.stateful, iter(own.memory), iter(own.draws), 0
+    nothing, slots = like.new_zeros(*like.shape, 0), {}
+    for use in uses:
+        last = first + use.term.noise
+        of_step = nothing if noise.terms is None else noise.terms[..., first:last]
+        kept, constant = (
+            next(of) if num else nothing for of, num in ((memory, use.term.memory), (draws, use.term.draws))
+        )
+        slots[use], first = _Slot(kept, of_step, constant), last
+    return slots
+
+
+def _looked(task: Task, quadrotors: Quadrotors, episode: Episode, noise: Noise, past: tuple[Tensor, ...] | None) -> Own:
+    """What `own` is where the vehicles are now; `past` is None at the start of an episode."""
+    if task.observes_default:
+        return episode.own
+    position, rotation, velocity, rates = split_sensed(_delayed(episode.sensed, episode.observation_delay))
+    exact = (quadrotors, episode.state, episode.reference, task.dt)
+    slots = _slots(task, episode.own, noise, quadrotors.mass)
+    measured = (position, rotation, velocity, rates, episode.previous_action)
+    views = {use: ObservationView(*measured, *exact, *slots[use]) for use in task.layout.uses}
+
+    def ahead(steps: int) -> Reference:
+        return look_ahead(episode.reference, task.references, steps * task.dt)
+
+    looked = compose(task.layout, views, past, ahead)
+    return episode.own._replace(
+        observation=(looked.observation,),
+        past=looked.past,
+        memory=_remembered(task, slots, looked.memory),
+    )
+
+
+def _remembered(task: Task, slots: Mapping[Use, _Slot], new: Mapping[Use, Tensor]) -> tuple[Tensor, ...]:
+    """The memories of all terms, some of them new."""
+    kept = {use: new.get(use, slots[use].memory) for use in task.stateful if use.term.memory}
+    return tuple(from_components(components(memory)) for memory in kept.values())
 
 
 def _delayed(history: tuple[Tensor, ...], delay: Tensor) -> Tensor:
@@ -124,7 +218,9 @@ def _delayed(history: tuple[Tensor, ...], delay: Tensor) -> Tensor:
 
 
 def observe(episode: Episode) -> Tensor:
-    """The student's observation, (..., 22)."""
+    """What the policy observes, (..., D): the components of `task.observation`, by default 22 numbers."""
+    if episode.own.observation:
+        return episode.own.observation[0]
     return student_observation(_delayed(episode.sensed, episode.observation_delay), episode.previous_action)
 
 
@@ -153,13 +249,16 @@ def advance(
     commanded = (clipped, *episode.commanded)
     motors = _delayed(commanded, episode.action_delay)
     method = WITH_EXACT_ROTORS.get(method, method) if task.exact_rotors else method
-    state = simulate(
-        quadrotors, episode.state, motors, task.dt, force=episode.force, torque=episode.torque, method=method
-    )
+    force, torque, own = _disturbed(task, quadrotors, episode, motors, noise)
+    state = simulate(quadrotors, episode.state, motors, task.dt, force=force, torque=torque, method=method)
     reference = advance_reference(episode.reference, task.references, noise.reference, task.dt)
-    over = terminated(task.termination, quadrotors, state, reference)
-    before = episode.state, fed_back, state, episode.last_action, episode.reference
-    value = reward(task.reward, quadrotors, *before, over, task.dt)
+    before, after = (episode.state, episode.reference), (state, reference)
+    rated = StepView(quadrotors, *before, fed_back, episode.last_action, *after, task.dt)
+    ends = [
+        terminated(task.termination, quadrotors, state, reference),
+        *(use(rated) for use in task.own("termination")),
+    ]
+    over = functools.reduce(torch.logical_or, ends)
     measured = _measure(task, state, reference, episode.noise_scale, noise.sensor)
     moved = dataclasses.replace(
         episode,
@@ -169,5 +268,24 @@ def advance(
         last_action=fed_back,
         sensed=(measured, *episode.sensed)[: len(episode.sensed)],
         commanded=commanded[: len(episode.commanded)],
+        own=own,
     )
-    return moved, StepOutcome(value, over)
+    looked = dataclasses.replace(moved, own=_looked(task, quadrotors, moved, noise, own.past))
+    return looked, StepOutcome(reward(task.reward, rated, over, task.own("reward")), over)
+
+
+def _disturbed(
+    task: Task, quadrotors: Quadrotors, episode: Episode, motors: Tensor, noise: Noise
+) -> tuple[Tensor, Tensor, Own]:
+    """Force and torque on the vehicles in this step, and what the disturbances of one's own remember."""
+    force, torque, uses = episode.force, episode.torque, task.own("disturbance")
+    if not uses:
+        return force, torque, episode.own
+    slots, memory = _slots(task, episode.own, noise, quadrotors.mass), dict[Use, Tensor]()
+    for use in uses:
+        view = DisturbanceView(quadrotors, episode.state, episode.reference, motors, task.dt, *slots[use])
+        wrench = use(view)
+        force = force if wrench.force is None else force + wrench.force
+        torque = torque if wrench.torque is None else torque + wrench.torque
+        memory |= {} if wrench.memory is None else {use: wrench.memory}
+    return force, torque, episode.own._replace(memory=_remembered(task, slots, memory))

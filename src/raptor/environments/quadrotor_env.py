@@ -174,7 +174,7 @@ class QuadrotorEnv:
         def step(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
             """One step of all `_Progress`; `given` are the leaves of the vehicles, the action and the noise."""
             before, total, length = pytree.tree_unflatten(carried, self._structure)
-            quadrotors, noise = pytree.tree_unflatten(given[:num], structure), Noise(*given[num + 1 :])
+            quadrotors, noise = pytree.tree_unflatten(given[:num], structure), Noise.of(self.task, given[num + 1 :])
             after, (reward, over) = advance(self.task, quadrotors, before, given[num], noise, self._method, simulate)
             length = length + 1
             truncated = ~over & (length >= self.task.episode_steps)

@@ -228,11 +228,11 @@ def _compiled(
     controller: Controller, task: Task, method: Method, structure: pytree.TreeSpec, kinds: Hashable, compile: bool
 ) -> CompiledStep:
     """One step of all that is carried; given are its number, its noise, and that of the actions where there is any."""
-    num_noise = 1 + task.sensing.noisy
+    num_noise = task.num_noise
 
     def step(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
         parameters, quadrotors, episode, memory, collectors = pytree.tree_unflatten(carried, structure)
-        number, noise, deviations = given[0], Noise(*given[1 : 1 + num_noise]), given[1 + num_noise :]
+        number, noise, deviations = given[0], Noise.of(task, given[1 : 1 + num_noise]), given[1 + num_noise :]
         action, memory = controller.act(parameters, quadrotors, episode, memory)
         applied = deviations[0] + action if deviations else action
         after, outcome = advance(task, quadrotors, episode, applied, noise, method)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.compilation import CompiledStep, Tensors
-from raptor.environments.episode import Episode, Noise, StepOutcome, advance
+from raptor.environments.episode import Episode, Noise, Own, StepOutcome, advance
 from raptor.environments.rollout import Controller, Memory, Student
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
@@ -46,11 +46,12 @@ class RolloutState(NamedTuple):
     @property
     def _differentiable(self) -> tuple[Any, ...]:
         episode = self.episode
-        return episode.state, episode.previous_action, self.memory, episode.sensed, episode.commanded
+        own = episode.own[:3]
+        return episode.state, episode.previous_action, self.memory, episode.sensed, episode.commanded, own
 
     @property
     def differentiable(self) -> tuple[Tensor, ...]:
-        """The tensors that the gradient flows through: state and previous action, memory, then the histories."""
+        """The tensors that the gradient flows through: state, previous action, memory, histories, what is `own`."""
         return tuple(pytree.tree_leaves(self._differentiable))
 
     @property
@@ -62,8 +63,9 @@ class RolloutState(NamedTuple):
     def with_differentiable(self, parts: Sequence[Tensor]) -> RolloutState:
         """The same with these tensors in place of `differentiable`."""
         structure = pytree.tree_structure(self._differentiable)
-        state, previous, memory, sensed, commanded = pytree.tree_unflatten(list(parts), structure)
+        state, previous, memory, sensed, commanded, own = pytree.tree_unflatten(list(parts), structure)
         changes = {"state": state, "previous_action": previous, "sensed": sensed, "commanded": commanded}
+        changes["own"] = self.episode.own._replace(observation=own[0], past=own[1], memory=own[2])
         return self._replace(episode=dataclasses.replace(self.episode, **changes), memory=memory)
 
 
@@ -188,8 +190,8 @@ class SegmentGradient:
     def _move(self, inputs: StepInputs, action: Tensor, memory: Memory) -> tuple[RolloutState, Tensor, StepOutcome]:
         """Move on; a vehicle that leaves its bounds stays where it was from then on, at no cost."""
         _, quadrotors, (before, _, alive), noise = inputs
-        after, outcome = advance(self.task, quadrotors, before, action, Noise(*noise), self.method)
-        cost = step_cost(self.objective, quadrotors, before, action, after)
+        after, outcome = advance(self.task, quadrotors, before, action, Noise.of(self.task, noise), self.method)
+        cost = step_cost(self.objective, self.task, quadrotors, before, action, after)
         alive = alive * in_bounds(quadrotors, after.state)
         going = alive > 0
 
@@ -197,8 +199,10 @@ class SegmentGradient:
             pairs = zip(components(new), components(old), strict=True)
             return from_components([torch.where(going, n, o) for n, o in pairs])
 
-        state, sensed = pytree.tree_map(keep, (after.state, after.sensed), (before.state, before.sensed))
-        moved = RolloutState(dataclasses.replace(after, state=state, sensed=sensed), memory, alive)
+        new, old = ((each.state, each.sensed, Own(*each.own[:3])) for each in (after, before))
+        state, sensed, own = pytree.tree_map(keep, new, old)
+        own = own._replace(draws=after.own.draws)
+        moved = RolloutState(dataclasses.replace(after, state=state, sensed=sensed, own=own), memory, alive)
         return moved, torch.where(alive > 0, cost, 0.0), outcome
 
     def step_adjoint(

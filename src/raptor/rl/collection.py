@@ -92,7 +92,7 @@ class ExperienceCollector:
         starts, noise, action_noise = pytree.tree_map(lambda tensor: tensor.index_select(1, columns), block)
         observation = observe_as_teacher(quadrotors, episode)
         action, _ = sample_action(actor, observation, action_noise)
-        moved, outcome = advance(self.task, quadrotors, episode, component_major(action), Noise(*noise))
+        moved, outcome = advance(self.task, quadrotors, episode, component_major(action), Noise.of(self.task, noise))
         # A vehicle that is lost would go on as NaN; its reward is that of any other termination.
         lost = in_bounds(quadrotors, moved.state) == 0
         terminated = outcome.terminated | lost

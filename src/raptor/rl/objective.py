@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +17,11 @@ from raptor.environments.episode import Episode, observe_as_teacher
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layers, act, members
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.state import State, components
+from raptor.quadrotor.state import State, components, difference
+from raptor.tasks.reward import reward_before_termination
+from raptor.tasks.task import Task
+from raptor.tasks.terms import Terms
+from raptor.tasks.views import StepView, rounded_norm, sum_of, weighted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +29,14 @@ class Objective(Settings):
     """Weights of the smooth cost.
 
     The reward's norms have no gradient at the target and its termination has none anywhere; here norms are rounded off,
-    and limits become slopes before them.
+    and limits become slopes before them. `objective=reward` is short for `objective.kind=reward`.
     """
 
+    SHORTHAND: ClassVar[str] = "kind"
+
+    kind: Literal["cost", "reward"] = setting(
+        "cost", "cost: the terms below; reward: the task's own reward, its norms rounded off, and the limits below"
+    )
     position: float = setting(1.0, "per m of tracking error", not_negative)
     position_rounding: float = setting(1e-2, "m", positive)
     heading: float = setting(0.2, "per rad of acos(1 - |q_z|)", not_negative)
@@ -39,38 +49,69 @@ class Objective(Settings):
     box_limit: float = setting(0.8, "fraction of the vehicle's box, its position threshold", not_negative)
     velocity: float = setting(0.0, "per m/s of velocity error", not_negative)
     cap: float = setting(20.0, "upper bound on the cost of a step", positive)
+    terms: Terms = setting(Terms(), "cost terms of one's own by name; as those in `task.extra`")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "terms", Terms.over(self.terms, "cost"))
 
 
-def rounded_norm(parts: Sequence[Tensor], rounding: float) -> Tensor:
-    """Euclidean norm of a vector in components, smooth at the origin: sqrt(|x|^2 + rounding^2)."""
-    square = sum((part * part for part in parts[1:]), parts[0] * parts[0])
-    return torch.sqrt(square + rounding**2)
+def _position(step: StepView, position_rounding: float) -> Tensor:
+    return rounded_norm(difference(step.next_state.position, step.next_reference.position), position_rounding)
+
+
+def _heading(step: StepView) -> Tensor:
+    return torch.acos(1 - components(step.next_state.orientation)[3].abs().clamp(max=1 - 1e-3))
+
+
+def _action_rate(step: StepView, action_rounding: float) -> Tensor:
+    return rounded_norm(difference(step.action, step.last_action), action_rounding)
+
+
+def _saturation(step: StepView) -> Tensor:
+    return sum_of([torch.relu(a.abs() - 1) ** 2 for a in components(step.action)])
+
+
+def _speed(step: StepView, speed_limit: float) -> Tensor:
+    return sum_of([torch.relu(v.abs() - speed_limit) ** 2 for v in components(step.next_state.linear_velocity)])
+
+
+def _box(step: StepView, box_limit: float) -> Tensor:
+    boxes = [x.abs() / step.quadrotors.position_threshold for x in components(step.next_state.position)]
+    return sum_of([torch.relu(x - box_limit) ** 2 for x in boxes])
+
+
+def _velocity(step: StepView, position_rounding: float) -> Tensor:
+    return rounded_norm(difference(step.next_state.linear_velocity, step.next_reference.velocity), position_rounding)
+
+
+LIMITS: dict[str, Callable[..., Tensor]] = {"saturation": _saturation, "speed": _speed, "box": _box}
+"""The slopes before limits, which a reward has none of."""
+
+COSTS: dict[str, Callable[..., Tensor]] = {
+    "position": _position,
+    "heading": _heading,
+    "action_rate": _action_rate,
+    **LIMITS,
+    "velocity": _velocity,
+}
+"""The terms of the cost, by the setting that weighs each; of the state that the action led to."""
 
 
 def step_cost(
-    objective: Objective, quadrotors: Quadrotors, episode: Episode, action: Tensor, following: Episode
+    objective: Objective, task: Task, quadrotors: Quadrotors, episode: Episode, action: Tensor, following: Episode
 ) -> Tensor:
     """Cost (N,) of one step: `action` (N, 4), unclipped, was taken in `episode` and led to `following`."""
-    state, target = following.state, following.reference
-    error = [x - r for x, r in zip(components(state.position), components(target.position), strict=True)]
-    change = [a - b for a, b in zip(components(action), components(episode.previous_action), strict=True)]
-    heading = torch.acos(1 - components(state.orientation)[3].abs().clamp(max=1 - 1e-3))
-    cost = (
-        objective.position * rounded_norm(error, objective.position_rounding)
-        + objective.heading * heading
-        + objective.action_rate * rounded_norm(change, objective.action_rounding)
-        + objective.saturation * sum(torch.relu(a.abs() - 1) ** 2 for a in components(action))
-    )
-    velocity = components(state.linear_velocity)
-    if objective.speed:
-        cost = cost + objective.speed * sum(torch.relu(v.abs() - objective.speed_limit) ** 2 for v in velocity)
-    if objective.box:
-        boxes = [x.abs() / quadrotors.position_threshold for x in components(state.position)]
-        cost = cost + objective.box * sum(torch.relu(x - objective.box_limit) ** 2 for x in boxes)
-    if objective.velocity:
-        error = [v - r for v, r in zip(velocity, components(target.velocity), strict=True)]
-        cost = cost + objective.velocity * rounded_norm(error, objective.position_rounding)
-    return cost.clamp(max=objective.cap)
+    before, last = (episode.state, episode.reference), episode.previous_action
+    after = following.state, following.reference
+    step = StepView(quadrotors, *before, action, last, *after, task.dt, smooth=True)
+    if objective.kind == "reward":
+        value = reward_before_termination(task.reward, step, task.own("reward"))
+        cost = task.reward.constant - value + weighted(objective, LIMITS, step)
+    else:
+        cost = weighted(objective, COSTS, step)
+    own = (*objective.terms.uses, *task.own("cost"))
+    return sum_of([cost, *(use.weight * use(step) for use in own)]).clamp(max=objective.cap)
 
 
 def in_bounds(quadrotors: Quadrotors, state: State) -> Tensor:

@@ -1,4 +1,4 @@
-"""Observations of policies."""
+"""What sensors measure, and the default observations of policies and teachers."""
 
 from __future__ import annotations
 
@@ -51,6 +51,11 @@ def sense(state: State, reference: Reference, target_visible: bool) -> Tensor:
         velocity = difference(state.linear_velocity, reference.velocity)
     rotation = components(rotation_matrix(state.orientation))
     return from_components([*position, *rotation, *velocity, *components(state.angular_velocity)])
+
+
+def split_sensed(sensed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Position (..., 3), rotation matrix (..., 9), linear and angular velocity (..., 3) of what `sense` gives."""
+    return sensed[..., :3], sensed[..., 3:12], sensed[..., 12:15], sensed[..., 15:]
 
 
 def student_observation(sensed: Tensor, previous_action: Tensor) -> Tensor:

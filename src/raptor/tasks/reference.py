@@ -131,6 +131,11 @@ def advance_reference(reference: Reference, config: References, noise: Tensor, d
     return _targets(dataclasses.replace(reference, time=reference.time + dt, walk=from_components(parts)), config)
 
 
+def look_ahead(reference: Reference, config: References, duration: float) -> Reference:
+    """The targets `duration` s later; what a random walk will do is not known, so its part stays where it is."""
+    return _targets(dataclasses.replace(reference, time=reference.time + duration), config)
+
+
 def _targets(reference: Reference, config: References) -> Reference:
     """Position and velocity of the target at the reference's time, filled in."""
     walk, t, ramp = components(reference.walk), reference.time, reference.ramp

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from raptor.config.settings import Settings, not_negative, optional, positive, setting
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.state import State, components, difference, norm
+from raptor.quadrotor.state import State, components, difference
 from raptor.tasks.reference import Reference
+from raptor.tasks.terms import Use
+from raptor.tasks.views import StepView, sum_of, weighted
+
+ROUNDING = 1e-2  # of norms, in their own unit, where the step is to be smooth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,41 +45,65 @@ def heading_angle(orientation: Tensor) -> Tensor:
     return torch.where(turned, 2 * torch.acos(torch.where(turned, cosine, 0.5)), (1 - cosine).detach())
 
 
-def reward(
-    config: Reward,
-    quadrotors: Quadrotors,
-    state: State,
-    action: Tensor,
-    next_state: State,
-    last_action: Tensor,
-    reference: Reference,
-    terminated: Tensor,
-    dt: float,
-) -> Tensor:
-    """Reward (...) of one step of dt seconds.
+def _position(step: StepView, position_clip: float) -> Tensor:
+    error = step.norm(difference(step.state.position, step.reference.position), ROUNDING)
+    return error.clamp(max=position_clip) if position_clip > 0 else error
 
-    All costs but those of accelerations and actions (..., 4) are of `state`, in which the action was chosen, and of the
-    reference at that time. `terminated` (...) says whether `next_state` ends the episode. Source: l2f's "squared".
-    """
-    position = norm(difference(state.position, reference.position))
-    if config.position_clip > 0:
-        position = position.clamp(max=config.position_clip)
-    cost = config.position * position + config.orientation * heading_angle(state.orientation)
-    cost = cost + config.action_rate * norm(difference(action, last_action))
-    if config.linear_velocity:
-        cost = cost + config.linear_velocity * norm(difference(state.linear_velocity, reference.velocity))
-    if config.angular_velocity:
-        cost = cost + config.angular_velocity * norm(components(state.angular_velocity))
-    if config.linear_acceleration:
-        change = difference(next_state.linear_velocity, state.linear_velocity)
-        cost = cost + config.linear_acceleration * norm(change) / dt
-    if config.angular_acceleration:
-        change = difference(next_state.angular_velocity, state.angular_velocity)
-        cost = cost + config.angular_acceleration * norm(change) / dt
-    if config.action:
-        hover = quadrotors.hover_throttle
-        cost = cost + config.action * sum(((a + 1) / 2 - hover) ** 2 for a in components(action))
-    value = config.constant - config.scale * cost
+
+def _orientation(step: StepView) -> Tensor:
+    return heading_angle(step.state.orientation)
+
+
+def _action_rate(step: StepView) -> Tensor:
+    return step.norm(difference(step.action, step.last_action), ROUNDING / 10)
+
+
+def _linear_velocity(step: StepView) -> Tensor:
+    return step.norm(difference(step.state.linear_velocity, step.reference.velocity), ROUNDING)
+
+
+def _angular_velocity(step: StepView) -> Tensor:
+    return step.norm(components(step.state.angular_velocity), ROUNDING)
+
+
+def _linear_acceleration(step: StepView) -> Tensor:
+    change = difference(step.next_state.linear_velocity, step.state.linear_velocity)
+    return step.norm(change, ROUNDING * step.dt) / step.dt
+
+
+def _angular_acceleration(step: StepView) -> Tensor:
+    change = difference(step.next_state.angular_velocity, step.state.angular_velocity)
+    return step.norm(change, ROUNDING * step.dt) / step.dt
+
+
+def _action(step: StepView) -> Tensor:
+    hover = step.quadrotors.hover_throttle
+    return sum_of([((a + 1) / 2 - hover) ** 2 for a in components(step.action)])
+
+
+COSTS: dict[str, Callable[..., Tensor]] = {
+    "position": _position,
+    "orientation": _orientation,
+    "action_rate": _action_rate,
+    "linear_velocity": _linear_velocity,
+    "angular_velocity": _angular_velocity,
+    "linear_acceleration": _linear_acceleration,
+    "angular_acceleration": _angular_acceleration,
+    "action": _action,
+}
+"""The costs of the reward, by the setting that weighs each. All but those of accelerations and actions are of `state`,
+in which the action was chosen. Source: l2f's "squared"."""
+
+
+def reward_before_termination(config: Reward, step: StepView, own: Sequence[Use] = ()) -> Tensor:
+    """Reward (...) of a step, whether it ends the episode or not; `own` are reward terms of one's own."""
+    value = config.constant - config.scale * weighted(config, COSTS, step)
+    return sum_of([value, *(use.weight * use(step) for use in own)])
+
+
+def reward(config: Reward, step: StepView, terminated: Tensor, own: Sequence[Use] = ()) -> Tensor:
+    """Reward (...) of one step; `terminated` (...) says whether its `next_state` ends the episode."""
+    value = reward_before_termination(config, step, own)
     if config.non_negative:
         value = value.clamp(min=0)
     return torch.where(terminated, config.termination_penalty, value)

@@ -14,10 +14,12 @@ from raptor.quadrotor.around import Around
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import Distribution
 from raptor.quadrotor.vehicles import LONGEST_STEP
+from raptor.tasks.components import DEFAULT, Layout, layout_of
 from raptor.tasks.initial_state import Disturbances, InitialStates
 from raptor.tasks.observation import Sensing
 from raptor.tasks.reference import Lissajous, References
 from raptor.tasks.reward import Reward, Termination
+from raptor.tasks.terms import Terms, Use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,42 @@ class Task(Settings):
     dt: float = setting(0.01, "s, duration of a step", positive)
     exact_rotors: bool | None = setting(None, "exact, not l2f's, speeds of fast rotors; null: where too fast for dt")
     episode_steps: int = setting(500, "longest episode, in steps", at_least(1))
+    observation: tuple[str, ...] = setting(
+        DEFAULT, "components, in order, of what a policy observes; NAME@-1 is one step old, NAME@+25 looks ahead"
+    )
+    extra: Terms = setting(Terms(), "one's own terms by name, `task.extra.NAME.KEY=VALUE`; see --extend")
+    extra_rewards: Terms = setting(Terms(), "reward terms of one's own by name; as those in `task.extra`")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "observation", tuple(self.observation))
+        object.__setattr__(self, "extra", Terms.over(self.extra))
+        object.__setattr__(self, "extra_rewards", Terms.over(self.extra_rewards, "reward"))
+        self.layout  # noqa: B018  # refuses what is not there
+
+    @property
+    def layout(self) -> Layout:
+        """The components of the observation."""
+        return layout_of(self.observation, self.extra)
+
+    @property
+    def observes_default(self) -> bool:
+        """Whether a policy observes the 22 numbers of the published one."""
+        return self.observation == DEFAULT
+
+    def own(self, *kinds: str) -> tuple[Use, ...]:
+        """One's own terms of some kinds."""
+        return (*self.extra.of_kind(*kinds), *(self.extra_rewards.uses if "reward" in kinds else ()))
+
+    @property
+    def stateful(self) -> tuple[Use, ...]:
+        """The terms that may have memory, noise and draws: disturbances of one's own, and components observed."""
+        return (*self.own("disturbance"), *(() if self.observes_default else self.layout.uses))
+
+    @property
+    def num_noise(self) -> int:
+        """How many tensors the noise of a step has."""
+        return 1 + self.sensing.noisy + any(use.term.noise for use in self.stateful)
 
     def for_vehicles(self, vehicles: Quadrotors | Distribution | Around) -> Task:
         """The task with `exact_rotors` decided: true where a rotor of the vehicles is too fast for a step of dt."""
