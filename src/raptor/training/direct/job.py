@@ -81,8 +81,8 @@ def train_direct(
     Where no `config` is given, the settings are those of the run that is resumed, or else the default ones; `seed` and
     `device` take the place of theirs. `resume` goes on with the run that is there, if any, and `overwrite` deletes what
     it wrote. `progress` is called after each update and around each validation. `largest` begins with the largest
-    `batch_size` that fits into memory; a run that is resumed keeps its own. The run keeps a copy of the vehicles that it
-    trains around, and is resumed with that, whatever became of their files.
+    `batch_size` that fits into memory; a run that is resumed keeps its own. A run keeps a copy of the vehicles that it
+    trains around, and goes on with that, whatever became of their files.
 
     Raises:
         UserError: the folder holds a run and neither `resume` nor `overwrite` is given, the settings differ from those
