@@ -212,7 +212,7 @@ def uncertainty_of(quadrotors: Quadrotors, default: float = UNCERTAINTY) -> dict
                     f"uncertainty.{name} must be at least 0 and below 1, got {shown(value)} (vehicle {vehicle})"
                 )
             column.append(value)
-    return {name: quadrotors.mass.new_tensor(column) for name, column in found.items()}
+    return {name: torch.tensor(column, dtype=torch.float64) for name, column in found.items()}
 
 
 def write_population(
