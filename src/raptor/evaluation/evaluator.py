@@ -34,6 +34,7 @@ from raptor.evaluation.suites import (
 from raptor.quadrotor.parameters import NUM_ROTORS, PLATFORMS, Quadrotors
 from raptor.quadrotor.population import uncertainty_of
 from raptor.tasks.observation import STUDENT_DIM
+from raptor.tasks.task import Task
 
 CountFunction = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
@@ -67,10 +68,11 @@ def evaluate(
         raise UserError(f"suites must be some of {', '.join(choice)}, got {suites!r}")
     for name, policy in policies.items():
         dimensions = getattr(policy, "observation_dim", STUDENT_DIM), getattr(policy, "action_dim", NUM_ROTORS)
-        if dimensions != (STUDENT_DIM, NUM_ROTORS):
+        width = Task().observing(getattr(policy, "layout", {})).observation_dim
+        if dimensions != (width, NUM_ROTORS):
             raise UserError(
                 f"policy {name!r} maps {dimensions[0]} numbers to {dimensions[1]}, and no suite can fly it: "
-                f"it must map {STUDENT_DIM} to {NUM_ROTORS}"
+                f"it must map {width} to {NUM_ROTORS}"
             )
     planned = {
         suite: conditions(suite, num_quadrotors, episodes, seed, where, quadrotors) for suite in dict.fromkeys(suites)
@@ -92,7 +94,7 @@ def evaluate(
                 what = " ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip()
                 show(what, done, num_steps)
                 tables = []
-                for table in _measure(policy, batch, pad_to, compile):
+                for table in _measure(policy, [each.observed_by(policy) for each in batch], pad_to, compile):
                     tables.append(table)
                     done += batch[0].num_steps
                     show(what, done, num_steps)

@@ -52,7 +52,7 @@ def record_figure_eights(
     Vehicles are in the order of `PLATFORMS`; `pad_to` as in `raptor.environments.rollout`.
     """
     platforms = load_platforms().to(torch.device(device))
-    group = [figure_eight(interval, 1, seed, platforms) for interval in intervals]
+    group = [figure_eight(interval, 1, seed, platforms).observed_by(policy) for interval in intervals]
     dt, places = group[0].task.dt, len(PLATFORMS)
     longest = dataclasses.replace(group[0], num_steps=round((RAMP + max(intervals)) / dt))
     recorder = Recorder(dt, places * len(group))
@@ -76,7 +76,7 @@ def record_recovery(
 
     The seed is that of the quadrotors, and of the horizontal axis that each is tilted about.
     """
-    (condition,) = conditions("unseen", num, 1, seed, torch.device(device))
+    condition = conditions("unseen", num, 1, seed, torch.device(device))[0].observed_by(policy)
     at_rest = InitialStates(guidance=1.0)
     starts = dataclasses.replace(condition.starts, initial_states=at_rest, references=References(langevin_share=0.0))
     start, generator = dataclasses.replace(condition, starts=starts).begin()
