@@ -120,6 +120,7 @@ def _refuse_untraceable(use: Use, view: View) -> None:
         raise _unfit(use, f"cannot be compiled: {remedy} ({type(error).__name__}: {first_line(error)})") from error
 
 
+@torch.enable_grad()
 def _refuse_bad_gradient(use: Use, view: View) -> None:
     if use.term.kind == "termination":
         return

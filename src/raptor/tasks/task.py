@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from raptor.config import differences, from_dict
+from raptor.config import differences, from_dict, to_dict
 from raptor.config.settings import Settings, at_least, positive, setting
 from raptor.core.errors import UserError
 from raptor.quadrotor.around import Around
@@ -90,7 +90,7 @@ class Task(Settings):
         if self.observes_default:
             return {}
         used = {use.term.name for use in self.layout.uses}
-        own = {name: vars(settings) for name, settings in self.extra.items() if name in used}
+        own = {name: to_dict(settings) for name, settings in self.extra.items() if name in used}
         return {"observation": list(self.observation), **({"extra": own} if own else {})}
 
     def observing(self, layout: Mapping[str, Any]) -> Task:

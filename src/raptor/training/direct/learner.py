@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.adam import warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
+from raptor.rl.not_finite import terms_not_finite
 from raptor.rl.objective import TeacherGuide
 from raptor.runs.learner import Rated
 from raptor.training.direct.config import GradientConfig
@@ -81,6 +83,7 @@ class GradientLearner:
         self.update_count = 0
         self.diverged_count = 0  # vehicles that left their bounds and were replaced
         self.skipped_count = 0  # updates without a step, because their gradient was not finite
+        self._explained = False  # whether numbers that are not finite were looked into
         self.curriculum: Curriculum | None = None
         if config.curriculum.enabled:
             self.curriculum = Curriculum(config.curriculum, config.task, num, self.device)
@@ -130,6 +133,7 @@ class GradientLearner:
         """Run one segment and take one step of the optimiser; figures where that completes a step of the training."""
         config, count, imitation = self.config, self.update_count, self.imitation
         noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
+        begun = (self.quadrotors, self.episode, self.memory, noise)
         (*gradient, cost, reward), (self.episode, self.memory, alive, terminated) = self._fly(noise)
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
         share = count / max(config.num_updates, 1)
@@ -154,6 +158,9 @@ class GradientLearner:
             "out_of_bounds": 1 - alive.mean().item(),
             "num_skipped": float(self.skipped_count),
         }
+        sound = math.isfinite(norm + figures["loss"] + figures["reward"]) and figures["out_of_bounds"] < 1
+        if not (sound or self._explained):
+            self._explain(begun)
         if self.guidance is not None:
             figures["imitation"] = imitation
         if self.fraction:
@@ -161,6 +168,20 @@ class GradientLearner:
         stages = {} if self.curriculum is None else self.curriculum.summary()
         groups = ((self.group, figures), ("curriculum", stages))
         return {f"{group}/{name}": value for group, values in groups for name, value in values.items()}
+
+    def _explain(self, begun: tuple[Quadrotors, Episode, Memory, Sequence[Noise]]) -> None:
+        """Say, once, which terms of one's own are not finite in a segment."""
+        own = (
+            *self.gradient.task.extra.uses,
+            *self.gradient.task.extra_rewards.uses,
+            *self.config.objective.terms.uses,
+        )
+        if own or not self.gradient.task.observes_default:
+            self._explained = True
+            for fault in terms_not_finite(self.gradient, self.policy.tensors(), *begun):
+                note = f"{fault} in a segment: add a small number under a root or in a logarithm, or clamp"
+                self.notes.append(f"warning: {note}")
+                warnings.warn(note, stacklevel=3)
 
     def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], tuple[Episode, Memory, Tensor, Tensor]]:
         """Fly a segment part by part; gives the gradient with the mean cost and reward, and the end of the segment.
