@@ -24,8 +24,8 @@ from raptor.core.torchrun import silent, started_together
 TOGETHER = ("train-direct", "post-train")  # commands that several processes can carry out together
 GONE = {"raptor export --teacher": "name the teacher as FOLDER:NUMBER, raptor export teachers:3"}
 """Options that had another meaning once, and what to give instead."""
-MEANT = {"train": "quickstart, train-direct, pre-train, post-train and distill"}
-"""Words that are no commands, and those that may be meant."""
+MEANT = {"train": "those that train are quickstart, train-direct, pre-train, post-train and distill"}
+"""Words that are no commands, and what may be meant."""
 
 
 class Commands(TyperGroup):
