@@ -63,9 +63,7 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that is given."""
         if args[0] in MEANT:
-            raise UserError(
-                f"there is no command {args[0]}: those that {args[0]} are {MEANT[args[0]]}; see raptor --help"
-            )
+            raise UserError(f"there is no command {args[0]}: {MEANT[args[0]]}; see raptor --help")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
