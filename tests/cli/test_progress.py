@@ -71,6 +71,18 @@ def test_an_evaluation_shows_what_it_does_on_a_terminal_and_nothing_elsewhere(te
     assert ("25/100" in output.getvalue()) == terminal
 
 
+def test_without_a_terminal_an_evaluation_says_at_once_what_it_does_and_not_too_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output, now = io.StringIO(), [100.0]
+    monkeypatch.setattr("raptor.cli.progress.time.perf_counter", lambda: now[0])
+    with counting(Console(file=output, width=160), lines=True) as progress:
+        for done, what in enumerate(["mine: unseen", "mine: unseen", "theirs: unseen", "mine: robustness"]):
+            progress(what, 25 * done, 100)
+            now[0] += 3.0
+    assert output.getvalue().splitlines() == ["  0%  mine: unseen", " 50%  theirs: unseen"]
+
+
 @pytest.mark.parametrize(
     ("terminal", "patience_s", "is_shown"), [(True, 0, True), (True, 1e9, False), (False, 0, False)]
 )

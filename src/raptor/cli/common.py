@@ -45,11 +45,21 @@ Settings = Annotated[
 ]
 Config = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or a preset: large, paper, robust.")]
 PaperConfig = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or the preset paper.")]
+Quadrotors = Annotated[
+    list[str] | None,
+    option(
+        "--quadrotor --quadrotors -q VEHICLE",
+        "JSON file, YAML description, folder of these, or platform; several times.",
+    ),
+]
 Seed = Annotated[int | None, option("--seed SEED", "Same as seed=SEED.")]
 Device = Annotated[str | None, option("--device DEVICE", "Same as device=DEVICE: cpu, cuda, cuda:1.")]
 Suites = Annotated[
     list[str] | None,
-    option("--suite -s SUITE", "paper, unseen, platforms, figure-eight or robustness, several times; else all."),
+    option(
+        "--suite -s SUITE",
+        "paper, unseen, platforms, figure-eight, robustness, sensitivity; several times; else all that can be.",
+    ),
 ]
 NumQuadrotors = Annotated[int, option("--num-quadrotors N", "Vehicles drawn for each suite.", True, min=1)]
 TeacherNormalizer = Annotated[Path | None, option("--teacher-normalizer FILE", PICKLED)]

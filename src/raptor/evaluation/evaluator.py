@@ -89,7 +89,8 @@ def evaluate(
         for name, policy in policies.items():
             means = {}
             for batch in group:
-                what = " ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip()
+                which = batch[0].name if len(batch) == 1 else f"({len(batch)} conditions)"
+                what = f"{name}: {suite} {which}".strip()
                 show(what, done, num_steps)
                 tables = []
                 for table in _measure(policy, batch, pad_to, compile):
@@ -120,12 +121,12 @@ def evaluate(
         "compiled": compile,
         "confidence": CONFIDENCE,
         "bootstrap_resamples": RESAMPLES,
-        **({} if quadrotors is None else _identity(quadrotors)),
+        **({} if quadrotors is None else identity(quadrotors)),
     }
     return Evaluation(results, settings)
 
 
-def _identity(quadrotors: Quadrotors) -> dict[str, Any]:
+def identity(quadrotors: Quadrotors) -> dict[str, Any]:
     """What the settings of an evaluation say of given vehicles; the uncertainty of each quantity is by vehicle."""
     tensors = quadrotors.to("cpu", torch.float64).tensors().values()
     rows = torch.cat([tensor.reshape(len(quadrotors), -1) for tensor in tensors], -1).numpy()
