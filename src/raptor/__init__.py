@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of `_PUBLIC`, whic
     from raptor.lab.pipeline import run_pipeline as run_pipeline
     from raptor.nn import RaptorPolicy as RaptorPolicy
     from raptor.nn import TeacherPopulation as TeacherPopulation
-    from raptor.quadrotor import PLATFORMS as PLATFORMS
     from raptor.quadrotor import Quadrotors as Quadrotors
     from raptor.quadrotor import from_description as from_description
     from raptor.quadrotor import load_platform as load_platform
@@ -29,6 +28,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of `_PUBLIC`, whic
     from raptor.quadrotor import load_quadrotors as load_quadrotors
     from raptor.quadrotor import sample_quadrotors as sample_quadrotors
     from raptor.tasks import Task as Task
+    from raptor.tasks import term as term
     from raptor.training import EnvDistillConfig as EnvDistillConfig
     from raptor.training import PostTrainConfig as PostTrainConfig
     from raptor.training import PreTrainConfig as PreTrainConfig
@@ -49,9 +49,8 @@ else:
         "formats": "load_expert load_policy load_teachers save_policy save_teachers",
         "lab.pipeline": "run_pipeline",
         "nn": "RaptorPolicy TeacherPopulation",
-        "quadrotor": "PLATFORMS Quadrotors from_description load_platform load_platforms load_quadrotors "
-        "sample_quadrotors",
-        "tasks": "Task",
+        "quadrotor": "Quadrotors from_description load_platform load_platforms load_quadrotors sample_quadrotors",
+        "tasks": "Task term",
         "training": "EnvDistillConfig PostTrainConfig PreTrainConfig TrainDirectConfig "
         "distill post_train pre_train train_direct",
     }  # imported when first used, so that `import raptor` is quick
@@ -61,7 +60,7 @@ else:
         "formats": "OnnxPolicy",
         "lab.pipeline": "PipelineSummary",
         "nn": "ExpertNetwork MLPPolicy",
-        "quadrotor": "Distribution State step",
+        "quadrotor": "Distribution PLATFORMS State step",
         "training": "PostTrainSummary PreTrainSummary RunSummary TeacherFile",
     }  # public once
     _HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}
