@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of `_PUBLIC`, whic
     from raptor.lab.pipeline import run_pipeline as run_pipeline
     from raptor.nn import RaptorPolicy as RaptorPolicy
     from raptor.nn import TeacherPopulation as TeacherPopulation
+    from raptor.quadrotor import PLATFORMS as PLATFORMS
     from raptor.quadrotor import Quadrotors as Quadrotors
     from raptor.quadrotor import from_description as from_description
     from raptor.quadrotor import load_platform as load_platform
@@ -49,7 +50,8 @@ else:
         "formats": "load_expert load_policy load_teachers save_policy save_teachers",
         "lab.pipeline": "run_pipeline",
         "nn": "RaptorPolicy TeacherPopulation",
-        "quadrotor": "Quadrotors from_description load_platform load_platforms load_quadrotors sample_quadrotors",
+        "quadrotor": "PLATFORMS Quadrotors from_description load_platform load_platforms load_quadrotors "
+        "sample_quadrotors",
         "tasks": "Task term",
         "training": "EnvDistillConfig PostTrainConfig PreTrainConfig TrainDirectConfig "
         "distill post_train pre_train train_direct",
@@ -60,7 +62,7 @@ else:
         "formats": "OnnxPolicy",
         "lab.pipeline": "PipelineSummary",
         "nn": "ExpertNetwork MLPPolicy",
-        "quadrotor": "Distribution PLATFORMS State step",
+        "quadrotor": "Distribution State step",
         "training": "PostTrainSummary PreTrainSummary RunSummary TeacherFile",
     }  # public once
     _HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}

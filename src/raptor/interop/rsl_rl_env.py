@@ -58,7 +58,9 @@ class RslRlVecEnv(VecEnv):
         self.device = self.batch.quadrotors.device
         self.cfg = {
             "num_envs": num_envs,
-            "quadrotor": os.fspath(quadrotor) if isinstance(quadrotor, (str, os.PathLike)) else quadrotor.names,
+            "quadrotor": os.fspath(quadrotor)
+            if isinstance(quadrotor, (str, os.PathLike))
+            else self.batch.quadrotors.names,
             "task": to_dict(self.batch.task),
             "simulator": settings.get("simulator", "raptor"),
             "seed": seed,

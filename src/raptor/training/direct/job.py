@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from raptor.core.atomic import PathLike
+from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
@@ -102,7 +103,10 @@ def make_learner(config: TrainDirectConfig, policy: RaptorPolicy, world: World =
     task, num, drawn_from = config.task, config.num_validation, config.distribution
     device, compile, validation = config.device, config.compile, None
     if config.validation_interval:
-        validation = Validation(task, num, device=device, compile=compile, distribution=drawn_from, world=world)
+        num_steps = -(-config.num_updates // config.validation_interval) * task.episode_steps
+        pays = num_steps > steps_before_compiling(num) / 4  # it is kept for later runs
+        how: dict[str, Any] = {"device": device, "compile": compile and pays, "world": world}
+        validation = Validation(task, num, distribution=drawn_from, **how)
     return GradientLearner(config, policy, config.seed, device, compile, world, validation=validation)
 
 
