@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.core.errors import UserError, printable
 from raptor.environments.episode import Episode, begin_episode
+from raptor.environments.rollout import Policy
 from raptor.quadrotor.parameters import Quadrotors, load_platforms
 from raptor.quadrotor.population import sample_quadrotors, scale_quantity, uncertainty_of
 from raptor.tasks.initial_state import InitialStates
@@ -62,6 +63,13 @@ class Condition:
     def flown_alike(self) -> tuple[Task, int, int]:
         """What conditions must have in common to be one rollout."""
         return self.task, self.num_steps, self.first_counted_step
+
+    def seen_by(self, policy: Policy) -> Condition:
+        """The same where the policy observes other numbers than the default."""
+        layout = getattr(policy, "layout", {})
+        if not layout:
+            return self
+        return dataclasses.replace(self, task=self.task.observing(layout), starts=self.starts.observing(layout))
 
     def begin(self) -> tuple[Episode, torch.Generator]:
         """Draw the starts; the generator goes on to draw the noise of the rollouts."""
