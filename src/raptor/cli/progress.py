@@ -72,24 +72,22 @@ def _lines(console: Console) -> ProgressFunction:
 
 
 @contextlib.contextmanager
-def counting(
-    console: Console, stage: str = "", patience_s: float = 0.0, lines: bool = False
-) -> Iterator[Callable[..., None]]:
+def counting(console: Console, stage: str = "", patience_s: float = 0.0) -> Iterator[Callable[..., None]]:
     """Show how much of something is done, until the block ends; yields a function ([stage,] done, total).
 
-    Without a terminal, nothing is shown, or with `lines` each stage, but not more often than every few seconds.
+    Without a terminal, only stages that the function is given are shown, and not more often than every few seconds.
     """
     from raptor.runs.progress import Progress
 
-    said, said_at, say = "", -math.inf, announcer(console)
+    shown, shown_at, say = "", -math.inf, announcer(console)
 
     def note(*given: Any) -> None:
-        nonlocal said, said_at
-        what, done, total = given if len(given) > 2 else (stage, *given)
-        if not lines or console.is_terminal:
+        nonlocal shown, shown_at
+        what, done, total = (stage, *given)[-3:]
+        if console.is_terminal:
             show(Progress(what, done, total))
-        elif what != said and time.perf_counter() - said_at >= BRISK_S:
-            said, said_at = what, time.perf_counter()
+        elif what not in (shown, stage) and time.perf_counter() - shown_at >= BRISK_S:
+            shown, shown_at = what, time.perf_counter()
             say(f"{done / max(total, 1):4.0%}  {what}")
 
     with job_progress(console, lines=False, patience_s=patience_s) as show:
