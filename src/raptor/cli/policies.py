@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
@@ -12,7 +13,12 @@ from raptor.cli.common import POLICY, Run, argument, option, say, takes_options
 from raptor.cli.progress import counting, wide_console
 from raptor.core.errors import UserError
 
+if TYPE_CHECKING:
+    from raptor.training import TrainDirectConfig
+
 PUBLISHED, RL_TOOLS = "published", "rl-tools"
+QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen", "platforms"), 256
+"""A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
 
 
 def evaluate(
@@ -61,28 +67,38 @@ def evaluate(
 
 
 @takes_options
-def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.NumQuadrotors = 1024) -> None:
+def quickstart(
+    run: Run,
+    suite: common.Suites = None,
+    num_quadrotors: Annotated[
+        int | None, option("--num-quadrotors N", "Vehicles drawn for each suite; else 1024.", min=1)
+    ] = None,
+) -> None:
     """Train a policy, compare it with the published one, export it, and write report.html: about five minutes.
+
+    A quick look takes a minute, most of it for compiling at its first start; a training of fewer than 100 000 updates
+    times vehicles is evaluated with 256 vehicles on unseen and platforms alone, unless told otherwise.
 
     ```
     raptor quickstart -o runs/demo
-    raptor quickstart -o runs/look num_updates=200    # a quick look
-    raptor quickstart -o runs/demo --resume           # after Ctrl-C or a kill
+    raptor quickstart -o runs/look num_updates=60 batch_size=64    # a quick look
+    raptor quickstart -o runs/demo --resume                        # after Ctrl-C or a kill
     ```
 
     Each step is a command of its own, too: train-direct, evaluate, export.
     """
     import torch
 
-    from raptor.evaluation import SUITES, Evaluation
-    from raptor.evaluation.evaluator import conditions
+    from raptor.evaluation import Evaluation
     from raptor.evaluation.results import column_names
+    from raptor.evaluation.suites import conditions
     from raptor.lab.pipeline.jobs import Evaluate, Export, Job, Report, StageContext
     from raptor.training.direct import job
 
-    for name in suite or SUITES:
-        conditions(name, num_quadrotors, 1, 0, torch.device("cpu"))  # a mistake shall not come out after the training
     output, again, config = run.output, run.again, run.load(job.load_run_config)
+    suites, num = extent(config, suite, num_quadrotors)
+    for name in suites:
+        conditions(name, num, 1, 0, torch.device("cpu"))  # a mistake shall not come out after the training
     with common.watched(output, run.resume, again) as (show, _):
         summary = job.train_direct(output, config, resume=run.resume, overwrite=run.overwrite, progress=show)
     common.say_result(summary, again)
@@ -96,9 +112,9 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
 
     trained = job.load_run_config(output)
     with common.going_on_with(again):
-        say("evaluating it beside the published policy")
-        suites, where = tuple(suite or SUITES), {"device": trained.device, "compile": config.compile}
-        carry_out(Evaluate(suites=suites, num_quadrotors=num_quadrotors, **where))
+        say(f"evaluating it beside the published policy on {', '.join(suites)}: {num} vehicles")
+        where = {"device": trained.device, "compile": config.compile}
+        carry_out(Evaluate(suites=suites, num_quadrotors=num, **where))
         wide_console().print(Evaluation.load(figures).table())
         say(f"exported it: {carry_out(Export())} over 500 recurrent steps")
         say("writing the report, with flights of both policies")
@@ -118,6 +134,16 @@ def quickstart(run: Run, suite: common.Suites = None, num_quadrotors: common.Num
     say("\nwhat to try next:")
     for command, why in commands.items():
         say(f"  {command:<{max(map(len, commands))}}  # {why}")
+
+
+def extent(
+    config: TrainDirectConfig, suites: Sequence[str] | None = None, num: int | None = None
+) -> tuple[tuple[str, ...], int]:
+    """What a quickstart evaluates on, unless told otherwise: suites, and how many vehicles of each."""
+    from raptor.evaluation import SUITES
+
+    quick = config.num_updates * config.batch_size < QUICK
+    return tuple(suites or (QUICK_SUITES if quick else SUITES)), num or (QUICK_QUADROTORS if quick else 1024)
 
 
 def export(

@@ -67,7 +67,10 @@ def post_train(
     ] = None,
     quadrotor: Annotated[
         list[str] | None,
-        option("--quadrotor NAME|FILE", "Vehicle it was trained on: a platform or a JSON file; once or for each."),
+        option(
+            "--quadrotor NAME|FILE",
+            "Vehicle it was trained on: a platform, a JSON file or a description; once or for each.",
+        ),
     ] = None,
     teacher_activation: Annotated[
         str | None,

@@ -31,6 +31,7 @@ from raptor.runs.stopping import Abandoned, interruptible
 from raptor.runs.trainer import Phase, Trainer
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
+from raptor.tasks.terms import extend
 from raptor.tasks.trajectory_files import remember
 from raptor.training.memory import BASE_BYTES, GIB, budget_bytes, nbytes, step_bytes
 from raptor.training.teachers.config import PreTrainConfig
@@ -164,6 +165,8 @@ def train_shard(
     """
     if (text := task.get("trajectory")) is not None:
         remember(text)
+    for file in task.get("extensions", ()):
+        extend(file)
     config = from_dict(PreTrainConfig, task["config"])
     quadrotors = Quadrotors.from_dicts(task["quadrotors"], device=device).component_major()
     num, files, num_reported = len(quadrotors), ShardFiles(store, "checkpoint_", keep=2), 0
