@@ -46,8 +46,17 @@ Settings = Annotated[
     list[str] | None,
     argument("KEY=VALUE", "Settings over the file's: learning_rate=1e-3 task.references.lissajous.interval=[4,10]"),
 ]
-Config = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or a preset: large, paper, robust.")]
+Config = Annotated[
+    str | None, option("--config -c FILE", "YAML file, a run, or a preset: large, paper, robust, vehicle.")
+]
 PaperConfig = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or the preset paper.")]
+Quadrotors = Annotated[
+    list[str] | None,
+    option(
+        "--quadrotor --quadrotors -q VEHICLE",
+        "JSON file, YAML description, folder of these, or platform; several times.",
+    ),
+]
 Seed = Annotated[int | None, option("--seed SEED", "Same as seed=SEED.")]
 Device = Annotated[str | None, option("--device DEVICE", "Same as device=DEVICE: cpu, cuda, cuda:1.")]
 Suites = Annotated[

@@ -56,9 +56,9 @@ def evaluate(
 
     The first policy is the one that others are compared with. `num_quadrotors` are sampled; see `conditions` for the
     named platforms, and for `quadrotors` that are given in place of both. Suites are by default `SUITES`, or
-    `GIVEN_SUITES`, and with a `reference`, the name or file of a trajectory, the suite of that name too. Unless `compile` says so, it is compiled where that saves time. A `UserError` is raised for an
-    unknown suite or device, one that does not go with given vehicles, a number out of range, no policy, or one of other
-    dimensions.
+    `GIVEN_SUITES`, and with a `reference`, the name or file of a trajectory, the suite of that name. Unless `compile`
+    says so, it is compiled where that saves time. A `UserError` is raised for an unknown suite or device, one that does
+    not go with given vehicles, a number out of range, no policy, or one of other dimensions.
     """
     where = find_device(device)
     if not policies:

@@ -49,7 +49,12 @@ GIVEN_HEADINGS = {
     "sensitivity": "sensitivity: {}, one quantity off at a time",
 }
 MOST_NAMED = 4  # vehicles that a heading names
-PART_METRICS = {"platforms": ("return",), "figure-eight": ("position_rmse",), "robustness": ("return", "terminated"), "reference": ("position_rmse",)}
+PART_METRICS = {
+    "platforms": ("return",),
+    "figure-eight": ("position_rmse",),
+    "robustness": ("return", "terminated"),
+    "reference": ("position_rmse",),
+}
 SHOWN = {  # name, factor and digits of each metric
     "return": ("return", 1, 1),
     "terminated": ("terminated (%)", 100, 2),

@@ -124,8 +124,8 @@ class Session:
         settings, seed = to_dict(config), TEACHER_SEEDS + 1_000_003 * config.seed + 100_003 * self.attempt
         known = {
             "config": settings,
-            "extensions": [str(file) for file in extensions()],
             "trajectory": text_of(config.task.references.trajectory.source),
+            "extensions": [str(file) for file in extensions()],
         }
         tasks = {
             name: {**known, "quadrotors": self.quadrotors[members].to_dicts(), "seed": seed + members[0]}

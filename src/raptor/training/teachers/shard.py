@@ -163,10 +163,10 @@ def train_shard(
     there is one. Reports say how far it is, with the points of the learning curve that are new; the result is a record
     of each teacher, and sums.
     """
-    if (text := task.get("trajectory")) is not None:
-        remember(text)
     for file in task.get("extensions", ()):
         extend(file)
+    if (text := task.get("trajectory")) is not None:
+        remember(text)
     config = from_dict(PreTrainConfig, task["config"])
     quadrotors = Quadrotors.from_dicts(task["quadrotors"], device=device).component_major()
     num, files, num_reported = len(quadrotors), ShardFiles(store, "checkpoint_", keep=2), 0
