@@ -26,6 +26,7 @@ from raptor.evaluation.suites import (
     REFERENCE,
     SUITES,
     TEST_SEEDS,
+    VISIBLE,
     Condition,
     begin_together,
     conditions,
@@ -34,7 +35,6 @@ from raptor.evaluation.suites import (
 )
 from raptor.quadrotor.parameters import NUM_ROTORS, PLATFORMS, Quadrotors
 from raptor.quadrotor.population import uncertainty_of
-from raptor.tasks.observation import STUDENT_DIM
 
 CountFunction = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
@@ -68,11 +68,12 @@ def evaluate(
     if isinstance(suites, str) or not suites:
         raise UserError(f"suites must be some of {', '.join(choice)}, got {suites!r}")
     for name, policy in policies.items():
-        dimensions = getattr(policy, "observation_dim", STUDENT_DIM), getattr(policy, "action_dim", NUM_ROTORS)
-        if dimensions != (STUDENT_DIM, NUM_ROTORS):
+        width = VISIBLE.observing(getattr(policy, "layout", {})).observation_dim
+        dimensions = getattr(policy, "observation_dim", width), getattr(policy, "action_dim", NUM_ROTORS)
+        if dimensions != (width, NUM_ROTORS):
             raise UserError(
                 f"policy {name!r} maps {dimensions[0]} numbers to {dimensions[1]}, and no suite can fly it: "
-                f"it must map {STUDENT_DIM} to {NUM_ROTORS}"
+                f"it must map {width} to {NUM_ROTORS}"
             )
     planned = {
         suite: conditions(suite, num_quadrotors, episodes, seed, where, quadrotors, reference)
@@ -92,7 +93,8 @@ def evaluate(
         for name, policy in policies.items():
             means = {}
             for batch in group:
-                what = " ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip()
+                which = batch[0].name if len(batch) == 1 else f"({len(batch)} conditions)"
+                what = f"{name}: {suite} {which}".strip()
                 show(what, done, num_steps)
                 tables = []
                 for table in _measure(policy, batch, pad_to, compile):
@@ -123,13 +125,13 @@ def evaluate(
         "compiled": compile,
         "confidence": CONFIDENCE,
         "bootstrap_resamples": RESAMPLES,
-        **({} if quadrotors is None else _identity(quadrotors)),
+        **({} if quadrotors is None else identity(quadrotors)),
         **({} if reference is None else {REFERENCE: str(reference)}),
     }
     return Evaluation(results, settings)
 
 
-def _identity(quadrotors: Quadrotors) -> dict[str, Any]:
+def identity(quadrotors: Quadrotors) -> dict[str, Any]:
     """What the settings of an evaluation say of given vehicles; the uncertainty of each quantity is by vehicle."""
     tensors = quadrotors.to("cpu", torch.float64).tensors().values()
     rows = torch.cat([tensor.reshape(len(quadrotors), -1) for tensor in tensors], -1).numpy()
@@ -157,6 +159,7 @@ def _num_vehicles(group: Sequence[Condition]) -> int:
 
 def _measure(policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool) -> Iterator[torch.Tensor]:
     """Metrics of all vehicles of a batch, one rollout of at most `pad_to` (n, M) after the other."""
+    batch = [condition.seen_by(policy) for condition in batch]
     quadrotors, start, generator = begin_together(batch)
     for first in range(0, len(quadrotors), pad_to):
         vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid
 from raptor.environments.collectors import Recorder, Recording
+from raptor.environments.episode import draw_noise, look
 from raptor.environments.rollout import Policy
 from raptor.evaluation.evaluator import fly
 from raptor.evaluation.results import Evaluation
@@ -52,7 +53,7 @@ def record_figure_eights(
     Vehicles are in the order of `PLATFORMS`; `pad_to` as in `raptor.environments.rollout`.
     """
     platforms = load_platforms().to(torch.device(device))
-    group = [figure_eight(interval, 1, seed, platforms) for interval in intervals]
+    group = [figure_eight(interval, 1, seed, platforms).seen_by(policy) for interval in intervals]
     dt, places = group[0].task.dt, len(PLATFORMS)
     longest = dataclasses.replace(group[0], num_steps=round((RAMP + max(intervals)) / dt))
     recorder = Recorder(dt, places * len(group))
@@ -76,7 +77,7 @@ def record_recovery(
 
     The seed is that of the quadrotors, and of the horizontal axis that each is tilted about.
     """
-    (condition,) = conditions("unseen", num, 1, seed, torch.device(device))
+    condition = conditions("unseen", num, 1, seed, torch.device(device))[0].seen_by(policy)
     at_rest = InitialStates(guidance=1.0)
     starts = dataclasses.replace(condition.starts, initial_states=at_rest, references=References(langevin_share=0.0))
     start, generator = dataclasses.replace(condition, starts=starts).begin()
@@ -94,6 +95,9 @@ def record_recovery(
     seen = sense(state, start.reference, task.target_visible)
     sensed, commanded = (seen,) * len(start.sensed), (held,) * len(start.commanded)
     start = dataclasses.replace(start, state=state, previous_action=held, sensed=sensed, commanded=commanded)
+    if not task.observes_default:
+        noise = draw_noise(task, quadrotors.mass, generator)[0]
+        start = dataclasses.replace(start, own=look(task, quadrotors, start, noise, None))
     recorder = Recorder(task.dt, num)
     fly(policy, condition, (quadrotors, start, generator), pad_to, compile, recorder)
     return recorder.recording

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.core.errors import UserError, printable
 from raptor.environments.episode import Episode, begin_episode
+from raptor.environments.rollout import Policy
 from raptor.quadrotor.parameters import Quadrotors, load_platforms
 from raptor.quadrotor.population import sample_quadrotors, scale_quantity, uncertainty_of
 from raptor.tasks.initial_state import InitialStates
@@ -29,6 +30,8 @@ visible. `platforms`: the nine named vehicles, holding the origin. `figure-eight
 GIVEN_SUITES = ("platforms", "figure-eight", "robustness", "sensitivity")
 """Suites of given vehicles, in place of the named or sampled ones. `sensitivity`: `unseen` with one quantity of each
 vehicle at a time at the lower and at the upper end of its uncertainty."""
+
+ALL_SUITES = tuple(dict.fromkeys((*SUITES, *GIVEN_SUITES)))
 
 REFERENCE = "reference"
 """Suite of a trajectory that is given: named, or given, vehicles follow it from rest, whole."""
@@ -67,6 +70,13 @@ class Condition:
     def flown_alike(self) -> tuple[Task, int, int]:
         """What conditions must have in common to be one rollout."""
         return self.task, self.num_steps, self.first_counted_step
+
+    def seen_by(self, policy: Policy) -> Condition:
+        """The same where the policy observes other numbers than the default."""
+        layout = getattr(policy, "layout", {})
+        if not layout:
+            return self
+        return dataclasses.replace(self, task=self.task.observing(layout), starts=self.starts.observing(layout))
 
     def begin(self) -> tuple[Episode, torch.Generator]:
         """Draw the starts; the generator goes on to draw the noise of the rollouts."""
@@ -132,8 +142,12 @@ def conditions(
             raise UserError(f"{name} must be at least 1, got {number}")
     if not 0 <= seed < 1_000_000:
         raise UserError(f"seed must be between 0 and 999999, which keeps test vehicles apart from others, got {seed}")
-    _check_suite(suite, quadrotors, reference)
     named = (load_platforms() if quadrotors is None else quadrotors).to(device)
+    if suite == REFERENCE:
+        if reference is None:
+            raise UserError("the suite reference follows a trajectory: give it with --reference FILE|NAME")
+        return [following(reference, starts_of_each(len(named), num_quadrotors, episodes, 32), seed, named)]
+    check_suite(suite, quadrotors is not None)
 
     def started(part: int) -> dict[str, Any]:
         return _started(named, starts_of_each(len(named), num_quadrotors, episodes, part))
@@ -144,8 +158,6 @@ def conditions(
     if suite == "figure-eight":
         num_starts = starts_of_each(len(named), num_quadrotors, episodes, 32)
         return [figure_eight(interval, num_starts, seed, named) for interval in FIGURE_EIGHT_INTERVALS]
-    if reference is not None and suite == REFERENCE:
-        return [following(reference, starts_of_each(len(named), num_quadrotors, episodes, 32), seed, named)]
     task, starts = (Task.paper(), Task.paper()) if suite == "paper" else (VISIBLE, Task(sensing=_sensing()))
     if quadrotors is None:
         sampled = sample_quadrotors(num_quadrotors, seed=TEST_SEEDS + seed).to(device).repeat_interleave(episodes)
@@ -155,20 +167,15 @@ def conditions(
     return {"robustness": _impaired, "sensitivity": _varied}.get(suite, lambda plain: [plain])(plain)
 
 
-def _check_suite(suite: str, quadrotors: Quadrotors | None, reference: str | None) -> None:
-    known = tuple(dict.fromkeys((*SUITES, *GIVEN_SUITES, REFERENCE)))
-    if suite not in known:
-        raise UserError(f"there is no suite {suite!r}: choose from {', '.join(known)}")
-    if suite == REFERENCE:
-        if reference is None:
-            raise UserError("the suite reference follows a trajectory: give it with --reference FILE|NAME")
-        return
-    if quadrotors is None and suite not in SUITES:
-        raise UserError(f"the suite {suite} is of given vehicles: give them with --quadrotor FILE, or leave it out")
-    if quadrotors is not None and suite not in GIVEN_SUITES:
-        raise UserError(
-            f"the suite {suite} samples vehicles of its own: evaluate given vehicles on {', '.join(GIVEN_SUITES)}"
-        )
+def check_suite(suite: str, given: bool) -> None:
+    """Refuse a suite that does not exist, or not with or without `given` vehicles."""
+    if suite not in ALL_SUITES:
+        raise UserError(f"there is no suite {suite!r}: choose from {', '.join(ALL_SUITES)}")
+    if not given and suite not in SUITES:
+        raise UserError(f"the suite {suite} is of given vehicles: give some with --quadrotor, or leave it out")
+    if given and suite not in GIVEN_SUITES:
+        choice = f"choose from {', '.join(GIVEN_SUITES)}"
+        raise UserError(f"the suite {suite} samples vehicles of its own and cannot fly given ones: {choice}")
 
 
 def _impaired(plain: Condition) -> list[Condition]:
