@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from api import api_page
+
 from raptor.config import presets, to_dict
 from raptor.config.files import PRESETS, leaves
 from raptor.config.settings import describe, group_in, group_of_entries, limits_of, meanings_of, show
@@ -35,7 +37,11 @@ Told = dict[tuple[str, ...], str]  # the section that has a row, by the row but 
 
 def pages() -> dict[str, str]:
     """The pages by file name."""
-    return {"configuration.md": configuration_page(), "command-line.md": command_line_page()}
+    return {
+        "api.md": f"{GENERATED}\n\n{api_page()}",
+        "configuration.md": configuration_page(),
+        "command-line.md": command_line_page(),
+    }
 
 
 def configuration_page() -> str:

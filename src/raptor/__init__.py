@@ -26,8 +26,10 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of `_PUBLIC`, whic
     from raptor.quadrotor import from_description as from_description
     from raptor.quadrotor import load_platform as load_platform
     from raptor.quadrotor import load_platforms as load_platforms
+    from raptor.quadrotor import load_quadrotors as load_quadrotors
     from raptor.quadrotor import sample_quadrotors as sample_quadrotors
     from raptor.tasks import Task as Task
+    from raptor.tasks import term as term
     from raptor.training import EnvDistillConfig as EnvDistillConfig
     from raptor.training import PostTrainConfig as PostTrainConfig
     from raptor.training import PreTrainConfig as PreTrainConfig
@@ -48,8 +50,9 @@ else:
         "formats": "load_expert load_policy load_teachers save_policy save_teachers",
         "lab.pipeline": "run_pipeline",
         "nn": "RaptorPolicy TeacherPopulation",
-        "quadrotor": "PLATFORMS Quadrotors from_description load_platform load_platforms sample_quadrotors",
-        "tasks": "Task",
+        "quadrotor": "PLATFORMS Quadrotors from_description load_platform load_platforms load_quadrotors "
+        "sample_quadrotors",
+        "tasks": "Task term",
         "training": "EnvDistillConfig PostTrainConfig PreTrainConfig TrainDirectConfig "
         "distill post_train pre_train train_direct",
     }  # imported when first used, so that `import raptor` is quick

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from raptor.core.errors import UserError
 from raptor.evaluation import METRICS, SUITES, Estimate, Evaluation, evaluate
-from raptor.evaluation.evaluator import IMPAIRMENTS, THRUST_FACTORS, _batches, conditions
+from raptor.evaluation.evaluator import _batches
 from raptor.evaluation.results import better, cell
+from raptor.evaluation.suites import IMPAIRMENTS, THRUST_FACTORS, conditions
 from raptor.nn import RaptorPolicy
 from raptor.quadrotor import PLATFORMS
 

@@ -7,8 +7,8 @@ import torch
 from rollouts import fly
 
 from raptor.evaluation import evaluate
-from raptor.evaluation.evaluator import FIGURE_EIGHT_INTERVALS, figure_eight
-from raptor.quadrotor import PLATFORMS
+from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, figure_eight
+from raptor.quadrotor import PLATFORMS, load_platforms
 
 MEANS = {"10s": 0.074, "6.5s": 0.132, "5s": 0.197}  # m, over the nine platforms; measured independently
 VEHICLES_AT_ONCE = len(FIGURE_EIGHT_INTERVALS) * len(PLATFORMS)
@@ -39,7 +39,7 @@ def test_the_whole_is_the_mean_of_the_speeds(metrics):
 
 
 def test_compiled_rollouts_are_those_of_the_eager_simulator_and_padding_only_fills_up(published):
-    condition = figure_eight(5.0, 1, 0, torch.device("cpu"))
+    condition = figure_eight(5.0, 1, 0, load_platforms())
     flown = {}
     for compile in (False, True):
         start, generator = condition.begin()

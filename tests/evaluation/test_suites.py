@@ -11,7 +11,7 @@ from rollouts import fly
 
 from raptor.core.errors import UserError
 from raptor.evaluation import SUITES, TEST_SEEDS
-from raptor.evaluation.evaluator import IMPAIRMENTS, NOISE, THRUST_FACTORS, VISIBLE, conditions, figure_eight
+from raptor.evaluation.suites import IMPAIRMENTS, NOISE, THRUST_FACTORS, VISIBLE, conditions, figure_eight
 from raptor.quadrotor import PLATFORMS, load_platforms, rotation_matrix
 from raptor.tasks import References, Task, advance_reference
 from raptor.training.validation import TRAINING_SEEDS, VALIDATION_SEED
@@ -165,7 +165,7 @@ def test_thrust_is_that_of_the_model_times_the_factor():
 
 
 def test_a_figure_eight_takes_its_seconds_and_its_half_metre_by_one():
-    tested = figure_eight(5.0, 1, 0, CPU)
+    tested = figure_eight(5.0, 1, 0, load_platforms())
     start, _ = tested.begin()
     assert not start.state.position.any()
     assert not start.state.linear_velocity.any()

@@ -12,9 +12,19 @@ import torch
 import yaml
 
 from raptor.core.errors import UserError
-from raptor.quadrotor import Distribution, Quadrotors, load_platform, sample_quadrotors
-from raptor.quadrotor.population import NUM_NAMES, NUM_REASONS, read_population, summarise, write_population
+from raptor.quadrotor import Distribution, Quadrotors, load_platform, load_platforms, sample_quadrotors
+from raptor.quadrotor.population import (
+    NUM_NAMES,
+    NUM_REASONS,
+    QUANTITIES,
+    read_population,
+    scale_quantity,
+    summarise,
+    uncertainty_of,
+    write_population,
+)
 from raptor.quadrotor.validation import cannot_hover
+from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
 
 def changed(path: Path, field: str, value: object) -> None:
@@ -133,3 +143,39 @@ def test_a_folder_without_vehicles_is_refused(tmp_path: Path) -> None:
         read_population(tmp_path)
     with pytest.raises(UserError, match="is no folder of quadrotors: make one with raptor sample, or give another"):
         read_population(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_one_quantity_is_scaled_and_everything_that_belongs_to_it(quantity: str) -> None:
+    nominal = load_platforms()
+    factors = torch.linspace(0.8, 1.2, len(nominal))
+    scaled = scale_quantity(nominal, quantity, factors)
+    changed = {name for name, tensor in scaled.tensors().items() if not torch.equal(tensor, getattr(nominal, name))}
+    assert changed == {*QUANTITIES[quantity], *(["inertia_inverse"] if quantity == "inertia" else [])}
+    for name in QUANTITIES[quantity]:
+        old, new = (vehicles.tensors()[name].reshape(9, -1) for vehicles in (nominal, scaled))
+        torch.testing.assert_close(new, factors[:, None] * old)
+    torch.testing.assert_close(scaled.inertia @ scaled.inertia_inverse, torch.eye(3).expand(9, 3, 3), atol=1e-4, rtol=0)
+
+
+def test_scaled_motors_are_never_too_fast_to_be_simulated() -> None:
+    fast = scale_quantity(load_platform("race"), "motor_time_constant", 1e-6)
+    assert fast.shortest_time_constant.item() == pytest.approx(SHORTEST_TIME_CONSTANT)
+
+
+def test_a_quantity_that_no_vehicle_has_is_refused() -> None:
+    with pytest.raises(UserError, match="no quantity 'colour': choose one of mass, arm_length"):
+        scale_quantity(load_platform("race"), "colour", 1.1)
+
+
+def test_the_uncertainty_is_that_of_each_description_and_else_a_fifth() -> None:
+    documents = load_platforms().to_dicts()[:2]
+    documents[1]["uncertainty"] = {"mass": 0.05, "inertia": 0}
+    found = uncertainty_of(Quadrotors.from_dicts(documents))
+    assert list(found) == list(QUANTITIES)
+    assert found["mass"].tolist() == pytest.approx([0.2, 0.05])
+    assert found["inertia"].tolist() == pytest.approx([0.2, 0.0])
+    assert found["thrust"].tolist() == pytest.approx([0.2, 0.2])
+    documents[1]["uncertainty"] = {"mass": "5 %"}
+    with pytest.raises(UserError, match=r"uncertainty\.mass must be at least 0 and below 1, got '5 %'"):
+        uncertainty_of(Quadrotors.from_dicts(documents))

@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import api
 import pytest
 import reference
 
+import raptor
 from raptor.config.settings import meanings_of
 from raptor.quadrotor import Distribution
 from raptor.training import TrainDirectConfig
@@ -18,10 +20,30 @@ from raptor.training.teachers.config import PreTrainConfig
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "command-line.md"])
+@pytest.mark.parametrize("name", ["api.md", "configuration.md", "command-line.md"])
 def test_the_committed_page_is_up_to_date(name: str) -> None:
     # Mend it with: python tools/reference.py docs/reference
     assert (FOLDER / name).read_text() == reference.pages()[name]
+
+
+def test_every_public_name_is_explained_with_its_attributes_and_their_units() -> None:
+    page = api.api_page()
+    for name in raptor.__all__:
+        assert name == "__version__" or f"\n### {name}\n" in page
+    state = page.split("### State")[1].split("\n### ")[0]
+    assert "| `position` | `Tensor` | (..., 3) m, world FLU (x forward, y left, z up) |" in state
+    assert "| `mass` | `Tensor` | (N,) kg |" in page
+    env = page.split("### QuadrotorEnv")[1].split("\n### ")[0]
+    assert "| `state` | `State` | Position, orientation, velocities and rotor speeds of each vehicle now" in env
+    assert "`step(action: Tensor) -> StepResult`" in env
+    assert "- `UserError`: names every unknown key" in page  # of a section of a docstring
+
+
+def test_what_a_base_has_is_shown_once() -> None:
+    summary = api.api_page().split("### TrainDirectSummary")[1].split("\n### ")[0]
+    assert "[RunSummary](#runsummary)" in summary
+    assert "`diverged`" in summary
+    assert "`wall_clock_s`" not in summary
 
 
 def test_the_pages_are_written_where_they_are_asked_for(tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import json
+import shlex
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -43,8 +46,17 @@ Settings = Annotated[
     list[str] | None,
     argument("KEY=VALUE", "Settings over the file's: learning_rate=1e-3 task.references.lissajous.interval=[4,10]"),
 ]
-Config = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or a preset: large, paper, robust.")]
+Config = Annotated[
+    str | None, option("--config -c FILE", "YAML file, a run, or a preset: large, paper, robust, vehicle.")
+]
 PaperConfig = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or the preset paper.")]
+Quadrotors = Annotated[
+    list[str] | None,
+    option(
+        "--quadrotor --quadrotors -q VEHICLE",
+        "JSON file, YAML description, folder of these, or platform; several times.",
+    ),
+]
 Seed = Annotated[int | None, option("--seed SEED", "Same as seed=SEED.")]
 Device = Annotated[str | None, option("--device DEVICE", "Same as device=DEVICE: cpu, cuda, cuda:1.")]
 Suites = Annotated[
@@ -52,8 +64,19 @@ Suites = Annotated[
     option("--suite -s SUITE", "paper, unseen, platforms, figure-eight or robustness, several times; else all."),
 ]
 NumQuadrotors = Annotated[int, option("--num-quadrotors N", "Vehicles drawn for each suite.", True, min=1)]
+Reference = Annotated[
+    str | None,
+    option(
+        "--reference FILE|NAME",
+        "Trajectory to follow: CSV file, figure-eight, circle, helix, steps, hover; bounds are about it.",
+    ),
+]
 TeacherNormalizer = Annotated[Path | None, option("--teacher-normalizer FILE", PICKLED)]
 LargestBatch = Annotated[bool, option("--largest-batch", "Train with the largest batch that fits into memory.")]
+Extend = Annotated[
+    list[Path] | None,
+    option("--extend FILE.py", "Run your own Python file, whose terms task.extra.NAME.KEY=VALUE puts to use; several."),
+]
 Resume = Annotated[bool, option("--resume", "Go on with the run in DIR; start it where there is none.")]
 Overwrite = Annotated[bool, option("--overwrite", "Replace the run in DIR.")]
 
@@ -66,6 +89,7 @@ class Run:
     output: Annotated[Path, option("--output -o DIR", "Folder of the run.")]
     settings: Settings = None
     config: Config = None
+    reference: Reference = None
     seed: Seed = None
     device: Device = None
     resume: Resume = False
@@ -74,11 +98,11 @@ class Run:
     @property
     def again(self) -> str:
         """The command that goes on."""
-        return f"{self.command} --output {self.output} --resume"
+        return f"{self.command} --output {self.output} --resume{extensions()}"
 
     def load(self, load: Callable[..., Any], *more: str, resume: bool = False) -> Any:
         """The settings of the run, read by the function of its job."""
-        given = overrides(self.settings, self.seed, self.device, *more)
+        given = [*following(self.reference), *overrides(self.settings, self.seed, self.device, *more)]
         return load(self.output, self.config, given, self.resume or resume)
 
 
@@ -105,6 +129,27 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_parameters(run, dict([*shared[:2], *special, *shared[2:]]))
 
 
+def extendable(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the option --extend."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    declared = {each.name: (each.annotation, _required_or(each.default)) for each in own}
+
+    @functools.wraps(command)
+    def run(extend: list[Path] | None = None, **given: Any) -> None:
+        if extend:
+            from raptor.tasks.terms import extend as add
+
+            for file in extend:
+                add(file)
+        command(**given)
+
+    return with_parameters(run, {**declared, "extend": (Extend, None)})
+
+
+def _required_or(default: Any) -> Any:
+    return dataclasses.MISSING if default is inspect.Parameter.empty else default
+
+
 def with_parameters(function: Callable[..., None], parameters: Mapping[str, tuple[Any, Any]]) -> Callable[..., None]:
     """Have a function declare parameters by name, each with its annotation and its default."""
     function.__annotations__, declared = {}, []
@@ -116,10 +161,23 @@ def with_parameters(function: Callable[..., None], parameters: Mapping[str, tupl
     return function
 
 
+def extensions() -> str:
+    """The options that hand over again what --extend did."""
+    terms = sys.modules.get("raptor.tasks.terms")
+    return "".join(f" --extend {shlex.quote(str(file))}" for file in terms.extensions()) if terms else ""
+
+
 def overrides(settings: list[str] | None, seed: int | None, device: str | None, *more: str) -> list[str]:
     """All settings of a command line as `key=value`."""
     named = {"seed": seed, "device": device}
     return [*(settings or []), *(f"{name}={value}" for name, value in named.items() if value is not None), *more]
+
+
+def following(reference: str | None) -> list[str]:
+    """The settings that --reference stands for."""
+    if reference is None:
+        return []
+    return [f"task.references.trajectory={json.dumps(reference)}", "task.termination.about_target=true"]
 
 
 def say(text: str, err: bool = False) -> None:

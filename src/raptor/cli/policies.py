@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from rich.console import Console
 from raptor.cli import common
 from raptor.cli.common import POLICY, Run, argument, option, say, takes_options
 from raptor.cli.progress import counting, wide_console
-from raptor.core.errors import UserError
+from raptor.core.errors import UserError, printable
 
 if TYPE_CHECKING:
     from raptor.training import TrainDirectConfig
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 PUBLISHED, RL_TOOLS = "published", "rl-tools"
 QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen", "platforms"), 256
 """A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
+OWN_SUITES = ("platforms", "figure-eight", "robustness")
+"""What policies for vehicles of one's own are evaluated on."""
 
 
 def evaluate(
@@ -66,9 +69,31 @@ def evaluate(
         say(f"wrote {json}")
 
 
+def evaluate_on_own(
+    run: Path, config: TrainDirectConfig, suites: Sequence[str] = (), num_quadrotors: int = 512
+) -> None:
+    """Print how a policy does beside the packaged ones on the vehicles that it was trained around; writes it, too."""
+    from raptor.evaluation import evaluate
+    from raptor.formats import load_policy
+    from raptor.formats.policy_files import POLICY_NAMES
+    from raptor.quadrotor import Quadrotors
+    from raptor.training.direct.job import QUADROTORS
+
+    policies = {name: load_policy(name, config.device) for name in POLICY_NAMES}
+    policies[printable(run.resolve().name)] = load_policy(run, config.device)
+    vehicles, compile = Quadrotors.from_json(run / QUADROTORS), None if config.compile else False
+    say("evaluating it beside the packaged policies on the vehicles themselves")
+    with counting(Console(stderr=True)) as progress:
+        how = (num_quadrotors, 1, 0, config.device, progress, compile)
+        evaluation = evaluate(policies, suites or OWN_SUITES, *how, quadrotors=vehicles)
+    wide_console().print(evaluation.table())
+    evaluation.save(run / "evaluation.json")
+
+
 @takes_options
 def quickstart(
     run: Run,
+    quadrotor: common.Quadrotors = None,
     suite: common.Suites = None,
     num_quadrotors: Annotated[
         int | None, option("--num-quadrotors N", "Vehicles drawn for each suite; else 1024.", min=1)
@@ -83,6 +108,7 @@ def quickstart(
     raptor quickstart -o runs/demo
     raptor quickstart -o runs/look num_updates=60 batch_size=64    # a quick look
     raptor quickstart -o runs/demo --resume                        # after Ctrl-C or a kill
+    raptor quickstart -o runs/my5 --quadrotor my5.yaml             # for your own vehicle, see raptor train-direct
     ```
 
     Each step is a command of its own, too: train-direct, evaluate, export.
@@ -90,15 +116,18 @@ def quickstart(
     import torch
 
     from raptor.evaluation import Evaluation
-    from raptor.evaluation.evaluator import conditions
     from raptor.evaluation.results import column_names
+    from raptor.evaluation.suites import conditions
     from raptor.lab.pipeline.jobs import Evaluate, Export, Job, Report, StageContext
+    from raptor.runs.folder import RunFolder
     from raptor.training.direct import job
 
-    output, again, config = run.output, run.again, run.load(job.load_run_config)
-    suites, num = extent(config, suite, num_quadrotors)
-    for name in suites:
-        conditions(name, num, 1, 0, torch.device("cpu"))  # a mistake shall not come out after the training
+    output, again = run.output, run.again
+    config = run.load(functools.partial(job.load_run_config, quadrotors=quadrotor or ()))
+    own = job.vehicles_around(RunFolder(output, job.LAYOUT), config, run.resume)
+    suites, num = extent(config, suite or (list(OWN_SUITES) if own else None), num_quadrotors)
+    for name in suites:  # a mistake shall not come out after the training
+        conditions(name, num, 1, 0, torch.device("cpu"), own.quadrotors if own else None)
     with common.watched(output, run.resume, again) as (show, _):
         summary = job.train_direct(output, config, resume=run.resume, overwrite=run.overwrite, progress=show)
     common.say_result(summary, again)
@@ -112,10 +141,13 @@ def quickstart(
 
     trained = job.load_run_config(output)
     with common.going_on_with(again):
-        say(f"evaluating it beside the published policy on {', '.join(suites)}: {num} vehicles")
-        where = {"device": trained.device, "compile": config.compile}
-        carry_out(Evaluate(suites=suites, num_quadrotors=num, **where))
-        wide_console().print(Evaluation.load(figures).table())
+        if own is not None:
+            evaluate_on_own(output, config, suites, num)
+        else:
+            say(f"evaluating it beside the published policy on {', '.join(suites)}: {num} vehicles")
+            where: dict[str, Any] = {"device": trained.device, "compile": config.compile}
+            carry_out(Evaluate(suites=suites, num_quadrotors=num, **where))
+            wide_console().print(Evaluation.load(figures).table())
         say(f"exported it: {carry_out(Export())} over 500 recurrent steps")
         say("writing the report, with flights of both policies")
         title = f"A policy for any quadrotor: {output.name}"

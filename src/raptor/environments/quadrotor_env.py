@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pkgutil
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -17,13 +16,14 @@ from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe
 from raptor.quadrotor import dynamics
-from raptor.quadrotor.parameters import Quadrotors, load_quadrotors
+from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import sample_quadrotors
-from raptor.quadrotor.state import difference, norm
+from raptor.quadrotor.reader import Source, load_quadrotors
+from raptor.quadrotor.state import State, difference, norm
+from raptor.tasks.reference import Reference
 from raptor.tasks.task import Task, make_task
 
 Tree = TypeVar("Tree")
-Source = str | os.PathLike[str] | Quadrotors
 
 SIMULATORS = {"raptor": None, "l2f": "raptor.interop.l2f:L2FSimulator"}
 """Simulators by name, as import strings; None is the dynamics of this package."""
@@ -71,6 +71,11 @@ class QuadrotorEnv:
             is compiled then.
     """
 
+    quadrotors: Quadrotors  # N; of the present episodes
+    task: Task  # of all vehicles, with `exact_rotors` decided
+    generator: torch.Generator  # that everything random is drawn from
+    auto_reset: bool  # whether `step` begins a new episode where one ended
+
     def __init__(
         self,
         quadrotors: Quadrotors,
@@ -97,6 +102,26 @@ class QuadrotorEnv:
     def __len__(self) -> int:
         return len(self.quadrotors)
 
+    def __repr__(self) -> str:
+        """What flies, what it has to do, how a step is computed, and where the episodes stand."""
+        own, now = self.quadrotors, "none has begun: call reset()"
+        names = list(dict.fromkeys(own.names or ("without names",)))
+        named = ", ".join([*names[:4], *(["..."] if names[4:] else [])])
+        new = ", new ones for each episode" if self._resample else ""
+        if self._leaves:
+            away, seen = _span(self.position_error), tuple(self.observation.shape)
+            now = f"step {_span(self.episode_length)}, {away} m from the target; observation {seen}"
+        by = type(self._simulator).__name__ if self._simulator else self._method
+        how = {True: "compiled", False: "eager", None: "compiled once that pays"}[self._compile]
+        lines = {
+            "quadrotors": f"{named}{new}; mass {_span(own.mass)} kg, thrust-to-weight {_span(own.thrust_to_weight)}",
+            "task": self.task.summary,
+            "step": f"{by}, {how}; action ({len(self)}, 4) in [-1, 1], one for each rotor",
+            "episodes": now,
+        }
+        head = f"QuadrotorEnv of {len(self)} vehicles on {own.device}"
+        return "\n".join([head, *(f"  {name:11} {line}" for name, line in lines.items())])
+
     @property
     def num_envs(self) -> int:
         """N."""
@@ -106,6 +131,16 @@ class QuadrotorEnv:
     def episode(self) -> Episode:
         """The present episodes."""
         return self._progress.episode
+
+    @property
+    def state(self) -> State:
+        """Position, orientation, velocities and rotor speeds of each vehicle now; (N, ...) each."""
+        return self.episode.state
+
+    @property
+    def reference(self) -> Reference:
+        """Position and velocity of each vehicle's target now; (N, ...) each."""
+        return self.episode.reference
 
     @property
     def observation(self) -> Tensor:
@@ -218,9 +253,9 @@ def make_env(
 ) -> QuadrotorEnv:
     """Make the batched environment of `num` vehicles behind every interface.
 
-    `quadrotor` is a platform's name, a JSON file or folder, a population, or "random" for a new vehicle in each
-    episode; fewer vehicles than `num` fly in turn: vehicle i of V flies in the environments i, i + V, ... `task` is a
-    `Task`, or "hover", "track" or "paper"; `simulator` is "raptor", or "l2f" for the original one (extra `l2f`);
+    `quadrotor` is what `raptor.load_quadrotors` reads, a platform's name for instance, or "random" for a new vehicle in
+    each episode; fewer vehicles than `num` fly in turn: vehicle i of V flies in the environments i, i + V, ... `task`
+    is a `Task`, or "hover", "track" or "paper"; `simulator` is "raptor", or "l2f" for the original one (extra `l2f`);
     the settings are `device`, `compile` and `auto_reset` of `QuadrotorEnv`, and fields of the task, for instance
     `termination=Termination(enabled=False)`.
     """
@@ -229,16 +264,19 @@ def make_env(
     if simulator not in SIMULATORS:
         raise UserError(f"simulator must be one of {', '.join(SIMULATORS)}, got {simulator!r}")
     is_random = isinstance(quadrotor, str) and quadrotor == "random"
-    if is_random:
-        quadrotors = sample_quadrotors(num)  # of which only the number counts
-    else:
-        quadrotors = quadrotor if isinstance(quadrotor, Quadrotors) else load_quadrotors(quadrotor, "random")
+    # Of random ones, only the number counts.
+    quadrotors = sample_quadrotors(num) if is_random else load_quadrotors(quadrotor, "random")
     if len(quadrotors) > num:
         remedy = "choose one, or make as many environments with gymnasium.make_vec(..., num_envs=...)"
         raise UserError(f"{len(quadrotors)} quadrotors were given, but the environment flies {num}: {remedy}")
     home, flown = SIMULATORS[simulator], quadrotors[torch.arange(num) % len(quadrotors)]
     replacement = home and pkgutil.resolve_name(home)(num, task)
     return QuadrotorEnv(flown, task, **own, resample=is_random, simulator=replacement)
+
+
+def _span(values: Tensor) -> str:
+    low, high = (f"{value.item():.3g}" for value in values.aminmax())
+    return low if low == high else f"{low} to {high}"
 
 
 def _position_error(episode: Episode) -> Tensor:

@@ -1,7 +1,9 @@
 """How well policies fly: suites, metrics with intervals, figures, a report."""
 
 from raptor.environments.rollout import Policy
-from raptor.evaluation.evaluator import SUITES, TEST_SEEDS, evaluate
+from raptor.evaluation.evaluator import evaluate
 from raptor.evaluation.results import METRICS, Estimate, Evaluation, bootstrap_means
+from raptor.evaluation.suites import GIVEN_SUITES, SUITES, TEST_SEEDS
 
-__all__ = ["METRICS", "SUITES", "TEST_SEEDS", "Estimate", "Evaluation", "Policy", "bootstrap_means", "evaluate"]
+__all__ = ["GIVEN_SUITES", "METRICS", "SUITES", "TEST_SEEDS", "Estimate", "Evaluation", "Policy", "bootstrap_means"]
+__all__ += ["evaluate"]

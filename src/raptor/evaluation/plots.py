@@ -19,9 +19,16 @@ from matplotlib.ticker import MaxNLocator
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid
 from raptor.environments.collectors import Recorder, Recording
 from raptor.environments.rollout import Policy
-from raptor.evaluation.evaluator import FIGURE_EIGHT_INTERVALS, begin_together, conditions, figure_eight, fly
+from raptor.evaluation.evaluator import fly
 from raptor.evaluation.results import Evaluation
-from raptor.quadrotor.parameters import PLATFORMS
+from raptor.evaluation.suites import (
+    FIGURE_EIGHT_INTERVALS,
+    NOMINAL,
+    begin_together,
+    conditions,
+    figure_eight,
+)
+from raptor.quadrotor.parameters import PLATFORMS, load_platforms
 from raptor.quadrotor.state import component_major, from_axis_angle
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import sense
@@ -44,7 +51,8 @@ def record_figure_eights(
 
     Vehicles are in the order of `PLATFORMS`; `pad_to` as in `raptor.environments.rollout`.
     """
-    group = [figure_eight(interval, 1, seed, torch.device(device)) for interval in intervals]
+    platforms = load_platforms().to(torch.device(device))
+    group = [figure_eight(interval, 1, seed, platforms) for interval in intervals]
     dt, places = group[0].task.dt, len(PLATFORMS)
     longest = dataclasses.replace(group[0], num_steps=round((RAMP + max(intervals)) / dt))
     recorder = Recorder(dt, places * len(group))
@@ -162,29 +170,62 @@ def num_recovered(recording: Recording) -> int:
 
 
 def platform_bars(evaluation: Evaluation) -> Figure:
-    """Bars with intervals for each platform and policy: return, and position error on each figure eight."""
-    panels = [("platforms", "{}/return", "return (at most 750)", 1)]
+    """Bars with intervals for each platform, or given vehicle, and policy: return, and error on each figure eight."""
+    names = evaluation.vehicles or PLATFORMS
+    prefix = "" if len(names) == 1 else "{}/"
+    panels = [("platforms", f"{prefix}return", "return (at most 750)", 1)]
     for interval in evaluation.settings.get("figure_eight_intervals_s", ()):
         title = f"RMSE (cm), {interval:g} s figure eight"
-        panels.append(("figure-eight", f"{interval:g}s/{{}}/position_rmse", title, 100))
+        panels.append(("figure-eight", f"{interval:g}s/{prefix}position_rmse", title, 100))
     panels = [panel for panel in panels if panel[0] in evaluation.suites]
     height = 0.8 / len(evaluation.policies)
     with matplotlib.rc_context(STYLE):
-        size = 3.1 * max(1, len(panels)) + 0.8, 0.6 + len(PLATFORMS) * (0.2 + 0.2 * len(evaluation.policies))
+        size = 3.1 * max(1, len(panels)) + 0.8, 0.6 + len(names) * (0.2 + 0.2 * len(evaluation.policies))
         figure, axes = grid(1, max(1, len(panels)), size, sharey=True)
         for axis, (suite, key, title, scale) in zip(axes[0], panels, strict=False):
             for index, (suites, colour) in enumerate(zip(evaluation.policies.values(), cycle(COLOURS), strict=False)):
                 if suite in suites:
-                    places = np.arange(len(PLATFORMS)) - 0.4 + height * (index + 0.5)
-                    value, low, high = scale * np.array([suites[suite][key.format(name)] for name in PLATFORMS]).T
+                    places = np.arange(len(names)) - 0.4 + height * (index + 0.5)
+                    value, low, high = scale * np.array([suites[suite][key.format(name)] for name in names]).T
                     axis.barh(places, value, height=0.9 * height, color=colour)
                     axis.errorbar(value, places, xerr=[value - low, high - value], fmt="none", ecolor=INK, elinewidth=1)
             axis.set_title(title)
             axis.grid(visible=False, axis="y")
             axis.xaxis.set_major_locator(MaxNLocator(5))
-        axes[0, 0].set_yticks(range(len(PLATFORMS)), PLATFORMS)
+        axes[0, 0].set_yticks(range(len(names)), names)
         axes[0, 0].invert_yaxis()
         _legend(figure, list(evaluation.policies))
+    return figure
+
+
+def sensitivity(evaluation: Evaluation) -> Figure:
+    """Return, RMSE and lost episodes with each uncertain quantity at both of its ends; dashed: vehicles as given."""
+    quantities, policies = evaluation.uncertain, evaluation.policies
+    panels = {"return": ("return (at most 750)", 1), "position_rmse": ("position RMSE (cm)", 100)}
+    panels["terminated"] = ("lost (%)", 100)
+    with matplotlib.rc_context(STYLE):
+        size = 3.1 * len(panels) + 1.6, 1.1 + len(quantities) * (0.2 + 0.2 * len(policies))
+        figure, axes = grid(1, len(panels), size, sharey=True)
+        for axis, (metric, (title, scale)) in zip(axes[0], panels.items(), strict=True):
+            for index, (suites, colour) in enumerate(zip(policies.values(), cycle(COLOURS), strict=False)):
+                found, ends = suites["sensitivity"], []
+                places = np.arange(len(quantities)) + 0.8 * ((index + 0.5) / len(policies) - 0.5)
+                for end, marker in (("low", "<"), ("high", ">")):
+                    value, low, high = scale * np.array([found[f"{name}-{end}/{metric}"] for name in quantities]).T
+                    how: dict[str, Any] = {"color": colour, "mec": "white", "mew": 0.5, "ms": 7, "elinewidth": 0.8}
+                    axis.errorbar(value, places, xerr=[value - low, high - value], fmt=marker, **how)
+                    ends.append(value)
+                axis.hlines(places, *ends, color=colour, lw=2, alpha=0.5)
+                axis.axvline(scale * found[f"{NOMINAL}/{metric}"].value, color=colour, lw=1, ls="--")
+            axis.set_title(title)
+            axis.set_xlim(min(0, axis.get_xlim()[0] if metric == "return" else 0), max(5, axis.get_xlim()[1]))
+            axis.xaxis.set_major_locator(MaxNLocator(5))
+        names = [f"{name.replace('_', ' ')} ±{amount}" for name, amount in quantities.items()]
+        axes[0, 0].set_yticks(range(len(quantities)), names)
+        axes[0, 0].invert_yaxis()
+        marks = (("--", None, "as given"), ("", "<", "less"), ("", ">", "more"))
+        extra = [Line2D([], [], color=INK, lw=1, ls=ls, marker=marker, label=label) for ls, marker, label in marks]
+        _legend(figure, list(policies), extra)
     return figure
 
 

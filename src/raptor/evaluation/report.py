@@ -17,8 +17,9 @@ from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.plotting import to_png
 from raptor.environments.rollout import Policy
 from raptor.evaluation import plots
-from raptor.evaluation.evaluator import FIGURE_EIGHT_INTERVALS, CountFunction
-from raptor.evaluation.results import HEADINGS, Evaluation, better, cell, rows
+from raptor.evaluation.evaluator import CountFunction
+from raptor.evaluation.results import Evaluation, better, cell, rows
+from raptor.evaluation.suites import FIGURE_EIGHT_INTERVALS, MOST_GROUPS
 
 COMPARED = {
     "evaluation/mean_return": "return",
@@ -40,7 +41,13 @@ RECOVERY = (
     "50 quadrotors that no training has seen, let go at rest and tilted by 90°. Recovered means within "
     f"{plots.RECOVERED_DISTANCE:g} m of the target and {plots.RECOVERED_TILT:g}° of level for the last half second."
 )
-BARS = "Nine quadrotors that exist. Whiskers are 95 % intervals over starts."
+BARS = (
+    "Nine quadrotors that exist. Whiskers are 95 % intervals over starts.",
+    "The quadrotors that were given. Whiskers are 95 % intervals over starts.",
+)
+SENSITIVITY = (
+    "One quantity at a time at both ends of its uncertainty; dashed: vehicles as given. Whiskers: 95 % intervals."
+)
 
 Curve = Mapping[str, Sequence[tuple[float, float]]]  # points (update, value) by quantity
 
@@ -80,8 +87,11 @@ def write_report(
         falls[name] = plots.record_recovery(policy, **how)
     if falls:
         pictures.append(_picture("Recovery from tilted starts", RECOVERY, plots.recovery(falls)))
-    if {"platforms", "figure-eight"} & {*evaluation.suites}:
-        pictures.append(_picture("Platform by platform", BARS, plots.platform_bars(evaluation)))
+    if {"platforms", "figure-eight"} & {*evaluation.suites} and len(evaluation.vehicles) <= MOST_GROUPS:
+        heading = "Quadrotor by quadrotor" if evaluation.vehicles else "Platform by platform"
+        pictures.append(_picture(heading, BARS[bool(evaluation.vehicles)], plots.platform_bars(evaluation)))
+    if evaluation.uncertain:
+        pictures.append(_picture("Sensitivity", SENSITIVITY, plots.sensitivity(evaluation)))
     show("pictures: done", 2 * len(policies), 2 * len(policies))
     strict: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined}
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **strict)
@@ -91,7 +101,7 @@ def write_report(
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         policies=evaluation.policies,
         suites=evaluation.suites,
-        table={"headings": HEADINGS, "rows": rows, "cell": cell, "better": better},
+        table={"headings": evaluation.headings, "rows": rows, "cell": cell, "better": better},
         pictures=pictures,
         training=_flat(settings),
         measuring=_flat(measured),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError, printable
 from raptor.environments.collectors import Episodes, PositionErrors
+from raptor.evaluation.suites import NOMINAL
 from raptor.tasks.reference import Reference
 
 METRICS = ("return", "terminated", "length", "position_rmse", "steady_offset")
@@ -37,6 +38,13 @@ HEADINGS = {
     "figure-eight": "figure-eight: s per figure",
     "robustness": "robustness: unseen, impaired",
 }
+GIVEN_HEADINGS = {
+    "platforms": "platforms: {}, hovering",
+    "figure-eight": "figure-eight: {}, s per figure",
+    "robustness": "robustness: {}, impaired",
+    "sensitivity": "sensitivity: {}, one quantity off at a time",
+}
+MOST_NAMED = 4  # vehicles that a heading names
 PART_METRICS = {"platforms": ("return",), "figure-eight": ("position_rmse",), "robustness": ("return", "terminated")}
 SHOWN = {  # name, factor and digits of each metric
     "return": ("return", 1, 1),
@@ -190,22 +198,68 @@ class Evaluation:
         """All that any policy was evaluated on."""
         return list(dict.fromkeys(suite for suites in self.policies.values() for suite in suites))
 
+    @property
+    def vehicles(self) -> tuple[str, ...]:
+        """Names of the vehicles that were given, if any were."""
+        return tuple(vehicle["name"] for vehicle in self.settings.get("quadrotors", ()))
+
+    @property
+    def headings(self) -> dict[str, str]:
+        """What each suite is."""
+        if not self.vehicles:
+            return HEADINGS
+        names = ", ".join(self.vehicles)
+        named = names if len(self.vehicles) <= MOST_NAMED else f"{len(self.vehicles)} given quadrotors"
+        return {suite: heading.format(named) for suite, heading in GIVEN_HEADINGS.items()}
+
+    @property
+    def uncertain(self) -> dict[str, str]:
+        """Quantities that the suite `sensitivity` varied, and by how much; empty where it was not flown."""
+        varied = self.settings["uncertainty"].items() if "sensitivity" in self.suites else ()
+        ranges = {quantity: sorted({100 * min(values), 100 * max(values)}) for quantity, values in varied}
+        return {name: f"{'..'.join(f'{x:.3g}' for x in ends)} %" for name, ends in ranges.items() if ends[-1]}
+
+    def sensitivity_table(self) -> Table:
+        """A rich table of return, RMSE and lost episodes, with a row for each end of each quantity that is off."""
+        shown = {"return": "return", "position_rmse": "RMSE (m)", "terminated": "lost (%)"}
+        columns = [(name, metric) for name in self.policies for metric in shown]
+        names = [f"{name if metric == 'return' else ''}\n{shown[metric]}" for name, metric in columns]
+        caption = "red: worse than as given, beyond both 95 % intervals"
+        table = _table("\none quantity off", names, caption)
+        conditions = {NOMINAL: "as given"}
+        for quantity, amount in self.uncertain.items():
+            words = quantity.replace("_", " ")
+            conditions |= {f"{quantity}-low": f"{words} -{amount}", f"{quantity}-high": f"{words} +{amount}"}
+        for condition, label in conditions.items():
+            texts = []
+            for name, metric in columns:
+                given, varied = (self.policies[name]["sensitivity"][f"{c}/{metric}"] for c in (NOMINAL, condition))
+                _, scale, digits = SHOWN[metric]
+                text = "–" if math.isnan(varied.value) else f"{scale * varied.value:.{digits}f}"
+                texts.append(Text(text, style="red" if better(given, varied, metric) else ""))
+            table.add_row(label, *texts)
+        return table
+
     def table(self, details: bool = True) -> Table:
         """A rich table, a column for each policy; with details, also rows for each platform and each condition."""
         caption = f"value [{100 * self.settings.get('confidence', 0.95):g} % interval over vehicles]"
         if len(self.policies) > 1:
             caption += f"; green: better than {next(iter(self.policies))} beyond both intervals"
-        columns = [Column(name, justify="right", no_wrap=True) for name in self.policies]
-        how: dict[str, Any] = {"caption_justify": "left", "header_style": "bold", "pad_edge": False}
-        table = Table("suite and metric", *columns, caption=caption, **how)
+        table = _table("suite and metric", self.policies, caption)
         for suite in self.suites:
             table.add_section()
-            table.add_row(Text(HEADINGS.get(suite, suite), style="bold"))
+            table.add_row(Text(self.headings.get(suite, suite), style="bold"))
             for label, metric, estimates in rows(self.policies, suite, details):
                 styles = ["green" if better(estimate, estimates[0], metric) else "" for estimate in estimates]
                 texts = [Text(cell(e, metric), style=style) for e, style in zip(estimates, styles, strict=True)]
                 table.add_row(f"  {label}", *texts)
         return table
+
+
+def _table(first: str, others: Iterable[str], caption: str) -> Table:
+    columns = [Column(name, justify="right", no_wrap=True) for name in others]
+    how: dict[str, Any] = {"caption_justify": "left", "header_style": "bold", "pad_edge": False}
+    return Table(first, *columns, caption=caption, **how)
 
 
 class Row(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raptor.config import to_dict
 from raptor.core.errors import MissingExtraError, UserError
 from raptor.environments.episode import observe_as_teacher
 from raptor.environments.quadrotor_env import Source, make_env
@@ -56,10 +56,11 @@ class RslRlVecEnv(VecEnv):
         self.num_envs, self.reward_scale = num_envs, reward_scale
         self.max_episode_length = self.batch.task.episode_steps
         self.device = self.batch.quadrotors.device
+        names = os.fspath(quadrotor) if isinstance(quadrotor, (str, os.PathLike)) else self.batch.quadrotors.names
         self.cfg = {
             "num_envs": num_envs,
-            "quadrotor": os.fspath(quadrotor) if isinstance(quadrotor, (str, os.PathLike)) else quadrotor.names,
-            "task": dataclasses.asdict(self.batch.task),
+            "quadrotor": names,
+            "task": to_dict(self.batch.task),
             "simulator": settings.get("simulator", "raptor"),
             "seed": seed,
             "reward_scale": reward_scale,

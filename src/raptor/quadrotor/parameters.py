@@ -12,8 +12,6 @@ import dataclasses
 import json
 import os
 import re
-import shlex
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raptor.core.atomic import PathLike, checked_path, write_atomically
+from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.compilation import register
 from raptor.core.errors import UserError
-from raptor.quadrotor.validation import validate
+from raptor.quadrotor.files import find_files, format_document, is_finite_number, plain, read_json, shown
+from raptor.quadrotor.validation import characteristics, validate
 from raptor.quadrotor.vehicles import FIELDS, Vehicles
 from raptor.quadrotor.vehicles import NUM_ROTORS as NUM_ROTORS
 
 PLATFORMS = ("crazyflie", "x500_real", "x500_sim", "mrs", "fs", "race", "flightmare", "soft", "soft_rigid")
+_MOTORS = ("rotor_time_constant_rising", "rotor_time_constant_falling")
 PORTION = 50  # files between two reports of progress
 
 TEMPLATE: dict[str, Any] = json.loads(Path(__file__).with_name("template.json").read_text(encoding="utf-8"))
@@ -48,6 +48,26 @@ class Quadrotors(Vehicles):
     fields are not dynamics; they travel with a vehicle because each is scaled to it.
     """
 
+    def __repr__(self) -> str:
+        """How many, their first names, and the range of what characterises them, in five lines."""
+        names = ", ".join((self.names or ())[:3]) + (", ..." if len(self.names or ()) > 3 else "")
+        lines = [f"Quadrotors: {self.shape.numel()}{f' ({names})' if names else ''}, {self.dtype} on {self.device}"]
+        if type(self.mass) is Tensor and self.mass.numel() and not self.mass.is_meta:
+            traits = characteristics(self)
+            for group in (
+                ("mass", "arm_length"),
+                ("thrust_to_weight", "torque_to_inertia"),
+                ("hover_throttle",),
+                _MOTORS,
+            ):
+                ranges = []
+                for label, unit, values in ((traits[key].label, traits[key].unit, traits[key].values) for key in group):
+                    low, high = values.min().item(), values.max().item()
+                    number = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+                    ranges.append(f"{label} {number} {unit}".rstrip())
+                lines.append(f"  {'; '.join(ranges)}")
+        return "\n".join(lines)
+
     @classmethod
     def from_json(
         cls,
@@ -59,8 +79,8 @@ class Quadrotors(Vehicles):
 
         Errors name the file and the JSON path of what is missing, of the wrong shape, or impossible.
         """
-        found = _find(paths)
-        return cls.from_dicts(map(_load, found), dtype, device, [file.stem for file in found], found)
+        found = find_files(paths)
+        return cls.from_dicts(map(read_json, found), dtype, device, [file.stem for file in found], found)
 
     @classmethod
     def from_dicts(
@@ -167,17 +187,6 @@ def load_platforms(dtype: torch.dtype = torch.float32) -> Quadrotors:
     return Quadrotors.concatenate(load_platform(name, dtype) for name in PLATFORMS)
 
 
-def load_quadrotors(source: PathLike, *others: str) -> Quadrotors:
-    """A platform by its name, a JSON file, or a folder of them; errors say that `others` could be given, too."""
-    if source in PLATFORMS:
-        return load_platform(os.fspath(source))
-    path = checked_path(source, "the quadrotor file")
-    if not path.exists():
-        names = ", ".join((*PLATFORMS, *others))
-        raise UserError(f"there is no quadrotor {os.fspath(source)!r}: give one of {names}, or a JSON file or a folder")
-    return Quadrotors.from_json(path)
-
-
 def _are_file_names(names: Sequence[str]) -> bool:
     usable = all(re.fullmatch(r"[^/\\:*?\"<>|\x00-\x1f.][^/\\:*?\"<>|\x00-\x1f]*", name) for name in names)
     return bool(names) and usable and len({name.casefold() for name in names}) == len(names)
@@ -201,72 +210,6 @@ def _numbers(tensor: Tensor, read: Any) -> Any:
     exact = torch.tensor(read, dtype=torch.float64)
     same = (exact.to(tensor.dtype) == tensor) | (exact.to(torch.float32) == tensor)
     return np.where(same.numpy(), np.asarray(read, dtype=object), numbers.astype(object)).tolist()
-
-
-def _find(paths: PathLike | Sequence[PathLike]) -> list[Path]:
-    """The files that are meant by a file, a list of files, or a folder of `*.json`."""
-    if not isinstance(paths, (str, os.PathLike)):
-        files = [checked_path(path, "the quadrotor file") for path in paths]
-        if not files:
-            raise UserError("no quadrotor files were given: name a JSON file, several, or a folder of them")
-        return files
-    path = checked_path(paths, "the quadrotor file")
-    if not path.is_dir():
-        return [path]
-    files = sorted(path.glob("*.json"), key=_natural_order)
-    if not files:
-        hint = "; its descriptions become such files by raptor describe" if any(path.glob("*.y*ml")) else ""
-        raise UserError(f"{path} holds no *.json files: name a folder that does, or a file{hint}")
-    return files
-
-
-def _load(file: Path) -> Any:
-    """The content of a JSON file."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
-    except OSError as error:
-        raise UserError(f"cannot read the quadrotor file {file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # not JSON, or not text
-        if file.suffix.lower() in (".yaml", ".yml"):
-            raise _described(file) from error
-        raise UserError(f"{file} is not valid JSON: {error}") from error
-    if isinstance(content, dict) and "mass" in content and "dynamics" not in content:
-        raise _described(file)
-    return content
-
-
-def _described(file: Path) -> UserError:
-    output = file.with_suffix(".json") if file.suffix != ".json" else file.with_name(f"{file.stem}_full.json")
-    command = shlex.join(("raptor", "describe", str(file), "-o", str(output)))
-    return UserError(f"{file} is a description of a quadrotor, not its full parameters; make them: {command}")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)} comes twice")
-    return content
-
-
-def _natural_order(path: Path) -> list[Any]:
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", path.name))]
-
-
-def format_document(document: Mapping[str, Any], indent: str = "") -> str:
-    """JSON text with one key on a line and arrays of numbers kept on theirs."""
-    inner = indent + "  "
-    lines = []
-    for key, value in document.items():
-        if isinstance(value, Mapping) and value:
-            text = format_document(value, inner)
-        elif isinstance(value, list) and value and isinstance(value[0], list):
-            rows = f",\n{inner}  ".join(json.dumps(row, allow_nan=False) for row in value)
-            text = f"[\n{inner}  {rows}\n{inner}]"
-        else:
-            text = json.dumps(value, allow_nan=False)
-        lines.append(f"{inner}{json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 
 def _complete(document: Any, where: str) -> dict[str, Any]:
@@ -309,23 +252,3 @@ def _check(value: Any, template: Any, path: str, where: str) -> None:
         refuse("true or false", shown(value))
     elif not isinstance(template, bool) and not is_finite_number(value):
         refuse("a finite number", shown(value))
-
-
-def plain(value: Any, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
-    """A deep copy in the types of JSON: tuples, arrays and tensors become lists; `leaf` makes the rest."""
-    if isinstance(value, (np.ndarray, np.generic, Tensor)):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {key: plain(inner, leaf) for key, inner in value.items()}
-    return [plain(inner, leaf) for inner in value] if isinstance(value, (list, tuple)) else leaf(value)
-
-
-def is_finite_number(value: Any) -> bool:
-    """Whether a value read from a file is a number that a double can hold."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def shown(value: Any) -> str:
-    """A value in an error message, not longer than a line."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

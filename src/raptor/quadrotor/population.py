@@ -21,7 +21,7 @@ from raptor.config.settings import Settings, above, ascending, at_least, not_neg
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import dump_yaml
-from raptor.quadrotor.parameters import Quadrotors, load_platform
+from raptor.quadrotor.parameters import Quadrotors, is_finite_number, load_platform, shown
 from raptor.quadrotor.validation import cannot_hover, characteristics
 from raptor.quadrotor.vehicles import SHORTEST_TIME_CONSTANT
 
@@ -29,6 +29,19 @@ Range = tuple[float, float]
 
 SUMMARY, PICTURE = "summary.yaml", "summary.png"
 QUANTILES = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
+
+QUANTITIES = {
+    "mass": ("mass",),
+    "arm_length": ("rotor_positions",),
+    "inertia": ("inertia",),
+    "thrust": ("rotor_thrust_coefficients",),
+    "motor_time_constant": ("rotor_time_constants_rising", "rotor_time_constants_falling"),
+    "torque_constant": ("rotor_torque_constants",),
+}
+"""What is uncertain about a vehicle, and the fields that are proportional to it."""
+
+UNCERTAINTY = 0.2  # of a quantity whose uncertainty nobody gives, as a fraction
+
 NUM_REASONS, NUM_NAMES = 3, 20  # of how many broken files an error gives the reason, and of how many more the name
 
 
@@ -162,6 +175,44 @@ def _most_thrust_to_weight() -> float:
     nominal = _nominal(torch.device("cpu"))
     lowest = nominal.thrust(nominal.action_limit[:, :1].expand(1, 4)).sum(-1)
     return float(nominal.full_thrust.sum(-1) / lowest)
+
+
+def scale_quantity(quadrotors: Quadrotors, quantity: str, factor: float | Tensor) -> Quadrotors:
+    """The same vehicles with one of `QUANTITIES` times a factor, or one for each vehicle (N,); the others stay.
+
+    Boxes of starts and terminations stay, too. Time constants end at the shortest that can be simulated.
+    """
+    if quantity not in QUANTITIES:
+        raise UserError(f"there is no quantity {quantity!r}: choose one of {', '.join(QUANTITIES)}")
+    factors = torch.as_tensor(factor, dtype=quadrotors.dtype, device=quadrotors.device).expand(len(quadrotors))
+
+    def times(name: str, by: Tensor) -> Tensor:
+        tensor: Tensor = getattr(quadrotors, name)
+        return tensor * by.reshape(-1, *[1] * (tensor.ndim - 1))
+
+    changed = {name: times(name, factors) for name in QUANTITIES[quantity]}
+    if quantity == "inertia":
+        changed["inertia_inverse"] = times("inertia_inverse", 1 / factors)
+    if quantity == "motor_time_constant":
+        changed = {name: tensor.clamp(min=SHORTEST_TIME_CONSTANT) for name, tensor in changed.items()}
+    scaled: dict[str, Any] = changed
+    return dataclasses.replace(quadrotors, **scaled)
+
+
+def uncertainty_of(quadrotors: Quadrotors, default: float = UNCERTAINTY) -> dict[str, Tensor]:
+    """How uncertain each of `QUANTITIES` is, (N,) as a fraction: as the vehicle's document says, else `default`."""
+    found: dict[str, list[float]] = {name: [] for name in QUANTITIES}
+    for place, document in enumerate(quadrotors.documents or [{}] * len(quadrotors)):
+        said = document.get("uncertainty") or {}
+        for name, column in found.items():
+            value = said.get(name, default)
+            if not (is_finite_number(value) and 0 <= value < 1):
+                vehicle = quadrotors.names[place] if quadrotors.names else place
+                raise UserError(
+                    f"uncertainty.{name} must be at least 0 and below 1, got {shown(value)} (vehicle {vehicle})"
+                )
+            column.append(value)
+    return {name: torch.tensor(column, dtype=torch.float64) for name, column in found.items()}
 
 
 def write_population(

@@ -41,7 +41,7 @@ class TeacherFile:
     """One teacher, in whatever file `raptor.load_expert` reads."""
 
     path: PathLike
-    quadrotor: PathLike | None = None  # a platform or a JSON file; a folder of teachers knows the vehicles of its own
+    quadrotor: PathLike | None = None  # as for load_quadrotors; a folder of teachers knows its own
     activation: str | None = None  # between the layers, where the file does not say
     normalizer: PathLike | None = None  # VecNormalize of stable-baselines3; no layer can clip, so its clip is left out
 
@@ -145,7 +145,7 @@ def read_source(source: OneSource) -> tuple[TeacherPopulation, str]:
         if teachers.quadrotors is not None:
             return teachers, expert.description
     if source.quadrotor is None:
-        remedy = f"--quadrotor with one of {', '.join(PLATFORMS)}, or with a JSON file"
+        remedy = f"--quadrotor with one of {', '.join(PLATFORMS)}, or with a JSON file or a description"
         unknown = f"the vehicle of the teacher {source.path} is not known"
         raise UserError(f"{unknown}: give the one that it was trained on, {remedy}")
     name, vehicle = os.fspath(source.quadrotor), load_quadrotors(os.fspath(source.quadrotor))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,9 @@ from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import read_population, sample_quadrotors
+from raptor.quadrotor.reader import Source, load_quadrotors
 from raptor.quadrotor.validation import cannot_hover
+from raptor.runs.callbacks import Callback, Callbacks
 from raptor.runs.engines import make_engine
 from raptor.runs.folder import Layout, RunFolder, locked, settings_of
 from raptor.runs.job import settle
@@ -37,7 +39,7 @@ PATIENCE_S = 20.0  # with another part that begins the run
 
 def pre_train(
     output: PathLike,
-    quadrotors: Quadrotors | PathLike | None = None,
+    quadrotors: Source | None = None,
     config: PreTrainConfig | None = None,
     *,
     generate: int | None = None,
@@ -47,6 +49,7 @@ def pre_train(
     part: tuple[int, int] | None = None,
     progress: ProgressFunction | None = None,
     announce: Callable[[str], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> PreTrainSummary:
     """Train one teacher for each vehicle.
 
@@ -54,10 +57,11 @@ def pre_train(
     of machine with as many threads. So does one that was trained in parts: call this for each of them, at the same time
     or not, then once with `resume`, which gathers what they have trained, and trains what is missing.
 
-    The vehicles are given, as a folder or a population, or so many are drawn with `generate`; `num_teachers` trains for
+    The vehicles are given, see `load_quadrotors`, or so many are drawn with `generate`; `num_teachers` trains for
     the first so many alone, and `part` (i, n) the i-th of n parts, from 1; the first part to come begins the run.
-    `progress` is called with each report of a shard, `announce` once with the plan, in words. For all else see
-    `train_direct`; `raptor.load_teachers` reads the teachers.
+    `progress` is called with each report of a shard, `announce` once with the plan, in words. `callbacks` are called in
+    this process, with what shards report, wherever these are trained. For all else see `train_direct`;
+    `raptor.load_teachers` reads the teachers.
 
     Raises:
         UserError: as in `train_direct`; or a vehicle cannot be read or cannot hover, or the cluster is not there.
@@ -66,7 +70,7 @@ def pre_train(
         raise UserError(f"a part must be one of 1/{part[1]} to {part[1]}/{part[1]}, got {part[0]}/{part[1]}")
     if part is not None and overwrite:
         raise UserError("--shard and --overwrite exclude each other: several parts write to the same folder")
-    folder, resume = RunFolder(output, LAYOUT), resume or part is not None
+    folder, called, resume = RunFolder(output, LAYOUT), Callbacks(callbacks, output), resume or part is not None
     config, stored = settle(folder, PreTrainConfig, config, resume, overwrite, lambda: ("engine",))
     find_device(config.device)
     given = _given_vehicles(quadrotors, generate, num_teachers, config.seed)
@@ -105,16 +109,14 @@ def pre_train(
         if announce is not None:
             announce(plan.describe())
         stop = held.enter_context(stop_on_signal())
-        return Session(folder, config, vehicles, plan, engine, progress, stop, part).run()
+        return Session(folder, config, vehicles, plan, engine, progress, stop, called, part).run()
 
 
 load_pre_train_config = functools.partial(settings_of, PreTrainConfig, LAYOUT)
 """The settings of the run in a folder; see `settings_of`."""
 
 
-def _given_vehicles(
-    source: Quadrotors | PathLike | None, generate: int | None, num: int | None, seed: int
-) -> Quadrotors | None:
+def _given_vehicles(source: Source | None, generate: int | None, num: int | None, seed: int) -> Quadrotors | None:
     """The vehicles that are given, all of which can hover; None where none are."""
     if source is not None and generate is not None:
         raise UserError("quadrotors are either read or generated: give a folder, or a number to generate")
@@ -123,7 +125,7 @@ def _given_vehicles(
     elif source is None:
         return None
     else:
-        given = source if isinstance(source, Quadrotors) else read_population(source)
+        given = load_quadrotors(source)
     if num is not None:
         if not 1 <= num <= len(given):
             raise UserError(f"num_teachers must be between 1 and the {len(given)} quadrotors there are, got {num}")

@@ -1,0 +1,217 @@
+"""Suites of conditions: what is flown to see how good policies are, the same for all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from raptor.core.errors import UserError, printable
+from raptor.environments.episode import Episode, begin_episode
+from raptor.quadrotor.parameters import Quadrotors, load_platforms
+from raptor.quadrotor.population import sample_quadrotors, scale_quantity, uncertainty_of
+from raptor.tasks.initial_state import InitialStates
+from raptor.tasks.observation import Sensing
+from raptor.tasks.reference import Lissajous, References
+from raptor.tasks.task import Task
+
+SUITES = ("paper", "unseen", "platforms", "figure-eight", "robustness")
+"""`paper`: RAPTOR's own training evaluation, the target hidden from the policy. `unseen`: the same vehicles, the target
+visible. `platforms`: the nine named vehicles, holding the origin. `figure-eight`: the same, following a figure eight.
+`robustness`: `unseen` with noise, delays and a wrong thrust."""
+
+GIVEN_SUITES = ("platforms", "figure-eight", "robustness", "sensitivity")
+"""Suites of given vehicles, in place of the named or sampled ones. `sensitivity`: `unseen` with one quantity of each
+vehicle at a time at the lower and at the upper end of its uncertainty."""
+
+TEST_SEEDS = 3_000_000  # those of training are from 1 000 000 on, of validation from 2 000 000 on
+FIGURE_EIGHT_INTERVALS = (10.0, 6.5, 5.0)  # s that each figure takes
+FIGURE_EIGHT_DURATION = 30.0  # s that are flown of each figure, from rest at the origin, through the ramp
+FIGURE_EIGHT_BOX = 2.0  # m; half side of a box about the origin: leaving it counts as terminated
+NOISE = Sensing(position_noise=0.01, orientation_noise=0.02, linear_velocity_noise=0.05, angular_velocity_noise=0.1)
+
+VISIBLE = Task(
+    references=References(langevin_share=0.5, lissajous_share=0.5),
+    sensing=dataclasses.replace(NOISE, observation_delay=(0, 3), action_delay=(0, 2)),
+)
+"""The task of every suite that shows the target. What differs between them (references, noise, delays) is data of the
+episode, so that one compiled step serves them all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A population and its task; the same for every policy."""
+
+    name: str  # empty where a suite has only one
+    task: Task  # what is flown; its draws are those of `starts`
+    starts: Task  # what starts, references, noise and delays are drawn from
+    quadrotors: Quadrotors  # N vehicles
+    seed: int
+    num_steps: int = VISIBLE.episode_steps
+    first_counted_step: int = VISIBLE.episode_steps // 2  # position errors count from here on
+    survivors_only: bool = True  # whether position errors of terminated episodes are left out
+    episodes: int = 1  # consecutive rows that are episodes of one vehicle, and are averaged
+    groups: tuple[str, ...] = ()  # names of groups, all of the same size and one after another; none: a single group
+
+    @property
+    def flown_alike(self) -> tuple[Task, int, int]:
+        """What conditions must have in common to be one rollout."""
+        return self.task, self.num_steps, self.first_counted_step
+
+    def begin(self) -> tuple[Episode, torch.Generator]:
+        """Draw the starts; the generator goes on to draw the noise of the rollouts."""
+        generator = torch.Generator(self.quadrotors.device).manual_seed(TEST_SEEDS + self.seed)
+        start = begin_episode(self.starts, self.quadrotors, generator)
+        num_sensed = self.task.sensing.observation_delay[1] + 1
+        num_commanded = self.task.sensing.action_delay[1]
+        padded = dataclasses.replace(
+            start,
+            sensed=(start.sensed + start.sensed[-1:] * num_sensed)[:num_sensed],
+            commanded=(start.commanded + (start.previous_action,) * num_commanded)[:num_commanded],
+        )
+        return padded, generator
+
+
+def begin_together(group: Sequence[Condition]) -> tuple[Quadrotors, Episode, torch.Generator]:
+    """The vehicles of several conditions as one population, at the start of their episodes, in the order given."""
+    starts, generators = zip(*(condition.begin() for condition in group), strict=True)
+    quadrotors = Quadrotors.concatenate(condition.quadrotors for condition in group)
+    return quadrotors, pytree.tree_map(lambda *tensors: torch.cat(tensors), *starts), generators[0]
+
+
+def _sensing(noise: float = 0.0, observation_delay: int = 0, action_delay: int = 0) -> Sensing:
+    seen_late, moved_late = (observation_delay, observation_delay), (action_delay, action_delay)
+    return dataclasses.replace(NOISE, noise_scale=(noise, noise), observation_delay=seen_late, action_delay=moved_late)
+
+
+IMPAIRMENTS = {
+    "noise": _sensing(noise=1),
+    "10ms-late": _sensing(observation_delay=1),
+    "20ms-late": _sensing(observation_delay=2),
+    "30ms-late": _sensing(observation_delay=3),
+    "noise+10ms-late": _sensing(noise=1, observation_delay=1),
+    "motors-10ms-late": _sensing(action_delay=1),
+    "motors-20ms-late": _sensing(action_delay=2),
+}
+"""Sensors and motors of `robustness`: noise, and steps of 10 ms by which all but the previous action is seen late, or
+the motors answer late."""
+
+NOMINAL = "as-given"  # condition of `sensitivity`
+MOST_GROUPS = 16  # given vehicles of which each has figures of its own
+
+THRUST_FACTORS = {"thrust-0.8": 0.8, "thrust-1.5": 1.5}  # thrust of the vehicle over that of its model
+
+
+def conditions(
+    suite: str,
+    num_quadrotors: int,
+    episodes: int,
+    seed: int,
+    device: torch.device,
+    quadrotors: Quadrotors | None = None,
+) -> list[Condition]:
+    """The conditions of a suite; `UserError` where there is none of that name, or a number is out of range.
+
+    Of the named platforms, or of the vehicles that are given in their place, each starts `starts_of_each` times. Seeds
+    go from 0 to 999 999 and determine sampled vehicles, starts and references.
+    """
+    for name, number in (("num_quadrotors", num_quadrotors), ("episodes", episodes)):
+        if number < 1:
+            raise UserError(f"{name} must be at least 1, got {number}")
+    if not 0 <= seed < 1_000_000:
+        raise UserError(f"seed must be between 0 and 999999, which keeps test vehicles apart from others, got {seed}")
+    _check_suite(suite, quadrotors)
+    named = (load_platforms() if quadrotors is None else quadrotors).to(device)
+
+    def started(part: int) -> dict[str, Any]:
+        return _started(named, starts_of_each(len(named), num_quadrotors, episodes, part))
+
+    if suite == "platforms":
+        starts = Task(references=References(langevin_share=0.0), sensing=_sensing())
+        return [Condition("", VISIBLE, starts, seed=seed, **started(8))]
+    if suite == "figure-eight":
+        num_starts = starts_of_each(len(named), num_quadrotors, episodes, 32)
+        return [figure_eight(interval, num_starts, seed, named) for interval in FIGURE_EIGHT_INTERVALS]
+    task, starts = (Task.paper(), Task.paper()) if suite == "paper" else (VISIBLE, Task(sensing=_sensing()))
+    if quadrotors is None:
+        sampled = sample_quadrotors(num_quadrotors, seed=TEST_SEEDS + seed).to(device).repeat_interleave(episodes)
+        plain = Condition("", task, starts, sampled, seed, episodes=episodes)
+    else:
+        plain = Condition("", task, starts, seed=seed, **started(16 if suite == "sensitivity" else 8))
+    return {"robustness": _impaired, "sensitivity": _varied}.get(suite, lambda plain: [plain])(plain)
+
+
+def _check_suite(suite: str, quadrotors: Quadrotors | None) -> None:
+    known = tuple(dict.fromkeys((*SUITES, *GIVEN_SUITES)))
+    if suite not in known:
+        raise UserError(f"there is no suite {suite!r}: choose from {', '.join(known)}")
+    if quadrotors is None and suite not in SUITES:
+        raise UserError(f"the suite {suite} is of given vehicles: give them with --quadrotor FILE, or leave it out")
+    if quadrotors is not None and suite not in GIVEN_SUITES:
+        raise UserError(
+            f"the suite {suite} samples vehicles of its own: evaluate given vehicles on {', '.join(GIVEN_SUITES)}"
+        )
+
+
+def _impaired(plain: Condition) -> list[Condition]:
+    """The conditions of `robustness`."""
+    impaired = {name: dataclasses.replace(plain.starts, sensing=sensing) for name, sensing in IMPAIRMENTS.items()}
+    scaled = {name: plain.quadrotors.with_thrust_scaled(factor) for name, factor in THRUST_FACTORS.items()}
+    return [
+        *(dataclasses.replace(plain, name=name, starts=starts) for name, starts in impaired.items()),
+        *(dataclasses.replace(plain, name=name, quadrotors=quadrotors) for name, quadrotors in scaled.items()),
+    ]
+
+
+def _varied(plain: Condition) -> list[Condition]:
+    """The conditions of `sensitivity`: vehicles as given, then QUANTITY-low and QUANTITY-high."""
+    varied = [dataclasses.replace(plain, name=NOMINAL)]
+    for quantity, uncertainty in uncertainty_of(plain.quadrotors).items():
+        for end, factors in (("low", 1 - uncertainty), ("high", 1 + uncertainty)) if uncertainty.any() else ():
+            scaled = scale_quantity(plain.quadrotors, quantity, factors)
+            varied.append(dataclasses.replace(plain, name=f"{quantity}-{end}", quadrotors=scaled))
+    return varied
+
+
+def starts_of_each(num_vehicles: int, num_quadrotors: int, episodes: int, part: int = 8) -> int:
+    """How often each named or given vehicle starts: a `part` as often as vehicles are sampled; many share these.
+
+    `part` is 8 in `platforms` and `robustness`, 16 in `sensitivity`, and 32 on each figure of `figure-eight`.
+    """
+    return max(1, num_quadrotors // max(part, num_vehicles if num_vehicles > MOST_GROUPS else 0)) * episodes
+
+
+def names_of(quadrotors: Quadrotors) -> tuple[str, ...]:
+    """Names of vehicles in results: without slashes, and each only once."""
+    given = [printable(name).replace("/", "-") for name in quadrotors.names or map(str, range(len(quadrotors)))]
+    return tuple(name if given.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(given, 1))
+
+
+def _started(quadrotors: Quadrotors, num: int) -> dict[str, Any]:
+    """Fields of a condition: each vehicle starts `num` times; a few vehicles are groups, one or many are not."""
+    rows, names = quadrotors.repeat_interleave(num), names_of(quadrotors)
+    if len(names) > MOST_GROUPS:
+        return {"quadrotors": rows, "episodes": num}
+    return {"quadrotors": rows, "groups": names if len(names) > 1 else ()}
+
+
+def figure_eight(interval: float, num_starts: int, seed: int, quadrotors: Quadrotors) -> Condition:
+    """Each vehicle so often on figure eights of `interval` s, from rest at the origin, rotors at random speeds."""
+    started = _started(quadrotors, num_starts)
+    box = torch.full_like(started["quadrotors"].position_threshold, FIGURE_EIGHT_BOX)
+    started["quadrotors"] = dataclasses.replace(started["quadrotors"], position_threshold=box)
+    figure = Lissajous(interval=(interval, interval))
+    references = References(langevin_share=0.0, lissajous_share=1.0, lissajous=figure)
+    return Condition(
+        name=f"{interval:g}s",
+        task=VISIBLE,
+        starts=Task(initial_states=InitialStates(guidance=1.0), references=references, sensing=_sensing()),
+        seed=seed,
+        num_steps=round(FIGURE_EIGHT_DURATION / VISIBLE.dt),
+        first_counted_step=0,
+        survivors_only=False,
+        **started,
+    )
