@@ -101,10 +101,11 @@ def command_line_page() -> str:
         "# Command line",
         "`raptor COMMAND --help` prints the same. A mistake is reported in one sentence on stderr, with exit "
         "status 2; `--debug`, anywhere in a command, shows the traceback too. Ctrl-C ends with status 130.",
-        *_command("raptor", command),
+        *_command("raptor", command, {}),
     ]
+    told: Told = {}
     for name, subcommand in command.commands.items():
-        parts += [f"## raptor {name}", *_command(f"raptor {name}", subcommand)]
+        parts += [f"## raptor {name}", *_command(f"raptor {name}", subcommand, told)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -232,7 +233,7 @@ def _summary(cls: type) -> str:
     return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
 
 
-def _command(path: str, command: Any) -> Iterator[str]:
+def _command(path: str, command: Any, told: Told) -> Iterator[str]:
     import typer
 
     command.get_params(typer.Context(command))  # commands may declare options once they are asked for
@@ -242,12 +243,19 @@ def _command(path: str, command: Any) -> Iterator[str]:
     yield f"```\n{' '.join([path, '[OPTIONS]', *places])}\n```"
     yield inspect.cleandoc(command.help or "")
     rows = [(f"`{_place(argument)}`", _default(argument), argument.help or "") for argument in arguments]
+    others = collections.defaultdict(list)
     for option in options:
         names = ", ".join([*option.opts, *option.secondary_opts])
         value = "" if option.is_flag else f" {option.metavar or option.name.upper()}"
-        rows.append((f"`{names}{value}`", _default(option), option.help or ""))
+        row = (f"`{names}{value}`", _default(option), option.help or "")
+        if (where := told.setdefault(row, path)) == path:
+            rows.append(row)
+        else:
+            others[where].append(row[0])
     if rows:
         yield _table(("argument or option", "default", "meaning"), rows)
+    for where, names in others.items():
+        yield f"As of {_link(where)}: {', '.join(names)}."
 
 
 def _place(argument: Any) -> str:

@@ -38,6 +38,7 @@ from raptor.tasks.reference import Lissajous, References
 
 SHOWN = ("crazyflie", "x500_real", "race", "soft")  # in figures: from 30 g to 2 kg, slow and nervous ones
 RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, 30.0  # m and degrees; recovered: within both for the last half second
+MOST_DISTANCE = 3.0  # m; that is drawn of a recovery
 RAMP = Lissajous().ramp[1]  # s; the figure eights reach their full speed after this time
 
 
@@ -201,7 +202,7 @@ def recovery(recordings: Mapping[str, Recording]) -> Figure:
                 axis.plot(recording.time, values.median(dim=1).values.cpu(), color=INK, lw=2)
             column[1].set_xlabel("time (s)")
         axes[0, 0].set(ylabel="tilt (°)", ylim=(0, 180), yticks=range(0, 181, 45))
-        axes[1, 0].set(ylabel="distance from target (m)", ylim=(0, 3))
+        axes[1, 0].set(ylabel="distance from target (m)", ylim=(0, MOST_DISTANCE))
         lines = (FAINT, 0.8, "each start"), (INK, 2, "median")
         handles = [Line2D([], [], color=colour, lw=width, label=label) for colour, width, label in lines]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
@@ -281,12 +282,13 @@ def learning_curve(
     levels: Mapping[str, Mapping[str, float]] | None = None,
     unit: str = "update",
 ) -> Figure:
-    """A panel for each quantity: its points (step, value), and its `levels` by name as horizontal lines."""
+    """A panel from 0 on for each quantity: its points (step, value), and its `levels` by name as horizontal lines."""
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(1, len(curve), (4.2 * len(curve) + 0.6, 3.2))
         for axis, (name, points) in zip(axes[0], curve.items(), strict=True):
             x, y = np.array(points, dtype=float).reshape(-1, 2).T
             axis.plot(x, y, color=COLOURS[1], lw=1.8, marker="o" if len(x) < 40 else None, ms=3.5)
+            axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0] if y.min() < 0 else 0.0))
             for label, level in (levels or {}).get(name, {}).items():
                 axis.axhline(level, color=COLOURS[0], lw=1.4, ls="--")
                 below = level > np.mean(axis.get_ylim())
