@@ -78,10 +78,17 @@ def test_a_teacher_of_rsl_rl_flies_beside_one_of_ours(tmp_path, capsys):
     assert "Teacher architecture: obs=26, actions=4, hidden=[16, 16]" in capsys.readouterr().out
 
 
+def test_a_learner_of_ones_own_learns_within_seconds(capsys):
+    before, after = load("my_learner").main(["--num-updates", "12"])
+    assert after < 0.7 * before
+    assert "update 12: reward" in capsys.readouterr().out
+
+
 def test_no_example_is_left_out():
     tested = {
         "fly_published_policy",
         "train_tiny_policy",
+        "my_learner",
         "my_quadrotor",
         "gymnasium_loop",
         "distill_mujoco",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of `_PUBLIC`, whic
     from raptor.quadrotor import load_quadrotors as load_quadrotors
     from raptor.quadrotor import sample_quadrotors as sample_quadrotors
     from raptor.tasks import Task as Task
+    from raptor.tasks import term as term
     from raptor.training import EnvDistillConfig as EnvDistillConfig
     from raptor.training import PostTrainConfig as PostTrainConfig
     from raptor.training import PreTrainConfig as PreTrainConfig
@@ -51,7 +52,7 @@ else:
         "nn": "RaptorPolicy TeacherPopulation",
         "quadrotor": "PLATFORMS Quadrotors from_description load_platform load_platforms load_quadrotors "
         "sample_quadrotors",
-        "tasks": "Task",
+        "tasks": "Task term",
         "training": "EnvDistillConfig PostTrainConfig PreTrainConfig TrainDirectConfig "
         "distill post_train pre_train train_direct",
     }  # imported when first used, so that `import raptor` is quick

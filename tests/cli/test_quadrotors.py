@@ -106,6 +106,35 @@ def test_describe_prints_every_estimate_and_writes_a_complete_vehicle(raptor: Ru
         torch.testing.assert_close(tensor, described.tensors()[name], rtol=1e-6, atol=1e-9)
 
 
+def test_describe_marks_what_lies_outside_of_training_and_says_how_uncertain_it_is(raptor: Run) -> None:
+    text = raptor("describe", EXAMPLE.with_name("racer.yaml"))
+    rows = {line.split("  ")[0].strip(): line for line in text.splitlines()}
+    assert rows["thrust-to-weight"].split()[1:] == ["9.843", "1.5", "to", "5", "outside"]
+    assert rows["mass (kg)"].split()[2:] == ["0.65", "0.02", "to", "5"]
+    assert "Uncertain by: mass 2 %, arm length 2 %, inertia 40 %, thrust 10 %" in text
+
+
+def test_describe_takes_files_platforms_and_folders_and_writes_a_folder(raptor: Run, tmp_path: Path) -> None:
+    raptor("describe", EXAMPLE, "-o", tmp_path / "in" / "mine.json")
+    text = raptor("describe", tmp_path / "in", "crazyflie", EXAMPLE.with_name("toy.yaml"), "-o", tmp_path / "out")
+    assert "3 quadrotors" in text
+    assert "Estimated of mine" in text
+    assert "Estimated of toy" in text
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"crazyflie.json", "mine.json", "toy.json"}
+    assert "2 outside" in raptor("describe", "crazyflie", "race", "x500_real")
+
+
+@pytest.mark.parametrize(
+    ("name", "mass", "thrust_to_weight"), [("racer", 0.65, 9.84), ("camera_drone", 2.0, 1.8), ("toy", 0.03, 2.0)]
+)
+def test_the_examples_are_the_vehicles_that_they_describe(name: str, mass: float, thrust_to_weight: float) -> None:
+    file = EXAMPLE.with_name(f"{name}.yaml")
+    vehicle, _ = from_description(file)
+    assert vehicle.mass.item() == pytest.approx(mass)
+    assert vehicle.thrust_to_weight.item() == pytest.approx(thrust_to_weight, rel=1e-2)
+    assert len([line for line in file.read_text().splitlines() if not line.startswith("#")]) <= 10
+
+
 def test_describe_without_an_output_writes_nothing(
     raptor: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

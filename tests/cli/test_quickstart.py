@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from raptor.cli.policies import extent
 from raptor.config import load_config
+from raptor.evaluation import SUITES
 from raptor.formats import load_policy
 from raptor.training import TrainDirectConfig
 
@@ -42,6 +44,15 @@ def test_it_trains_evaluates_exports_and_reports(finished: tuple[Path, str]) -> 
     assert "published" in html
     assert "data:image/png;base64," in html
     assert 'src="http' not in html
+
+
+def test_a_short_training_is_evaluated_on_less_unless_told_otherwise(finished: tuple[Path, str]) -> None:
+    short = TrainDirectConfig(num_updates=60, batch_size=64)
+    assert extent(TrainDirectConfig()) == (SUITES, 1024)
+    assert extent(short) == (("unseen", "platforms"), 256)
+    assert extent(short, ["paper"], 2) == (("paper",), 2)
+    settings = json.loads((finished[0] / "evaluation.json").read_text())["settings"]
+    assert (settings["suites"], settings["num_quadrotors"]) == (["unseen"], 2)
 
 
 def test_the_exported_policy_is_the_trained_one(finished: tuple[Path, str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import time
 import warnings
 
 import pytest
@@ -15,6 +17,7 @@ from raptor.core.compilation import (
     compile_flat,
     compile_pure,
     compiler_problem,
+    heartbeat,
     register,
     steps_before_compiling,
 )
@@ -187,3 +190,15 @@ def test_it_runs_eagerly_until_that_has_taken_as_long_as_compiling():
 def test_fewer_steps_of_more_vehicles_are_worth_compiling():
     assert 7000 < steps_before_compiling(1) <= 8000
     assert steps_before_compiling(65536) < steps_before_compiling(2048) < steps_before_compiling(256)
+
+
+def test_something_long_says_that_it_goes_on_and_stops_saying_so_when_it_ends(monkeypatch, caplog):
+    monkeypatch.setattr(compilation, "HEARTBEAT_S", 0.02)
+    with caplog.at_level(logging.INFO, logger="raptor.core.compilation"):
+        with heartbeat("compiling a step"):
+            while len(caplog.records) < 2:
+                time.sleep(0.01)
+        lines = [record.getMessage() for record in caplog.records]
+        assert all(line.startswith("still compiling a step, for ") for line in lines)
+        time.sleep(0.06)
+        assert len(caplog.records) == len(lines)

@@ -299,3 +299,30 @@ def test_a_vehicle_with_fast_motors_that_is_drawn_later_is_flown_exactly_too():
     env.reset()
     env.step(torch.ones(1, 4))
     assert env.episode.state.rotor_speed[0, 0].item() == pytest.approx(2000 * (1 - math.exp(-5)), rel=1e-9)
+
+
+def test_state_reference_and_quadrotors_are_those_of_the_present_episodes(make_env):
+    env = make_env(3, resample=True)
+    env.reset()
+    assert torch.equal(env.state.position, env.episode.state.position)
+    assert torch.equal(env.reference.position, env.episode.reference.position)
+    error = torch.linalg.vector_norm(env.state.position - env.reference.position, dim=-1)
+    torch.testing.assert_close(env.position_error, error)
+    before = env.quadrotors.mass
+    env.reset()
+    assert not torch.equal(env.quadrotors.mass, before)
+
+
+def test_print_says_what_flies_and_where_the_episodes_stand(make_env):
+    env = make_env(2)
+    assert "none has begun" in str(env)
+    env.reset()
+    env.step(torch.zeros(2, 4))
+    first, quadrotors, task, step, episodes = str(env).splitlines()
+    assert first == "QuadrotorEnv of 2 vehicles on cpu"
+    mass = sorted(env.quadrotors.mass.tolist())
+    assert f"mass {mass[0]:.3g} to {mass[1]:.3g} kg" in quadrotors
+    assert "episodes of 500 steps of 0.01 s: 50% hover, 50% langevin" in task
+    assert "rk4, eager" in step
+    assert "step 1, " in episodes
+    assert "observation (2, 22)" in episodes

@@ -233,3 +233,13 @@ def test_a_hidden_state_that_does_not_go_with_the_observation_is_an_error(policy
         policy.evaluate_step(torch.zeros(3, 22))
     with pytest.raises(ValueError, match="needs a hidden state"):
         policy.evaluate_step(torch.zeros(22))
+
+
+def test_print_says_what_the_network_is_and_how_its_weights_came_about(policy):
+    policy.card = {"training": "60 updates", "settings": {"seed": 0}}
+    assert str(policy).splitlines() == [
+        "RaptorPolicy",
+        "  network     dense 22-16 ReLU, GRU 16, dense 16-4; 2084 parameters",
+        "  observation (..., 22) -> action (..., 4), memory 16",
+        "  training    60 updates",
+    ]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from raptor.quadrotor import Quadrotors, State, sample_quadrotors
-from raptor.quadrotor.description import x_frame
+from raptor.quadrotor.frames import x_frame
 
 DATA = pathlib.Path(__file__).parents[1] / "data" / "l2f_transitions.npz"
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from raptor.core.errors import UserError
 from raptor.environments import QuadrotorEnv
 from raptor.quadrotor import Quadrotors, QuadrotorWarning, from_description, load_platforms, validate
-from raptor.quadrotor.description import DESCRIPTION_KEYS, ROTORS, inertia_of_frame
+from raptor.quadrotor.description import DESCRIPTION_KEYS, ROTORS
+from raptor.quadrotor.frames import inertia_of_frame
 from raptor.tasks import InitialStates, Task
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_quadrotor.yaml"
@@ -70,9 +71,9 @@ def test_the_example_file_is_read_and_says_what_it_estimates():
     assert vehicle.dtype == torch.float32
     assert vehicle.names == ("my_quadrotor",)
     assert fields(estimates) == ["inertia", "hover_throttle", "propeller_torque_constant"]
-    assert "kg m^2 (mass spread evenly over a box of the size)" in str(estimates[0])
+    assert "kg m^2 ± 35 % (mass spread evenly over a box of the size: 0.78 (0.18^2 + 0.06^2) / 12" in str(estimates[0])
     assert str(estimates[2]) == (
-        "propeller_torque_constant = 0.00889 N m per N (0.07 times the diameter of the propeller)"
+        "propeller_torque_constant = 0.00889 N m per N ± 30 % (0.07 times the diameter of the propeller, 0.127 m)"
     )
 
 
@@ -289,12 +290,33 @@ def test_the_sense_of_rotation_mirrors_the_yaw_torque():
         ({"mass": True}, "mass must be a positive number .* got True"),
         ({"mass": math.nan}, "mass must be a positive number .* got nan"),
         ({"mass": [1]}, r"mass must be a positive number .* got \[1\]"),
-        ({"colour": "red"}, "unknown key colour.*: the keys are name, mass, arm_length"),
+        ({"colour": "red"}, "unknown key colour.*: the keys are name, mass, frame, wheelbase"),
         ({"name": 7}, "name must be text, got 7"),
-        ({"arm_offset": [0.1, 0.1]}, "arm_length and arm_offset exclude each other"),
-        ({"size": [0.1, 0.1, 0.1]}, "inertia and size exclude each other"),
-        ({"max_thrust_per_motor": 10}, "max_thrust_per_motor and thrust_to_weight exclude each other"),
-        ({"propeller_diameter": 0.1}, "propeller_torque_constant and propeller_diameter exclude each other"),
+        ({"mas": 1}, "unknown key mas.*: did you mean mass"),
+        ({"kv": 1750}, "unknown key kv.*: did you mean motor_kv"),
+        ({"arm_offset": [0.1, 0.1]}, "arm_length is 0.2 m, but the other lengths make it 0.1414 m"),
+        ({"wheelbase": "220 mm"}, "arm_length is 0.2 m, but the other lengths make it 0.11 m"),
+        ({"wheelbase": 0.4, "diagonal": 0.4}, "wheelbase and diagonal exclude each other"),
+        ({"frame": "h"}, "frame must be x, plus, wide-x, deadcat"),
+        ({"frame": ["x"]}, "frame must be x, plus, wide-x, deadcat"),
+        ({"frame": "plus", "arm_length": None, "arm_offset": [0.1, 0.1]}, "arm_offset is for X frames, not for plus"),
+        ({"centre_of_mass": 0.1}, "centre_of_mass must be .x forward, y left."),
+        (
+            {"centre_of_mass": [0.3, 0]},
+            "centre_of_mass is too far from the middle.*: to hover level, front_(left|right) must",
+        ),
+        (
+            {"max_thrust_per_motor": 10},
+            "thrust_to_weight is 2.5, but max_thrust_per_motor and mass make it 2.718",
+        ),
+        ({"inertia": [150, 160, 280]}, r"inertia 150 kg m\^2 is .* times what the mass .*; given in kg cm\^2"),
+        ({"motor_kv": "fast"}, "motor_kv must be a positive number .* got 'fast'"),
+        ({"battery_cells": 2.5, "motor_kv": 900}, "battery_cells must be a whole number from 1 to 14, got 2.5"),
+        ({"propeller": 5045}, "propeller must be diameter x pitch.*, as 5x4.3 or 5.1x4.3x3, got 5045"),
+        (
+            {"torque_coefficient": 1e-9, "propeller_torque_constant": None},
+            "torque_coefficient needs thrust_coefficient",
+        ),
         ({"arm_length": 0}, r"arm_length must be a positive number \(m\), got 0"),
         ({"arm_length": None, "arm_offset": [0.1]}, "arm_offset must be 2 positive numbers"),
         ({"arm_length": None, "arm_offset": 0.1}, "arm_offset must be 2 positive numbers"),
@@ -317,7 +339,7 @@ def test_the_sense_of_rotation_mirrors_the_yaw_torque():
         ({"thrust_to_weight": 0.9}, "thrust_to_weight must be above 1 for the vehicle to hover, got 0.9"),
         (
             {"thrust_to_weight": None, "max_thrust_per_motor": 3.0},
-            "max_thrust_per_motor must be above 3.679 N for 1.5 kg to hover, got 3.0",
+            r"max_thrust_per_motor must be above 3.679 N for 1.5 kg to hover \(was the thrust in kgf\?\), got 3.0",
         ),
         ({"hover_throttle": 1.2}, "hover_throttle must be between 0 and 1, got 1.2"),
         ({"hover_throttle": 0.9}, "hover_throttle must be between 0.225 and 0.632 where full thrust is 2.5 times"),

@@ -124,3 +124,16 @@ def test_a_state_survives_the_way_through_one_tensor():
     assert state[1].position.tolist() == [17, 18, 19]
     with pytest.raises(ValueError, match="17 components"):
         State.from_tensor(tensor[:, :16])
+
+
+def test_printed_vehicles_say_in_five_lines_what_they_are():
+    lines = str(load_platforms()).splitlines()
+    assert len(lines) == 5
+    assert lines[0] == "Quadrotors: 9 (crazyflie, x500_real, x500_sim, ...), torch.float32 on cpu"
+    assert lines[1] == "  mass 0.0306 to 3.35 kg; arm length 0.0396 to 0.3187 m"
+    assert "  mass 0.782 kg; arm length 0.125 m" in str(load_platform("race"))
+
+
+def test_vehicles_without_numbers_can_be_printed():
+    assert str(load_platforms()[:0]) == "Quadrotors: 0, torch.float32 on cpu"
+    assert "meta" in str(sample_quadrotors(2, seed=0).to("meta"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from raptor.quadrotor import Distribution, Quadrotors, load_platform, load_platforms, sample_quadrotors
-from raptor.tasks import Task
+from raptor.tasks import References, Task
 
 
 def quick(tau: float) -> Quadrotors:
@@ -29,3 +29,13 @@ def test_fast_rotors_are_integrated_exactly_and_others_as_in_l2f(tau: float) -> 
 def test_the_task_of_the_paper_keeps_the_integrator_of_l2f() -> None:
     assert Task.paper().for_vehicles(quick(5e-3)) == Task.paper()
     assert Task(exact_rotors=True).for_vehicles(load_platforms()).exact_rotors
+
+
+def test_print_says_what_is_flown_and_what_differs_from_the_default() -> None:
+    assert str(Task()).splitlines() == [
+        "Task of episodes of 500 steps of 0.01 s: 50% hover, 50% langevin",
+        "  all settings as by default",
+    ]
+    head, *others = str(Task(references=References(langevin_share=0.0), dt=0.02)).splitlines()
+    assert head == "Task of episodes of 500 steps of 0.02 s: 100% hover"
+    assert others == ["  references.langevin_share (0.5, now 0.0)", "  dt (0.01, now 0.02)"]

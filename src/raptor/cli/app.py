@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from raptor.cli import distill, doctor, policies, quadrotors, training
-from raptor.cli.common import INTERRUPTED, option
+from raptor.cli.common import INTERRUPTED, extendable, option
 from raptor.core.errors import LostProcessError, UserError, printable
 from raptor.core.torchrun import silent, started_together
 
@@ -111,9 +111,11 @@ COMMANDS: list[Callable[..., None]] = [policies.quickstart, training.train_direc
 COMMANDS += [training.post_train, training.run, policies.evaluate, policies.export, policies.card]
 COMMANDS += [quadrotors.platforms, quadrotors.sample, quadrotors.describe, doctor.doctor]
 for command in COMMANDS:
-    app.command()(command)
-app.command(cls=distill.SettingsCommand)(distill.distill)
-app.command(cls=distill.SettingsCommand, context_settings={"ignore_unknown_options": True})(distill.distill_isaac)
+    app.command()(extendable(command))
+app.command(cls=distill.SettingsCommand)(extendable(distill.distill))
+app.command(cls=distill.SettingsCommand, context_settings={"ignore_unknown_options": True})(
+    extendable(distill.distill_isaac)
+)
 
 
 def main() -> None:

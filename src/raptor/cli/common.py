@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import shlex
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -63,6 +65,10 @@ Suites = Annotated[
 NumQuadrotors = Annotated[int, option("--num-quadrotors N", "Vehicles drawn for each suite.", True, min=1)]
 TeacherNormalizer = Annotated[Path | None, option("--teacher-normalizer FILE", PICKLED)]
 LargestBatch = Annotated[bool, option("--largest-batch", "Train with the largest batch that fits into memory.")]
+Extend = Annotated[
+    list[Path] | None,
+    option("--extend FILE.py", "Run your own Python file, whose terms task.extra.NAME.KEY=VALUE puts to use; several."),
+]
 Resume = Annotated[bool, option("--resume", "Go on with the run in DIR; start it where there is none.")]
 Overwrite = Annotated[bool, option("--overwrite", "Replace the run in DIR.")]
 
@@ -83,7 +89,7 @@ class Run:
     @property
     def again(self) -> str:
         """The command that goes on."""
-        return f"{self.command} --output {self.output} --resume"
+        return f"{self.command} --output {self.output} --resume{extensions()}"
 
     def load(self, load: Callable[..., Any], *more: str, resume: bool = False) -> Any:
         """The settings of the run, read by the function of its job."""
@@ -114,6 +120,27 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_parameters(run, dict([*shared[:2], *special, *shared[2:]]))
 
 
+def extendable(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the option --extend."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    declared = {each.name: (each.annotation, _required_or(each.default)) for each in own}
+
+    @functools.wraps(command)
+    def run(extend: list[Path] | None = None, **given: Any) -> None:
+        if extend:
+            from raptor.tasks.terms import extend as add
+
+            for file in extend:
+                add(file)
+        command(**given)
+
+    return with_parameters(run, {**declared, "extend": (Extend, None)})
+
+
+def _required_or(default: Any) -> Any:
+    return dataclasses.MISSING if default is inspect.Parameter.empty else default
+
+
 def with_parameters(function: Callable[..., None], parameters: Mapping[str, tuple[Any, Any]]) -> Callable[..., None]:
     """Have a function declare parameters by name, each with its annotation and its default."""
     function.__annotations__, declared = {}, []
@@ -123,6 +150,12 @@ def with_parameters(function: Callable[..., None], parameters: Mapping[str, tupl
         declared.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
     function.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
     return function
+
+
+def extensions() -> str:
+    """The options that hand over again what --extend did."""
+    terms = sys.modules.get("raptor.tasks.terms")
+    return "".join(f" --extend {shlex.quote(str(file))}" for file in terms.extensions()) if terms else ""
 
 
 def overrides(settings: list[str] | None, seed: int | None, device: str | None, *more: str) -> list[str]:

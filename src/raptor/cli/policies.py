@@ -21,6 +21,9 @@ PUBLISHED, RL_TOOLS = "published", "rl-tools"
 OWN_SUITES = ("platforms", "figure-eight", "robustness")
 """What policies for vehicles of one's own are evaluated on."""
 
+QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen", "platforms"), 256
+"""A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
+
 
 def evaluate(
     policies: Annotated[list[str], argument("POLICY", f"Each: {POLICY}")],
@@ -93,22 +96,27 @@ def quickstart(
     run: Run,
     quadrotor: common.Quadrotors = None,
     suite: common.Suites = None,
-    num_quadrotors: common.NumQuadrotors = 1024,
+    num_quadrotors: Annotated[
+        int | None, option("--num-quadrotors N", "Vehicles drawn for each suite; else 1024.", min=1)
+    ] = None,
 ) -> None:
     """Train a policy, compare it with the published one, export it, and write report.html: about five minutes.
 
+    A quick look takes a minute, most of it for compiling at its first start; a training of fewer than 100 000 updates
+    times vehicles is evaluated with 256 vehicles on unseen and platforms alone, unless told otherwise.
+
     ```
     raptor quickstart -o runs/demo
-    raptor quickstart -o runs/look num_updates=200    # a quick look
-    raptor quickstart -o runs/demo --resume           # after Ctrl-C or a kill
-    raptor quickstart -o runs/my5 --quadrotor my5.yaml    # for your own vehicle, see raptor train-direct
+    raptor quickstart -o runs/look num_updates=60 batch_size=64    # a quick look
+    raptor quickstart -o runs/demo --resume                        # after Ctrl-C or a kill
+    raptor quickstart -o runs/my5 --quadrotor my5.yaml             # for your own vehicle, see raptor train-direct
     ```
 
     Each step is a command of its own, too: train-direct, evaluate, export.
     """
     import torch
 
-    from raptor.evaluation import SUITES, Evaluation
+    from raptor.evaluation import Evaluation
     from raptor.evaluation.results import column_names
     from raptor.evaluation.suites import conditions
     from raptor.lab.pipeline.jobs import Evaluate, Export, Job, Report, StageContext
@@ -118,9 +126,9 @@ def quickstart(
     output, again = run.output, run.again
     config = run.load(functools.partial(job.load_run_config, quadrotors=quadrotor or ()))
     own = job.vehicles_around(RunFolder(output, job.LAYOUT), config, run.resume)
-    suites = tuple(suite or (SUITES if own is None else OWN_SUITES))
+    suites, num = extent(config, suite, num_quadrotors)
     for name in suites:  # a mistake shall not come out after the training
-        conditions(name, num_quadrotors, 1, 0, torch.device("cpu"), own and own.quadrotors)
+        conditions(name, num, 1, 0, torch.device("cpu"), own and own.quadrotors)
     with common.watched(output, run.resume, again) as (show, _):
         summary = job.train_direct(output, config, resume=run.resume, overwrite=run.overwrite, progress=show)
     common.say_result(summary, again)
@@ -135,11 +143,11 @@ def quickstart(
     trained = job.load_run_config(output)
     with common.going_on_with(again):
         if own is not None:
-            evaluate_on_own(output, config, suites, num_quadrotors)
+            evaluate_on_own(output, config, suites, num)
         else:
-            say("evaluating it beside the published policy")
+            say(f"evaluating it beside the published policy on {', '.join(suites)}: {num} vehicles")
             where: dict[str, Any] = {"device": trained.device, "compile": config.compile}
-            carry_out(Evaluate(suites=suites, num_quadrotors=num_quadrotors, **where))
+            carry_out(Evaluate(suites=suites, num_quadrotors=num, **where))
             wide_console().print(Evaluation.load(figures).table())
         say(f"exported it: {carry_out(Export())} over 500 recurrent steps")
         say("writing the report, with flights of both policies")
@@ -159,6 +167,17 @@ def quickstart(
     say("\nwhat to try next:")
     for command, why in commands.items():
         say(f"  {command:<{max(map(len, commands))}}  # {why}")
+
+
+def extent(
+    config: TrainDirectConfig, suites: Sequence[str] | None = None, num: int | None = None
+) -> tuple[tuple[str, ...], int]:
+    """What a quickstart evaluates on, unless told otherwise: suites, and how many vehicles of each."""
+    from raptor.evaluation import SUITES
+
+    quick = config.num_updates * config.batch_size < QUICK
+    usual = (QUICK_SUITES if quick else SUITES) if not config.quadrotors else OWN_SUITES
+    return tuple(suites or usual), num or (QUICK_QUADROTORS if quick else 1024)
 
 
 def export(

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from raptor.cli.common import argument, option, say
 from raptor.cli.progress import PATIENCE_S, cell, counted, counting, plain_table
-from raptor.core.errors import UserError
+from raptor.core.errors import UserError, printable
 
 if TYPE_CHECKING:
     from raptor.quadrotor import Quadrotors
+
+MOST_ROWS = 20  # of a table of vehicles
 
 
 def platforms() -> None:
@@ -64,30 +67,67 @@ def sample(
 
 
 def describe(
-    file: Annotated[Path, argument("FILE.yaml", "What you know of it.")],
-    output: Annotated[Path | None, option("--output -o FILE.json", "Write the full parameters.")] = None,
+    sources: Annotated[list[str], argument("FILE|NAME|FOLDER", "Descriptions, JSON files, platforms, folders.")],
+    output: Annotated[
+        Path | None, option("--output -o FILE.json", "Write the full parameters; a folder of several.")
+    ] = None,
 ) -> None:
-    """Turn the description of a quadrotor into full parameters; missing values are estimated and printed.
+    """Show what characterises a quadrotor beside what policies were trained on; of a description, every estimate.
 
-    Only the mass is required; examples/my_quadrotor.yaml shows every key.
+    A description needs the mass alone; examples/my_quadrotor.yaml shows what else it takes.
 
     ```
     raptor describe my_quadrotor.yaml -o my_quadrotor.json
+    raptor describe racer.yaml crazyflie quadrotors/
     ```
 
-    In Python: `raptor.Quadrotors.from_json("my_quadrotor.json")`.
+    In Python: `raptor.load_quadrotors("my_quadrotor.yaml")`.
     """
     from raptor.core.atomic import write_atomically
-    from raptor.quadrotor import from_description
+    from raptor.quadrotor import load_quadrotors
     from raptor.quadrotor.parameters import format_document
 
-    quadrotor, estimates = from_description(file)
-    Console().print(table_of(quadrotor))
-    if estimates:
-        say("\n  ".join(["Estimated, because the description leaves it out:", *map(str, estimates)]))
-    if output is not None:
-        write_atomically(output, f"{format_document(quadrotor.to_dicts()[0])}\n")
-        say(f"wrote {output}")
+    quadrotors, console = load_quadrotors(sources), Console()
+    console.print(beside_training(quadrotors))
+    if 1 < len(quadrotors) <= MOST_ROWS:
+        console.print(table_of(quadrotors))
+    for name, document in zip(quadrotors.names or (), quadrotors.documents or (), strict=False):
+        if document.get("estimates"):
+            of = "" if len(quadrotors) == 1 else f" of {name}"
+            say("\n  ".join([f"Estimated{of}, because the description leaves it out:", *document["estimates"]]))
+        if len(quadrotors) == 1 and (uncertain := document.get("uncertainty")):
+            ranges = (f"{field.replace('_', ' ')} {100 * part:.2g} %" for field, part in uncertain.items())
+            say(f"Uncertain by: {', '.join(ranges)}")
+    if output is None:
+        return
+    if len(quadrotors) == 1:
+        write_atomically(output, f"{format_document(quadrotors.to_dicts()[0])}\n")
+    else:
+        quadrotors.save(output)
+    say(f"wrote {output}")
+
+
+def beside_training(quadrotors: Quadrotors) -> Table:
+    """Each characteristic beside the range of the training distribution; what lies outside is marked."""
+    from raptor.quadrotor.validation import characteristics
+
+    num = len(quadrotors)
+    name = escape(printable((quadrotors.names or ("quadrotor",))[0])) if num == 1 else counted(num, "quadrotor")
+    numbers = ("value",) if num == 1 else ("lowest", "median", "highest")
+    table = plain_table(name, *numbers, "in training", "", right=True)
+    table.columns[-1].justify = "left"
+    for key, trait in characteristics(quadrotors).items():
+        low, high = trait.trained
+        values = trait.values.double()
+        if key == "disturbance_to_weight" and not values.any():
+            continue
+        outside = (values < low) | (values > high)
+        found = [values.nanquantile(share).item() for share in ((0.5,) if num == 1 else (0.0, 0.5, 1.0))]
+        slip = f"; {trait.slip(found[0])}" if num == 1 and trait.slip(found[0]) else ""
+        mark = f"outside{slip}" if num == 1 else f"{int(outside.sum())} outside"
+        row = [f"{number:.4g}" for number in found]
+        table.add_row(trait.title, *row, f"{low:g} to {high:g}", mark if outside.any() else "")
+    return table
 
 
 def table_of(quadrotors: Quadrotors) -> Table:

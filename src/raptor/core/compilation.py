@@ -7,10 +7,13 @@ code directly: nothing is guarded at each call, because a pure function depends 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import threading
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +26,9 @@ from raptor.core.kernels import build_kernel, kernel_key, load_kernel, log, log_
 Tensors = list[Tensor]
 FlatFunction = Callable[..., Sequence[Tensor]]
 FlatStep = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
+
+HEARTBEAT_S = 15.0
+"""Seconds between two lines which say that something long goes on."""
 
 
 def register(*, constant: tuple[str, ...] = ()) -> Callable[[type], type]:
@@ -61,6 +67,24 @@ def steps_before_compiling(num_vehicles: int) -> int:
     return round(8000 / (1 + num_vehicles / 3000))
 
 
+@contextlib.contextmanager
+def heartbeat(what: str) -> Iterator[None]:
+    """Log every `HEARTBEAT_S` that something goes on, until the block ends."""
+    over, begun = threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT_S):
+            log.info("still %s, for %.0f s now", what, time.monotonic() - begun)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def compile_flat(
     function: FlatFunction, example: Sequence[Tensor], enabled: bool = True, what: str = "a step of the simulator"
 ) -> FlatFunction:
@@ -72,10 +96,17 @@ def compile_flat(
     if not enabled:
         return function
     example = [tensor.detach().requires_grad_(tensor.requires_grad and torch.is_grad_enabled()) for tensor in example]
-    key, problem = kernel_key(function, example), None
+    key = kernel_key(function, example)
     if key is not None and (kernel := load_kernel(key)) is not None:
         return kernel
-    log.info("compiling %s: about 20 s, kept for later starts", what)
+    log.info("compiling %s: about 20 s on an idle machine, kept for later starts", what)
+    with heartbeat(f"compiling {what}"):
+        return _build(function, example, key)
+
+
+def _build(function: FlatFunction, example: Sequence[Tensor], key: str | None) -> FlatFunction:
+    """Compile ahead of time where that is possible, else for this process alone, or not at all."""
+    problem = None
     if key is not None:
         try:
             return build_kernel(_trace(function, example), example, key)

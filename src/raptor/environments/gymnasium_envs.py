@@ -15,14 +15,11 @@ from raptor.core.errors import UserError
 from raptor.environments.quadrotor_env import QuadrotorEnv, make_env
 from raptor.quadrotor.dynamics import STATE_LIMIT
 from raptor.quadrotor.reader import Source
-from raptor.tasks.observation import STUDENT_DIM
 from raptor.tasks.task import Task, make_task
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-OBSERVATION_SPACE = gymnasium.spaces.Box(-2 * STATE_LIMIT, 2 * STATE_LIMIT, (STUDENT_DIM,), np.float32)
-"""Bounds that no observation exceeds: the simulator's own limits, not a scale to normalise by."""
 ACTION_SPACE = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
 
 EPISODE_STEPS = Task().episode_steps
@@ -32,7 +29,8 @@ EPISODE_STEPS = Task().episode_steps
 class GymnasiumEnv(gymnasium.Env[Floats, Floats]):
     """One quadrotor; `gymnasium.make("raptor/Hover-v0")` and its siblings make it.
 
-    Observation (22,): position and velocity error, rotation matrix, body rates, previous action (docs/conventions.md).
+    Observation: the components of `task.observation`; by default (22,): position error, rotation matrix, velocity
+    error, body rates, previous action (docs/conventions.md).
     Action (4,): rotors in the order front-right, back-right, back-left, front-left. An episode ends where the task
     terminates it, and after the `max_episode_steps` of `gymnasium.make`, which counts them. `info["position_error"]` is
     the distance from the target in m. Arguments are those of `raptor.environments.make_env`, fields of the task
@@ -42,8 +40,8 @@ class GymnasiumEnv(gymnasium.Env[Floats, Floats]):
     metadata = {"render_modes": [], "render_fps": 100}  # noqa: RUF012  # as Gymnasium declares it
 
     def __init__(self, quadrotor: Source = "crazyflie", task: str | Task = "hover", **settings: Any) -> None:
-        self.observation_space, self.action_space = OBSERVATION_SPACE, ACTION_SPACE
         self.batch = _make_batch(1, quadrotor, task, EPISODE_STEPS, auto_reset=False, **settings)
+        self.observation_space, self.action_space = _observation_space(self.batch.task), ACTION_SPACE
         self._seeded = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
@@ -82,11 +80,11 @@ class QuadrotorVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, NDArray[Any]
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**GymnasiumEnv.metadata, "autoreset_mode": self.autoreset_mode}
         self.num_envs = num_envs
-        self.single_observation_space, self.single_action_space = OBSERVATION_SPACE, ACTION_SPACE
-        self.observation_space = batch_space(OBSERVATION_SPACE, num_envs)
-        self.action_space = batch_space(ACTION_SPACE, num_envs)
         settings["auto_reset"] = self.autoreset_mode is AutoresetMode.SAME_STEP
         self.batch = _make_batch(num_envs, quadrotor, task, max_episode_steps, **settings)
+        self.single_observation_space, self.single_action_space = _observation_space(self.batch.task), ACTION_SPACE
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(ACTION_SPACE, num_envs)
         self._seeded = False
         self._all = np.ones(num_envs, np.bool_)
         self._over = ~self._all
@@ -137,6 +135,13 @@ def _make_batch(num: int, quadrotor: Source, task: str | Task, max_episode_steps
     if max_episode_steps < 1:
         raise UserError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
     return make_env(num, quadrotor, task, **{**settings, "episode_steps": max_episode_steps})
+
+
+def _observation_space(task: Task) -> gymnasium.Space[Floats]:
+    """No bounds to normalise by: the simulator's own limits, and none for components other than the default ones."""
+    bound = 2 * STATE_LIMIT if task.observes_default else np.inf
+    space: Any = gymnasium.spaces.Box(-bound, bound, (task.observation_dim,), np.float32)
+    return space
 
 
 def _torch_seed(env: GymnasiumEnv | QuadrotorVectorEnv, seed: int | None) -> int | None:

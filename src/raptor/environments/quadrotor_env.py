@@ -19,7 +19,8 @@ from raptor.quadrotor import dynamics
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import sample_quadrotors
 from raptor.quadrotor.reader import Source, load_quadrotors
-from raptor.quadrotor.state import difference, norm
+from raptor.quadrotor.state import State, difference, norm
+from raptor.tasks.reference import Reference
 from raptor.tasks.task import Task, make_task
 
 Tree = TypeVar("Tree")
@@ -70,6 +71,11 @@ class QuadrotorEnv:
             is compiled then.
     """
 
+    quadrotors: Quadrotors  # N; of the present episodes
+    task: Task  # of all vehicles, with `exact_rotors` decided
+    generator: torch.Generator  # that everything random is drawn from
+    auto_reset: bool  # whether `step` begins a new episode where one ended
+
     def __init__(
         self,
         quadrotors: Quadrotors,
@@ -96,6 +102,26 @@ class QuadrotorEnv:
     def __len__(self) -> int:
         return len(self.quadrotors)
 
+    def __repr__(self) -> str:
+        """What flies, what it has to do, how a step is computed, and where the episodes stand."""
+        own, now = self.quadrotors, "none has begun: call reset()"
+        names = list(dict.fromkeys(own.names or ("without names",)))
+        named = ", ".join([*names[:4], *(["..."] if names[4:] else [])])
+        new = ", new ones for each episode" if self._resample else ""
+        if self._leaves:
+            away, seen = _span(self.position_error), tuple(self.observation.shape)
+            now = f"step {_span(self.episode_length)}, {away} m from the target; observation {seen}"
+        by = type(self._simulator).__name__ if self._simulator else self._method
+        how = {True: "compiled", False: "eager", None: "compiled once that pays"}[self._compile]
+        lines = {
+            "quadrotors": f"{named}{new}; mass {_span(own.mass)} kg, thrust-to-weight {_span(own.thrust_to_weight)}",
+            "task": self.task.summary,
+            "step": f"{by}, {how}; action ({len(self)}, 4) in [-1, 1], one for each rotor",
+            "episodes": now,
+        }
+        head = f"QuadrotorEnv of {len(self)} vehicles on {own.device}"
+        return "\n".join([head, *(f"  {name:11} {line}" for name, line in lines.items())])
+
     @property
     def num_envs(self) -> int:
         """N."""
@@ -105,6 +131,16 @@ class QuadrotorEnv:
     def episode(self) -> Episode:
         """The present episodes."""
         return self._progress.episode
+
+    @property
+    def state(self) -> State:
+        """Position, orientation, velocities and rotor speeds of each vehicle now; (N, ...) each."""
+        return self.episode.state
+
+    @property
+    def reference(self) -> Reference:
+        """Position and velocity of each vehicle's target now; (N, ...) each."""
+        return self.episode.reference
 
     @property
     def observation(self) -> Tensor:
@@ -236,6 +272,11 @@ def make_env(
     home, flown = SIMULATORS[simulator], quadrotors[torch.arange(num) % len(quadrotors)]
     replacement = home and pkgutil.resolve_name(home)(num, task)
     return QuadrotorEnv(flown, task, **own, resample=is_random, simulator=replacement)
+
+
+def _span(values: Tensor) -> str:
+    low, high = (f"{value.item():.3g}" for value in values.aminmax())
+    return low if low == high else f"{low} to {high}"
 
 
 def _position_error(episode: Episode) -> Tensor:

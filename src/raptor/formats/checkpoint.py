@@ -92,7 +92,8 @@ def read_policy(path: PathLike) -> StudentPolicy:
 def architecture_of(policy: StudentPolicy) -> dict[str, Any]:
     """Description of a policy's network for `assemble`; that of a recurrent one names no kind."""
     kind = {} if isinstance(policy, RaptorPolicy) else {"kind": MLP}
-    return kind | {name: getattr(policy, name) for name in DIMENSIONS}
+    layout = {"layout": policy.layout} if policy.layout else {}
+    return kind | {name: getattr(policy, name) for name in DIMENSIONS} | layout
 
 
 def assemble(
@@ -126,7 +127,18 @@ def assemble(
     check_values(weights, source, names)
     copies = {key: weight.detach().clone(memory_format=torch.contiguous_format) for key, weight in weights.items()}
     policy.load_state_dict(copies, assign=True)
+    policy.layout = _checked_layout(architecture.get("layout", {}), source)
     return policy
+
+
+def _checked_layout(layout: Any, source: PathLike) -> dict[str, Any]:
+    """The layout of a policy's observation as plain data; what its names stand for is found out where it is used."""
+    plain = to_plain(layout, "layout", from_file=source)
+    names, terms = (plain.get("observation"), plain.get("extra", {})) if isinstance(plain, dict) else (None, None)
+    fits = isinstance(names, list) and all(isinstance(name, str) for name in names) and isinstance(terms, dict)
+    if plain and not (fits and set(plain) <= {"observation", "extra"}):
+        raise UserError(f"the layout of the observation must name its components, got {repr(plain)[:60]} ({source})")
+    return dict(plain)
 
 
 def format_card(card: Mapping[str, Any], width: int = 100) -> str:

@@ -125,7 +125,7 @@ class OnnxPolicy(Stepwise):
             import onnxruntime
         except ImportError as error:
             raise UserError(f"running {path} needs onnxruntime, which is missing: pip install onnxruntime") from error
-        options = onnxruntime.SessionOptions()
+        self._path, options = path, onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised
         options.intra_op_num_threads = torch.get_num_threads()
         try:
@@ -158,6 +158,11 @@ class OnnxPolicy(Stepwise):
             raise UserError(f"{path} gives an action that is not finite, or above {LARGEST:g}: its weights are damaged")
 
     __call__ = Stepwise.forward
+
+    @property
+    def summary(self) -> str:
+        """The file that holds the network."""
+        return f"ONNX file {self._path}"
 
     def step_rows(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """See `raptor.nn.policy.Stepwise.step_rows`; no gradient passes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raptor.config import to_dict
 from raptor.core.errors import MissingExtraError, UserError
 from raptor.environments.episode import observe_as_teacher
 from raptor.environments.quadrotor_env import Source, make_env
@@ -59,7 +59,7 @@ class RslRlVecEnv(VecEnv):
         self.cfg = {
             "num_envs": num_envs,
             "quadrotor": os.fspath(quadrotor) if isinstance(quadrotor, (str, os.PathLike)) else quadrotor.names,
-            "task": dataclasses.asdict(self.batch.task),
+            "task": to_dict(self.batch.task),
             "simulator": settings.get("simulator", "raptor"),
             "seed": seed,
             "reward_scale": reward_scale,

@@ -81,7 +81,20 @@ class Stepwise:
     action_dim: int
     memory_dim: int  # width of the hidden state
     initial_hidden: Tensor  # (H,)
+    card: dict[str, Any]  # what is known about the weights
     _hidden: Tensor | None = None
+
+    def __repr__(self) -> str:
+        """The network, what it takes and gives, and the card of its weights, as far as there is one."""
+        known: dict[str, Any] = {name: self.card[name] for name in ("name", "training", "licence") if name in self.card}
+        widths = f"(..., {self.observation_dim}) -> action (..., {self.action_dim}), memory {self.memory_dim}"
+        lines = {"network": self.summary, "observation": widths, **known}
+        return "\n".join([type(self).__name__, *(f"  {name:11} {line}" for name, line in lines.items())])
+
+    @property
+    def summary(self) -> str:
+        """The network and its size, in words."""
+        raise NotImplementedError
 
     def step_rows(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """One step for rows: (B, D) and (B, H) -> action (B, A) and the next hidden state (B, H)."""
@@ -139,6 +152,7 @@ class Network(Stepwise, nn.Module):
         super().__init__()
         self.observation_dim, self.hidden_dim, self.action_dim = observation_dim, hidden_dim, action_dim
         self.card: dict[str, Any] = {}  # what is known about the weights; filled when they are read from a file
+        self.layout: dict[str, Any] = {}  # what it observes, see `raptor.tasks.Task.observing`; empty: the default
 
     @property
     def num_parameters(self) -> int:

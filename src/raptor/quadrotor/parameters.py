@@ -24,11 +24,12 @@ from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.compilation import register
 from raptor.core.errors import UserError
 from raptor.quadrotor.files import find_files, format_document, is_finite_number, plain, read_json, shown
-from raptor.quadrotor.validation import validate
+from raptor.quadrotor.validation import characteristics, validate
 from raptor.quadrotor.vehicles import FIELDS, Vehicles
 from raptor.quadrotor.vehicles import NUM_ROTORS as NUM_ROTORS
 
 PLATFORMS = ("crazyflie", "x500_real", "x500_sim", "mrs", "fs", "race", "flightmare", "soft", "soft_rigid")
+_MOTORS = ("rotor_time_constant_rising", "rotor_time_constant_falling")
 PORTION = 50  # files between two reports of progress
 
 TEMPLATE: dict[str, Any] = json.loads(Path(__file__).with_name("template.json").read_text(encoding="utf-8"))
@@ -46,6 +47,26 @@ class Quadrotors(Vehicles):
     Rotors are in crazyflie order: front-right, back-right, back-left, front-left. Body frame FLU. The last four tensor
     fields are not dynamics; they travel with a vehicle because each is scaled to it.
     """
+
+    def __repr__(self) -> str:
+        """How many, their first names, and the range of what characterises them, in five lines."""
+        names = ", ".join((self.names or ())[:3]) + (", ..." if len(self.names or ()) > 3 else "")
+        lines = [f"Quadrotors: {self.shape.numel()}{f' ({names})' if names else ''}, {self.dtype} on {self.device}"]
+        if type(self.mass) is Tensor and self.mass.numel() and not self.mass.is_meta:
+            traits = characteristics(self)
+            for group in (
+                ("mass", "arm_length"),
+                ("thrust_to_weight", "torque_to_inertia"),
+                ("hover_throttle",),
+                _MOTORS,
+            ):
+                ranges = []
+                for label, unit, values in ((traits[key].label, traits[key].unit, traits[key].values) for key in group):
+                    low, high = values.min().item(), values.max().item()
+                    number = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+                    ranges.append(f"{label} {number} {unit}".rstrip())
+                lines.append(f"  {'; '.join(ranges)}")
+        return "\n".join(lines)
 
     @classmethod
     def from_json(

@@ -61,23 +61,30 @@ class Characteristic(NamedTuple):
         values = self.values[self.values.isfinite()]
         return self.is_size and len(values) > 0 and bool(0 < values.min() * 10**DECADES <= values.max())
 
+    def slip(self, value: float) -> str:
+        """In which unit a value that no ordinary quadrotor has was probably meant; empty where nothing suggests one."""
+        least, most = self.ordinary
+        if least <= value <= most:
+            return ""
+        for low, high in (self.trained, self.ordinary):
+            fits = {unit: low <= factor * value <= high for unit, factor in self.units.items() if factor is not None}
+            fits |= {unit: 0 < value < least for unit, factor in self.units.items() if factor is None}
+            if any(fits.values()):
+                return f"{self.given} in {' or '.join(unit for unit in fits if fits[unit])}?"
+        return ""
+
     def doubt(self, value: float) -> str | None:
         """What is odd about a value, or None where nothing is."""
         (low, high), (least, most) = self.trained, self.ordinary
         if least <= value <= most:
             return None
-
-        def fits(factor: float | None) -> bool:
-            return 0 < value < least if factor is None else low <= factor * value <= high
-
-        meant = " or ".join(unit for unit, factor in self.units.items() if fits(factor))
-        guess = f"; {self.given} in {meant}?" if meant else ""
+        guess = "".join(f"; {slip}" for slip in [self.slip(value)] if slip)
         number = f"{self.label} {value:.4g} {self.unit.replace('²', '^2')}".rstrip()
         return f"{number} ({low:g} to {high:g} in training{guess})"
 
 
 _LENGTHS = {"mm": 1e-3, "cm": 1e-2, "inches": 0.0254}
-_FORCES = {"gram-force": 9.81e-3}
+_FORCES = {"gram-force": 9.81e-3, "kgf": 9.81}
 _INERTIAS = {"g m^2": 1e3, "kg cm^2": 1e4, "kg mm^2": 1e6, "g cm^2": 1e7, "g mm^2": 1e9}
 _TIMES = {"ms": 1e-3}
 _TORQUES = {"N mm per N": 1e-3, "N m s^2 (divide it by the thrust coefficient in N s^2)": None}
@@ -89,7 +96,7 @@ CHARACTERISTICS = {
     "torque_to_inertia": Characteristic(
         "torque-to-inertia", "1/s²", (40, 1200), (34, 6000), _INERTIAS, "inertia given"
     ),
-    "hover_throttle": Characteristic("hover throttle", ""),
+    "hover_throttle": Characteristic("hover throttle", "", (0.376, 0.796)),
     "rotor_time_constant_rising": Characteristic("rotor time constant, rising", "s", (0.03, 0.1), (0, 0.3), _TIMES),
     "rotor_time_constant_falling": Characteristic("rotor time constant, falling", "s", (0.03, 0.3), (0, 0.6), _TIMES),
     "rotor_torque_constant": Characteristic(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World, cut
@@ -89,7 +90,9 @@ class SimulatedDemonstrations:
         self.layers = cut(self.layers, shares[self.world.rank])
         plain = dataclasses.replace(quadrotors, names=None, documents=None)
         self._quadrotors = plain.repeat_interleave(each).component_major()
-        self._offset = component_major(position_offset.repeat_interleave(each, dim=0))
+        # Zeros stand for the components before the position error, if that is observed.
+        place, offset = self.task.place_of("position_error"), position_offset.repeat_interleave(each, dim=0)
+        self._offset = component_major(pad(torch.zeros_like(offset) if place is None else offset, (place or 0, 0)))
         self._seen = torch.empty(0)  # (N, block_steps, 26), what the teachers see in a block
 
     def collect(self, student: StudentParameters | None, generator: torch.Generator, out: Demonstrations) -> Episodes:
@@ -127,7 +130,7 @@ class SimulatedDemonstrations:
             self.task,
             self._quadrotors,
             generator,
-            collectors=[_Rows(self._offset, like.new_zeros(len(like), STUDENT_DIM), answer)],
+            collectors=[_Rows(self._offset, like.new_zeros(len(like), self.task.observation_dim), answer)],
             watch=write,
             stop=over,
             method=self.method,
@@ -159,8 +162,8 @@ class SimulatedDemonstrations:
 class _Rows(NamedTuple):
     """Collector of the last step, row by row and zero once the episode is over."""
 
-    offset: Tensor  # (N, 3) m
-    observation: Tensor  # (N, 22) offset-corrected
+    offset: Tensor  # (N, K + 3) m; the last three are subtracted from the observation after its first K numbers
+    observation: Tensor  # (N, D) offset-corrected
     answer: Tensor  # what the teachers did, (N, 4), or what they see where the student acts, (N, 26)
 
     def add(self, moment: Moment) -> _Rows:
@@ -168,11 +171,12 @@ class _Rows(NamedTuple):
             going = moment.flying > 0
             return from_components([torch.where(going, x, 0.0) for x in components(tensor)]).contiguous()
 
-        x, y, z, *others = components(observe(moment.before))
-        corrected = [a - b for a, b in zip((x, y, z), components(self.offset), strict=True)]
+        row, (*before, dx, dy, dz) = list(components(observe(moment.before))), components(self.offset)
+        for place, offset in enumerate((dx, dy, dz), start=len(before)):
+            row[place] = row[place] - offset
         teachers_act = self.answer.shape[-1] == NUM_ROTORS
         answer = moment.action if teachers_act else observe_as_teacher(moment.quadrotors, moment.before)
-        return _Rows(self.offset, rows(from_components([*corrected, *others])), rows(answer))
+        return _Rows(self.offset, rows(from_components(row)), rows(answer))
 
 
 @dataclasses.dataclass(eq=False)

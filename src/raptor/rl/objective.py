@@ -18,6 +18,7 @@ from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.stacked_mlp import Layers, act, members
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components, difference
+from raptor.tasks.checks import checked_width
 from raptor.tasks.reward import reward_before_termination
 from raptor.tasks.task import Task
 from raptor.tasks.terms import Terms
@@ -54,6 +55,8 @@ class Objective(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "terms", Terms.over(self.terms, "cost"))
+        for use in self.terms.uses:
+            checked_width(use)
 
 
 def _position(step: StepView, position_rounding: float) -> Tensor:

@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from raptor.config import to_dict
+from raptor.config import to_dict, to_yaml
 from raptor.config.settings import Settings
 from raptor.core.atomic import write_atomically
 from raptor.core.devices import host
@@ -21,6 +22,7 @@ from raptor.runs.learner import Best, Figures
 from raptor.runs.progress import ProgressFunction
 from raptor.runs.stopping import StopRequest, stop_on_signal
 from raptor.runs.trainer import Phase, Trainer
+from raptor.tasks.terms import unused_extensions
 
 Names = Callable[[], Sequence[str]]
 T = TypeVar("T", bound=Settings)
@@ -108,6 +110,10 @@ def settle(
     settings = dataclasses.replace(given or stored or cls(), **changes)
     if stored is not None:
         folder.refuse_changes(stored, settings, free())
+    if idle := unused_extensions(to_yaml(settings)):
+        use = f"put it to use by task.extra.{idle[0].name}.KEY=VALUE, or task.extra=[{idle[0].name}]"
+        names = ", ".join(f"{term.name} ({term.kind})" for term in idle)
+        warnings.warn(f"no setting uses {names}, which --extend brings: {use}", stacklevel=2)
     return settings, stored
 
 
@@ -134,7 +140,7 @@ def run_to_end(
     """Train until the end, where the final policy is written, or until a request to stop; then sum up.
 
     Phases without a step are left out. `own` gives the fields of the summary that only this job has; `progress` is
-    called by the main process; `options` are those of the `Trainer`: world, clock, after_step.
+    called by the main process; `options` are those of the `Trainer`: world, clock, callbacks.
     """
     folder, settings = files.folder, files.settings
     trainer = Trainer(
@@ -171,4 +177,6 @@ def run_to_end(
         status = "finished" if summary.finished else "stopped"
         folder.note_status(status)
         folder.log(f"{status} after {summary.wall_clock_s:.1f} s")
+    trainer.call("on_end", finished=trainer.finished)
+    trainer.callbacks.raise_failure()
     return summary

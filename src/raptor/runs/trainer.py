@@ -16,6 +16,7 @@ from typing import Any
 from raptor.core.devices import gpu_use, host
 from raptor.core.distributed import ALONE, World
 from raptor.core.errors import UserError
+from raptor.runs.callbacks import Callbacks
 from raptor.runs.learner import Best, Figures, Learner, TrainingFiles, Weights
 from raptor.runs.progress import Clock, Progress
 from raptor.runs.stopping import Abandoned, StopRequest, interruptible
@@ -53,7 +54,7 @@ class Trainer:
     device: str = "cpu"  # for the figures of a GPU
     compiles: bool = False  # whether the first step is preceded by a compilation
     world: World = ALONE  # the processes that share the work
-    after_step: Callable[[int, bool], None] = lambda step, is_last: None  # called with the step; the last of a phase?
+    callbacks: Callbacks = dataclasses.field(default_factory=Callbacks)  # called by the main process
 
     def __post_init__(self) -> None:
         self.num_steps = sum(phase.num_steps for phase in self.phases)
@@ -123,19 +124,27 @@ class Trainer:
 
     def _steps(self) -> Iterator[Progress]:
         while True:
-            if self._validation_is_due() and not self.world.any_rank(self.stop()):
+            if self._validation_is_due() and not self._is_to_stop():
                 yield self._progress("validating")
                 self._validate()
                 yield self._progress()
             if self._checkpoint_is_due():
                 self._save()
-            if self.step >= self.num_steps or self.world.any_rank(self.stop()):
+            if self.step >= self.num_steps or self._is_to_stop():
                 return
             if self._ends_phase():
                 self._begin_next_phase()
             if self._update():
-                self.after_step(self.step, self._ends_phase())
+                self.call("on_update")
             yield self._progress()
+
+    def _is_to_stop(self) -> bool:
+        return self.world.any_rank(self.stop() or self.callbacks.asks_to_stop)
+
+    def call(self, event: str, **facts: Any) -> None:
+        """Call the callbacks."""
+        if self.world.is_main_process:
+            self.callbacks.call(event, self._progress(), env_steps=self.env_steps, learner=self.learner, **facts)
 
     def _progress(self, stage: str | None = None) -> Progress:
         rate, end = self.clock.rate, self._steps_before + self.phase.num_steps
@@ -213,6 +222,7 @@ class Trainer:
         self._log(f"evaluation {figures}")
         if self.phase.best_by == "validation" and self.learner.policy is not None:
             self._keep_if_better(self.step, self.validation, self.learner.policy.state_dict(), "validation")
+        self.call("on_validation")
 
     def _keep_if_better(self, step: int, figures: Figures, weights: Weights, by: str) -> None:
         found = figures["mean_return"]
@@ -253,6 +263,7 @@ class Trainer:
         name = self.files.write(math.ceil(self.done), self._state())  # one within a step is replaced at its end
         self._log(f"wrote {name.rsplit('/', 1)[-1]}")
         self._saved, self._saved_at = self._mark(), time.perf_counter()
+        self.call("on_checkpoint", path=self.callbacks.folder / name)
 
     def _restore(self) -> None:
         """Go on from the newest checkpoint whose content fits; those that do not are passed over with a warning."""

@@ -22,3 +22,8 @@ from raptor.tasks.reward import Termination as Termination
 from raptor.tasks.reward import reward as reward
 from raptor.tasks.reward import terminated as terminated
 from raptor.tasks.task import Task as Task
+from raptor.tasks.terms import Terms as Terms
+from raptor.tasks.terms import extend as extend
+from raptor.tasks.terms import term as term
+from raptor.tasks.views import StepView as StepView
+from raptor.tasks.views import Wrench as Wrench

@@ -8,18 +8,20 @@ from typing import Any
 
 import torch
 
+from raptor.config import differences, from_dict
 from raptor.config.settings import Settings, at_least, positive, setting
 from raptor.core.errors import UserError
 from raptor.quadrotor.around import Around
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import Distribution
 from raptor.quadrotor.vehicles import LONGEST_STEP
+from raptor.tasks.checks import checked_width
 from raptor.tasks.components import DEFAULT, Layout, layout_of
 from raptor.tasks.initial_state import Disturbances, InitialStates
-from raptor.tasks.observation import Sensing
+from raptor.tasks.observation import STUDENT_DIM, Sensing
 from raptor.tasks.reference import Lissajous, References
 from raptor.tasks.reward import Reward, Termination
-from raptor.tasks.terms import Terms, Use
+from raptor.tasks.terms import Terms, Use, find_term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +47,11 @@ class Task(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "observation", tuple(self.observation))
         object.__setattr__(self, "extra", Terms.over(self.extra))
         object.__setattr__(self, "extra_rewards", Terms.over(self.extra_rewards, "reward"))
-        self.layout  # noqa: B018  # refuses what is not there
+        seen = () if self.observes_default else self.layout.uses
+        for use in (*self.extra.uses, *self.extra_rewards.uses, *seen):
+            checked_width(use, self.dt)
 
     @property
     def layout(self) -> Layout:
@@ -65,6 +68,38 @@ class Task(Settings):
         return (*self.extra.of_kind(*kinds), *(self.extra_rewards.uses if "reward" in kinds else ()))
 
     @property
+    def observation_dim(self) -> int:
+        """Width of the observation."""
+        if self.observes_default:
+            return STUDENT_DIM
+        return sum(checked_width(component.use, self.dt) for component in self.layout.components)
+
+    def place_of(self, name: str) -> int | None:
+        """Where a component begins in the observation as it is now; None where it is not observed."""
+        place = 0
+        for use, lag in self.layout.components:
+            if (use.term.name, lag) == (name, 0):
+                return place
+            place += checked_width(use, self.dt)
+        return None
+
+    @property
+    def policy_layout(self) -> dict[str, Any]:
+        """What a policy of this task carries as its `layout`: plain data, empty for the default observation."""
+        if self.observes_default:
+            return {}
+        used = {use.term.name for use in self.layout.uses}
+        own = {name: vars(settings) for name, settings in self.extra.items() if name in used}
+        return {"observation": list(self.observation), **({"extra": own} if own else {})}
+
+    def observing(self, layout: Mapping[str, Any]) -> Task:
+        """The task with the observation of a policy, by its `layout`; `UserError` where a component is not there."""
+        names, own = tuple(layout.get("observation", DEFAULT)), layout.get("extra", {})
+        uses = [Use(find_term(name), from_dict(find_term(name).settings, own[name])) for name in own]
+        kept = [use for use in self.extra.uses if use.term.kind != "observation"]
+        return dataclasses.replace(self, observation=names, extra=Terms([*kept, *uses]))
+
+    @property
     def stateful(self) -> tuple[Use, ...]:
         """The terms that may have memory, noise and draws: disturbances of one's own, and components observed."""
         return (*self.own("disturbance"), *(() if self.observes_default else self.layout.uses))
@@ -73,6 +108,19 @@ class Task(Settings):
     def num_noise(self) -> int:
         """How many tensors the noise of a step has."""
         return 1 + self.sensing.noisy + any(use.term.noise for use in self.stateful)
+
+    @property
+    def summary(self) -> str:
+        """Length of an episode, and what is followed in which part of them."""
+        followed = {name: share for name, share in vars(self.references).items() if name.endswith("_share") and share}
+        kinds = {"hover": 1 - sum(followed.values()), **followed}
+        shares = [f"{share:.0%} {name.removesuffix('_share').replace('_', ' ')}" for name, share in kinds.items()]
+        return f"episodes of {self.episode_steps} steps of {self.dt:g} s: {', '.join(shares)}"
+
+    def __str__(self) -> str:
+        """What is flown, and the settings that differ from RAPTOR's task as it is by default."""
+        others = [f"  {setting}" for setting in differences(type(self)(), self)]
+        return "\n".join([f"Task of {self.summary}", *(others or ["  all settings as by default"])])
 
     def for_vehicles(self, vehicles: Quadrotors | Distribution | Around) -> Task:
         """The task with `exact_rotors` decided: true where a rotor of the vehicles is too fast for a step of dt."""

@@ -13,6 +13,7 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -211,6 +212,12 @@ def extensions() -> tuple[Path, ...]:
     return tuple(_extensions)
 
 
+def unused_extensions(settings: str) -> list[Term]:
+    """The terms of the files that `extend` has run, but those that a text of settings names."""
+    names = [name for names in _extensions.values() for name in names]
+    return [_registered[name] for name in names if not re.search(rf"\b{name}\b", settings)]
+
+
 def _used(given: Handed, kind: Kind | None) -> Use:
     """What is handed over, as a `Use`; a plain function becomes a term of the kind that is expected."""
     if isinstance(given, Use):
@@ -238,6 +245,7 @@ def _settings_class(function: Callable[..., Any], name: str, more: Mapping[str, 
         default = parameter.default
         if default is inspect.Parameter.empty or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             raise UserError(f"the argument {parameter.name} of the term {name} needs a default value")
+        default = tuple(default) if isinstance(default, list) else default
         declared = default if isinstance(default, dataclasses.Field) else setting(default)
         fields.append((parameter.name, hints.get(parameter.name, _type_of(declared.default)), declared))
     made = dataclasses.make_dataclass(name, fields, bases=(Settings,), frozen=True)

@@ -1,5 +1,7 @@
 """The training jobs."""
 
+from raptor.runs.callbacks import Callback as Callback
+from raptor.runs.callbacks import RunContext as RunContext
 from raptor.runs.job import RunSummary as RunSummary
 from raptor.training.direct.config import TrainDirectConfig as TrainDirectConfig
 from raptor.training.direct.job import TrainDirectSummary as TrainDirectSummary

@@ -57,6 +57,15 @@ def test_a_seed_gives_the_same_flights_and_weights_and_another_seed_others(tiny:
     assert not torch.equal(a.policy.input_layer.weight, c.policy.input_layer.weight)
 
 
+def test_validations_are_compiled_where_there_are_enough_of_them(tiny: Tiny) -> None:
+    def compiles(compile: str, num_updates: int) -> bool:
+        often = (f"num_updates={num_updates}", "validation_interval=100", "task.episode_steps=500")
+        validation = learner(tiny(f"compile={compile}", *often)).validation
+        return validation is not None and validation.compile
+
+    assert [compiles("true", 1200), compiles("true", 60), compiles("false", 1200)] == [True, False, False]
+
+
 def test_the_global_generator_is_neither_used_nor_moved(tiny: Tiny) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()

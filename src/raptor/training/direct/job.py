@@ -8,11 +8,13 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from raptor.core.atomic import PathLike
+from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
@@ -21,6 +23,7 @@ from raptor.nn.policy import RaptorPolicy
 from raptor.quadrotor.around import Around
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.reader import load_quadrotors
+from raptor.runs.callbacks import Callback, Callbacks
 from raptor.runs.checkpoints import RunWarning
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.job import PolicyFiles, RunSummary, held, run_to_end, settle
@@ -71,6 +74,7 @@ def train_direct(
     overwrite: bool = False,
     progress: ProgressFunction | None = None,
     largest: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainDirectSummary:
     """Train a policy through the simulator's gradient, in the run folder `output`.
 
@@ -82,14 +86,15 @@ def train_direct(
     `device` take the place of theirs. `resume` goes on with the run that is there, if any, and `overwrite` deletes what
     it wrote. `progress` is called after each update and around each validation. `largest` begins with the largest
     `batch_size` that fits into memory; a run that is resumed keeps its own. A run keeps a copy of the vehicles that it
-    trains around, and goes on with that, whatever became of their files.
+    trains around, and goes on with that, whatever became of their files. `callbacks` are called as the run goes on, see
+    `raptor.training.Callback`.
 
     Raises:
         UserError: the folder holds a run and neither `resume` nor `overwrite` is given, the settings differ from those
             of the run to be resumed, the batch does not fit into memory or cannot be cut evenly for all processes, one
-            of these ended, the device is missing, the disk is full.
+            of these ended, the device is missing, the disk is full, a callback failed.
     """
-    folder = RunFolder(output, LAYOUT)
+    folder, called = RunFolder(output, LAYOUT), Callbacks(callbacks, output)
     config, stored = settle(folder, TrainDirectConfig, config, resume, overwrite, seed=seed, device=device)
     around = vehicles_around(folder, config, resumes=stored is not None)
     with process_group(config.device) as world:
@@ -118,7 +123,8 @@ def train_direct(
                 intervals = config.validation_interval, config.checkpoint_interval
                 phase = Phase("training", config.num_updates, lambda: learner, *intervals)
                 files = PolicyFiles(folder, learner.policy, config, describe)
-                return run_to_end(files, [phase], stop, TrainDirectSummary, own, progress, world=world)
+                options: dict[str, Any] = {"world": world, "callbacks": called}
+                return run_to_end(files, [phase], stop, TrainDirectSummary, own, progress, **options)
 
 
 def vehicles_around(folder: RunFolder, config: TrainDirectConfig, resumes: bool) -> Around | None:
@@ -152,7 +158,10 @@ def make_learner(
     task, num, drawn_from = config.task, config.num_validation, around or config.distribution
     device, compile, validation = config.device, config.compile, None
     if config.validation_interval:
-        validation = Validation(task, num, device=device, compile=compile, distribution=drawn_from, world=world)
+        num_steps = -(-config.num_updates // config.validation_interval) * task.episode_steps
+        pays = num_steps > steps_before_compiling(num) / 4  # it is kept for later runs
+        how: dict[str, Any] = {"device": device, "compile": compile and pays, "world": world}
+        validation = Validation(task, num, distribution=drawn_from, **how)
     return GradientLearner(config, policy, config.seed, device, compile, world, validation=validation, around=around)
 
 
@@ -164,7 +173,8 @@ def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy
     if config.initial_policy is None or not begins:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(TRAINING_SEEDS + config.seed)
-            policy = RaptorPolicy(hidden_dim=config.hidden_dim)
+            policy = RaptorPolicy(config.task.observation_dim, config.hidden_dim)
+        policy.layout = config.task.policy_layout
         shrink_output_layer(policy)
         return policy
     found = load_policy(config.initial_policy)
@@ -173,4 +183,7 @@ def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy
     if found.hidden_dim != config.hidden_dim:
         has = f"has hidden_dim={found.hidden_dim}, the settings ask for {config.hidden_dim}: give the same"
         raise UserError(f"initial_policy {config.initial_policy} {has}")
+    if found.layout != config.task.policy_layout:
+        remedy = "give the observation that it was trained with, or initial_policy=null"
+        raise UserError(f"initial_policy {config.initial_policy} observes other components than the task: {remedy}")
     return found

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from raptor.core.devices import find_device, memory_explained
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import dump_yaml, to_plain
 from raptor.environments.vec_env import CheckedVecEnv, VecEnv
+from raptor.runs.callbacks import Callback, Callbacks
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.job import PolicyFiles, RunSummary, held, run_to_end, settle
 from raptor.runs.progress import Progress, ProgressFunction
@@ -51,6 +52,7 @@ def distill(
     overwrite: bool = False,
     progress: ProgressFunction | None = None,
     announce: Callable[[str], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> EnvDistillSummary:
     """Teach a student what one teacher does in an environment.
 
@@ -66,6 +68,7 @@ def distill(
             that of the run to be resumed.
     """
     folder = RunFolder(log_folder(config or EnvDistillConfig()) if output is None else output, LAYOUT)
+    called = Callbacks(callbacks, folder.path)
     config, stored = settle(folder, EnvDistillConfig, config, resume, overwrite)
     with contextlib.ExitStack() as closing:
         watched = env
@@ -82,7 +85,7 @@ def distill(
         closing.enter_context(memory_explained(f"num_episodes {config.num_episodes} of {source.shape[0]} steps"))
         stop = closing.enter_context(held(folder, config, resume, overwrite))
         write_atomically(folder.path / ENVIRONMENT, dump_yaml(plain_settings(env.cfg)))
-        return _train(folder, config, source, stop, progress)
+        return _train(folder, config, source, stop, progress, called)
 
 
 load_env_distill_config = functools.partial(settings_of, EnvDistillConfig, LAYOUT)
@@ -110,7 +113,12 @@ def plain_settings(settings: Any) -> Any:
 
 
 def _train(
-    folder: RunFolder, config: EnvDistillConfig, source: EnvSource, stop: StopRequest, progress: ProgressFunction | None
+    folder: RunFolder,
+    config: EnvDistillConfig,
+    source: EnvSource,
+    stop: StopRequest,
+    progress: ProgressFunction | None,
+    callbacks: Callbacks,
 ) -> EnvDistillSummary:
     env, seed = source.env, draw_seed(config.seed, WEIGHTS, 0)
     policy = first_student(config.student, seed, *source.shape[1:]).to(env.device)
@@ -137,7 +145,7 @@ def _train(
     phase = Phase("imitating", config.num_epochs, imitation, config.validation_interval, config.checkpoint_interval)
     files = PolicyFiles(folder, policy, config, describe, final=FINAL, beside={"probe": probe, "teacher": teacher})
     own = {"repeatable": env.seedable, "teacher": teacher}
-    return run_to_end(files, [phase], stop, EnvDistillSummary, lambda trainer: own, progress)
+    return run_to_end(files, [phase], stop, EnvDistillSummary, lambda trainer: own, progress, callbacks=callbacks)
 
 
 def _plan(config: EnvDistillConfig, source: EnvSource) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,17 +16,19 @@ from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
 from raptor.environments.episode import begin_episode
+from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.quadrotor.population import sample_quadrotors
 from raptor.rl.demonstrations import BLOCK_STEPS
+from raptor.runs.callbacks import Callback, Callbacks, RunContext
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.job import PolicyFiles, RunSummary, held, run_to_end, settle
 from raptor.runs.learner import Learner
 from raptor.runs.progress import Clock, ProgressFunction
 from raptor.runs.stopping import StopRequest
 from raptor.runs.trainer import Phase, Trainer
-from raptor.tasks.observation import STUDENT_DIM, TEACHER_DIM
+from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.training import memory
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
@@ -60,6 +62,7 @@ def post_train(
     progress: ProgressFunction | None = None,
     announce: Callable[[str], None] | None = None,
     largest: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> PostTrainSummary:
     """Teach one student what many teachers do, then train it on through the simulator's gradient.
 
@@ -76,7 +79,7 @@ def post_train(
         UserError: as in `train_direct`; or teachers differ from those of the run to be resumed, cannot be read, are too
             weak or come without vehicles.
     """
-    folder, clock = RunFolder(output, LAYOUT), Clock()
+    folder, called, clock = RunFolder(output, LAYOUT), Callbacks(callbacks, output), Clock()
 
     def free() -> Sequence[str]:
         """Fine-tuning may be planned anew as long as it has not begun."""
@@ -122,7 +125,22 @@ def post_train(
                     folder.write_manifest(config)
                 if folder.writes and noted is None:
                     write_atomically(note_file, f"{json.dumps(note._asdict())}\n")
-            return _train(folder, config, strong, tuple(weak), stop, progress, world, clock)
+            return _train(folder, config, strong, tuple(weak), stop, progress, world, clock, called)
+
+
+@dataclasses.dataclass
+class Videos(Callback):
+    """Records episodes of the validation."""
+
+    interval: int  # epochs between two videos; there is one at the end of a phase, too
+    validations: Mapping[int, Validation]  # of each phase, by its last epoch
+
+    def on_update(self, run: RunContext) -> None:
+        """Write a video."""
+        epoch = round(run.step)
+        if epoch in self.validations or epoch % self.interval == 0:
+            validation = next(each for last, each in self.validations.items() if epoch <= last)
+            validation.record(run.policy, run.folder / "videos" / f"epoch_{epoch:06d}.gif")
 
 
 load_post_train_config = functools.partial(settings_of, PostTrainConfig, LAYOUT)
@@ -138,8 +156,9 @@ def _train(
     progress: ProgressFunction | None,
     world: World,
     clock: Clock,
+    callbacks: Callbacks,
 ) -> PostTrainSummary:
-    policy = first_student(config.student, TRAINING_SEEDS + config.seed).to(config.device)
+    policy = untrained(config, TRAINING_SEEDS + config.seed).to(config.device)
     imitates, num_epochs = config.num_epochs > 0, config.num_epochs
     tuning = shared_evenly(config.tuning, len(teachers)) if imitates else config.tuning
     last = num_epochs + math.ceil(tuning.num_updates / tuning.updates_per_epoch)
@@ -172,11 +191,6 @@ def _train(
         then = f", then through the simulator's gradient, {tuning.num_updates} updates" if tuning.num_updates else ""
         return f"distilled from {len(teachers)} teachers, epoch {step} of {last}: imitation in {num_epochs}{then}"
 
-    def record_video(epoch: int, ends_phase: bool) -> None:
-        if folder.writes and config.video_interval and (ends_phase or epoch % config.video_interval == 0):
-            of_phase = of_imitation if epoch <= num_epochs else of_tuning
-            of_phase.record(policy, folder.path / "videos" / f"epoch_{epoch:06d}.gif")
-
     def own(trainer: Trainer) -> dict[str, Any]:
         has_imitated = imitates and trainer.step >= num_epochs
         return {
@@ -187,7 +201,9 @@ def _train(
         }
 
     files = PolicyFiles(folder, policy, config, describe, IMITATED, FINAL)
-    options = {"world": world, "clock": clock, "after_step": record_video}
+    if config.video_interval:
+        callbacks.callbacks += (Videos(config.video_interval, {num_epochs: of_imitation, last: of_tuning}),)
+    options = {"world": world, "clock": clock, "callbacks": callbacks}
     return run_to_end(files, phases, stop, PostTrainSummary, own, progress, **options)
 
 
@@ -203,7 +219,7 @@ def make_plan(config: PostTrainConfig, teachers: TeacherPopulation, world: World
     if config.num_epochs:
         num, steps = config.num_active(len(teachers)) * config.num_episodes, config.task.episode_steps
         kept = num * config.num_slots
-        shape, parts = (steps, STUDENT_DIM, NUM_ROTORS), world.size * config.accumulation
+        shape, parts = (steps, config.task.observation_dim, NUM_ROTORS), world.size * config.accumulation
         data, learning = imitation_bytes(config, kept, shape, parts)
         imitation += data + learning + num * (episode + 4.0 * BLOCK_STEPS * (TEACHER_DIM + 24)) / world.size
         fewer = "num_episodes, num_active_teachers" + ("" if config.on_policy else ", num_data_epochs")
@@ -211,12 +227,19 @@ def make_plan(config: PostTrainConfig, teachers: TeacherPopulation, world: World
         memory.refuse_too_large(what, imitation, budget, f"lower {fewer} or batch_size")
         collected = f"{num} episodes an epoch: {data / memory.GIB:.2g} GiB of data"
     if tuned.num_updates:
-        each = memory.segment_bytes(config.tuning, first_student(config.student, 0), world)
+        each = memory.segment_bytes(config.tuning, untrained(config), world)
         tuning += tuned.batch_size * (each + _labels_bytes(config, teachers, world))
         what = f"fine-tuning with {tuned.batch_size} quadrotors at once through {tuned.segment_steps} steps takes"
         memory.refuse_too_large(what, tuning, budget, "lower fine_tune.batch_size or fine_tune.segment_steps")
     used = f"{max(imitation, tuning) / memory.GIB:.2g} GiB in all of {budget / memory.GIB:.3g} GiB"
     return f"{len(teachers)} teachers, {collected}, {used}"
+
+
+def untrained(config: PostTrainConfig, seed: int = 0) -> StudentPolicy:
+    """An untrained student of the task's observation."""
+    policy = first_student(config.student, seed, config.task.observation_dim)
+    policy.layout = config.task.policy_layout
+    return policy
 
 
 def check_parts(config: PostTrainConfig, num_teachers: int, world: World) -> None:
@@ -235,7 +258,7 @@ def check_parts(config: PostTrainConfig, num_teachers: int, world: World) -> Non
 def with_largest_batch(config: PostTrainConfig, teachers: TeacherPopulation, world: World) -> PostTrainConfig:
     """The settings with the largest `fine_tune.batch_size` that fits."""
     besides = _labels_bytes(config, teachers, world), config.num_validation * _episode_bytes(config)
-    policy = first_student(config.student, 0)
+    policy = untrained(config)
     num = memory.largest_batch(config.tuning, policy, config.device, world, config.memory_gib, besides)
     return dataclasses.replace(config, fine_tune=dataclasses.replace(config.fine_tune, batch_size=num))
 

@@ -21,7 +21,6 @@ from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.rl import demonstrations
 from raptor.rl.demonstrations import Demonstrations, Observations, SimulatedDemonstrations, VecStudent
 from raptor.rl.imitation import weights_of
-from raptor.tasks.observation import STUDENT_DIM
 from raptor.training.distillation.config import EnvDistillConfig, PostTrainConfig
 from raptor.training.validation import TRAINING_SEEDS
 
@@ -54,7 +53,11 @@ class SimulatorSource:
         self.student_returns = torch.full((len(self.teachers),), -math.inf, device=self.device)
         self.num_active = config.num_active(len(self.teachers))
         self.num_episodes = self.num_active * config.num_episodes
-        self.shape = config.task.episode_steps, STUDENT_DIM, NUM_ROTORS  # of the demonstrations of an episode
+        self.shape = (
+            config.task.episode_steps,
+            config.task.observation_dim,
+            NUM_ROTORS,
+        )  # of the demonstrations of an episode
         self._demonstrations: SimulatedDemonstrations | None = None
 
     def plan(self, epoch: int, forced: bool) -> list[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import read_population, sample_quadrotors
 from raptor.quadrotor.reader import Source, load_quadrotors
 from raptor.quadrotor.validation import cannot_hover
+from raptor.runs.callbacks import Callback, Callbacks
 from raptor.runs.engines import make_engine
 from raptor.runs.folder import Layout, RunFolder, locked, settings_of
 from raptor.runs.job import settle
@@ -48,6 +49,7 @@ def pre_train(
     part: tuple[int, int] | None = None,
     progress: ProgressFunction | None = None,
     announce: Callable[[str], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> PreTrainSummary:
     """Train one teacher for each vehicle.
 
@@ -57,8 +59,9 @@ def pre_train(
 
     The vehicles are given, see `load_quadrotors`, or so many are drawn with `generate`; `num_teachers` trains for
     the first so many alone, and `part` (i, n) the i-th of n parts, from 1; the first part to come begins the run.
-    `progress` is called with each report of a shard, `announce` once with the plan, in words. For all else see
-    `train_direct`; `raptor.load_teachers` reads the teachers.
+    `progress` is called with each report of a shard, `announce` once with the plan, in words. `callbacks` are called in
+    this process, with what shards report, wherever these are trained. For all else see `train_direct`;
+    `raptor.load_teachers` reads the teachers.
 
     Raises:
         UserError: as in `train_direct`; or a vehicle cannot be read or cannot hover, or the cluster is not there.
@@ -67,7 +70,7 @@ def pre_train(
         raise UserError(f"a part must be one of 1/{part[1]} to {part[1]}/{part[1]}, got {part[0]}/{part[1]}")
     if part is not None and overwrite:
         raise UserError("--shard and --overwrite exclude each other: several parts write to the same folder")
-    folder, resume = RunFolder(output, LAYOUT), resume or part is not None
+    folder, called, resume = RunFolder(output, LAYOUT), Callbacks(callbacks, output), resume or part is not None
     config, stored = settle(folder, PreTrainConfig, config, resume, overwrite, lambda: ("engine",))
     find_device(config.device)
     given = _given_vehicles(quadrotors, generate, num_teachers, config.seed)
@@ -106,7 +109,7 @@ def pre_train(
         if announce is not None:
             announce(plan.describe())
         stop = held.enter_context(stop_on_signal())
-        return Session(folder, config, vehicles, plan, engine, progress, stop, part).run()
+        return Session(folder, config, vehicles, plan, engine, progress, stop, called, part).run()
 
 
 load_pre_train_config = functools.partial(settings_of, PreTrainConfig, LAYOUT)

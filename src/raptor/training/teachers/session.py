@@ -21,9 +21,11 @@ from raptor.formats.torch_files import load_torch
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import Quadrotors
+from raptor.runs.callbacks import Callbacks
 from raptor.runs.engines import Engine, Report, Stop, read_result
 from raptor.runs.folder import RunFolder
 from raptor.runs.progress import Clock, Progress, ProgressFunction, read_metrics
+from raptor.tasks.terms import extensions
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.plots import plot_curves, plot_teachers, population_curve
 from raptor.training.teachers.shard import CURVE, TEACHER_SEEDS, WEIGHTS, Plan, train_shard
@@ -62,6 +64,7 @@ class Session:
     engine: Engine
     progress: ProgressFunction | None  # called with each report of a shard
     stop: Stop
+    callbacks: Callbacks
     part: tuple[int, int] | None = None  # (i, n): trains only the i-th of n parts, from 1, and writes no teachers
 
     def __post_init__(self) -> None:
@@ -70,23 +73,34 @@ class Session:
         self.layers: dict[int, list[torch.Tensor]] = {}
         self.results: dict[str, dict[str, Any]] = {}  # of all shards that are finished
         self.curves: list[dict[str, Any]] = []  # of the shards of the first attempt
+        self.standing = Progress("teachers", 0, len(self.quadrotors), "teacher")  # at the last report
+        self.flown: dict[str, float] = {}  # steps of simulation of each shard
+        # A validation return from which a teacher is not trained again.
+        self.good = max(self.config.solved_return, self.config.retrain_below)
         lines = read_metrics(self.folder.metrics) if self.folder.writes else []
         self.recorded = {(name.split("/")[0], int(line["update"])) for line in lines for name in line if "/" in name}
 
     def run(self) -> PreTrainSummary:
-        """Train, train the weak ones again, and write what came of it."""
+        """Train, train the weak ones again, and write what came of it; raises where a callback failed."""
+        summary = self._attempts()
+        self._call("on_end", finished=summary.finished)
+        self.callbacks.raise_failure()
+        return summary
+
+    def _attempts(self) -> PreTrainSummary:
         waiting = list(range(len(self.quadrotors)))
         self.folder.log(self.plan.describe())
         for attempt in range(self.config.max_attempts):
             self.attempt, shards = attempt, self.plan.cut(waiting, attempt)
             self._train(shards)
             self.results |= {name: result for name in shards if (result := read_result(self.shards / name)) is not None}
+            self.flown |= {name: result["env_steps"] for name, result in self.results.items()}
             if missing := len(shards.keys() - self.results.keys()):
                 return self._summarise(missing)
             for name, members in shards.items():
                 self._gather(name, members)
-            good = max(self.config.solved_return, self.config.retrain_below)
-            waiting = [i for i in waiting if not self.records[i]["validation_return"] >= good]
+                self._call("on_checkpoint", shard=name, path=self.shards / name)
+            waiting = [i for i in waiting if not self.records[i]["validation_return"] >= self.good]
             num = len(self.records)
             self.folder.log(f"attempt {attempt + 1}: {num - len(waiting)} of {num} teachers are good")
             if not waiting:
@@ -108,62 +122,91 @@ class Session:
             config = dataclasses.replace(config, apg=apg, sac=sac, curriculum=staged)
         settings, seed = to_dict(config), TEACHER_SEEDS + 1_000_003 * config.seed + 100_003 * self.attempt
         tasks = {
-            name: {"config": settings, "quadrotors": self.quadrotors[members].to_dicts(), "seed": seed + members[0]}
+            name: {
+                "config": settings,
+                "quadrotors": self.quadrotors[members].to_dicts(),
+                "seed": seed + members[0],
+                "extensions": [str(file) for file in extensions()],
+            }
             for name, members in own.items()
         }
         note = self._reporter(sum(map(len, own.values())), done)
-        self.engine.run(train_shard, tasks, self.shards, note, self.stop)
+        self.engine.run(train_shard, tasks, self.shards, note, self._is_to_stop)
+
+    def _is_to_stop(self) -> bool:
+        return self.stop() or self.callbacks.asks_to_stop
+
+    def _call(self, event: str, validation: Mapping[str, float] | None = None, **facts: Any) -> None:
+        standing = dataclasses.replace(self.standing, validation=validation or self.standing.validation)
+        self.callbacks.call(event, standing, env_steps=sum(self.flown.values()), **facts)
 
     def _reporter(self, num_teachers: int, done_before: int) -> Callable[[str, Report], None]:
         """What takes in the reports of an attempt at so many teachers, of which some were done before."""
         last: dict[str, Report] = {}  # of each shard
-        returns: dict[str, float] = {}  # of the last validation of each shard
+        returns: dict[str, list[float]] = {}  # of the last validation of each shard
         made, steps = 0.0, 0  # teachers and steps since the first report of each shard
         self.clock.restart_rates()
+        again = f" (attempt {self.attempt + 1})" if self.attempt else ""
 
         def note(name: str, report: Report) -> None:
             nonlocal made, steps
             before = last.get(name, report)
-            last[name] = report
-            made += report["teachers_done"] - before["teachers_done"]
-            steps += report["env_steps"] - before["env_steps"]
-            for point in report["points"]:
-                returns[name] = self._record_point(name, point)
-            if self.progress is None:
-                return
+            last[name], self.flown[name] = report, report["env_steps"]
+            learned = report["teachers_done"] - before["teachers_done"]
+            made, steps = made + learned, steps + report["env_steps"] - before["env_steps"]
+            validations = [each for point in report["points"] if (each := self._record_point(name, point))]
+            if report["points"]:
+                returns[name] = [-math.inf if value is None else value for value in report["points"][-1]["returns"]]
             if made > 0:  # what the first step compiles does not count
                 self.clock.tick(made, steps)
             done, rate = done_before + sum(each["teachers_done"] for each in last.values()), self.clock.rate
-            known = [value for value in returns.values() if math.isfinite(value)]
-            again = f" (attempt {self.attempt + 1})" if self.attempt else ""
-            self.progress(
-                Progress(
-                    stage=f"teachers{again}" if done or not self.config.compile else "compiling",
-                    step=done,
-                    num_steps=num_teachers,
-                    unit=f"teacher{again}",
-                    elapsed_s=self.clock.elapsed_s,
-                    env_steps_per_s=self.clock.env_steps_per_s,
-                    remaining_s=(num_teachers - done) / rate if rate else math.nan,
-                    validation={"mean_return": _mean(known)} if known else {},
-                )
+            found = [value for values in returns.values() for value in values]
+            known, weak = [value for value in found if math.isfinite(value)], [value < self.good for value in found]
+            further = self._further(num_teachers, _mean(weak) * done / num_teachers) if weak else 0.0
+            self.standing = Progress(
+                stage=f"teachers{again}" if done or not self.config.compile else "compiling",
+                step=done,
+                num_steps=num_teachers,
+                unit=f"teacher{again}",
+                elapsed_s=self.clock.elapsed_s,
+                env_steps_per_s=self.clock.env_steps_per_s,
+                remaining_s=(num_teachers - done + further) / rate if rate else math.nan,
+                validation={"mean_return": _mean(known)} if known else {},
             )
+            if self.progress is not None:
+                self.progress(self.standing)
+            if learned > 0:
+                self._call("on_update", shard=name)
+            for validation in validations:
+                self._call("on_validation", shard=name, validation=validation)
 
         return note
 
-    def _record_point(self, shard: str, point: Mapping[str, Any]) -> float:
-        """Record a validation of a shard; returns the mean return."""
+    def _further(self, num: int, share: float) -> float:
+        """What further attempts are worth, in teachers of this one, where such a share of `num` is still weak.
+
+        Early validations say little of the end: the share that a caller gives grows with how far the attempt is.
+        """
+        return num * sum(
+            (share * self.config.retry_factor) ** k for k in range(1, self.config.max_attempts - self.attempt)
+        )
+
+    def _record_point(self, shard: str, point: Mapping[str, Any]) -> dict[str, float]:
+        """Record a validation of a shard; returns its figures where it is new."""
         known = [value for value in point["returns"] if value is not None]
         others = {name: value for name, value in point.items() if isinstance(value, float) and name != "elapsed_s"}
         figures = {"return": _mean(known), "worst": min(known, default=math.nan), **others}
-        self._record(f"shard_{shard}", point["env_steps"], figures)
-        return figures["return"]
+        if not self._record(f"shard_{shard}", point["env_steps"], figures):
+            return {}
+        return {"mean_return": figures["return"], "worst_return": figures["worst"]}
 
-    def _record(self, group: str, steps: float, figures: Mapping[str, float]) -> None:
-        """Record figures once, however often they are reported: a worker may be lost, a session killed."""
-        if (group, int(steps)) not in self.recorded:
-            self.recorded.add((group, int(steps)))
-            self.folder.record(int(steps), {f"{group}/{name}": value for name, value in figures.items()})
+    def _record(self, group: str, steps: float, figures: Mapping[str, float]) -> bool:
+        """Record figures once, however often they are reported, as a worker may be lost; whether they are new."""
+        if (group, int(steps)) in self.recorded:
+            return False
+        self.recorded.add((group, int(steps)))
+        self.folder.record(int(steps), {f"{group}/{name}": value for name, value in figures.items()})
+        return True
 
     def _gather(self, shard: str, members: Sequence[int]) -> None:
         """Keep the teachers of a finished shard that are better than before, and its learning curve."""
@@ -217,7 +260,7 @@ class Session:
         summary = PreTrainSummary(
             output=self.folder.path,
             finished=num_missing == 0,
-            stopped=num_missing > 0 and self.stop(),
+            stopped=num_missing > 0 and self._is_to_stop(),
             num_missing=num_missing,
             num_teachers=len(self.quadrotors),
             num_solved=sum(record["solved"] for record in records),
