@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import json
 import shlex
 import sys
 import typing
@@ -63,6 +64,13 @@ Suites = Annotated[
     option("--suite -s SUITE", "paper, unseen, platforms, figure-eight or robustness, several times; else all."),
 ]
 NumQuadrotors = Annotated[int, option("--num-quadrotors N", "Vehicles drawn for each suite.", True, min=1)]
+Reference = Annotated[
+    str | None,
+    option(
+        "--reference FILE|NAME",
+        "Trajectory to follow: CSV file, figure-eight, circle, helix, steps, hover; bounds are about it.",
+    ),
+]
 TeacherNormalizer = Annotated[Path | None, option("--teacher-normalizer FILE", PICKLED)]
 LargestBatch = Annotated[bool, option("--largest-batch", "Train with the largest batch that fits into memory.")]
 Extend = Annotated[
@@ -81,6 +89,7 @@ class Run:
     output: Annotated[Path, option("--output -o DIR", "Folder of the run.")]
     settings: Settings = None
     config: Config = None
+    reference: Reference = None
     seed: Seed = None
     device: Device = None
     resume: Resume = False
@@ -93,7 +102,7 @@ class Run:
 
     def load(self, load: Callable[..., Any], *more: str, resume: bool = False) -> Any:
         """The settings of the run, read by the function of its job."""
-        given = overrides(self.settings, self.seed, self.device, *more)
+        given = [*following(self.reference), *overrides(self.settings, self.seed, self.device, *more)]
         return load(self.output, self.config, given, self.resume or resume)
 
 
@@ -162,6 +171,13 @@ def overrides(settings: list[str] | None, seed: int | None, device: str | None, 
     """All settings of a command line as `key=value`."""
     named = {"seed": seed, "device": device}
     return [*(settings or []), *(f"{name}={value}" for name, value in named.items() if value is not None), *more]
+
+
+def following(reference: str | None) -> list[str]:
+    """The settings that --reference stands for."""
+    if reference is None:
+        return []
+    return [f"task.references.trajectory={json.dumps(reference)}", "task.termination.about_target=true"]
 
 
 def say(text: str, err: bool = False) -> None:

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from raptor.training import TrainDirectConfig
 
 PUBLISHED, RL_TOOLS = "published", "rl-tools"
-OWN_SUITES = ("platforms", "figure-eight", "robustness")
-"""What policies for vehicles of one's own are evaluated on."""
-
 QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen", "platforms"), 256
 """A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
+OWN_SUITES = ("platforms", "figure-eight", "robustness")
+"""What policies for vehicles of one's own are evaluated on."""
 
 
 def evaluate(
@@ -126,9 +125,9 @@ def quickstart(
     output, again = run.output, run.again
     config = run.load(functools.partial(job.load_run_config, quadrotors=quadrotor or ()))
     own = job.vehicles_around(RunFolder(output, job.LAYOUT), config, run.resume)
-    suites, num = extent(config, suite, num_quadrotors)
+    suites, num = extent(config, suite or (list(OWN_SUITES) if own else None), num_quadrotors)
     for name in suites:  # a mistake shall not come out after the training
-        conditions(name, num, 1, 0, torch.device("cpu"), own and own.quadrotors)
+        conditions(name, num, 1, 0, torch.device("cpu"), own.quadrotors if own else None)
     with common.watched(output, run.resume, again) as (show, _):
         summary = job.train_direct(output, config, resume=run.resume, overwrite=run.overwrite, progress=show)
     common.say_result(summary, again)
@@ -176,8 +175,7 @@ def extent(
     from raptor.evaluation import SUITES
 
     quick = config.num_updates * config.batch_size < QUICK
-    usual = (QUICK_SUITES if quick else SUITES) if not config.quadrotors else OWN_SUITES
-    return tuple(suites or usual), num or (QUICK_QUADROTORS if quick else 1024)
+    return tuple(suites or (QUICK_SUITES if quick else SUITES)), num or (QUICK_QUADROTORS if quick else 1024)
 
 
 def export(

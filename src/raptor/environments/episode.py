@@ -27,7 +27,7 @@ from raptor.tasks.observation import (
     student_observation,
     teacher_observation,
 )
-from raptor.tasks.reference import Reference, advance_reference, look_ahead, sample_reference
+from raptor.tasks.reference import Reference, advance_reference, look_ahead, sample_reference, start_with_target
 from raptor.tasks.reward import reward, terminated
 from raptor.tasks.task import Task
 from raptor.tasks.terms import Use
@@ -115,7 +115,8 @@ def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator
     """
     like, shape = quadrotors.mass, tuple(quadrotors.shape)
     state = sample_initial_state(quadrotors, task.initial_states, generator)
-    reference = sample_reference(shape, task.references, like, generator)
+    reference = sample_reference(shape, task.references, like, generator, task.episode_steps * task.dt)
+    state = start_with_target(state, reference)
     force, torque = sample_disturbance(quadrotors, task.disturbances, generator)
 
     def draw_steps(low: int, high: int) -> Tensor:

@@ -25,8 +25,8 @@ TORQUE_PER_THRUST = 0.016  # N m per N
 TORQUE_PER_THRUST_AND_DIAMETER = 0.07  # of a propeller of average pitch, by the formula of `_torque_per_diameter`
 MEDIAN = "median of the packaged platforms"
 
-# Fitted to full throttle of three motors with nine propellers of 8 to 15 inches (CTU Prague, MRS group), two data sheets
-# of motors with 5 inches and the platform x500_real: all lie within a factor of 1.4.
+# Fitted to full throttle of three motors with nine propellers of 8 to 15 inches (CTU Prague, MRS group), two data
+# sheets of motors with 5 inches and the platform x500_real: all lie within a factor of 1.4.
 CELL_VOLTAGE = 3.7  # V, nominal
 LOADED_SPEED = 0.77  # of KV times nominal voltage, that a motor reaches with a propeller that suits it
 THRUST_COEFFICIENT = 0.05, 0.11  # C_T of two blades = the first + the second times pitch over diameter

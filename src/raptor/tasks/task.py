@@ -52,6 +52,7 @@ class Task(Settings):
         seen = () if self.observes_default else self.layout.uses
         for use in (*self.extra.uses, *self.extra_rewards.uses, *seen):
             checked_width(use, self.dt)
+        object.__setattr__(self, "references", self.references.with_settings(self.extra))
 
     @property
     def layout(self) -> Layout:

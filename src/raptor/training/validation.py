@@ -29,6 +29,8 @@ NUM_RECORDED = 4
 def validation_task(task: Task) -> Task:
     """What validation draws its episodes from: RAPTOR's starts, half hover and half Langevin walk.
 
+    A trajectory keeps its share of the episodes, which the others divide the rest of.
+
     Sensors and delays are those of `task`: a policy that meets them is chosen with them.
     """
     references = dataclasses.replace(
