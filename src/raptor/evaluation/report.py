@@ -34,7 +34,8 @@ CURVES = (*COMPARED, "training/loss")  # quantities that are drawn, if they are 
 PIXELS_PER_INCH = 78  # the same for all figures, so that letters are of one size
 
 EIGHTS = (
-    "Four of the nine named quadrotors from above, on one figure at full speed, with the RMSE of each policy over it; lost "
+    "Four of the nine named quadrotors from above, on one figure at full speed, with the RMSE of each policy over it; "
+    "lost "
     "means 1 m or more. Paths that leave a panel are cut off."
 )
 RECOVERY = (
