@@ -14,7 +14,8 @@ from raptor.quadrotor.state import State, component_major, components, from_comp
 from raptor.rl import analytic_policy_gradient
 from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, StepInputs
 from raptor.rl.objective import Objective, TeacherGuide, step_cost
-from raptor.tasks import Lissajous, References, Sensing, Task
+from raptor.tasks import Lissajous, References, Sensing, Task, Termination, Trajectory
+from raptor.tasks.terms import find_term
 
 TASK = Task(
     references=References(langevin_share=0.4, lissajous_share=0.4, lissajous=Lissajous(interval=(4, 8))),
@@ -53,6 +54,20 @@ def test_the_adjoint_walk_gives_the_gradient_that_autograd_gives(method):
     expected = autograd_gradient(segment_gradient, *inputs)
     assert segment.cost.shape == (4, 6)
     for ours, theirs in zip(gradient, expected, strict=True):
+        assert theirs.norm() > 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("about_target", [True, False])
+def test_the_gradient_with_a_trajectory_and_its_yaw_is_that_of_autograd(about_target):
+    references = References(langevin_share=0.5, trajectory=Trajectory("circle"))
+    circle = find_term("circle")(radius=(0.5, 3.0), period=4.0, facing=True)
+    task = Task(references=references, termination=Termination(about_target=about_target), extra=[circle])
+    inputs = flight(task=task)
+    segment_gradient = SegmentGradient(task, BOXED, compile=False)
+    gradient, segment = segment_gradient(*inputs)
+    assert not torch.equal(segment.episode.reference.yaw, inputs[2].reference.yaw)
+    for ours, theirs in zip(gradient, autograd_gradient(segment_gradient, *inputs), strict=True):
         assert theirs.norm() > 0
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 

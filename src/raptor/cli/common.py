@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import json
 import shlex
 import sys
 import typing
@@ -45,15 +46,34 @@ Settings = Annotated[
     list[str] | None,
     argument("KEY=VALUE", "Settings over the file's: learning_rate=1e-3 task.references.lissajous.interval=[4,10]"),
 ]
-Config = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or a preset: large, paper, robust.")]
+Config = Annotated[
+    str | None, option("--config -c FILE", "YAML file, a run, or a preset: large, paper, robust, vehicle.")
+]
 PaperConfig = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or the preset paper.")]
+Quadrotors = Annotated[
+    list[str] | None,
+    option(
+        "--quadrotor --quadrotors -q VEHICLE",
+        "JSON file, YAML description, folder of these, or platform; several times.",
+    ),
+]
 Seed = Annotated[int | None, option("--seed SEED", "Same as seed=SEED.")]
 Device = Annotated[str | None, option("--device DEVICE", "Same as device=DEVICE: cpu, cuda, cuda:1.")]
 Suites = Annotated[
     list[str] | None,
-    option("--suite -s SUITE", "paper, unseen, platforms, figure-eight or robustness, several times; else all."),
+    option(
+        "--suite -s SUITE",
+        "paper, unseen, platforms, figure-eight, robustness, sensitivity, reference; several; else all that can be.",
+    ),
 ]
 NumQuadrotors = Annotated[int, option("--num-quadrotors N", "Vehicles drawn for each suite.", True, min=1)]
+Reference = Annotated[
+    str | None,
+    option(
+        "--reference FILE|NAME",
+        "Trajectory to follow: CSV file, figure-eight, circle, helix, steps, hover; bounds are about it.",
+    ),
+]
 TeacherNormalizer = Annotated[Path | None, option("--teacher-normalizer FILE", PICKLED)]
 LargestBatch = Annotated[bool, option("--largest-batch", "Train with the largest batch that fits into memory.")]
 Extend = Annotated[
@@ -72,6 +92,7 @@ class Run:
     output: Annotated[Path, option("--output -o DIR", "Folder of the run.")]
     settings: Settings = None
     config: Config = None
+    reference: Reference = None
     seed: Seed = None
     device: Device = None
     resume: Resume = False
@@ -84,7 +105,7 @@ class Run:
 
     def load(self, load: Callable[..., Any], *more: str, resume: bool = False) -> Any:
         """The settings of the run, read by the function of its job."""
-        given = overrides(self.settings, self.seed, self.device, *more)
+        given = [*following(self.reference), *overrides(self.settings, self.seed, self.device, *more)]
         return load(self.output, self.config, given, self.resume or resume)
 
 
@@ -153,6 +174,13 @@ def overrides(settings: list[str] | None, seed: int | None, device: str | None, 
     """All settings of a command line as `key=value`."""
     named = {"seed": seed, "device": device}
     return [*(settings or []), *(f"{name}={value}" for name, value in named.items() if value is not None), *more]
+
+
+def following(reference: str | None) -> list[str]:
+    """The settings that --reference stands for."""
+    if reference is None:
+        return []
+    return [f"task.references.trajectory={json.dumps(reference)}", "task.termination.about_target=true"]
 
 
 def say(text: str, err: bool = False) -> None:

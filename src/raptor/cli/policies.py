@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,20 +12,25 @@ from rich.console import Console
 from raptor.cli import common
 from raptor.cli.common import POLICY, Run, argument, option, say, takes_options
 from raptor.cli.progress import counting, wide_console
-from raptor.core.errors import UserError
+from raptor.core.errors import UserError, printable
 
 if TYPE_CHECKING:
     from raptor.training import TrainDirectConfig
 
-PUBLISHED, RL_TOOLS = "published", "rl-tools"
+PUBLISHED, RL_TOOLS, SENSITIVITY = "published", "rl-tools", "sensitivity"
 QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen", "platforms"), 256
 """A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
+OWN_SUITES = ("platforms", "figure-eight", "robustness")
+"""What policies for vehicles of one's own are evaluated on."""
 
 
 def evaluate(
     policies: Annotated[list[str], argument("POLICY", f"Each: {POLICY}")],
+    quadrotor: common.Quadrotors = None,
     suite: common.Suites = None,
+    reference: common.Reference = None,
     json: Annotated[Path | None, option("--json FILE", "Write every figure with its interval.")] = None,
+    plot: Annotated[Path | None, option("--plot FILE.png", "Draw the suite reference, or else sensitivity.")] = None,
     num_quadrotors: common.NumQuadrotors = 2048,
     episodes: Annotated[int, option("--episodes N", "Episodes of each vehicle.", True, min=1)] = 1,
     seed: Annotated[int, option("--seed SEED", "Of the vehicles and their episodes.", True)] = 0,
@@ -40,35 +46,89 @@ def evaluate(
     One suite is flown within seconds; all of them take a minute or two for each policy, and half a minute more where
     the simulator has to be compiled first. The same seed gives the same figures.
 
+    With --quadrotor, they fly this vehicle in place of the named and sampled ones: hovering, on figure eights, with
+    noise, delays and a wrong thrust, and with each uncertain quantity off by what its description says, else by 20 %.
+
     ```
     raptor evaluate default -s unseen --num-quadrotors 256     # a quick look
     raptor evaluate runs/mine
+    raptor evaluate robust large --quadrotor examples/my_quadrotor.yaml --plot sensitivity.png
+    raptor evaluate runs/mine default --reference my.csv --plot flown.png    # on a trajectory, see how-to
     raptor evaluate default large -s unseen -s figure-eight --json results.json
     raptor evaluate published -s paper --num-quadrotors 4096
     ```
-    """
-    from raptor.core.devices import find_device
-    from raptor.evaluation import SUITES
-    from raptor.evaluation import evaluate as run
-    from raptor.evaluation.results import column_names
-    from raptor.formats import load_policy
 
-    find_device(device)
-    names = column_names([*([PUBLISHED] if published else []), *policies])
-    columns = {name: load_policy(source, device) for source, name in names.items()}
-    if json is not None and (json.is_dir() or not json.parent.is_dir()):
-        raise UserError(f"{json} cannot be written: name a file in a folder that exists")
-    with counting(Console(stderr=True)) as progress:
-        evaluation = run(columns, suite or SUITES, num_quadrotors, episodes, seed, device, progress, compile)
-    wide_console().print(evaluation.table())
+    In Python: `raptor.evaluate({"mine": policy}, quadrotors=raptor.load_quadrotors("my_quadrotor.yaml"))`.
+    """
+    console = Console(stderr=True)
+    with console.status("loading"):
+        from raptor.core.devices import find_device
+        from raptor.evaluation import evaluate as run
+        from raptor.evaluation.results import column_names
+        from raptor.formats import load_policy
+        from raptor.quadrotor import load_quadrotors
+
+        find_device(device)
+        names = column_names([*([PUBLISHED] if published else []), *policies])
+        columns = {name: load_policy(source, device) for source, name in names.items()}
+        vehicles = load_quadrotors(quadrotor) if quadrotor else None
+    for file in (json, plot):
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            raise UserError(f"{file} cannot be written: name a file in a folder that exists")
+    drawn = (reference, "reference") if reference is not None else (vehicles, SENSITIVITY)
+    if plot is not None and (drawn[0] is None or (suite and drawn[1] not in suite)):
+        remedy = "give --reference or --quadrotor, and leave out --suite or name it"
+        raise UserError(f"--plot draws the suite reference or {SENSITIVITY}: {remedy}")
+    with counting(console) as progress:
+        how = (suite or None, num_quadrotors, episodes, seed, device, progress, compile)
+        evaluation = run(columns, *how, quadrotors=vehicles, reference=reference)
+    tables = wide_console()
+    tables.print(evaluation.table())
+    if SENSITIVITY in evaluation.suites:
+        tables.print(evaluation.sensitivity_table())
     if json is not None:
         evaluation.save(json)
         say(f"wrote {json}")
+    if plot is not None:
+        from raptor.core.atomic import write_atomically
+        from raptor.core.plotting import to_png
+        from raptor.evaluation import plots
+
+        if reference is None:
+            figure = plots.sensitivity(evaluation)
+        else:
+            how_seen = (reference, vehicles, seed, device)
+            flown = {name: plots.record_reference(policy, *how_seen) for name, policy in columns.items()}
+            figure = plots.reference(flown, evaluation.vehicles[: len(plots.SHOWN)] or plots.SHOWN)
+        write_atomically(plot, to_png(figure))
+        say(f"wrote {plot}")
+
+
+def evaluate_on_own(
+    run: Path, config: TrainDirectConfig, suites: Sequence[str] = (), num_quadrotors: int = 512
+) -> None:
+    """Print how a policy does beside the packaged ones on the vehicles that it was trained around; writes it, too."""
+    from raptor.evaluation import evaluate
+    from raptor.formats import load_policy
+    from raptor.formats.policy_files import POLICY_NAMES
+    from raptor.quadrotor import Quadrotors
+    from raptor.training.direct.job import QUADROTORS
+
+    policies = {name: load_policy(name, config.device) for name in POLICY_NAMES}
+    policies[printable(run.resolve().name)] = load_policy(run, config.device)
+    vehicles, compile = Quadrotors.from_json(run / QUADROTORS), None if config.compile else False
+    say("evaluating it beside the packaged policies on the vehicles themselves")
+    with counting(Console(stderr=True)) as progress:
+        how = (num_quadrotors, 1, 0, config.device, progress, compile)
+        evaluation = evaluate(policies, suites or OWN_SUITES, *how, quadrotors=vehicles)
+    wide_console().print(evaluation.table())
+    evaluation.save(run / "evaluation.json")
 
 
 @takes_options
 def quickstart(
     run: Run,
+    quadrotor: common.Quadrotors = None,
     suite: common.Suites = None,
     num_quadrotors: Annotated[
         int | None, option("--num-quadrotors N", "Vehicles drawn for each suite; else 1024.", min=1)
@@ -83,6 +143,7 @@ def quickstart(
     raptor quickstart -o runs/demo
     raptor quickstart -o runs/look num_updates=60 batch_size=64    # a quick look
     raptor quickstart -o runs/demo --resume                        # after Ctrl-C or a kill
+    raptor quickstart -o runs/my5 --quadrotor my5.yaml             # for your own vehicle, see raptor train-direct
     ```
 
     Each step is a command of its own, too: train-direct, evaluate, export.
@@ -93,12 +154,15 @@ def quickstart(
     from raptor.evaluation.results import column_names
     from raptor.evaluation.suites import conditions
     from raptor.lab.pipeline.jobs import Evaluate, Export, Job, Report, StageContext
+    from raptor.runs.folder import RunFolder
     from raptor.training.direct import job
 
-    output, again, config = run.output, run.again, run.load(job.load_run_config)
-    suites, num = extent(config, suite, num_quadrotors)
-    for name in suites:
-        conditions(name, num, 1, 0, torch.device("cpu"))  # a mistake shall not come out after the training
+    output, again = run.output, run.again
+    config = run.load(functools.partial(job.load_run_config, quadrotors=quadrotor or ()))
+    own = job.vehicles_around(RunFolder(output, job.LAYOUT), config, run.resume)
+    suites, num = extent(config, suite or (list(OWN_SUITES) if own else None), num_quadrotors)
+    for name in suites:  # a mistake shall not come out after the training
+        conditions(name, num, 1, 0, torch.device("cpu"), own.quadrotors if own else None)
     with common.watched(output, run.resume, again) as (show, _):
         summary = job.train_direct(output, config, resume=run.resume, overwrite=run.overwrite, progress=show)
     common.say_result(summary, again)
@@ -112,10 +176,13 @@ def quickstart(
 
     trained = job.load_run_config(output)
     with common.going_on_with(again):
-        say(f"evaluating it beside the published policy on {', '.join(suites)}: {num} vehicles")
-        where = {"device": trained.device, "compile": config.compile}
-        carry_out(Evaluate(suites=suites, num_quadrotors=num, **where))
-        wide_console().print(Evaluation.load(figures).table())
+        if own is not None:
+            evaluate_on_own(output, config, suites, num)
+        else:
+            say(f"evaluating it beside the published policy on {', '.join(suites)}: {num} vehicles")
+            where: dict[str, Any] = {"device": trained.device, "compile": config.compile}
+            carry_out(Evaluate(suites=suites, num_quadrotors=num, **where))
+            wide_console().print(Evaluation.load(figures).table())
         say(f"exported it: {carry_out(Export())} over 500 recurrent steps")
         say("writing the report, with flights of both policies")
         title = f"A policy for any quadrotor: {output.name}"
@@ -153,8 +220,9 @@ def export(
 ) -> None:
     """Write a policy in a format that runs without this package, and verify the file against the original.
 
-    The ONNX model takes observation (batch, 22) and hidden (batch, 16) and gives action and next_hidden, for any batch;
-    that of a memoryless policy takes observation and gives action.
+    The ONNX model takes observation (batch, D) and hidden (batch, H) and gives action and next_hidden, for any batch; D
+    is 22 unless the policy observes something else, H its hidden_dim: 16 for default, 64 for large and robust. That of
+    a memoryless policy takes observation and gives action.
 
     ```
     raptor export runs/mine                    # writes runs/mine/policy.onnx

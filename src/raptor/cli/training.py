@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import shlex
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from raptor.cli import common, progress
 from raptor.cli.common import Run, TeacherRun, argument, option, say, takes_options
+from raptor.cli.policies import evaluate_on_own
 from raptor.cli.progress import cell, counted, duration, plain_table, quantity, wide_console
 from raptor.core.errors import UserError
 
@@ -24,8 +26,12 @@ PLANNED = {"skip": "nothing", "run": "run", "resume": "go on", "anew": "run anew
 
 
 @takes_options
-def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
-    """Train a policy through the gradient of the simulator.
+def train_direct(run: Run, quadrotor: common.Quadrotors = None, largest_batch: common.LargestBatch = False) -> None:
+    """Train a policy through the gradient of the simulator, for all quadrotors or for your own.
+
+    With --quadrotor, vehicles are drawn around it: `spread=20%` of each quantity, `spread.mass=5%` of one, else as
+    uncertain as its description says. Unless there is a --config, the preset `vehicle` is meant: a packaged policy is
+    fine-tuned for a few minutes, and compared on this vehicle with all packaged ones.
 
     The run is a folder: settings, log, TensorBoard scalars and checkpoints. Ctrl-C writes a checkpoint and stops;
     --resume goes on, also after a kill, to the same result.
@@ -36,6 +42,7 @@ def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
     ```
     raptor train-direct -o runs/mine
     raptor train-direct -o runs/mine --resume       # after Ctrl-C or a kill
+    raptor train-direct -o runs/my5 --quadrotor my5.yaml spread=20%
     raptor train-direct -o runs/short num_updates=500 batch_size=4096
     raptor train-direct -o runs/wide --config large --device cuda
     raptor train-direct -o runs/again --config runs/mine seed=1
@@ -49,12 +56,17 @@ def train_direct(run: Run, largest_batch: common.LargestBatch = False) -> None:
     """
     from raptor.training.direct import job
 
-    config = run.load(job.load_run_config)
-    with common.watched(run.output, run.resume, run.again) as (show, _):
+    config = run.load(functools.partial(job.load_run_config, quadrotors=quadrotor or ()))
+    with common.watched(run.output, run.resume, run.again) as (show, announce):
+        announce(f"minimises in each step: {config.objective.formula(config.task)}")
         resuming: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite}
         summary = job.train_direct(run.output, config, **resuming, progress=show, largest=largest_batch)
     common.say_result(summary, run.again)
-    say(f"next: raptor evaluate {summary.output}")
+    if config.quadrotors:
+        with common.going_on_with(run.again):
+            evaluate_on_own(summary.output, config)
+    vehicles = shlex.join(f"--quadrotor={source}" for source in config.quadrotors)
+    say(f"next: raptor evaluate {summary.output} {vehicles}".rstrip())
 
 
 @takes_options
@@ -106,6 +118,8 @@ def post_train(
     files = teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer)
     sources = [*(teachers or ()), *files] or None
     with common.watched(run.output, run.resume, run.again) as (show, announce):
+        if config.fine_tune.num_updates:
+            announce(f"fine-tuning minimises in each step: {config.fine_tune.objective.formula(config.tuning.task)}")
         how = (run.resume, run.overwrite, show, announce, largest_batch)
         summary = job.post_train(run.output, sources, config, *how)
     the = "the teacher returns" if summary.num_teachers == 1 else f"the {summary.num_teachers} teachers return"
@@ -116,7 +130,7 @@ def post_train(
 @takes_options
 def pre_train(
     run: TeacherRun,
-    quadrotors: Annotated[Path | None, option("--quadrotors -q DIR", "JSON files, one teacher for each.")] = None,
+    quadrotor: common.Quadrotors = None,
     generate: Annotated[int | None, option("--generate -g N", "Sample N quadrotors instead.", min=1)] = None,
     num_teachers: Annotated[int | None, option("--num-teachers N", "Train only for the first N.", min=1)] = None,
     algorithm: Annotated[str | None, option("--algorithm -a NAME", "Same as algorithm=NAME: apg or sac.")] = None,
@@ -156,9 +170,11 @@ def pre_train(
     config = run.load(job.load_pre_train_config, *algorithms, resume=part is not None)
     again = run.again if part is None else f"{run.again.removesuffix('--resume')}--shard {shard}"
     with common.watched(run.output, run.resume or part is not None, again) as (show, announce):
+        if config.algorithm == "apg":
+            announce(f"minimises in each step: {config.apg.objective.formula(config.task)}")
         given: dict[str, Any] = {"generate": generate, "num_teachers": num_teachers, "part": part}
         how: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite, "announce": announce}
-        summary = job.pre_train(run.output, quadrotors, config, **given, **how, progress=show)
+        summary = job.pre_train(run.output, quadrotor, config, **given, **how, progress=show)
     if summary.stopped:
         common.leave("stopped, with checkpoints", again)
     if part is not None:

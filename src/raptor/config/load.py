@@ -7,6 +7,7 @@ import difflib
 import functools
 import json
 import math
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -183,11 +184,15 @@ def nearest(name: str, names: Sequence[str], what: str) -> str:
 
 
 def _converted(annotation: Any, value: Any) -> Any:
-    """The value as that type; as in JSON and strict: lists become tuples, and neither "1" nor true is a number."""
+    """The value as that type; as in JSON and strict: lists become tuples, and neither "1" nor true is a number.
+
+    Where text does not serve, a percentage is a number: `20%` is 0.2.
+    """
     try:
         return _adapter(annotation).validate_json(json.dumps(value), strict=True)
     except ValueError:
-        return WRONG
+        percentage = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", value) if isinstance(value, str) else None
+        return WRONG if percentage is None else _converted(annotation, float(percentage[1]) / 100)
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from raptor.tasks.observation import (
     student_observation,
     teacher_observation,
 )
-from raptor.tasks.reference import Reference, advance_reference, look_ahead, sample_reference
+from raptor.tasks.reference import Reference, advance_reference, look_ahead, sample_reference, start_with_target
 from raptor.tasks.reward import reward, terminated
 from raptor.tasks.task import Task
 from raptor.tasks.terms import Use
@@ -115,7 +115,8 @@ def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator
     """
     like, shape = quadrotors.mass, tuple(quadrotors.shape)
     state = sample_initial_state(quadrotors, task.initial_states, generator)
-    reference = sample_reference(shape, task.references, like, generator)
+    reference = sample_reference(shape, task.references, like, generator, task.episode_steps * task.dt)
+    state = start_with_target(state, reference)
     force, torque = sample_disturbance(quadrotors, task.disturbances, generator)
 
     def draw_steps(low: int, high: int) -> Tensor:
@@ -150,7 +151,7 @@ def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator
             draws=tuple(drawn(use.term.draws) for use in task.stateful if use.term.draws),
         ),
     )
-    return dataclasses.replace(episode, own=_looked(task, quadrotors, episode, noise, None))
+    return dataclasses.replace(episode, own=look(task, quadrotors, episode, noise, None))
 
 
 def _nothing(like: Tensor, size: int) -> Tensor:
@@ -179,7 +180,7 @@ def _slots(task: Task, own: Own, noise: Noise, like: Tensor) -> dict[Use, _Slot]
     return slots
 
 
-def _looked(task: Task, quadrotors: Quadrotors, episode: Episode, noise: Noise, past: tuple[Tensor, ...] | None) -> Own:
+def look(task: Task, quadrotors: Quadrotors, episode: Episode, noise: Noise, past: tuple[Tensor, ...] | None) -> Own:
     """What `own` is where the vehicles are now; `past` is None at the start of an episode."""
     if task.observes_default:
         return episode.own
@@ -270,7 +271,7 @@ def advance(
         commanded=commanded[: len(episode.commanded)],
         own=own,
     )
-    looked = dataclasses.replace(moved, own=_looked(task, quadrotors, moved, noise, own.past))
+    looked = dataclasses.replace(moved, own=look(task, quadrotors, moved, noise, own.past))
     return looked, StepOutcome(reward(task.reward, rated, over, task.own("reward")), over)
 
 

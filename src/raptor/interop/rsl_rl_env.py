@@ -56,9 +56,10 @@ class RslRlVecEnv(VecEnv):
         self.num_envs, self.reward_scale = num_envs, reward_scale
         self.max_episode_length = self.batch.task.episode_steps
         self.device = self.batch.quadrotors.device
+        names = os.fspath(quadrotor) if isinstance(quadrotor, (str, os.PathLike)) else self.batch.quadrotors.names
         self.cfg = {
             "num_envs": num_envs,
-            "quadrotor": os.fspath(quadrotor) if isinstance(quadrotor, (str, os.PathLike)) else quadrotor.names,
+            "quadrotor": names,
             "task": to_dict(self.batch.task),
             "simulator": settings.get("simulator", "raptor"),
             "seed": seed,

@@ -1,5 +1,7 @@
 """The vehicle: parameters, state, dynamics, named platforms, sampling and files."""
 
+from raptor.quadrotor.around import Spread as Spread
+from raptor.quadrotor.around import sample_around as sample_around
 from raptor.quadrotor.description import DESCRIPTION_KEYS as DESCRIPTION_KEYS
 from raptor.quadrotor.description import Estimate as Estimate
 from raptor.quadrotor.description import from_description as from_description

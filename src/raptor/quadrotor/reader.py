@@ -16,6 +16,8 @@ from raptor.quadrotor.files import YAML, is_description, natural_order, read_con
 from raptor.quadrotor.parameters import PLATFORMS, Quadrotors, load_platform
 from raptor.quadrotor.population import SUMMARY
 
+OTHERS = (SUMMARY, "stage.yaml")  # files beside vehicles that are none: of a population, and of a stage of a pipeline
+
 OneSource = PathLike | Mapping[str, Any] | Quadrotors
 Source = OneSource | Sequence[OneSource]
 
@@ -47,9 +49,9 @@ def load_quadrotors(source: Source, *others: str) -> Quadrotors:
 
 
 def vehicle_files(folder: Path) -> list[Path]:
-    """The JSON and YAML files of a folder, in natural order (2.json, 10.yaml); not the summary of a population."""
+    """The JSON and YAML files of a folder, in natural order (2.json, 10.yaml), without `OTHERS`."""
     files = [file for file in folder.iterdir() if file.suffix.lower() in (".json", *YAML) and file.name[0] != "."]
-    files = sorted((file for file in files if file.name != SUMMARY), key=natural_order)
+    files = sorted((file for file in files if file.name not in OTHERS), key=natural_order)
     if not files:
         raise UserError(f"{folder} holds no vehicles, neither *.json nor *.yaml: name a folder that does, or a file")
     stems = collections.Counter(file.stem for file in files)

@@ -58,7 +58,8 @@ class RolloutState(NamedTuple):
     def moving(self) -> tuple[Tensor, ...]:
         """The tensors that each step replaces."""
         target = self.episode.reference
-        return (*self.differentiable, target.position, target.velocity, target.time, target.walk, self.alive)
+        replaced = target.position, target.velocity, target.time, target.walk
+        return (*self.differentiable, *replaced, *(h for course in target.course for h in course.heading), self.alive)
 
     def with_differentiable(self, parts: Sequence[Tensor]) -> RolloutState:
         """The same with these tensors in place of `differentiable`."""
@@ -192,7 +193,9 @@ class SegmentGradient:
         _, quadrotors, (before, _, alive), noise = inputs
         after, outcome = advance(self.task, quadrotors, before, action, Noise.of(self.task, noise), self.method)
         cost = step_cost(self.objective, self.task, quadrotors, before, action, after)
-        alive = alive * in_bounds(quadrotors, after.state)
+        alive = alive * in_bounds(
+            quadrotors, after.state, after.reference if self.task.termination.about_target else None
+        )
         going = alive > 0
 
         def keep(new: Tensor, old: Tensor) -> Tensor:

@@ -94,7 +94,8 @@ class ExperienceCollector:
         action, _ = sample_action(actor, observation, action_noise)
         moved, outcome = advance(self.task, quadrotors, episode, component_major(action), Noise.of(self.task, noise))
         # A vehicle that is lost would go on as NaN; its reward is that of any other termination.
-        lost = in_bounds(quadrotors, moved.state) == 0
+        target = moved.reference if self.task.termination.about_target else None
+        lost = in_bounds(quadrotors, moved.state, target) == 0
         terminated = outcome.terminated | lost
         truncated = ~terminated & (length + 1 >= self.task.episode_steps)
         reached = torch.nan_to_num(observe_as_teacher(quadrotors, moved), posinf=0.0, neginf=0.0)

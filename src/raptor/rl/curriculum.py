@@ -43,11 +43,12 @@ class Stage(Settings):
         starts = _scaled(starts, self.speed, "max_linear_velocity", "max_angular_velocity")
         size, references = self.reference_size, task.references
         references = dataclasses.replace(
-            _scaled(references, self.references, "langevin_share", "lissajous_share", "way_points_share"),
+            _scaled(references, self.references, *SHARES),
             langevin=_scaled(references.langevin, size, "sigma"),
             lissajous=_scaled(references.lissajous, size, "amplitude"),
             # Faster by as much as they are longer, the legs take the time that the compiled step knows.
             way_points=_scaled(references.way_points, size, "points", "speed"),
+            trajectory=_scaled(references.trajectory, size, "scale"),
         )
         return dataclasses.replace(
             task,
@@ -58,6 +59,7 @@ class Stage(Settings):
         )
 
 
+SHARES = "langevin_share", "lissajous_share", "way_points_share", "trajectory_share"
 SomeSettings = TypeVar("SomeSettings", bound=Settings)
 
 

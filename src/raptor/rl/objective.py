@@ -19,10 +19,12 @@ from raptor.nn.stacked_mlp import Layers, act, members
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components, difference
 from raptor.tasks.checks import checked_width
+from raptor.tasks.reference import Reference
+from raptor.tasks.reward import COSTS as REWARD_COSTS
 from raptor.tasks.reward import reward_before_termination
 from raptor.tasks.task import Task
 from raptor.tasks.terms import Terms
-from raptor.tasks.views import StepView, rounded_norm, sum_of, weighted
+from raptor.tasks.views import StepView, bounded, rounded_norm, sum_of, weighted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +60,29 @@ class Objective(Settings):
         for use in self.terms.uses:
             checked_width(use)
 
+    def formula(self, task: Task) -> str:
+        """What is minimised in each step, as a formula with weights."""
+        if self.kind == "reward":
+            given, factor = task.reward, task.reward.scale
+            limits = [(name, getattr(self, name)) for name in LIMITS]
+            parts = [*((name, factor * getattr(given, name)) for name in REWARD_COSTS), *limits]
+            own = [(f"-{use.term.name}", use.weight) for use in task.own("reward")]
+        else:
+            parts, own = [(name, getattr(self, name)) for name in COSTS], []
+        own += [(use.term.name, use.weight) for use in (*self.terms.uses, *task.own("cost"))]
+        bounds = {"speed": f" (beyond {self.speed_limit:g} m/s)", "box": f" (beyond {self.box_limit:g} of it)"}
+        square = {name: f"{name}²{bounds.get(name, '')}" for name in LIMITS}
+        texts = [f"{weight:g} {square.get(name, name)}" for name, weight in (*parts, *own) if weight]
+        return f"{' + '.join(texts) or '0'}, at most {self.cap:g}"
+
 
 def _position(step: StepView, position_rounding: float) -> Tensor:
     return rounded_norm(difference(step.next_state.position, step.next_reference.position), position_rounding)
 
 
 def _heading(step: StepView) -> Tensor:
-    return torch.acos(1 - components(step.next_state.orientation)[3].abs().clamp(max=1 - 1e-3))
+    orientation = step.next_reference.orientation_from_world(step.next_state.orientation)
+    return torch.acos(1 - components(orientation)[3].abs().clamp(max=1 - 1e-3))
 
 
 def _action_rate(step: StepView, action_rounding: float) -> Tensor:
@@ -76,11 +94,11 @@ def _saturation(step: StepView) -> Tensor:
 
 
 def _speed(step: StepView, speed_limit: float) -> Tensor:
-    return sum_of([torch.relu(v.abs() - speed_limit) ** 2 for v in components(step.next_state.linear_velocity)])
+    return sum_of([torch.relu(v.abs() - speed_limit) ** 2 for v in step.bounded[1]])
 
 
 def _box(step: StepView, box_limit: float) -> Tensor:
-    boxes = [x.abs() / step.quadrotors.position_threshold for x in components(step.next_state.position)]
+    boxes = [x.abs() / step.quadrotors.position_threshold for x in step.bounded[0]]
     return sum_of([torch.relu(x - box_limit) ** 2 for x in boxes])
 
 
@@ -107,7 +125,7 @@ def step_cost(
     """Cost (N,) of one step: `action` (N, 4), unclipped, was taken in `episode` and led to `following`."""
     before, last = (episode.state, episode.reference), episode.previous_action
     after = following.state, following.reference
-    step = StepView(quadrotors, *before, action, last, *after, task.dt, smooth=True)
+    step = StepView(quadrotors, *before, action, last, *after, task.dt, True, task.termination.about_target)
     if objective.kind == "reward":
         value = reward_before_termination(task.reward, step, task.own("reward"))
         cost = task.reward.constant - value + weighted(objective, LIMITS, step)
@@ -117,12 +135,16 @@ def step_cost(
     return sum_of([cost, *(use.weight * use(step) for use in own)]).clamp(max=objective.cap)
 
 
-def in_bounds(quadrotors: Quadrotors, state: State) -> Tensor:
-    """1 where a vehicle is worth learning from: within 1.5 times its box, below 40 rad/s and 20 m/s; 0 elsewhere."""
+def in_bounds(quadrotors: Quadrotors, state: State, target: Reference | None = None) -> Tensor:
+    """1 where a vehicle is worth learning from: within 1.5 times its box, below 40 rad/s and 20 m/s; 0 elsewhere.
+
+    Box and velocity are about the target, or else about the origin at rest.
+    """
+    position, velocity = bounded(state, target)
     within = torch.ones_like(quadrotors.mass, dtype=torch.bool)
-    for x in components(state.position):
+    for x in position:
         within = within & (x.abs() <= 1.5 * quadrotors.position_threshold)
-    for v in components(state.linear_velocity):
+    for v in velocity:
         within = within & (v.abs() <= 20.0)
     for w in components(state.angular_velocity):
         within = within & (w.abs() <= 40.0)

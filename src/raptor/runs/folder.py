@@ -20,6 +20,7 @@ from raptor.core.errors import UserError
 from raptor.core.yaml_files import dump_yaml, read_yaml
 from raptor.runs.checkpoints import Checkpoints
 from raptor.runs.progress import Metrics
+from raptor.tasks.trajectory_files import COPY, keep_copy, recall_copy
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ class RunFolder:
 
     def settings(self, cls: type[T]) -> T:
         """The settings that the run began with."""
+        recall_copy(self.path)
         return from_dict(cls, read_manifest(self.path)["settings"])
 
     def refuse_changes(self, stored: Any, given: Any, free: Sequence[str] = ()) -> None:
@@ -126,6 +128,7 @@ class RunFolder:
             return
         if self.layout.settings is not None:
             write_atomically(self.path / self.layout.settings, to_yaml(settings))
+        keep_copy(settings, self.path)
         facts = {"version": VERSION, "job": self.layout.job, "raptor-python": version("raptor-python")}
         document = {**facts, "status": status, "settings": to_dict(settings)}
         write_atomically(self.manifest, f"{HEADER}{dump_yaml(document)}")
@@ -174,7 +177,7 @@ class RunFolder:
 
     def _parts(self) -> list[Path]:
         """The files and folders that only this job writes."""
-        own = [self.manifest, self.log_file, self.metrics, self.summary, self.tensorboard]
+        own = [self.manifest, self.log_file, self.metrics, self.summary, self.tensorboard, self.path / COPY]
         named = [self.path / name for name in (self.layout.best, self.layout.settings) if name]
         kept = [self.path / name for name in self.checkpoints.names().values()] if self.path.is_dir() else []
         further = [part for name in self.layout.own for part in sorted(self.path.glob(name))]
@@ -252,6 +255,8 @@ def settings_of(
 ) -> T:
     """The settings that a file and overrides say, over those of the run in the folder `run` where it is resumed."""
     folder = RunFolder(run, layout)
+    if file is not None:
+        recall_copy(Path(file))
     stored = folder.settings(cls) if resume and folder.check(True, False) else None
     return load_config(cls, file, overrides, default=stored)
 

@@ -25,5 +25,7 @@ from raptor.tasks.task import Task as Task
 from raptor.tasks.terms import Terms as Terms
 from raptor.tasks.terms import extend as extend
 from raptor.tasks.terms import term as term
+from raptor.tasks.trajectories import Trajectory as Trajectory
+from raptor.tasks.trajectory_files import trajectory_from_array as trajectory_from_array
 from raptor.tasks.views import StepView as StepView
 from raptor.tasks.views import Wrench as Wrench

@@ -205,8 +205,9 @@ def compose(
 
 def _looking_ahead(view: ObservationView, target: Reference) -> ObservationView:
     """The same with another target, which is known exactly."""
-    position = difference(view.reference.position, target.position)
-    velocity = difference(view.reference.velocity, target.velocity)
+    now = view.reference
+    position = now.from_world(difference(now.position, target.position))
+    velocity = now.from_world(difference(now.velocity, target.velocity))
     return view._replace(
         position_error=from_components([e + d for e, d in zip(components(view.position_error), position, strict=True)]),
         velocity_error=from_components([e + d for e, d in zip(components(view.velocity_error), velocity, strict=True)]),

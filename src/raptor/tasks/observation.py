@@ -43,13 +43,16 @@ class Sensing(Settings):
 def sense(state: State, reference: Reference, target_visible: bool) -> Tensor:
     """Noiseless position, rotation matrix (row major), linear and angular velocity, (..., 18).
 
-    Position and velocity are tracking errors where the target is visible, absolute otherwise (world, m and m/s).
+    Position and velocity are tracking errors where the target is visible, absolute otherwise (world, m and m/s). The
+    yaw of a target that is visible turns the frame of all but the angular velocity, which is in the body frame.
     """
     position, velocity = components(state.position), components(state.linear_velocity)
+    orientation = state.orientation
     if target_visible:
-        position = difference(state.position, reference.position)
-        velocity = difference(state.linear_velocity, reference.velocity)
-    rotation = components(rotation_matrix(state.orientation))
+        position = reference.from_world(difference(state.position, reference.position))
+        velocity = reference.from_world(difference(state.linear_velocity, reference.velocity))
+        orientation = reference.orientation_from_world(orientation)
+    rotation = components(rotation_matrix(orientation))
     return from_components([*position, *rotation, *velocity, *components(state.angular_velocity)])
 
 

@@ -1,13 +1,14 @@
 """References: the target of each vehicle at each time.
 
-A target is the sum of a Langevin walk, a Lissajous figure and a path through way-points, each of them zero unless the
-episode has one, so that one formula serves every vehicle of a population.
+A target is the sum of a Langevin walk, a Lissajous figure, a path through way-points and a trajectory, each of them
+zero unless the episode has one, so that one formula serves every vehicle of a population.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,8 +16,10 @@ from torch import Tensor
 from raptor.config.settings import Settings, ascending, between, not_negative, positive, setting
 from raptor.core.compilation import register
 from raptor.core.errors import UserError
-from raptor.quadrotor.state import component_major, components, from_components
+from raptor.quadrotor.state import State, component_major, components, from_components, rotation_matrix
 from raptor.tasks.initial_state import uniform
+from raptor.tasks.terms import Terms
+from raptor.tasks.trajectories import Course, Trajectory
 
 Axes = tuple[float, float, float]  # x, y, z
 
@@ -62,15 +65,26 @@ class References(Settings):
     langevin_share: float = setting(0.5, "fraction of episodes that follow a Langevin walk", between(0, 1))
     lissajous_share: float = setting(0.0, "fraction of episodes that follow a Lissajous figure", between(0, 1))
     way_points_share: float = setting(0.0, "fraction of episodes that follow the way-points", between(0, 1))
+    trajectory_share: float = setting(
+        0.5,
+        "fraction of episodes that follow the trajectory, if there is one; the others divide the rest",
+        between(0, 1),
+    )
     langevin: Langevin = Langevin()
     lissajous: Lissajous = Lissajous()
     way_points: WayPoints = WayPoints()
+    trajectory: Trajectory = Trajectory()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         shares = (self.langevin_share, self.lissajous_share, self.way_points_share)
         if sum(shares) > 1 + 1e-9:
             raise UserError(f"shares of references must sum to at most 1, got {shares}")
+
+    def with_settings(self, extra: Terms) -> References:
+        """The same with the settings that terms of one's own give the trajectory's function."""
+        trajectory = self.trajectory.with_settings(extra)
+        return self if trajectory is self.trajectory else dataclasses.replace(self, trajectory=trajectory)
 
 
 @register()
@@ -87,10 +101,37 @@ class Reference:
     rate: Tensor  # (..., 3) rad/s at full speed, per axis
     ramp: Tensor  # (...) s
     legs: Tensor  # (..., 3 L) m; displacement of each leg of the way-point path; 0 without one
+    course: tuple[Course, ...] = ()  # how the trajectory is followed, where the task has one
+
+    @property
+    def yaw(self) -> Tensor | None:
+        """(...) rad; of the target, or None where the task has no yaw."""
+        return self.course[0].heading[0] if self.course and self.course[0].heading else None
+
+    @property
+    def yaw_rate(self) -> Tensor | None:
+        """(...) rad/s; of the target, or None where the task has no yaw."""
+        return self.course[0].heading[1] if self.course and self.course[0].heading else None
+
+    def from_world(self, vector: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Components (...) of a vector in the world, as they are in the frame that is turned by the target's yaw."""
+        if self.yaw is None:
+            return tuple(vector)
+        (x, y, z), cos, sin = vector, torch.cos(self.yaw), torch.sin(self.yaw)
+        return cos * x + sin * y, cos * y - sin * x, z
+
+    def orientation_from_world(self, orientation: Tensor) -> Tensor:
+        """Quaternions (..., 4), body -> world, as they are in the frame that is turned by the target's yaw."""
+        if self.yaw is None:
+            return orientation
+        (w, x, y, z), cos, sin = components(orientation), torch.cos(self.yaw / 2), torch.sin(self.yaw / 2)
+        return from_components([cos * w + sin * z, cos * x + sin * y, cos * y - sin * x, cos * z - sin * w])
 
 
-def sample_reference(shape: tuple[int, ...], config: References, like: Tensor, generator: torch.Generator) -> Reference:
-    """Draw the references of one episode each for a population of the given leading shape."""
+def sample_reference(
+    shape: tuple[int, ...], config: References, like: Tensor, generator: torch.Generator, episode_s: float = 0.0
+) -> Reference:
+    """Draw the references of one episode each, of `episode_s` seconds, for a population of the given leading shape."""
 
     def draw(low: float, high: float) -> Tensor:
         return uniform(shape, like, generator, low, high)
@@ -100,6 +141,8 @@ def sample_reference(shape: tuple[int, ...], config: References, like: Tensor, g
 
     kind, figure = draw(0, 1), config.lissajous
     ends = list(itertools.accumulate((config.langevin_share, config.lissajous_share, config.way_points_share)))
+    rest = 1.0 if config.trajectory.source is None else 1 - config.trajectory_share
+    ends = [rest * end for end in ends]
     langevin, lissajous, way_points = (chosen(low, high) for low, high in itertools.pairwise([0.0, *ends]))
     interval = draw(*figure.interval)
     amplitude = [lissajous * draw(low, high) for low, high in zip(*figure.amplitude, strict=True)]
@@ -116,7 +159,30 @@ def sample_reference(shape: tuple[int, ...], config: References, like: Tensor, g
         ramp=draw(*figure.ramp),
         legs=from_components(legs) if legs else zero[..., :0],
     )
+    if config.trajectory.source is not None:
+        course = Course.draw(config.trajectory, chosen(rest, torch.inf), generator, episode_s)
+        drawn = dataclasses.replace(drawn, course=(course,))
     return _targets(drawn, config)
+
+
+def start_with_target(state: State, reference: Reference) -> State:
+    """States drawn about the origin, moved to be about the motion and the yaw of targets that follow the trajectory."""
+    if not reference.course:
+        return state
+    follows = reference.course[0].scale != 0
+    pairs = zip(components(state.linear_velocity), components(reference.velocity), strict=True)
+    velocity = from_components([torch.where(follows, v + own, v) for v, own in pairs])
+    state = dataclasses.replace(state, linear_velocity=velocity)
+    if reference.yaw is None or reference.yaw_rate is None:
+        return state
+    (w, x, y, z), cos, sin = components(state.orientation), torch.cos(reference.yaw / 2), torch.sin(reference.yaw / 2)
+    vertical = components(rotation_matrix(state.orientation))[6:]  # the world's z axis in the body frame
+    spun = zip(components(state.angular_velocity), vertical, strict=True)
+    return dataclasses.replace(
+        state,
+        orientation=from_components([cos * w - sin * z, cos * x - sin * y, cos * y + sin * x, cos * z + sin * w]),
+        angular_velocity=from_components([rate + reference.yaw_rate * axis for rate, axis in spun]),
+    )
 
 
 def advance_reference(reference: Reference, config: References, noise: Tensor, dt: float) -> Reference:
@@ -156,4 +222,9 @@ def _targets(reference: Reference, config: References) -> Reference:
             position[i] = position[i] + legs[3 * leg + i] * flown
             velocity[i] = velocity[i] + legs[3 * leg + i] * moving
         start += duration
+    if reference.course:
+        course, place, fast = reference.course[0].at(config.trajectory, t)
+        position = [a + b for a, b in zip(position, components(place), strict=True)]
+        velocity = [a + b for a, b in zip(velocity, components(fast), strict=True)]
+        reference = dataclasses.replace(reference, course=(course,))
     return dataclasses.replace(reference, position=from_components(position), velocity=from_components(velocity))

@@ -14,7 +14,7 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components, difference
 from raptor.tasks.reference import Reference
 from raptor.tasks.terms import Use
-from raptor.tasks.views import StepView, sum_of, weighted
+from raptor.tasks.views import StepView, bounded, sum_of, weighted
 
 ROUNDING = 1e-2  # of norms, in their own unit, where the step is to be smooth
 
@@ -51,7 +51,7 @@ def _position(step: StepView, position_clip: float) -> Tensor:
 
 
 def _orientation(step: StepView) -> Tensor:
-    return heading_angle(step.state.orientation)
+    return heading_angle(step.reference.orientation_from_world(step.state.orientation))
 
 
 def _action_rate(step: StepView) -> Tensor:
@@ -117,17 +117,16 @@ class Termination(Settings):
     position: float | None = setting(None, "m; null: the vehicle's `position_threshold`", optional(positive))
     linear_velocity: float = setting(2.0, "m/s", positive)
     angular_velocity: float = setting(35.0, "rad/s", positive)
-    about_target: bool = setting(False, "whether the position is bounded about the target, not about the origin")
+    about_target: bool = setting(False, "whether bounds, also those of training, are about the target's motion")
 
 
 def terminated(config: Termination, quadrotors: Quadrotors, state: State, reference: Reference) -> Tensor:
     """Whether each state (...) ends its episode: any axis strictly beyond its bound, or not finite."""
     if not config.enabled:
         return torch.zeros_like(state.position[..., 0], dtype=torch.bool)
-    about_target = config.about_target
-    position = difference(state.position, reference.position) if about_target else components(state.position)
+    position, velocity = bounded(state, reference if config.about_target else None)
     box = quadrotors.position_threshold if config.position is None else config.position
     outside = [~(x.abs() <= box) for x in position]
-    outside += [~(v.abs() <= config.linear_velocity) for v in components(state.linear_velocity)]
+    outside += [~(v.abs() <= config.linear_velocity) for v in velocity]
     outside += [~(w.abs() <= config.angular_velocity) for w in components(state.angular_velocity)]
     return functools.reduce(torch.logical_or, outside)

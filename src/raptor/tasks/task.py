@@ -11,6 +11,7 @@ import torch
 from raptor.config import differences, from_dict
 from raptor.config.settings import Settings, at_least, positive, setting
 from raptor.core.errors import UserError
+from raptor.quadrotor.around import Around
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import Distribution
 from raptor.quadrotor.vehicles import LONGEST_STEP
@@ -51,6 +52,7 @@ class Task(Settings):
         seen = () if self.observes_default else self.layout.uses
         for use in (*self.extra.uses, *self.extra_rewards.uses, *seen):
             checked_width(use, self.dt)
+        object.__setattr__(self, "references", self.references.with_settings(self.extra))
 
     @property
     def layout(self) -> Layout:
@@ -121,7 +123,7 @@ class Task(Settings):
         others = [f"  {setting}" for setting in differences(type(self)(), self)]
         return "\n".join([f"Task of {self.summary}", *(others or ["  all settings as by default"])])
 
-    def for_vehicles(self, vehicles: Quadrotors | Distribution) -> Task:
+    def for_vehicles(self, vehicles: Quadrotors | Distribution | Around) -> Task:
         """The task with `exact_rotors` decided: true where a rotor of the vehicles is too fast for a step of dt."""
         if self.exact_rotors is not None:
             return self

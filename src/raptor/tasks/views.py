@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.state import State, difference, from_components, norm
+from raptor.quadrotor.state import State, components, difference, from_components, norm
 from raptor.tasks.reference import Reference
 
 
@@ -19,6 +19,13 @@ def rounded_norm(parts: Sequence[Tensor], rounding: float) -> Tensor:
     """Euclidean norm of a vector in components, smooth at the origin: sqrt(|x|^2 + rounding^2)."""
     square = sum((part * part for part in parts[1:]), parts[0] * parts[0])
     return torch.sqrt(square + rounding**2)
+
+
+def bounded(state: State, target: Reference | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Components of position and velocity that bounds apply to: about the target, or else about the origin at rest."""
+    if target is None:
+        return components(state.position), components(state.linear_velocity)
+    return difference(state.position, target.position), difference(state.linear_velocity, target.velocity)
 
 
 class StepView(NamedTuple):
@@ -33,6 +40,7 @@ class StepView(NamedTuple):
     next_reference: Reference
     dt: float  # s
     smooth: bool = False  # whether norms are to be rounded off, so that they have a gradient at the origin
+    about_target: bool = False  # whether bounds are about the target's motion
 
     @property
     def position_error(self) -> Tensor:
@@ -43,6 +51,11 @@ class StepView(NamedTuple):
     def velocity_error(self) -> Tensor:
         """(..., 3) m/s, world; of `next_state` from its target."""
         return from_components(difference(self.next_state.linear_velocity, self.next_reference.velocity))
+
+    @property
+    def bounded(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Components of position and velocity of `next_state` that bounds apply to."""
+        return bounded(self.next_state, self.next_reference if self.about_target else None)
 
     def norm(self, parts: Sequence[Tensor], rounding: float) -> Tensor:
         """Euclidean norm (...) of components (...); rounded off where the view is `smooth`."""
@@ -56,7 +69,7 @@ class ObservationView(NamedTuple):
     """
 
     position_error: Tensor  # (..., 3) m, world; from the target, or the position where the target is not visible
-    rotation: Tensor  # (..., 9) rotation matrix, row-major, body -> world
+    rotation: Tensor  # (..., 9) rotation matrix, row-major, body -> world; this "world" turns with a target that yaws
     velocity_error: Tensor  # (..., 3) m/s, world; from that of the target, or the velocity
     angular_velocity: Tensor  # (..., 3) rad/s, body
     previous_action: Tensor  # (..., 4)

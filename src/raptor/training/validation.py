@@ -13,8 +13,9 @@ from raptor.core.distributed import ALONE, World
 from raptor.environments.collectors import Episodes, Recorder
 from raptor.environments.rollout import VEHICLES_AT_ONCE, controller_of, rollout
 from raptor.formats.checkpoint import StudentPolicy
+from raptor.quadrotor.around import Around, draw_vehicles
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.population import Distribution, sample_quadrotors
+from raptor.quadrotor.population import Distribution
 from raptor.tasks.initial_state import Disturbances, InitialStates
 from raptor.tasks.reference import Lissajous
 from raptor.tasks.task import Task
@@ -27,6 +28,8 @@ NUM_RECORDED = 4
 
 def validation_task(task: Task) -> Task:
     """What validation draws its episodes from: RAPTOR's starts, half hover and half Langevin walk.
+
+    A trajectory keeps its share of the episodes, which the others divide the rest of.
 
     Sensors and delays are those of `task`: a policy that meets them is chosen with them.
     """
@@ -45,15 +48,15 @@ class Validation:
     _: dataclasses.KW_ONLY
     device: torch.device | str = "cpu"
     compile: bool = True  # False runs eagerly
-    distribution: Distribution | None = None  # that the vehicles are drawn from
+    distribution: Distribution | Around | None = None  # that the vehicles are drawn from
     episode_steps: int | None = None  # longest episode; that of the task by default
     world: World = ALONE  # the processes that share the rollouts
 
     def __post_init__(self) -> None:
         flown = validation_task(self.task)
         self.task = dataclasses.replace(flown, episode_steps=self.episode_steps or flown.episode_steps)
-        distribution = self.distribution or Distribution()
-        self.vehicles = sample_quadrotors(self.num, VALIDATION_SEED, distribution=distribution, device=self.device)
+        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        self.vehicles = draw_vehicles(self.distribution or Distribution(), self.num, generator, self.device)
         self.world = self.world if self.num >= self.world.size else ALONE
 
     def __call__(self, policy: StudentPolicy) -> dict[str, float]:

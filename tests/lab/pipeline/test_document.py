@@ -218,6 +218,7 @@ def test_a_report_flies_what_was_evaluated_and_shows_the_training_of_the_last_of
             "student.config=papr",
             "stages.student.config: there is no configuration file papr: give a YAML file, a run, or one",
         ),
+        ("evaluation.suites=[sensitivity]", "the suite sensitivity is of given vehicles: give some"),
         ("evaluation.suites=[unsen]", "stages.evaluation.suites must be one of paper, unseen, platforms, figure-eight"),
         ("evaluation.policies=[]", "stages.evaluation needs policies"),
         ("evaluation.policies=[studnet]", "neither a stage nor a file nor one of the policies published, default"),

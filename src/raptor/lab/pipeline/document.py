@@ -17,9 +17,11 @@ from raptor.config.load import Check, nearest
 from raptor.config.settings import Settings, between, optional, setting, show
 from raptor.core.errors import UserError
 from raptor.formats.policy_files import POLICY_NAMES
-from raptor.lab.pipeline.jobs import JOBS, POLICY, Job
+from raptor.lab.pipeline.jobs import JOBS, POLICY, QUADROTORS, Job
+from raptor.quadrotor import PLATFORMS
 
 Jobs = Mapping[str, type[Job]]
+NAMES = {POLICY: POLICY_NAMES, QUADROTORS: PLATFORMS}  # what a reference can name beside stages and files, by its kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,9 +201,9 @@ def _check_inputs(name: str, job: Job, jobs: Jobs, check: Check) -> None:
             fitting = [other for other, theirs in jobs.items() if kind == theirs.GIVES] or ["none here"]
             problem = f"names the stage {value!r}, which gives {jobs[value].GIVES} and not {kind}"
             check.wrong(("stages", name, key), problem, f"stages that do are {', '.join(fitting)}")
-        elif not is_stage and not ((value in POLICY_NAMES and kind == POLICY) or os.path.exists(value)):
-            policies = f" nor one of the policies {', '.join(POLICY_NAMES)}" if kind == POLICY else ""
-            problem = f"names {value!r}, which is neither a stage nor a file{policies}"
+        elif not is_stage and value not in NAMES.get(kind, ()) and not os.path.exists(value):
+            names = f" nor one of {', '.join(NAMES[kind])}" if kind in NAMES else ""
+            problem = f"names {value!r}, which is neither a stage nor a file{names}"
             check.wrong(("stages", name, key), problem, nearest(value, list(jobs), "stages"))
 
 

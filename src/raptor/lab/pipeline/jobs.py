@@ -9,18 +9,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from raptor.config import load_config
 from raptor.config.settings import Limit, Settings, at_least, between, each, one_of, optional, setting
-from raptor.evaluation import Evaluation, evaluate
-from raptor.evaluation.evaluator import SUITES
+from raptor.evaluation import ALL_SUITES, GIVEN_SUITES, SUITES, Evaluation, evaluate
 from raptor.evaluation.report import write_report
+from raptor.evaluation.suites import check_suite
 from raptor.export import FORMATS, export_policy
 from raptor.formats import load_policy
-from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
+from raptor.quadrotor import Distribution, load_quadrotors, named_distribution, sample_quadrotors
 from raptor.quadrotor.population import write_population
 from raptor.runs import read_curve
 from raptor.runs.folder import read_settings
 from raptor.runs.job import RunSummary
 from raptor.training import TrainDirectConfig, train_direct
+from raptor.training.direct.job import VEHICLE
 from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.job import post_train
 from raptor.training.teachers.job import PreTrainConfig, pre_train
@@ -28,6 +30,8 @@ from raptor.training.validation import TRAINING_SEEDS
 
 QUADROTORS, TEACHERS, POLICY, EVALUATION, REPORT = "quadrotors", "teachers", "a policy", "an evaluation", "a report"
 """Kinds of what stages hand on."""
+
+VEHICLES = "a stage, a file, a folder or a platform, or several of these"
 
 SEEDS = Limit(  # of vehicles to train on
     f"between 0 and {TRAINING_SEEDS - 1} (higher ones draw the quadrotors of validation and tests)",
@@ -48,6 +52,11 @@ class StageContext:
     def source(self, key: str) -> str | Path | None:
         """Where the only thing is that a key names."""
         return next(iter(self.sources.get(key, {}).values()), None)
+
+    def every(self, key: str) -> tuple[str, ...]:
+        """Where all the things are that a key names; what is there as an absolute path."""
+        found = map(Path, self.sources.get(key, {}).values())
+        return tuple(str(path.resolve() if path.exists() else path) for path in found)
 
     @property
     def training(self) -> dict[str, Any]:
@@ -153,7 +162,7 @@ class PreTrain(Job):
     FREE = ("settings.engine", "settings.memory_gib", "settings.checkpoint_interval_s")
     HELD = _WHERE
 
-    quadrotors: str | None = reference(QUADROTORS, "the vehicles: a stage, or a folder")
+    quadrotors: str | tuple[str, ...] | None = reference(QUADROTORS, VEHICLES)
     generate: int | None = setting(None, "draw so many instead", optional(at_least(1)))
     num_teachers: int | None = setting(None, "only for the first so many", optional(at_least(1)))
     config: str | None = _CONFIG
@@ -162,7 +171,8 @@ class PreTrain(Job):
     def run(self, stage: StageContext) -> StageOutcome:
         """Train them."""
         how: dict[str, Any] = {"generate": self.generate, "num_teachers": self.num_teachers, "announce": stage.announce}
-        summary = pre_train(stage.folder, stage.source("quadrotors"), self.settings, **how, **stage.training)
+        quadrotors = stage.every("quadrotors") or None
+        summary = pre_train(stage.folder, quadrotors, self.settings, **how, **stage.training)
         solved = f"{summary.num_solved} of {summary.num_teachers} teachers solved"
         return StageOutcome(summary.finished, f"{solved}, mean return {summary.mean_return:.1f}")
 
@@ -193,15 +203,22 @@ class TrainDirect(Job):
     NAME, GIVES, INHERITS, TRAINS = "train-direct", POLICY, _EVERYTHING, True
     HELD = (*_WHERE, *_KEPT)
 
+    quadrotors: str | tuple[str, ...] | None = reference(QUADROTORS, f"what to train around: {VEHICLES}")
     initial_policy: str | None = reference(POLICY, "what to begin with; null: what the settings say")
     config: str | None = _CONFIG
     settings: TrainDirectConfig = TrainDirectConfig()
+
+    @classmethod
+    def default(cls, said: Mapping[str, Any]) -> TrainDirect:
+        """With vehicles of one's own, the preset for these, unless a `config` is named."""
+        return cls(settings=load_config(TrainDirectConfig, VEHICLE)) if said.get("quadrotors") else cls()
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Train it."""
         source = stage.source("initial_policy")
         place = str(source.resolve()) if isinstance(source, Path) else source or self.settings.initial_policy
-        config = dataclasses.replace(self.settings, initial_policy=place)
+        quadrotors = stage.every("quadrotors") or self.settings.quadrotors
+        config = dataclasses.replace(self.settings, initial_policy=place, quadrotors=quadrotors)
         summary = train_direct(stage.folder, config, **stage.training)
         return _trained(summary, f"{summary.num_steps} updates")
 
@@ -219,18 +236,33 @@ class Evaluate(Job):
     INHERITS = FREE = ("device", "compile")
 
     policies: tuple[str, ...] | None = reference(POLICY, "the first is what the others are compared with")
-    suites: tuple[str, ...] = setting(SUITES, "what they are evaluated on", each(one_of(*SUITES)))
+    quadrotors: str | tuple[str, ...] | None = reference(QUADROTORS, "flown in place of named and sampled ones")
+    suites: tuple[str, ...] = setting(SUITES, "what they are evaluated on", each(one_of(*ALL_SUITES)))
     num_quadrotors: int = setting(2048, "vehicles drawn for each suite", at_least(1))
     episodes: int = setting(1, "of each vehicle", at_least(1))
     seed: int = setting(0, "of vehicles and episodes; not the pipeline's: figures can be compared", between(0, 999999))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     compile: bool = setting(True, "false runs uncompiled, which is done anyway where compiling would take longer")
 
+    def __post_init__(self) -> None:
+        """Refuse suites that do not go with what is flown."""
+        super().__post_init__()
+        for suite in self.suites:
+            check_suite(suite, bool(self.quadrotors))
+
+    @classmethod
+    def default(cls, said: Mapping[str, Any]) -> Evaluate:
+        """All suites, or those of given vehicles."""
+        given = said.get("quadrotors")
+        return cls(quadrotors=given, suites=GIVEN_SUITES if given else SUITES)
+
     def run(self, stage: StageContext) -> StageOutcome:
         """Evaluate them."""
         policies, suite = stage.policies(self.device), self.suites[0]
         how = (self.suites, self.num_quadrotors, self.episodes, self.seed, self.device)
-        evaluation = evaluate(policies, *how, stage.progress, None if self.compile else False)
+        given = stage.every("quadrotors")
+        quadrotors = load_quadrotors(given) if given else None
+        evaluation = evaluate(policies, *how, stage.progress, None if self.compile else False, quadrotors)
         evaluation.save(stage.folder / self.product)
         returns = {name: suites[suite].get("return") for name, suites in evaluation.policies.items()}
         figures = [f"{name} {estimate.value:.1f}" for name, estimate in returns.items() if estimate is not None]

@@ -26,6 +26,8 @@ from raptor.formats.teacher_files import QUADROTORS as VEHICLES
 from raptor.formats.teacher_files import WEIGHTS
 from raptor.lab.pipeline.document import Input, Pipeline, Stage
 from raptor.lab.pipeline.jobs import POLICY, QUADROTORS, TEACHERS, Job
+from raptor.quadrotor import PLATFORMS
+from raptor.quadrotor.reader import vehicle_files
 
 RECORD, HEADER = "stage.yaml", "# Written by raptor run: what this folder was made from.\n"
 RENAMED = {"recipe": "fingerprint"}  # keys of records that earlier versions wrote
@@ -202,10 +204,10 @@ def content(kind: str, source: PathLike) -> str:
     files = [path]
     if kind == TEACHERS:
         files = [path / WEIGHTS, *sorted((path / VEHICLES).glob("*.json"))]
+    elif kind == QUADROTORS and source in PLATFORMS:
+        return str(source)
     elif kind == QUADROTORS and path.is_dir():
-        files = sorted(path.glob("*.json"))
-        if not files:
-            raise UserError(f"{path} holds no quadrotors: make some with raptor sample, or name another folder")
+        files = sorted(vehicle_files(path))
     try:
         for file in files:
             digest.update(f"{file.name}\n".encode() if path.is_dir() else b"")

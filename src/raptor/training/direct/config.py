@@ -8,6 +8,7 @@ from typing import ClassVar
 from raptor.config.settings import Settings, at_least, between, not_negative, positive, setting
 from raptor.core.errors import UserError
 from raptor.nn.stacked_mlp import Precision
+from raptor.quadrotor.around import Spread
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.population import Distribution
 from raptor.rl.curriculum import CurriculumConfig
@@ -64,9 +65,12 @@ class TrainDirectConfig(GradientConfig):
     """Settings of `raptor train-direct`: those of the learner, and those of the run."""
 
     JOB: ClassVar[str] = "train-direct"
+    LENGTH: ClassVar[tuple[str, str]] = ("num_updates", "final_learning_rate")
 
     hidden_dim: int = setting(16, "width of both hidden layers of the policy", at_least(1))
     initial_policy: str | None = setting(None, "name, run or file of the first policy; null: a random one", free=True)
+    quadrotors: tuple[str, ...] = setting((), "names, files or folders of vehicles to train around; none: for all")
+    spread: Spread = Spread()
     seed: int = setting(0, "of the weights, the vehicles and their episodes", between(0, 999_999))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")

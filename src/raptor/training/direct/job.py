@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
+import json
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from raptor.core.atomic import PathLike
 from raptor.core.compilation import steps_before_compiling
@@ -16,7 +20,11 @@ from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
 from raptor.formats.policy_files import load_policy
 from raptor.nn.policy import RaptorPolicy
+from raptor.quadrotor.around import Around
+from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.reader import load_quadrotors
 from raptor.runs.callbacks import Callback, Callbacks
+from raptor.runs.checkpoints import RunWarning
 from raptor.runs.folder import Layout, RunFolder, settings_of
 from raptor.runs.job import PolicyFiles, RunSummary, held, run_to_end, settle
 from raptor.runs.progress import ProgressFunction
@@ -24,12 +32,30 @@ from raptor.runs.trainer import Phase, Trainer
 from raptor.training.direct.config import TrainDirectConfig
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
 from raptor.training.memory import largest_batch
+from raptor.training.purposes import warn_of_idle
 from raptor.training.validation import TRAINING_SEEDS, Validation
 
-LAYOUT = Layout("train-direct")
+QUADROTORS, UNFINISHED = "quadrotors", "quadrotors.new"  # the run's copy of vehicles that it trains around
+LAYOUT = Layout("train-direct", own=(QUADROTORS, UNFINISHED))
+VEHICLE = "vehicle"  # preset for training around given vehicles
 
-load_run_config = functools.partial(settings_of, TrainDirectConfig, LAYOUT)
-"""The settings of the run in a folder; see `settings_of`."""
+
+def load_run_config(
+    run: PathLike,
+    file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = True,
+    quadrotors: Sequence[str] = (),
+) -> TrainDirectConfig:
+    """The settings of the run in a folder, see `settings_of`.
+
+    Where `quadrotors` to train around are given, a run that begins without a `file` has those of the preset `vehicle`.
+    """
+    if quadrotors:
+        overrides = [f"quadrotors={json.dumps([*quadrotors])}", *overrides]
+        if file is None and not (resume and RunFolder(run, LAYOUT).check(True, False)):
+            file = VEHICLE
+    return settings_of(TrainDirectConfig, LAYOUT, run, file, overrides, resume)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +86,9 @@ def train_direct(
     Where no `config` is given, the settings are those of the run that is resumed, or else the default ones; `seed` and
     `device` take the place of theirs. `resume` goes on with the run that is there, if any, and `overwrite` deletes what
     it wrote. `progress` is called after each update and around each validation. `largest` begins with the largest
-    `batch_size` that fits into memory; a run that is resumed keeps its own. `callbacks` are called as the run goes on,
-    see `raptor.training.Callback`.
+    `batch_size` that fits into memory; a run that is resumed keeps its own. A run keeps a copy of the vehicles that it
+    trains around, and goes on with that, whatever became of their files. `callbacks` are called as the run goes on, see
+    `raptor.training.Callback`.
 
     Raises:
         UserError: the folder holds a run and neither `resume` nor `overwrite` is given, the settings differ from those
@@ -70,6 +97,8 @@ def train_direct(
     """
     folder, called = RunFolder(output, LAYOUT), Callbacks(callbacks, output)
     config, stored = settle(folder, TrainDirectConfig, config, resume, overwrite, seed=seed, device=device)
+    warn_of_idle(config)
+    around = vehicles_around(folder, config, resumes=stored is not None)
     with process_group(config.device) as world:
         find_device(config.device)
         folder.writes = world.is_main_process
@@ -79,7 +108,7 @@ def train_direct(
             config = dataclasses.replace(config, batch_size=num)
         Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
         with memory_explained(f"batch_size {config.batch_size}"):
-            learner = make_learner(config, first_policy(config, begins=stored is None), world)
+            learner = make_learner(config, first_policy(config, begins=stored is None), world, around)
             how = f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
 
             def describe(step: int) -> str:
@@ -89,6 +118,9 @@ def train_direct(
                 return {"diverged": learner.diverged_count, "skipped": learner.skipped_count}
 
             with held(folder, config, resume, overwrite, world) as stop:
+                if around is not None and folder.writes:
+                    keep_vehicles(folder.path, around.quadrotors)
+                folder.log(f"minimises in each step: {config.objective.formula(config.task)}")
                 if seeking:
                     folder.log(f"the largest batch that fits: batch_size={config.batch_size}")
                 intervals = config.validation_interval, config.checkpoint_interval
@@ -98,16 +130,42 @@ def train_direct(
                 return run_to_end(files, [phase], stop, TrainDirectSummary, own, progress, **options)
 
 
-def make_learner(config: TrainDirectConfig, policy: RaptorPolicy, world: World = ALONE) -> GradientLearner:
+def vehicles_around(folder: RunFolder, config: TrainDirectConfig, resumes: bool) -> Around | None:
+    """What to train around: the vehicles that the settings name, or the run's own copy of them; None where none are."""
+    kept = folder.path / QUADROTORS
+    if not config.quadrotors:
+        return None
+    if not (resumes and kept.is_dir()):
+        return Around(load_quadrotors(config.quadrotors), config.spread)
+    own = Quadrotors.from_json(kept)
+    with contextlib.suppress(UserError):  # the files are gone
+        pairs = zip(pytree.tree_leaves(load_quadrotors(config.quadrotors)), pytree.tree_leaves(own), strict=False)
+        if not all(torch.equal(*pair) for pair in pairs):
+            text = f"{', '.join(config.quadrotors)} changed since the run began, which goes on with its copy in {kept}"
+            folder.log(f"warning: {text}")
+            warnings.warn(text, RunWarning, stacklevel=3)
+    return Around(own, config.spread)
+
+
+def keep_vehicles(run: Path, quadrotors: Quadrotors) -> None:
+    """Copy vehicles into the folder of a run that has none yet; they appear there all at once."""
+    if not (run / QUADROTORS).exists():
+        quadrotors.save(run / UNFINISHED, overwrite=True, numbered=True)
+        (run / UNFINISHED).rename(run / QUADROTORS)
+
+
+def make_learner(
+    config: TrainDirectConfig, policy: RaptorPolicy, world: World = ALONE, around: Around | None = None
+) -> GradientLearner:
     """The learner of `raptor train-direct`."""
-    task, num, drawn_from = config.task, config.num_validation, config.distribution
+    task, num, drawn_from = config.task, config.num_validation, around or config.distribution
     device, compile, validation = config.device, config.compile, None
     if config.validation_interval:
         num_steps = -(-config.num_updates // config.validation_interval) * task.episode_steps
         pays = num_steps > steps_before_compiling(num) / 4  # it is kept for later runs
         how: dict[str, Any] = {"device": device, "compile": compile and pays, "world": world}
         validation = Validation(task, num, distribution=drawn_from, **how)
-    return GradientLearner(config, policy, config.seed, device, compile, world, validation=validation)
+    return GradientLearner(config, policy, config.seed, device, compile, world, validation=validation, around=around)
 
 
 def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy:

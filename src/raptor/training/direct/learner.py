@@ -15,8 +15,8 @@ from raptor.core.distributed import ALONE, Parts, World, cut
 from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
 from raptor.environments.rollout import Memory, Student, controller_of
 from raptor.formats.checkpoint import StudentPolicy
+from raptor.quadrotor.around import Around, draw_vehicles
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.population import sample_quadrotors
 from raptor.rl.adam import warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
@@ -53,6 +53,7 @@ class GradientLearner:
     _: dataclasses.KW_ONLY
     validation: Validation | None = None
     guidance: Guidance | None = None
+    around: Around | None = None  # what vehicles are drawn from; by default the distribution in the settings
     group: str = "training"  # what the names of its figures begin with
     updates_per_step: int = 1  # updates that make a step, see `raptor.runs.learner.Learner`
 
@@ -66,7 +67,8 @@ class GradientLearner:
         self.notes: list[str] = []
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=config.learning_rate, betas=(0.9, 0.999))
-        task = config.task.for_vehicles(config.distribution)
+        self.drawn_from = self.around or config.distribution
+        task = config.task.for_vehicles(self.drawn_from)
         self.gradient = SegmentGradient(
             task if guidance is None else task.for_vehicles(guidance.vehicles),
             config.objective,
@@ -118,7 +120,7 @@ class GradientLearner:
         if self.guidance and self.imitation:
             quadrotors = self.guidance.vehicles[places]
         else:
-            quadrotors = sample_quadrotors(len(places), None, self.generator, self.config.distribution, self.device)
+            quadrotors = draw_vehicles(self.drawn_from, len(places), self.generator, self.device)
         quadrotors = quadrotors.component_major()
         if self.curriculum is None:
             return quadrotors, begin_episode(self.config.task, quadrotors, self.generator)

@@ -16,6 +16,7 @@ from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import read_population, sample_quadrotors
+from raptor.quadrotor.reader import Source, load_quadrotors
 from raptor.quadrotor.validation import cannot_hover
 from raptor.runs.callbacks import Callback, Callbacks
 from raptor.runs.engines import make_engine
@@ -23,6 +24,7 @@ from raptor.runs.folder import Layout, RunFolder, locked, settings_of
 from raptor.runs.job import settle
 from raptor.runs.progress import ProgressFunction
 from raptor.runs.stopping import stop_on_signal
+from raptor.training.purposes import warn_of_idle
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.session import CURVES, QUADROTORS, SHARDS, PreTrainSummary, Session
 from raptor.training.teachers.shard import Plan, make_plan, read_plan
@@ -38,7 +40,7 @@ PATIENCE_S = 20.0  # with another part that begins the run
 
 def pre_train(
     output: PathLike,
-    quadrotors: Quadrotors | PathLike | None = None,
+    quadrotors: Source | None = None,
     config: PreTrainConfig | None = None,
     *,
     generate: int | None = None,
@@ -56,7 +58,7 @@ def pre_train(
     of machine with as many threads. So does one that was trained in parts: call this for each of them, at the same time
     or not, then once with `resume`, which gathers what they have trained, and trains what is missing.
 
-    The vehicles are given, as a folder or a population, or so many are drawn with `generate`; `num_teachers` trains for
+    The vehicles are given, see `load_quadrotors`, or so many are drawn with `generate`; `num_teachers` trains for
     the first so many alone, and `part` (i, n) the i-th of n parts, from 1; the first part to come begins the run.
     `progress` is called with each report of a shard, `announce` once with the plan, in words. `callbacks` are called in
     this process, with what shards report, wherever these are trained. For all else see `train_direct`;
@@ -71,6 +73,7 @@ def pre_train(
         raise UserError("--shard and --overwrite exclude each other: several parts write to the same folder")
     folder, called, resume = RunFolder(output, LAYOUT), Callbacks(callbacks, output), resume or part is not None
     config, stored = settle(folder, PreTrainConfig, config, resume, overwrite, lambda: ("engine",))
+    warn_of_idle(config)
     find_device(config.device)
     given = _given_vehicles(quadrotors, generate, num_teachers, config.seed)
     engine, plan_file = make_engine(config.engine, config.device), folder.path / PLAN
@@ -115,9 +118,7 @@ load_pre_train_config = functools.partial(settings_of, PreTrainConfig, LAYOUT)
 """The settings of the run in a folder; see `settings_of`."""
 
 
-def _given_vehicles(
-    source: Quadrotors | PathLike | None, generate: int | None, num: int | None, seed: int
-) -> Quadrotors | None:
+def _given_vehicles(source: Source | None, generate: int | None, num: int | None, seed: int) -> Quadrotors | None:
     """The vehicles that are given, all of which can hover; None where none are."""
     if source is not None and generate is not None:
         raise UserError("quadrotors are either read or generated: give a folder, or a number to generate")
@@ -126,7 +127,7 @@ def _given_vehicles(
     elif source is None:
         return None
     else:
-        given = source if isinstance(source, Quadrotors) else read_population(source)
+        given = load_quadrotors(source)
     if num is not None:
         if not 1 <= num <= len(given):
             raise UserError(f"num_teachers must be between 1 and the {len(given)} quadrotors there are, got {num}")

@@ -26,6 +26,7 @@ from raptor.runs.engines import Engine, Report, Stop, read_result
 from raptor.runs.folder import RunFolder
 from raptor.runs.progress import Clock, Progress, ProgressFunction, read_metrics
 from raptor.tasks.terms import extensions
+from raptor.tasks.trajectory_files import text_of
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.plots import plot_curves, plot_teachers, population_curve
 from raptor.training.teachers.shard import CURVE, TEACHER_SEEDS, WEIGHTS, Plan, train_shard
@@ -121,13 +122,13 @@ class Session:
             staged = dataclasses.replace(config.curriculum, enabled=True)
             config = dataclasses.replace(config, apg=apg, sac=sac, curriculum=staged)
         settings, seed = to_dict(config), TEACHER_SEEDS + 1_000_003 * config.seed + 100_003 * self.attempt
+        known = {
+            "config": settings,
+            "trajectory": text_of(config.task.references.trajectory.source),
+            "extensions": [str(file) for file in extensions()],
+        }
         tasks = {
-            name: {
-                "config": settings,
-                "quadrotors": self.quadrotors[members].to_dicts(),
-                "seed": seed + members[0],
-                "extensions": [str(file) for file in extensions()],
-            }
+            name: {**known, "quadrotors": self.quadrotors[members].to_dicts(), "seed": seed + members[0]}
             for name, members in own.items()
         }
         note = self._reporter(sum(map(len, own.values())), done)

@@ -32,6 +32,7 @@ from raptor.runs.trainer import Phase, Trainer
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.tasks.task import Task
 from raptor.tasks.terms import extend
+from raptor.tasks.trajectory_files import remember
 from raptor.training.memory import BASE_BYTES, GIB, budget_bytes, nbytes, step_bytes
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
@@ -158,11 +159,14 @@ def train_shard(
 ) -> Generator[Report, None, dict[str, Any] | None]:
     """Train the teachers of one shard; see `raptor.runs.engines.Work`.
 
-    The task holds `config` (the settings), `quadrotors` (their documents) and `seed`. Reports say how far it is, with
-    the points of the learning curve that are new; the result is a record of each teacher, and sums.
+    The task holds `config` (the settings), `quadrotors` (their documents), `seed`, and the text of the `trajectory`, if
+    there is one. Reports say how far it is, with the points of the learning curve that are new; the result is a record
+    of each teacher, and sums.
     """
     for file in task.get("extensions", ()):
         extend(file)
+    if (text := task.get("trajectory")) is not None:
+        remember(text)
     config = from_dict(PreTrainConfig, task["config"])
     quadrotors = Quadrotors.from_dicts(task["quadrotors"], device=device).component_major()
     num, files, num_reported = len(quadrotors), ShardFiles(store, "checkpoint_", keep=2), 0
