@@ -115,7 +115,7 @@ class Description:
         self.estimates: list[Estimate] = []
         self.doubts: list[str] = []
         self.uncertainty: dict[str, float] = {}
-        """By fields of `raptor.quadrotor.population.Spread`: half-range of the quantity, relative to it."""
+        """By fields of `raptor.quadrotor.around.Spread`: half-range of the quantity, relative to it."""
         self._stated: dict[str, float] = {}
         self._refuse_unknown(content, tuple(KEYS))
         for keys in _EXCLUSIVE:
