@@ -82,7 +82,7 @@ def configuration_page() -> str:
     shared = _shared(jobs.values())
     told: Told = {}
     for job, config in jobs.items():
-        parts += [f"## {job}", *_group(config, (), shared, told, _link(job))]
+        parts += [f"## {job}", *_purposes(config), *_group(config, (), shared, told, _link(job))]
     parts += ["## Shared groups", "Groups of settings of several jobs, with the defaults from which each job departs."]
     for cls, path in shared.items():
         parts += _group(cls(), path, {}, told, _link(".".join(path)))
@@ -107,6 +107,30 @@ def command_line_page() -> str:
     for name, subcommand in command.commands.items():
         parts += [f"## raptor {name}", *_command(f"raptor {name}", subcommand, told)]
     return "\n\n".join(parts) + "\n"
+
+
+def _purposes(config: Any) -> Iterator[str]:
+    """What the settings of a job are for."""
+    from raptor.training.purposes import BY_JOB, PURPOSES
+
+    if (job := getattr(config, "JOB", None)) not in BY_JOB:
+        return
+    lines = []
+    for purpose, meaning in PURPOSES.items():
+        keys = [f"`{key}`" for key, found in BY_JOB[job].items() if found == purpose and key and _is_there(config, key)]
+        others = " and all that is not named below" if BY_JOB[job][""] == purpose else ""
+        lines.append(f"- **{purpose}** ({meaning}): {', '.join(keys)}{others}".replace(":  and", ":"))
+    why = "With `objective=reward` (and with soft actor-critic) the reward is trained on, too"
+    link = "[What is optimised, and what only rates](../explanation/what-is-optimised.md)"
+    yield "What each setting changes; a group stands for all in it:\n\n" + "\n".join(lines) + f"\n\n{why}. {link}."
+
+
+def _is_there(config: Any, key: str) -> bool:
+    for name in key.split("."):
+        if not hasattr(config, name):
+            return False
+        config = getattr(config, name)
+    return True
 
 
 def _presets(job: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid
 from raptor.environments.collectors import Recorder, Recording
+from raptor.environments.episode import draw_noise, look
 from raptor.environments.rollout import Policy
 from raptor.evaluation.evaluator import fly
 from raptor.evaluation.results import Evaluation
@@ -27,8 +28,9 @@ from raptor.evaluation.suites import (
     begin_together,
     conditions,
     figure_eight,
+    following,
 )
-from raptor.quadrotor.parameters import PLATFORMS, load_platforms
+from raptor.quadrotor.parameters import PLATFORMS, Quadrotors, load_platform, load_platforms
 from raptor.quadrotor.state import component_major, from_axis_angle
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import sense
@@ -53,7 +55,7 @@ def record_figure_eights(
     Vehicles are in the order of `PLATFORMS`; `pad_to` as in `raptor.environments.rollout`.
     """
     platforms = load_platforms().to(torch.device(device))
-    group = [figure_eight(interval, 1, seed, platforms) for interval in intervals]
+    group = [figure_eight(interval, 1, seed, platforms).seen_by(policy) for interval in intervals]
     dt, places = group[0].task.dt, len(PLATFORMS)
     longest = dataclasses.replace(group[0], num_steps=round((RAMP + max(intervals)) / dt))
     recorder = Recorder(dt, places * len(group))
@@ -63,6 +65,22 @@ def record_figure_eights(
         interval: whole[: round((RAMP + interval) / dt) + 1, index * places : (index + 1) * places]
         for index, interval in enumerate(intervals)
     }
+
+
+def record_reference(
+    policy: Policy,
+    reference: str,
+    quadrotors: Quadrotors | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    compile: bool = False,
+) -> Recording:
+    """Record a trajectory, by name or from a file, flown once by the platforms `SHOWN`, or by the first few given."""
+    named = Quadrotors.concatenate(map(load_platform, SHOWN)) if quadrotors is None else quadrotors[: len(SHOWN)]
+    condition = following(reference, 1, seed, named.to(torch.device(device))).seen_by(policy)
+    recorder = Recorder(condition.task.dt)
+    fly(policy, condition, begin_together([condition]), None, compile, recorder)
+    return recorder.recording
 
 
 def record_recovery(
@@ -77,7 +95,7 @@ def record_recovery(
 
     The seed is that of the quadrotors, and of the horizontal axis that each is tilted about.
     """
-    (condition,) = conditions("unseen", num, 1, seed, torch.device(device))
+    condition = conditions("unseen", num, 1, seed, torch.device(device))[0].seen_by(policy)
     at_rest = InitialStates(guidance=1.0)
     starts = dataclasses.replace(condition.starts, initial_states=at_rest, references=References(langevin_share=0.0))
     start, generator = dataclasses.replace(condition, starts=starts).begin()
@@ -95,6 +113,9 @@ def record_recovery(
     seen = sense(state, start.reference, task.target_visible)
     sensed, commanded = (seen,) * len(start.sensed), (held,) * len(start.commanded)
     start = dataclasses.replace(start, state=state, previous_action=held, sensed=sensed, commanded=commanded)
+    if not task.observes_default:
+        noise = draw_noise(task, quadrotors.mass, generator)[0]
+        start = dataclasses.replace(start, own=look(task, quadrotors, start, noise, None))
     recorder = Recorder(task.dt, num)
     fly(policy, condition, (quadrotors, start, generator), pad_to, compile, recorder)
     return recorder.recording
@@ -140,6 +161,32 @@ def _figure_eight(axis: Axes, recordings: Sequence[Recording], place: int) -> No
         how: dict[str, Any] = {"transform": axis.transAxes, "ha": "right" if index % 2 else "left"}
         axis.text(x, y, text, color=colour, fontsize=8.5, weight="bold", **how)
     axis.set(xlim=(-1.45, 1.45), ylim=(-0.95, 0.95), aspect="equal")
+
+
+def reference(recordings: Mapping[str, Recording], vehicles: Sequence[str] = SHOWN) -> Figure:
+    """A trajectory from above, and the distance from its target over time, a column for each of the vehicles.
+
+    Recordings are by policy, of the vehicles in their order. What leaves the surroundings of the trajectory is cut off.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(2, len(vehicles), (3.2 * len(vehicles) + 0.4, 6.2), sharey="row")
+        target = next(iter(recordings.values())).target.cpu()
+        for place, (name, column) in enumerate(zip(vehicles, axes.T, strict=True)):
+            x, y, _ = target[:, place].T
+            column[0].plot(x, y, color=FAINT, lw=5, alpha=0.5)
+            for recording, colour in zip(recordings.values(), cycle(COLOURS), strict=False):
+                flown = recording.position[:, place].cpu()
+                column[0].plot(flown[:, 0], flown[:, 1], color=colour, lw=1.4)
+                column[1].plot(recording.time, 100 * recording.tracking_error[:, place].cpu(), color=colour, lw=1.2)
+            margin = 0.5 + 0.1 * float(target.abs().amax())
+            column[0].set(xlim=(x.min() - margin, x.max() + margin), ylim=(y.min() - margin, y.max() + margin))
+            column[0].set(aspect="equal", xlabel="x (m)")
+            column[0].set_title(name, weight="bold")
+            column[1].set(xlabel="time (s)", ylim=(0, 150))
+        axes[0, 0].set_ylabel("y (m)")
+        axes[1, 0].set_ylabel("distance from target (cm)")
+        _legend(figure, list(recordings), [Line2D([], [], color=FAINT, lw=5, alpha=0.5, label="target")])
+    return figure
 
 
 def recovery(recordings: Mapping[str, Recording]) -> Figure:
