@@ -61,7 +61,10 @@ Seed = Annotated[int | None, option("--seed SEED", "Same as seed=SEED.")]
 Device = Annotated[str | None, option("--device DEVICE", "Same as device=DEVICE: cpu, cuda, cuda:1.")]
 Suites = Annotated[
     list[str] | None,
-    option("--suite -s SUITE", "paper, unseen, platforms, figure-eight or robustness, several times; else all."),
+    option(
+        "--suite -s SUITE",
+        "paper, unseen, platforms, figure-eight, robustness, sensitivity, reference; several; else all that can be.",
+    ),
 ]
 NumQuadrotors = Annotated[int, option("--num-quadrotors N", "Vehicles drawn for each suite.", True, min=1)]
 Reference = Annotated[

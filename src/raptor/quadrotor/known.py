@@ -60,6 +60,20 @@ DESCRIPTION_KEYS = {key: meaning for key, (meaning, _) in KEYS.items()}
 _SEVERAL = ("arm_offset", "motor_positions", "centre_of_mass", "inertia", "size", "motor_time_constant")
 """Keys that hold more than a number."""
 
+_SYNONYMS = {
+    "weight": "mass",
+    "thrust": "max_thrust_per_motor",
+    "twr": "thrust_to_weight",
+    "kf": "thrust_coefficient",
+    "k_f": "thrust_coefficient",
+    "km": "torque_coefficient",
+    "k_m": "torque_coefficient",
+    "tau": "motor_time_constant",
+    "com": "centre_of_mass",
+    "cog": "centre_of_mass",
+}
+"""What others call it."""
+
 _EXCLUSIVE = (
     ("wheelbase", "diagonal"),
     ("arm_offset", "motor_positions"),
@@ -128,7 +142,9 @@ class Description:
         for key in content:
             if key not in allowed:
                 text = str(key).lower()
-                near = difflib.get_close_matches(text, allowed, 2) or [one for one in allowed if text and text in one]
+                near = [one for one in (text, _SYNONYMS.get(text)) if one in allowed]
+                near = near or difflib.get_close_matches(text, allowed, 2)
+                near = near or [one for one in allowed if text and text in one]
                 hint = f"did you mean {' or '.join(near)}?" if near else f"the keys are {', '.join(allowed)}"
                 raise UserError(f"unknown key {prefix}{key}{self.where(f'{prefix}{key}')}: {hint}")
 
