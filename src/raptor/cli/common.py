@@ -63,7 +63,7 @@ Suites = Annotated[
     list[str] | None,
     option(
         "--suite -s SUITE",
-        "paper, unseen, platforms, figure-eight, robustness, sensitivity; several times; else all that can be.",
+        "paper, unseen, platforms, figure-eight, robustness, sensitivity, reference; several; else all that can be.",
     ),
 ]
 NumQuadrotors = Annotated[int, option("--num-quadrotors N", "Vehicles drawn for each suite.", True, min=1)]

@@ -28,8 +28,9 @@ def evaluate(
     policies: Annotated[list[str], argument("POLICY", f"Each: {POLICY}")],
     quadrotor: common.Quadrotors = None,
     suite: common.Suites = None,
+    reference: common.Reference = None,
     json: Annotated[Path | None, option("--json FILE", "Write every figure with its interval.")] = None,
-    plot: Annotated[Path | None, option("--plot FILE.png", "Draw the suite sensitivity.")] = None,
+    plot: Annotated[Path | None, option("--plot FILE.png", "Draw the suite reference, or else sensitivity.")] = None,
     num_quadrotors: common.NumQuadrotors = 2048,
     episodes: Annotated[int, option("--episodes N", "Episodes of each vehicle.", True, min=1)] = 1,
     seed: Annotated[int, option("--seed SEED", "Of the vehicles and their episodes.", True)] = 0,
@@ -52,6 +53,7 @@ def evaluate(
     raptor evaluate default -s unseen --num-quadrotors 256     # a quick look
     raptor evaluate runs/mine
     raptor evaluate robust large --quadrotor examples/my_quadrotor.yaml --plot sensitivity.png
+    raptor evaluate runs/mine default --reference my.csv --plot flown.png    # on a trajectory, see how-to
     raptor evaluate default large -s unseen -s figure-eight --json results.json
     raptor evaluate published -s paper --num-quadrotors 4096
     ```
@@ -73,11 +75,13 @@ def evaluate(
     for file in (json, plot):
         if file is not None and (file.is_dir() or not file.parent.is_dir()):
             raise UserError(f"{file} cannot be written: name a file in a folder that exists")
-    if plot is not None and (vehicles is None or (suite and SENSITIVITY not in suite)):
-        raise UserError(f"--plot draws the suite {SENSITIVITY}: give --quadrotor, and leave out --suite or name it")
+    drawn = (reference, "reference") if reference is not None else (vehicles, SENSITIVITY)
+    if plot is not None and (drawn[0] is None or (suite and drawn[1] not in suite)):
+        remedy = "give --reference or --quadrotor, and leave out --suite or name it"
+        raise UserError(f"--plot draws the suite reference or {SENSITIVITY}: {remedy}")
     with counting(console) as progress:
         how = (suite or None, num_quadrotors, episodes, seed, device, progress, compile)
-        evaluation = run(columns, *how, quadrotors=vehicles)
+        evaluation = run(columns, *how, quadrotors=vehicles, reference=reference)
     tables = wide_console()
     tables.print(evaluation.table())
     if SENSITIVITY in evaluation.suites:
@@ -88,9 +92,15 @@ def evaluate(
     if plot is not None:
         from raptor.core.atomic import write_atomically
         from raptor.core.plotting import to_png
-        from raptor.evaluation.plots import sensitivity
+        from raptor.evaluation import plots
 
-        write_atomically(plot, to_png(sensitivity(evaluation)))
+        if reference is None:
+            figure = plots.sensitivity(evaluation)
+        else:
+            how_seen = (reference, vehicles, seed, device)
+            flown = {name: plots.record_reference(policy, *how_seen) for name, policy in columns.items()}
+            figure = plots.reference(flown, evaluation.vehicles[: len(plots.SHOWN)] or plots.SHOWN)
+        write_atomically(plot, to_png(figure))
         say(f"wrote {plot}")
 
 
@@ -210,8 +220,9 @@ def export(
 ) -> None:
     """Write a policy in a format that runs without this package, and verify the file against the original.
 
-    The ONNX model takes observation (batch, 22) and hidden (batch, 16) and gives action and next_hidden, for any batch;
-    that of a memoryless policy takes observation and gives action.
+    The ONNX model takes observation (batch, D) and hidden (batch, H) and gives action and next_hidden, for any batch.
+    D is 22 unless the policy observes something else, H its hidden_dim: 16 for default, 64 for large and robust.
+    That of a memoryless policy takes observation and gives action.
 
     ```
     raptor export runs/mine                    # writes runs/mine/policy.onnx

@@ -17,7 +17,10 @@ from raptor.quadrotor.population import sample_quadrotors, scale_quantity, uncer
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import Sensing
 from raptor.tasks.reference import Lissajous, References
+from raptor.tasks.reward import Termination
 from raptor.tasks.task import Task
+from raptor.tasks.trajectories import Trajectory
+from raptor.tasks.trajectory_files import FASTEST
 
 SUITES = ("paper", "unseen", "platforms", "figure-eight", "robustness")
 """`paper`: RAPTOR's own training evaluation, the target hidden from the policy. `unseen`: the same vehicles, the target
@@ -29,6 +32,9 @@ GIVEN_SUITES = ("platforms", "figure-eight", "robustness", "sensitivity")
 vehicle at a time at the lower and at the upper end of its uncertainty."""
 
 ALL_SUITES = tuple(dict.fromkeys((*SUITES, *GIVEN_SUITES)))
+
+REFERENCE = "reference"
+"""Suite of a trajectory that is given: named, or given, vehicles follow it from rest, whole."""
 
 TEST_SEEDS = 3_000_000  # those of training are from 1 000 000 on, of validation from 2 000 000 on
 FIGURE_EIGHT_INTERVALS = (10.0, 6.5, 5.0)  # s that each figure takes
@@ -57,6 +63,7 @@ class Condition:
     first_counted_step: int = VISIBLE.episode_steps // 2  # position errors count from here on
     survivors_only: bool = True  # whether position errors of terminated episodes are left out
     episodes: int = 1  # consecutive rows that are episodes of one vehicle, and are averaged
+    tracked: bool = False  # whether the worst position error counts, too, and the error of yaw
     groups: tuple[str, ...] = ()  # names of groups, all of the same size and one after another; none: a single group
 
     @property
@@ -122,19 +129,25 @@ def conditions(
     seed: int,
     device: torch.device,
     quadrotors: Quadrotors | None = None,
+    reference: str | None = None,
 ) -> list[Condition]:
     """The conditions of a suite; `UserError` where there is none of that name, or a number is out of range.
 
     Of the named platforms, or of the vehicles that are given in their place, each starts `starts_of_each` times. Seeds
-    go from 0 to 999 999 and determine sampled vehicles, starts and references.
+    go from 0 to 999 999 and determine sampled vehicles, starts and references. `reference` is the trajectory, by name
+    or file, of the suite of that name.
     """
     for name, number in (("num_quadrotors", num_quadrotors), ("episodes", episodes)):
         if number < 1:
             raise UserError(f"{name} must be at least 1, got {number}")
     if not 0 <= seed < 1_000_000:
         raise UserError(f"seed must be between 0 and 999999, which keeps test vehicles apart from others, got {seed}")
-    check_suite(suite, quadrotors is not None)
     named = (load_platforms() if quadrotors is None else quadrotors).to(device)
+    if suite == REFERENCE:
+        if reference is None:
+            raise UserError("the suite reference follows a trajectory: give it with --reference FILE|NAME")
+        return [following(reference, starts_of_each(len(named), num_quadrotors, episodes, 32), seed, named)]
+    check_suite(suite, quadrotors is not None)
 
     def started(part: int) -> dict[str, Any]:
         return _started(named, starts_of_each(len(named), num_quadrotors, episodes, part))
@@ -209,9 +222,7 @@ def _started(quadrotors: Quadrotors, num: int) -> dict[str, Any]:
 
 def figure_eight(interval: float, num_starts: int, seed: int, quadrotors: Quadrotors) -> Condition:
     """Each vehicle so often on figure eights of `interval` s, from rest at the origin, rotors at random speeds."""
-    started = _started(quadrotors, num_starts)
-    box = torch.full_like(started["quadrotors"].position_threshold, FIGURE_EIGHT_BOX)
-    started["quadrotors"] = dataclasses.replace(started["quadrotors"], position_threshold=box)
+    started = _started(_boxed(quadrotors), num_starts)
     figure = Lissajous(interval=(interval, interval))
     references = References(langevin_share=0.0, lissajous_share=1.0, lissajous=figure)
     return Condition(
@@ -224,3 +235,27 @@ def figure_eight(interval: float, num_starts: int, seed: int, quadrotors: Quadro
         survivors_only=False,
         **started,
     )
+
+
+def following(source: str, num_starts: int, seed: int, quadrotors: Quadrotors) -> Condition:
+    """Each vehicle so often on a trajectory, from rest at its beginning to its end; lost beyond the box about it."""
+    trajectory = Trajectory(source, random_start=False)
+    references = References(langevin_share=0.0, trajectory_share=1.0, trajectory=trajectory)
+    bounds = Termination(about_target=True, linear_velocity=FASTEST)
+    at_rest = InitialStates(guidance=1.0)
+    return Condition(
+        name="",
+        task=dataclasses.replace(VISIBLE, references=references, termination=bounds),
+        starts=Task(initial_states=at_rest, references=references, sensing=_sensing(), termination=bounds),
+        seed=seed,
+        num_steps=max(1, round(trajectory.flight_s / VISIBLE.dt)),
+        first_counted_step=0,
+        survivors_only=False,
+        tracked=True,
+        **_started(_boxed(quadrotors), num_starts),
+    )
+
+
+def _boxed(quadrotors: Quadrotors) -> Quadrotors:
+    box = torch.full_like(quadrotors.position_threshold, FIGURE_EIGHT_BOX)
+    return dataclasses.replace(quadrotors, position_threshold=box)

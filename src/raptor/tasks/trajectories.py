@@ -18,8 +18,9 @@ from raptor.core.compilation import register
 from raptor.core.errors import UserError, first_line
 from raptor.quadrotor.state import component_major, components, from_components
 from raptor.tasks.initial_state import uniform
+from raptor.tasks.splines import Table
 from raptor.tasks.terms import Terms, Use, find_term, term, terms_of_kind
-from raptor.tasks.trajectory_files import Table, read_table, settled
+from raptor.tasks.trajectory_files import read_table, settled
 
 if TYPE_CHECKING:
     Range = Tensor  # what a function is given: () or (...)
