@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from raptor.config import to_dict, to_yaml
-from raptor.config.settings import Settings
+from raptor.config.settings import Settings, show
 from raptor.core.atomic import write_atomically
 from raptor.core.devices import host
 from raptor.core.distributed import ALONE, World
@@ -115,9 +115,12 @@ def settle(
     if stored is not None:
         folder.refuse_changes(stored, settings, (*free(), *_lengthened(folder, stored, settings)))
     if idle := unused_extensions(to_yaml(settings)):
-        use = f"put it to use by task.extra.{idle[0].name}.KEY=VALUE, or task.extra=[{idle[0].name}]"
+        name, example = idle[0].name, next(iter(vars(idle[0]().settings).items()), None)
+        use = "" if example is None else f"task.extra.{name}.{example[0]}={show(example[1])}, or "
         names = ", ".join(f"{term.name} ({term.kind})" for term in idle)
-        warnings.warn(f"no setting uses {names}, which --extend brings: {use}", stacklevel=2)
+        warnings.warn(
+            f"no setting uses {names}, which --extend brings: put it to use by {use}task.extra=[{name}]", stacklevel=2
+        )
     return settings, stored
 
 
