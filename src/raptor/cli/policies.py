@@ -120,7 +120,10 @@ def evaluate_on_own(
     say("evaluating it beside the packaged policies on the vehicles themselves")
     with counting(Console(stderr=True)) as progress:
         how = (num_quadrotors, 1, 0, config.device, progress, compile)
-        evaluation = evaluate(policies, suites or OWN_SUITES, *how, quadrotors=vehicles)
+        trajectory = config.task.references.trajectory
+        followed = ["reference"] if trajectory.source else []
+        suites = (*(suites or OWN_SUITES), *followed)
+        evaluation = evaluate(policies, suites, *how, quadrotors=vehicles, reference=trajectory if followed else None)
     wide_console().print(evaluation.table())
     evaluation.save(run / "evaluation.json")
 
@@ -181,7 +184,11 @@ def quickstart(
         else:
             say(f"evaluating it beside the published policy on {', '.join(suites)}: {num} vehicles")
             where: dict[str, Any] = {"device": trained.device, "compile": config.compile}
-            carry_out(Evaluate(suites=suites, num_quadrotors=num, **where))
+            carry_out(
+                Evaluate(
+                    suites=suites, trajectory=trained.task.references.trajectory.source, num_quadrotors=num, **where
+                )
+            )
             wide_console().print(Evaluation.load(figures).table())
         say(f"exported it: {carry_out(Export())} over 500 recurrent steps")
         say("writing the report, with flights of both policies")
