@@ -236,6 +236,9 @@ def _summary(cls: type) -> str:
 def _command(path: str, command: Any, told: Told) -> Iterator[str]:
     import typer
 
+    from raptor.training import EnvDistillConfig
+
+    settings = meanings_of(EnvDistillConfig) if path.startswith("raptor distill") else {}
     command.get_params(typer.Context(command))  # commands may declare options once they are asked for
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
@@ -248,14 +251,16 @@ def _command(path: str, command: Any, told: Told) -> Iterator[str]:
         names = ", ".join([*option.opts, *option.secondary_opts])
         value = "" if option.is_flag else f" {option.metavar or option.name.upper()}"
         row = (f"`{names}{value}`", _default(option), option.help or "")
-        if (where := told.setdefault(row, path)) == path:
+        if option.name in settings:
+            others["[the settings](configuration.md#raptor-distill-raptor-distill-isaac)"].append(row[0])
+        elif (where := told.setdefault(row, _link(path))) == _link(path):
             rows.append(row)
         else:
             others[where].append(row[0])
     if rows:
         yield _table(("argument or option", "default", "meaning"), rows)
     for where, names in others.items():
-        yield f"As of {_link(where)}: {', '.join(names)}."
+        yield f"As of {where}: {', '.join(names)}."
 
 
 def _place(argument: Any) -> str:

@@ -220,9 +220,9 @@ def export(
 ) -> None:
     """Write a policy in a format that runs without this package, and verify the file against the original.
 
-    The ONNX model takes observation (batch, D) and hidden (batch, H) and gives action and next_hidden, for any batch; D
-    is 22 unless the policy observes something else, H its hidden_dim: 16 for default, 64 for large and robust. That of
-    a memoryless policy takes observation and gives action.
+    The ONNX model takes observation (batch, D) and hidden (batch, H) and gives action and next_hidden, for any batch.
+    D is 22 unless the policy observes something else, H its hidden_dim: 16 for default, 64 for large and robust.
+    That of a memoryless policy takes observation and gives action.
 
     ```
     raptor export runs/mine                    # writes runs/mine/policy.onnx

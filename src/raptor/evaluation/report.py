@@ -35,8 +35,7 @@ PIXELS_PER_INCH = 78  # the same for all figures, so that letters are of one siz
 
 EIGHTS = (
     "Four of the nine named quadrotors from above, on one figure at full speed, with the RMSE of each policy over it; "
-    "lost "
-    "means 1 m or more. Paths that leave a panel are cut off."
+    "lost means 1 m or more. Paths that leave a panel are cut off."
 )
 RECOVERY = (
     "50 quadrotors that no training has seen, let go at rest and tilted by 90°. Recovered means within "
