@@ -38,6 +38,8 @@ def test_a_tiny_training_improves_the_policy_and_saves_it(tmp_path):
 
 
 def test_a_described_quadrotor_becomes_a_file_and_flies(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "my_quadrotor.json").write_text("{}")  # of a run before
     figures = load("my_quadrotor").main(["--output", str(tmp_path / "mine"), "--num-episodes", "20"])
     document = json.loads((tmp_path / "mine" / "my_quadrotor.json").read_text())
     assert document["dynamics"]["mass"] == 0.78

@@ -140,6 +140,7 @@ def test_a_curve_that_would_fall_is_level_at_its_end():
         ("0.1,4\n0.2,8\n", r"needs two points above zero, one of them at 50% .* \(.*drone\.yaml, line 2\)"),
         ("0.5,-4\n1,-8\n", "holds no thrust above zero"),
         ("", "is empty"),
+        (f"throttle,thrust\n0.5,{'4' * 200_000}\n", "cannot read the thrust_table .*bench.csv: field larger than"),
         (None, "cannot read the thrust_table"),
     ],
 )

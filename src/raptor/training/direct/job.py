@@ -160,6 +160,8 @@ def make_learner(
     """The learner of `raptor train-direct`."""
     task, num, drawn_from = config.task, config.num_validation, around or config.distribution
     device, compile, validation = config.device, config.compile, None
+    if isinstance(drawn_from, Around):
+        around = drawn_from = dataclasses.replace(drawn_from, quadrotors=drawn_from.quadrotors.to(device))
     if config.validation_interval:
         num_steps = -(-config.num_updates // config.validation_interval) * task.episode_steps
         pays = num_steps > steps_before_compiling(num) / 4  # it is kept for later runs

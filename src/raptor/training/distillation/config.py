@@ -132,6 +132,7 @@ class EnvDistillConfig(DistillConfig):
     """Settings of `raptor distill` and `raptor distill-isaac`, the most important ones of which are flags too."""
 
     JOB: ClassVar[str] = "distill"
+    LENGTH: ClassVar[tuple[str, str]] = ("num_epochs", "final_learning_rate")
     RENAMED: ClassVar[dict[str, str]] = {"n_epochs": "num_epochs"}
 
     precision: ClassVar[Precision] = "float32"
