@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from raptor.training import TrainDirectConfig
 
 PUBLISHED, RL_TOOLS, SENSITIVITY = "published", "rl-tools", "sensitivity"
-QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen", "platforms"), 256
+QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen",), 256
 """A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
 OWN_SUITES = ("platforms", "figure-eight", "robustness")
 """What policies for vehicles of one's own are evaluated on."""
@@ -140,7 +140,7 @@ def quickstart(
     """Train a policy, compare it with the published one, export it, and write report.html: about five minutes.
 
     A quick look takes a minute, most of it for compiling at its first start; a training of fewer than 100 000 updates
-    times vehicles is evaluated with 256 vehicles on unseen and platforms alone, unless told otherwise.
+    times vehicles is evaluated with 256 vehicles on unseen alone, unless told otherwise.
 
     ```
     raptor quickstart -o runs/demo

@@ -20,7 +20,7 @@ from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
 from raptor.formats.policy_files import load_policy
 from raptor.nn.policy import RaptorPolicy
-from raptor.quadrotor.around import Around
+from raptor.quadrotor.around import Around, Spread
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.reader import load_quadrotors
 from raptor.runs.callbacks import Callback, Callbacks
@@ -134,6 +134,8 @@ def vehicles_around(folder: RunFolder, config: TrainDirectConfig, resumes: bool)
     """What to train around: the vehicles that the settings name, or the run's own copy of them; None where none are."""
     kept = folder.path / QUADROTORS
     if not config.quadrotors:
+        if config.spread != Spread():
+            raise UserError("spread is around given vehicles: name them with --quadrotor, or leave it out")
         return None
     if not (resumes and kept.is_dir()):
         return Around(load_quadrotors(config.quadrotors), config.spread)
