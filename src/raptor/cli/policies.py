@@ -75,10 +75,10 @@ def evaluate(
     for file in (json, plot):
         if file is not None and (file.is_dir() or not file.parent.is_dir()):
             raise UserError(f"{file} cannot be written: name a file in a folder that exists")
-    drawn = (reference, "reference") if reference is not None else (vehicles, SENSITIVITY)
-    if plot is not None and (drawn[0] is None or (suite and drawn[1] not in suite)):
-        remedy = "give --reference or --quadrotor, and leave out --suite or name it"
-        raise UserError(f"--plot draws the suite reference or {SENSITIVITY}: {remedy}")
+    drawn = SENSITIVITY if reference is None else "reference"
+    if plot is not None and ((vehicles is None and reference is None) or (suite and drawn not in suite)):
+        remedy = "give --quadrotor, or --reference for its suite, and leave out --suite or name it"
+        raise UserError(f"--plot draws the suite {drawn}: {remedy}")
     with counting(console) as progress:
         how = (suite or None, num_quadrotors, episodes, seed, device, progress, compile)
         evaluation = run(columns, *how, quadrotors=vehicles, reference=reference)

@@ -114,7 +114,7 @@ def post_train(
     from raptor.training.distillation import job
     from raptor.training.distillation.teachers import teacher_files
 
-    config = run.load(job.load_post_train_config)
+    config = run.load(job.load_post_train_config, tasks=("task", "fine_tune.task"))
     files = teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer)
     sources = [*(teachers or ()), *files] or None
     with common.watched(run.output, run.resume, run.again) as (show, announce):

@@ -70,7 +70,11 @@ class Objective(Settings):
         else:
             parts, own = [(name, getattr(self, name)) for name in COSTS], []
         own += [(use.term.name, use.weight) for use in (*self.terms.uses, *task.own("cost"))]
-        bounds = {"speed": f" (beyond {self.speed_limit:g} m/s)", "box": f" (beyond {self.box_limit:g} of it)"}
+        about = " about the target's" if task.termination.about_target else ""
+        bounds = {
+            "speed": f" (beyond {self.speed_limit:g} m/s{about})",
+            "box": f" (beyond {self.box_limit:g} of it{about})",
+        }
         square = {name: f"{name}²{bounds.get(name, '')}" for name in LIMITS}
         texts = [f"{weight:g} {square.get(name, name)}" for name, weight in (*parts, *own) if weight]
         return f"{' + '.join(texts) or '0'}, at most {self.cap:g}"

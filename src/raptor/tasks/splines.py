@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ class Table:
     coefficients: Tensor  # (4 D, P); of 1, u, u^2, u^3 with u from 0 to 1 in each piece; D is 3, or 4 with yaw
     duration: float  # s
     closed: bool
+    copies: dict[Any, Tensor] = dataclasses.field(default_factory=dict)  # by type and device
 
     @property
     def has_yaw(self) -> bool:
@@ -38,7 +40,10 @@ class Table:
         t = t.remainder(self.duration) if self.closed else t.clamp(0, self.duration)
         place = t * (self.coefficients.shape[1] / self.duration)
         piece = place.detach().floor().clamp(0, self.coefficients.shape[1] - 1)
-        u, found = place - piece, self.coefficients.to(t)[:, piece.long()].unflatten(0, (4, -1))
+        kind = t.dtype, t.device
+        if kind not in self.copies:  # before a step is compiled or captured, which then holds a constant
+            self.copies[kind] = self.coefficients.to(t)
+        u, found = place - piece, self.copies[kind][:, piece.long()].unflatten(0, (4, -1))
         parts = [c0 + u * (c1 + u * (c2 + u * c3)) for c0, c1, c2, c3 in zip(*found, strict=True)]
         position = from_components(parts[:3])
         return (position, parts[3]) if self.has_yaw else position

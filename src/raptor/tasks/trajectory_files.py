@@ -58,9 +58,10 @@ def text_of(source: str | None) -> str | None:
 
 
 def keep_copy(settings: Any, folder: Path) -> None:
-    """Write the file that the task of some settings follows, if any, into the folder of a run."""
-    references = getattr(getattr(settings, "task", None), "references", None)
-    if references is not None and (text := text_of(references.trajectory.source)) is not None:
+    """Write the file that a task of some settings follows, if any, into the folder of a run."""
+    tasks: list[Any] = [getattr(each, "task", None) for each in (settings, getattr(settings, "fine_tune", None))]
+    sources = [task.references.trajectory.source for task in tasks if hasattr(task, "references")]
+    if text := next(filter(None, map(text_of, sources)), None):
         write_atomically(folder / COPY, text)
 
 
