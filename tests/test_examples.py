@@ -86,12 +86,18 @@ def test_a_learner_of_ones_own_learns_within_seconds(capsys):
     assert "update 8: reward" in capsys.readouterr().out
 
 
+def test_a_trajectory_of_ones_own_is_flown(capsys):
+    assert load("my_trajectory").main(["--seconds", "1"]) < 0.2
+    assert "default flies the rose with race" in capsys.readouterr().out
+
+
 def test_no_example_is_left_out():
     tested = {
         "fly_published_policy",
         "train_tiny_policy",
         "my_learner",
         "my_quadrotor",
+        "my_trajectory",
         "gymnasium_loop",
         "distill_mujoco",
         "rsl_rl_teacher",

@@ -12,9 +12,11 @@ from raptor.core.errors import UserError
 from raptor.environments.collectors import ERROR_CAP
 from raptor.evaluation import Evaluation, evaluate
 from raptor.evaluation.results import rows
+from raptor.evaluation.suites import following
 from raptor.formats import load_policy
 from raptor.quadrotor import load_platform
-from raptor.tasks import trajectory_from_array
+from raptor.tasks import References, Task, Trajectory, trajectory_from_array
+from raptor.tasks.terms import find_term
 
 TIME = np.arange(0, 0.405, 0.02)
 STANDING, RACE = np.zeros((len(TIME), 3)), load_platform("race")
@@ -77,3 +79,13 @@ def test_the_suite_needs_a_trajectory_and_comes_with_one() -> None:
         evaluate({"mine": Falling()}, ["reference"], 1)
     with pytest.raises(UserError, match="there is no term ellipse"):
         evaluate({"mine": Falling()}, None, 1, reference="ellipse")
+
+
+def test_a_trajectory_with_settings_is_followed_with_them() -> None:
+    turning = find_term("hover")(yaw_rate=(1.0, 1.0))
+    task = Task(references=References(trajectory=Trajectory("hover", duration=0.1)), extra=[turning])
+    condition = following(task.references.trajectory, 1, 0, RACE)
+    start, _ = condition.begin()
+    assert condition.num_steps == 10
+    assert start.reference.yaw_rate.item() == 1.0
+    assert not condition.task.references.trajectory.random_start

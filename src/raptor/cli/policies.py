@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from raptor.training import TrainDirectConfig
 
 PUBLISHED, RL_TOOLS, SENSITIVITY = "published", "rl-tools", "sensitivity"
-QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen", "platforms"), 256
+QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen",), 256
 """A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
 OWN_SUITES = ("platforms", "figure-eight", "robustness")
 """What policies for vehicles of one's own are evaluated on."""
@@ -120,7 +120,10 @@ def evaluate_on_own(
     say("evaluating it beside the packaged policies on the vehicles themselves")
     with counting(Console(stderr=True)) as progress:
         how = (num_quadrotors, 1, 0, config.device, progress, compile)
-        evaluation = evaluate(policies, suites or OWN_SUITES, *how, quadrotors=vehicles)
+        trajectory = config.task.references.trajectory
+        followed = ["reference"] if trajectory.source else []
+        suites = (*(suites or OWN_SUITES), *followed)
+        evaluation = evaluate(policies, suites, *how, quadrotors=vehicles, reference=trajectory if followed else None)
     wide_console().print(evaluation.table())
     evaluation.save(run / "evaluation.json")
 
@@ -137,7 +140,7 @@ def quickstart(
     """Train a policy, compare it with the published one, export it, and write report.html: about five minutes.
 
     A quick look takes a minute, most of it for compiling at its first start; a training of fewer than 100 000 updates
-    times vehicles is evaluated with 256 vehicles on unseen and platforms alone, unless told otherwise.
+    times vehicles is evaluated with 256 vehicles on unseen alone, unless told otherwise.
 
     ```
     raptor quickstart -o runs/demo
@@ -181,7 +184,11 @@ def quickstart(
         else:
             say(f"evaluating it beside the published policy on {', '.join(suites)}: {num} vehicles")
             where: dict[str, Any] = {"device": trained.device, "compile": config.compile}
-            carry_out(Evaluate(suites=suites, num_quadrotors=num, **where))
+            carry_out(
+                Evaluate(
+                    suites=suites, trajectory=trained.task.references.trajectory.source, num_quadrotors=num, **where
+                )
+            )
             wide_console().print(Evaluation.load(figures).table())
         say(f"exported it: {carry_out(Export())} over 500 recurrent steps")
         say("writing the report, with flights of both policies")

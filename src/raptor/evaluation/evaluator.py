@@ -35,6 +35,7 @@ from raptor.evaluation.suites import (
 )
 from raptor.quadrotor.parameters import NUM_ROTORS, PLATFORMS, Quadrotors
 from raptor.quadrotor.population import uncertainty_of
+from raptor.tasks.trajectories import Trajectory
 
 CountFunction = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
@@ -50,7 +51,7 @@ def evaluate(
     progress: CountFunction | None = None,
     compile: bool | None = None,
     quadrotors: Quadrotors | None = None,
-    reference: str | None = None,
+    reference: str | Trajectory | None = None,
 ) -> Evaluation:
     """Evaluate policies by name on suites; each of them meets the same vehicles, starts, references and noise.
 
@@ -126,7 +127,7 @@ def evaluate(
         "confidence": CONFIDENCE,
         "bootstrap_resamples": RESAMPLES,
         **({} if quadrotors is None else identity(quadrotors)),
-        **({} if reference is None else {REFERENCE: str(reference)}),
+        **({} if reference is None else {REFERENCE: getattr(reference, "source", reference)}),
     }
     return Evaluation(results, settings)
 

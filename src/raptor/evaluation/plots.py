@@ -35,6 +35,7 @@ from raptor.quadrotor.state import component_major, from_axis_angle
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import sense
 from raptor.tasks.reference import Lissajous, References
+from raptor.tasks.trajectories import Trajectory
 
 SHOWN = ("crazyflie", "x500_real", "race", "soft")  # in figures: from 30 g to 2 kg, slow and nervous ones
 RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, 30.0  # m and degrees; recovered: within both for the last half second
@@ -69,7 +70,7 @@ def record_figure_eights(
 
 def record_reference(
     policy: Policy,
-    reference: str,
+    reference: str | Trajectory,
     quadrotors: Quadrotors | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",

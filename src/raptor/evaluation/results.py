@@ -126,7 +126,8 @@ def metrics_of(
     columns += [] if tracking is None else tracking.columns
     result = torch.stack([column.double() for column in columns], dim=-1)
     if survivors_only:
-        paths = torch.cat([reference.amplitude, reference.legs], dim=-1)
+        followed = [course.scale.unsqueeze(-1) for course in reference.course]
+        paths = torch.cat([reference.amplitude, reference.legs, *followed], dim=-1)
         moving = (reference.langevin_sigma != 0) | (paths != 0).any(dim=-1)
         result[:, 3] = result[:, 3].masked_fill(episodes.terminated, torch.nan)
         result[:, 4] = result[:, 4].masked_fill(episodes.terminated | moving, torch.nan)

@@ -19,6 +19,7 @@ from raptor.tasks.observation import Sensing
 from raptor.tasks.reference import Lissajous, References
 from raptor.tasks.reward import Termination
 from raptor.tasks.task import Task
+from raptor.tasks.terms import Terms
 from raptor.tasks.trajectories import Trajectory
 from raptor.tasks.trajectory_files import FASTEST
 
@@ -129,7 +130,7 @@ def conditions(
     seed: int,
     device: torch.device,
     quadrotors: Quadrotors | None = None,
-    reference: str | None = None,
+    reference: str | Trajectory | None = None,
 ) -> list[Condition]:
     """The conditions of a suite; `UserError` where there is none of that name, or a number is out of range.
 
@@ -237,16 +238,17 @@ def figure_eight(interval: float, num_starts: int, seed: int, quadrotors: Quadro
     )
 
 
-def following(source: str, num_starts: int, seed: int, quadrotors: Quadrotors) -> Condition:
+def following(source: str | Trajectory, num_starts: int, seed: int, quadrotors: Quadrotors) -> Condition:
     """Each vehicle so often on a trajectory, from rest at its beginning to its end; lost beyond the box about it."""
-    trajectory = Trajectory(source, random_start=False)
+    given = Trajectory(source) if isinstance(source, str) else source
+    trajectory, own = dataclasses.replace(given, random_start=False), Terms(given.uses)
     references = References(langevin_share=0.0, trajectory_share=1.0, trajectory=trajectory)
     bounds = Termination(about_target=True, linear_velocity=FASTEST)
     at_rest = InitialStates(guidance=1.0)
     return Condition(
         name="",
-        task=dataclasses.replace(VISIBLE, references=references, termination=bounds),
-        starts=Task(initial_states=at_rest, references=references, sensing=_sensing(), termination=bounds),
+        task=dataclasses.replace(VISIBLE, references=references, termination=bounds, extra=own),
+        starts=Task(initial_states=at_rest, references=references, sensing=_sensing(), termination=bounds, extra=own),
         seed=seed,
         num_steps=max(1, round(trajectory.flight_s / VISIBLE.dt)),
         first_counted_step=0,

@@ -131,6 +131,22 @@ class Trajectory(Settings):
             raise UserError(f"{name} is a {found.kind}, and a trajectory is expected here")
         self._follow(found())
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Trajectory) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[Any, ...]:
+        """Everything that compiled code depends on; of a file its fingerprint is in `source`."""
+        return (*(getattr(self, field.name) for field in dataclasses.fields(self)), *self.uses)
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """The function with its settings, unless it is a file."""
+        return (self.function,) if isinstance(self.function, Use) else ()
+
     def with_settings(self, extra: Terms) -> Trajectory:
         """The same with the settings that `task.extra` has for its function."""
         name = (self.source or "").replace("-", "_")

@@ -13,7 +13,7 @@ from raptor.config import load_config
 from raptor.config.settings import Limit, Settings, at_least, between, each, one_of, optional, setting
 from raptor.evaluation import ALL_SUITES, GIVEN_SUITES, SUITES, Evaluation, evaluate
 from raptor.evaluation.report import write_report
-from raptor.evaluation.suites import check_suite
+from raptor.evaluation.suites import REFERENCE, check_suite
 from raptor.export import FORMATS, export_policy
 from raptor.formats import load_policy
 from raptor.quadrotor import Distribution, load_quadrotors, named_distribution, sample_quadrotors
@@ -21,6 +21,7 @@ from raptor.quadrotor.population import write_population
 from raptor.runs import read_curve
 from raptor.runs.folder import read_settings
 from raptor.runs.job import RunSummary
+from raptor.tasks import Trajectory
 from raptor.training import TrainDirectConfig, train_direct
 from raptor.training.direct.job import VEHICLE
 from raptor.training.distillation.config import PostTrainConfig
@@ -238,6 +239,7 @@ class Evaluate(Job):
     policies: tuple[str, ...] | None = reference(POLICY, "the first is what the others are compared with")
     quadrotors: str | tuple[str, ...] | None = reference(QUADROTORS, "flown in place of named and sampled ones")
     suites: tuple[str, ...] = setting(SUITES, "what they are evaluated on", each(one_of(*ALL_SUITES)))
+    trajectory: str | None = setting(None, "name or CSV file; followed in one more suite, `reference`")
     num_quadrotors: int = setting(2048, "vehicles drawn for each suite", at_least(1))
     episodes: int = setting(1, "of each vehicle", at_least(1))
     seed: int = setting(0, "of vehicles and episodes; not the pipeline's: figures can be compared", between(0, 999999))
@@ -249,6 +251,7 @@ class Evaluate(Job):
         super().__post_init__()
         for suite in self.suites:
             check_suite(suite, bool(self.quadrotors))
+        object.__setattr__(self, "trajectory", Trajectory(self.trajectory).source)
 
     @classmethod
     def default(cls, said: Mapping[str, Any]) -> Evaluate:
@@ -259,10 +262,11 @@ class Evaluate(Job):
     def run(self, stage: StageContext) -> StageOutcome:
         """Evaluate them."""
         policies, suite = stage.policies(self.device), self.suites[0]
-        how = (self.suites, self.num_quadrotors, self.episodes, self.seed, self.device)
+        suites = (*self.suites, *([REFERENCE] if self.trajectory else []))
+        how = (suites, self.num_quadrotors, self.episodes, self.seed, self.device, stage.progress)
         given = stage.every("quadrotors")
-        quadrotors = load_quadrotors(given) if given else None
-        evaluation = evaluate(policies, *how, stage.progress, None if self.compile else False, quadrotors)
+        what = (load_quadrotors(given) if given else None, self.trajectory)
+        evaluation = evaluate(policies, *how, None if self.compile else False, *what)
         evaluation.save(stage.folder / self.product)
         returns = {name: suites[suite].get("return") for name, suites in evaluation.policies.items()}
         figures = [f"{name} {estimate.value:.1f}" for name, estimate in returns.items() if estimate is not None]
