@@ -83,7 +83,7 @@ def teachers_figure(results: dict[str, Any]) -> Figure:
         numbers = list(NUM_TEACHERS)
         rows = [results[f"{number} teachers"] for number in numbers]
         for axis, name, label, factor in (
-            (axes[0, 0], "return", "return on unseen quadrotors", 1.0),
+            (axes[0, 0], "return", "return on unseen quadrotors (at most 750)", 1.0),
             (axes[0, 1], "terminated", "terminated (%)", 100.0),
         ):
             mean = [factor * row[name]["value"] for row in rows]
@@ -95,6 +95,7 @@ def teachers_figure(results: dict[str, Any]) -> Figure:
             axis.minorticks_off()
             axis.set_xlabel("teachers, at equal numbers of flights")
             axis.set_ylabel(label)
+            axis.set_ylim(bottom=0, top=750 if name == "return" else None)
     return figure
 
 
@@ -117,7 +118,7 @@ def curve_figure(curve: dict[str, list[tuple[float, float]]]) -> Figure:
                 label="fine-tuning, unseen vehicles",
             )
         axis.plot(*zip(*PUBLISHED, strict=True), "s--", color=COLOURS[1], lw=1.2, label="published run, its own log")
-        axis.axhline(618, color=FAINT, lw=0.8, ls=":")
+        axis.axhline(618, color=FAINT, lw=0.8, ls=":", label="end of the published run")
         axis.set_xscale("log")
         axis.set_xticks([0.5, 1, 2, 5, 10, 20, 50, 100], ["0.5", "1", "2", "5", "10", "20", "50", "100"])
         axis.minorticks_off()

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     for estimate in estimates:
         print(f"  {estimate}")
     if options.output is not None:
-        (file,) = quadrotor.save(options.output)
+        (file,) = quadrotor.save(options.output, overwrite=True)
         quadrotor = raptor.Quadrotors.from_json(file)
         print(f"wrote {file}")
 

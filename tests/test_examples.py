@@ -48,6 +48,8 @@ def test_a_tiny_training_improves_the_policy_and_saves_it(tmp_path):
 
 
 def test_a_described_quadrotor_becomes_a_file_and_flies(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "my_quadrotor.json").write_text("{}")  # of a run before
     figures = load("my_quadrotor").main(["--output", str(tmp_path / "mine"), "--num-episodes", "20"])
     document = json.loads((tmp_path / "mine" / "my_quadrotor.json").read_text())
     assert document["dynamics"]["mass"] == 0.78
@@ -89,9 +91,14 @@ def test_a_teacher_of_rsl_rl_flies_beside_one_of_ours(tmp_path, capsys):
 
 
 def test_a_learner_of_ones_own_learns_within_seconds(capsys):
-    before, after = load("my_learner").main(["--num-updates", "12"])
+    before, after = load("my_learner").main(["--num-updates", "8"])
     assert after < 0.7 * before
-    assert "update 12: reward" in capsys.readouterr().out
+    assert "update 8: reward" in capsys.readouterr().out
+
+
+def test_a_trajectory_of_ones_own_is_flown(capsys):
+    assert load("my_trajectory").main(["--seconds", "1"]) < 0.2
+    assert "default flies the rose with race" in capsys.readouterr().out
 
 
 def test_a_cost_of_ones_own_makes_the_policy_roll_slower_and_a_reward_of_ones_own_sees_it(registry, capsys):
@@ -131,6 +138,7 @@ def test_no_example_is_left_out():
         "train_tiny_policy",
         "my_learner",
         "my_quadrotor",
+        "my_trajectory",
         "gymnasium_loop",
         "distill_mujoco",
         "rsl_rl_teacher",

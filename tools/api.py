@@ -69,7 +69,7 @@ def _entry(name: str, thing: Any) -> Iterator[str]:
         yield _code(f"{name}{_signature(thing, skipped=())}")
         yield _markdown(thing)
     else:
-        yield _code(f"{name} = {thing!r}")
+        yield f"`{name} = {thing!r}`"
 
 
 def _class(name: str, cls: type) -> Iterator[str]:

@@ -82,7 +82,7 @@ def configuration_page() -> str:
     shared = _shared(jobs.values())
     told: Told = {}
     for job, config in jobs.items():
-        parts += [f"## {job}", *_group(config, (), shared, told, _link(job))]
+        parts += [f"## {job}", *_purposes(config), *_group(config, (), shared, told, _link(job))]
     parts += ["## Shared groups", "Groups of settings of several jobs, with the defaults from which each job departs."]
     for cls, path in shared.items():
         parts += _group(cls(), path, {}, told, _link(".".join(path)))
@@ -101,11 +101,36 @@ def command_line_page() -> str:
         "# Command line",
         "`raptor COMMAND --help` prints the same. A mistake is reported in one sentence on stderr, with exit "
         "status 2; `--debug`, anywhere in a command, shows the traceback too. Ctrl-C ends with status 130.",
-        *_command("raptor", command),
+        *_command("raptor", command, {}),
     ]
+    told: Told = {}
     for name, subcommand in command.commands.items():
-        parts += [f"## raptor {name}", *_command(f"raptor {name}", subcommand)]
+        parts += [f"## raptor {name}", *_command(f"raptor {name}", subcommand, told)]
     return "\n\n".join(parts) + "\n"
+
+
+def _purposes(config: Any) -> Iterator[str]:
+    """What the settings of a job are for."""
+    from raptor.training.purposes import BY_JOB, PURPOSES
+
+    if (job := getattr(config, "JOB", None)) not in BY_JOB:
+        return
+    lines = []
+    for purpose, meaning in PURPOSES.items():
+        keys = [f"`{key}`" for key, found in BY_JOB[job].items() if found == purpose and key and _is_there(config, key)]
+        others = " and all that is not named below" if BY_JOB[job][""] == purpose else ""
+        lines.append(f"- **{purpose}** ({meaning}): {', '.join(keys)}{others}".replace(":  and", ":"))
+    why = "With `objective=reward` (and with soft actor-critic) the reward is trained on, too"
+    link = "[What is optimised, and what only rates](../explanation/what-is-optimised.md)"
+    yield "What each setting changes; a group stands for all in it:\n\n" + "\n".join(lines) + f"\n\n{why}. {link}."
+
+
+def _is_there(config: Any, key: str) -> bool:
+    for name in key.split("."):
+        if not hasattr(config, name):
+            return False
+        config = getattr(config, name)
+    return True
 
 
 def _presets(job: str) -> Iterator[str]:
@@ -208,9 +233,12 @@ def _summary(cls: type) -> str:
     return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
 
 
-def _command(path: str, command: Any) -> Iterator[str]:
+def _command(path: str, command: Any, told: Told) -> Iterator[str]:
     import typer
 
+    from raptor.training import EnvDistillConfig
+
+    settings = meanings_of(EnvDistillConfig) if path.startswith("raptor distill") else {}
     command.get_params(typer.Context(command))  # commands may declare options once they are asked for
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
@@ -218,12 +246,21 @@ def _command(path: str, command: Any) -> Iterator[str]:
     yield f"```\n{' '.join([path, '[OPTIONS]', *places])}\n```"
     yield inspect.cleandoc(command.help or "")
     rows = [(f"`{_place(argument)}`", _default(argument), argument.help or "") for argument in arguments]
+    others = collections.defaultdict(list)
     for option in options:
         names = ", ".join([*option.opts, *option.secondary_opts])
         value = "" if option.is_flag else f" {option.metavar or option.name.upper()}"
-        rows.append((f"`{names}{value}`", _default(option), option.help or ""))
+        row = (f"`{names}{value}`", _default(option), option.help or "")
+        if option.name in settings:
+            others["[the settings](configuration.md#raptor-distill-raptor-distill-isaac)"].append(row[0])
+        elif (where := told.setdefault(row, _link(path))) == _link(path):
+            rows.append(row)
+        else:
+            others[where].append(row[0])
     if rows:
         yield _table(("argument or option", "default", "meaning"), rows)
+    for where, names in others.items():
+        yield f"As of {where}: {', '.join(names)}."
 
 
 def _place(argument: Any) -> str:

@@ -61,6 +61,10 @@ def test_a_mistake_in_a_process_of_its_own_is_one_sentence_on_stderr(tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (
+            ["train"],
+            "there is no command train: those that train are quickstart, train-direct, pre-train, post",
+        ),
         (["trian"], "No such command 'trian': see raptor --help"),
         (["evalute"], "No such command 'evalute'. Did you mean 'evaluate'?: see raptor --help"),
         (["platforms", "--fast"], "No such option: --fast: see raptor platforms --help"),

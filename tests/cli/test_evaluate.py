@@ -66,6 +66,20 @@ def test_policies_of_one_name_are_told_apart_by_their_paths(tmp_path: Path, poli
     assert list(column_names([str(policy_file), "published", "published"]).values()) == ["mine.pt", "published"]
 
 
+def test_a_vehicle_of_ones_own_is_flown_with_a_table_and_a_picture_of_its_sensitivity(
+    raptor: Run, tmp_path: Path
+) -> None:
+    description = tmp_path / "mine.yaml"
+    description.write_text("name: mine\nmass: 0.65 ± 10 %\n", encoding="utf-8")
+    flags = ("-q", description, "-q", "race", "-s", "sensitivity", "--num-quadrotors", 1, "--no-compile")
+    text = raptor("evaluate", "published", *flags, "--plot", tmp_path / "out.png", "--json", tmp_path / "out.json")
+    assert "sensitivity: mine, race, one quantity off at a time" in text
+    assert "mass -10..20 %" in text
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    settings = json.loads((tmp_path / "out.json").read_text())["settings"]
+    assert [vehicle["name"] for vehicle in settings["quadrotors"]] == ["mine", "race"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -76,6 +90,14 @@ def test_policies_of_one_name_are_told_apart_by_their_paths(tmp_path: Path, poli
         (["published", "--num-quadrotors", "0"], "'--num-quadrotors'"),
         (["published", "--episodes", "-1"], "'--episodes'"),
         (["published", "--json", "no/such/folder/out.json"], "no/such/folder/out.json cannot be written"),
+        (["published", "-q", "nimbus"], "there is no quadrotor 'nimbus'"),
+        (["published", "-q", "race", "-s", "paper"], "the suite paper samples vehicles of its own"),
+        (["published", "-s", "sensitivity"], "the suite sensitivity is of given vehicles"),
+        (["published", "--plot", "out.png"], "--plot draws the suite reference or sensitivity: give"),
+        (
+            ["published", "-q", "race", "-s", "platforms", "--plot", "out.png"],
+            "--plot draws the suite reference or sensitivity",
+        ),
         ([], "Missing argument 'POLICY'"),
     ],
 )

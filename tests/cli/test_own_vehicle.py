@@ -61,6 +61,7 @@ def test_training_around_a_vehicle_ends_with_a_table_beside_the_packaged_policie
     [
         (["--quadrotor", "my6.yaml"], "there is no quadrotor 'my6.yaml': give one of crazyflie, "),
         (["--quadrotor", "race", "spread=2"], "spread.every must be at least 0 and below 1, such as 0.2 or 20%, got 2"),
+        (["spread=20%"], "spread is around given vehicles: name them with --quadrotor, or leave it out"),
         (["--quadrotor", "race", "hidden_dim=5"], "has hidden_dim="),
     ],
 )

@@ -62,13 +62,25 @@ def test_without_a_terminal_and_without_validations_there_are_about_ten_lines() 
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_an_evaluation_shows_what_it_does_on_a_terminal_and_nothing_elsewhere(terminal: bool) -> None:
+def test_an_evaluation_shows_what_it_does_and_on_a_terminal_how_far_it_is(terminal: bool) -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=160, color_system=None)
     with counting(console) as progress:
         progress("mine: unseen", 25, 100)
-    assert ("mine: unseen" in output.getvalue()) == terminal
+    assert "mine: unseen" in output.getvalue()
     assert ("25/100" in output.getvalue()) == terminal
+
+
+def test_without_a_terminal_an_evaluation_says_at_once_what_it_does_and_not_too_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output, now = io.StringIO(), [100.0]
+    monkeypatch.setattr("raptor.cli.progress.time.perf_counter", lambda: now[0])
+    with counting(Console(file=output, width=160)) as progress:
+        for done, what in enumerate(["mine: unseen", "mine: unseen", "theirs: unseen", "mine: robustness"]):
+            progress(what, 25 * done, 100)
+            now[0] += 3.0
+    assert output.getvalue().splitlines() == ["  0%  mine: unseen", " 50%  theirs: unseen"]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_it_trains_evaluates_exports_and_reports(finished: tuple[Path, str]) -> 
 def test_a_short_training_is_evaluated_on_less_unless_told_otherwise(finished: tuple[Path, str]) -> None:
     short = TrainDirectConfig(num_updates=60, batch_size=64)
     assert extent(TrainDirectConfig()) == (SUITES, 1024)
-    assert extent(short) == (("unseen", "platforms"), 256)
+    assert extent(short) == (("unseen",), 256)
     assert extent(short, ["paper"], 2) == (("paper",), 2)
     settings = json.loads((finished[0] / "evaluation.json").read_text())["settings"]
     assert (settings["suites"], settings["num_quadrotors"]) == (["unseen"], 2)

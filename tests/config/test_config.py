@@ -101,6 +101,7 @@ def test_a_default_of_a_group_outlives_an_override_of_another_key_of_the_group()
 def test_overrides_are_read_as_yaml() -> None:
     assert loaded("rate=1e-3").rate == 1e-3
     assert loaded("rate=2").rate == 2.0
+    assert loaded("rate=2.5%").rate == loaded("rate=2.5 %").rate == 0.025
     assert isinstance(loaded("rate=2").rate, float)
     assert loaded("count=2e3").count == 2000
     assert isinstance(loaded("count=2e3").count, int)
@@ -222,7 +223,7 @@ def test_every_preset_of_a_job_is_valid_and_changes_something(config: Any) -> No
 
 
 def test_a_preset_is_found_under_the_job_that_it_is_of(tmp_path: Path) -> None:
-    assert presets() == presets("train-direct") == ["large", "paper", "robust"]
+    assert presets() == presets("train-direct") == ["large", "paper", "robust", "vehicle"]
     assert presets("pre-train") == ["paper"]
     assert load_config(PreTrainConfig, "paper").algorithm == "sac"
     file = written(tmp_path / "mine.yaml", "base: paper\nsac: {batch_size: 7}\n")
@@ -301,6 +302,7 @@ def test_the_paper_preset_flies_the_task_of_the_paper() -> None:
         ),
         ("zzz=1", "zzz is unknown (command line): the keys are count"),
         ("count=many", 'count must be a whole number, got "many" (command line)'),
+        ("count=20%", 'count must be a whole number, got "20%" (command line)'),
         ("count=1.5", "count must be a whole number, got 1.5 (command line)"),
         ("count=true", "count must be a whole number, got true (command line)"),
         ("count='3'", 'count must be a whole number, got "3" (command line)'),

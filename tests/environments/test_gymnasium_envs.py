@@ -283,6 +283,9 @@ def test_quadrotors_are_found_by_name_by_file_and_by_folder(tmp_path):
     assert torch.equal(single.batch.quadrotors.mass, load_platform("x500_real").mass)
     folder = make_vec(num_envs=7, quadrotor=tmp_path).unwrapped
     assert folder.batch.quadrotors.names == ("crazyflie", "x500_real", "x500_sim") * 2 + ("crazyflie",)
+    (tmp_path / "mine.yaml").write_text("name: mine\nmass: 0.7\n")
+    described = make_vec(num_envs=2, quadrotor=[str(tmp_path / "mine.yaml"), "race"]).unwrapped
+    assert described.batch.quadrotors.names == ("mine", "race")
     given = sample_quadrotors(2, seed=0)
     assert torch.equal(make_vec(num_envs=2, quadrotor=given).unwrapped.batch.quadrotors.mass, given.mass)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -114,10 +115,40 @@ def test_the_same_seed_gives_the_same_figures(evaluation, published):
     assert again.policies["again"]["unseen"] == evaluation.policies["published"]["unseen"]
 
 
+def test_a_policy_is_shown_the_components_of_its_layout(monkeypatch):
+    monkeypatch.setattr("raptor.evaluation.evaluator.conditions", briefly)
+    names = ("position_error", "rotation", "linear_velocity", "angular_velocity", "previous_action")
+    torch.manual_seed(0)
+    same, turned = RaptorPolicy(), RaptorPolicy()
+    order = (*names[::-1], "position_error@-1")
+    turned.layout, turned.observation_dim = {"observation": list(order)}, 25
+    columns = [torch.arange(22)[part] for part in (slice(3), slice(3, 12), slice(12, 15), slice(15, 18), slice(18, 22))]
+    with torch.no_grad():
+        turned.load_state_dict(same.state_dict())
+        weight = same.input_layer.weight[:, torch.cat(columns[::-1])]
+        turned.input_layer = torch.nn.Linear(25, 16)
+        turned.input_layer.weight.copy_(torch.cat([weight, torch.zeros(16, 3)], -1))
+        turned.input_layer.bias.copy_(same.input_layer.bias)
+    found = evaluate({"same": same, "turned": turned}, ["unseen"], num_quadrotors=4, compile=False).policies
+    for metric in ("return", "length"):
+        ours, theirs = (found[name]["unseen"][metric].value for name in ("same", "turned"))
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def briefly(*given):
+    return [dataclasses.replace(condition, num_steps=20) for condition in conditions(*given)]
+
+
 def test_conditions_share_a_flight_while_there_is_room():
     group = conditions("robustness", 8, 1, 0, torch.device("cpu"))
     assert [len(batch) for batch in _batches(group, pad_to=24)] == [3, 3, 3]
     assert [len(batch) for batch in _batches(group, pad_to=4)] == [1] * 9
+
+
+def odd():
+    policy = RaptorPolicy()
+    policy.layout = {"observation": ["position_error"]}
+    return policy
 
 
 @pytest.mark.parametrize(
@@ -127,6 +158,7 @@ def test_conditions_share_a_flight_while_there_is_room():
         (({"p": RaptorPolicy()}, ["unseen", "seen"]), "no suite 'seen'"),
         (({"p": RaptorPolicy()}, "unseen"), "suites must be some of paper"),
         (({"wide": RaptorPolicy(observation_dim=26)},), "policy 'wide' maps 26 numbers to 4.*must map 22 to 4"),
+        (({"odd": odd()},), "policy 'odd' maps 22 numbers to 4.*must map 3 to 4"),
         (({"p": RaptorPolicy()}, SUITES, 8, 1, 0, "abacus"), "device"),
     ],
 )

@@ -127,7 +127,9 @@ def test_the_curve_of_a_distillation_is_that_of_vehicles_without_a_teacher(write
     assert returns.lines[0].get_xydata().tolist() == [[10, 100], [20, 600]]
     assert returns.lines[1].get_ydata()[0] == terminated.lines[1].get_ydata()[0] == 0.5
     assert {axis.get_xlabel() for axis in drawn[0].axes} == {"epoch"}
-    assert "of quadrotors that training does not fly. Dashed: the level of the policy to beat." in page.text
+    assert (
+        "of quadrotors that training does not fly. Dashed: published on the vehicles of the suite unseen." in page.text
+    )
     assert len(loss.lines) == 1
 
 
@@ -236,3 +238,10 @@ def test_learning_curves_show_the_level_to_beat():
     assert axis.lines[0].get_xydata().tolist() == [[0, -50], [10, 600]]
     assert axis.lines[1].get_ydata()[0] == 500
     assert axis.texts[0].get_text() == "it"
+
+
+def test_learning_curves_are_not_cut_above_zero():
+    figure = plots.learning_curve({"training/loss": [(1, 8.0), (2, 6.0)], "evaluation/mean_return": [(1, -50.0)]})
+    loss, returns = figure.axes
+    assert loss.get_ylim()[0] == 0
+    assert returns.get_ylim()[0] < -50

@@ -293,6 +293,8 @@ def test_the_sense_of_rotation_mirrors_the_yaw_torque():
         ({"colour": "red"}, "unknown key colour.*: the keys are name, mass, frame, wheelbase"),
         ({"name": 7}, "name must be text, got 7"),
         ({"mas": 1}, "unknown key mas.*: did you mean mass"),
+        ({"weight": 1}, "unknown key weight.*: did you mean mass"),
+        ({"Inertia": 1}, "unknown key Inertia.*: did you mean inertia"),
         ({"kv": 1750}, "unknown key kv.*: did you mean motor_kv"),
         ({"arm_offset": [0.1, 0.1]}, "arm_length is 0.2 m, but the other lengths make it 0.1414 m"),
         ({"wheelbase": "220 mm"}, "arm_length is 0.2 m, but the other lengths make it 0.11 m"),
@@ -339,7 +341,7 @@ def test_the_sense_of_rotation_mirrors_the_yaw_torque():
         ({"thrust_to_weight": 0.9}, "thrust_to_weight must be above 1 for the vehicle to hover, got 0.9"),
         (
             {"thrust_to_weight": None, "max_thrust_per_motor": 3.0},
-            r"max_thrust_per_motor must be above 3.679 N for 1.5 kg to hover \(was the thrust in kgf\?\), got 3.0",
+            "max_thrust_per_motor gives a motor 3 N, but 1.5 kg fly with 3.679 to 183.9 N.*: was thrust in kgf",
         ),
         ({"hover_throttle": 1.2}, "hover_throttle must be between 0 and 1, got 1.2"),
         ({"hover_throttle": 0.9}, "hover_throttle must be between 0.225 and 0.632 where full thrust is 2.5 times"),

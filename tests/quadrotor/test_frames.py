@@ -32,6 +32,12 @@ def test_a_plus_frame_has_its_motors_on_the_axes():
     assert corners == [pytest.approx(corner) for corner in ([0.11, 0], [0, -0.11], [-0.11, 0], [0, 0.11])]
 
 
+@pytest.mark.parametrize("frame", ["plus", "Deadcat", "wide x", "+", "dead_cat"])
+def test_the_size_says_how_large_any_frame_is(frame):
+    corners = positions(frame=frame, size=[0.2, 0.24, 0.05])
+    assert max(x for x, _ in corners) == pytest.approx(0.1)
+
+
 def test_a_wide_frame_is_wider_than_long_and_a_deadcat_wider_in_front():
     (front, _, back, left), (d_front, _, d_back, d_left) = (
         positions(wheelbase=0.45, frame=frame) for frame in ("wide-x", "deadcat")

@@ -140,6 +140,7 @@ def test_a_curve_that_would_fall_is_level_at_its_end():
         ("0.1,4\n0.2,8\n", r"needs two points above zero, one of them at 50% .* \(.*drone\.yaml, line 2\)"),
         ("0.5,-4\n1,-8\n", "holds no thrust above zero"),
         ("", "is empty"),
+        (f"throttle,thrust\n0.5,{'4' * 200_000}\n", "cannot read the thrust_table .*bench.csv: field larger than"),
         (None, "cannot read the thrust_table"),
     ],
 )
@@ -156,10 +157,16 @@ def test_a_table_that_is_none_is_refused_with_its_line(tmp_path, text, message):
     [
         ({"motor_kv": 1750}, "motor_kv alone does not give the thrust: it takes thrust_coefficient or propeller, and"),
         ({"thrust_coefficient": 1.5e-6}, "thrust_coefficient alone does not give the thrust"),
-        ({"thrust_coefficient": 1.5e-6, "max_rotor_speed": 18000}, r"305 times .*\(was max_rotor_speed in rpm\?\)"),
-        ({"thrust_coefficient": 1.6e-8, "max_rotor_speed": 1885}, r"\(was thrust_coefficient in N/rpm\^2\?\)"),
-        ({"max_thrust_per_motor": 1.5}, r"above 1.594 N for 0.65 kg to hover \(was the thrust in kgf\?\), got 1.5"),
-        ({"max_thrust_per_motor": 1600}, r"must be below .* \(was the thrust in g\?\), got 1600"),
+        (
+            {"thrust_coefficient": 1.5e-6, "max_rotor_speed": 18000},
+            "gives a motor 486 N, but 0.65 kg fly with 1.594 to 79.7.*: was max_rotor_speed in rpm",
+        ),
+        ({"thrust_coefficient": 1.6e-8, "max_rotor_speed": 1885}, r": was thrust_coefficient in N/rpm\^2\?"),
+        ({"max_thrust_per_motor": 1.5}, "gives a motor 1.5 N, but 0.65 kg fly with 1.594 to .*: was thrust in kgf"),
+        ({"max_thrust_per_motor": 1600}, "gives a motor 1600 N, .*: was thrust in g"),
+        ({"thrust_table": [[0.5, 480], [1, 1546]]}, "thrust_table gives a motor .*: was thrust in g"),
+        ({"max_rotor_speed": 30000, "propeller": "5x4.3"}, ": was max_rotor_speed in rpm"),
+        ({"hover_throttle": 0.05}, "hover_throttle gives a motor 637.6 N, but .*: correct one of them"),
         (
             {"max_thrust_per_motor": 12, "thrust_table": [[0.5, 4], [1, 8]]},
             "max_thrust_per_motor is 12 N, but thrust_tab",
@@ -188,6 +195,11 @@ def test_what_is_given_twice_and_agrees_is_fine():
     vehicle, _ = describe(max_thrust_per_motor="1.6 kgf", thrust_to_weight=9.8, motor_kv=1750, battery_voltage="22.2 V")
     assert vehicle.thrust_to_weight.item() == pytest.approx(9.843, rel=1e-3)
     assert full_thrust(max_thrust_per_motor="1.5 kgf ± 10 %", thrust_to_weight="9.8 ± 10 %") == pytest.approx(1.5 * KGF)
+
+
+def test_a_table_that_does_not_explain_the_hover_throttle_is_doubted():
+    with pytest.warns(QuadrotorWarning, match=r"hover_throttle is 0.3, but by thrust_table it hovers at 0.44"):
+        describe(hover_throttle=0.3, thrust_table=[[0.5, 2], [1, 8]])
 
 
 def test_thrust_of_newtons_that_were_kilograms_is_doubted():

@@ -9,6 +9,7 @@ import torch
 
 from raptor.quadrotor import Distribution, Quadrotors, load_platform, load_platforms, sample_quadrotors
 from raptor.tasks import References, Task
+from raptor.tasks.trajectories import Trajectory
 
 
 def quick(tau: float) -> Quadrotors:
@@ -39,3 +40,5 @@ def test_print_says_what_is_flown_and_what_differs_from_the_default() -> None:
     head, *others = str(Task(references=References(langevin_share=0.0), dt=0.02)).splitlines()
     assert head == "Task of episodes of 500 steps of 0.02 s: 100% hover"
     assert others == ["  references.langevin_share (0.5, now 0.0)", "  dt (0.01, now 0.02)"]
+    circling = Task(references=References(langevin_share=1.0, trajectory_share=0.25, trajectory=Trajectory("circle")))
+    assert circling.summary.endswith(": 75% langevin, 25% trajectory circle")

@@ -251,3 +251,14 @@ def test_bounds_about_the_target_allow_its_speed():
     assert over == [True, False]
     slow = dataclasses.replace(episode.state, linear_velocity=torch.zeros(4, 3))
     assert terminated(Termination(about_target=True), quadrotors, slow, episode.reference).all()
+
+
+def test_trajectories_with_other_settings_are_other_tasks():
+    slow, fast = (
+        Task(references=References(trajectory=Trajectory("circle")), extra=[find_term("circle")(period=period)])
+        for period in (9.0, 4.0)
+    )
+    alone = [dataclasses.replace(task, extra=Terms()) for task in (slow, fast)]
+    assert alone[0] != alone[1]
+    assert Trajectory("circle") == Trajectory("circle")
+    assert hash(Trajectory("circle")) == hash(Trajectory("circle"))

@@ -8,7 +8,8 @@ import torch
 
 from raptor.core.errors import UserError
 from raptor.tasks import Trajectory, trajectory_from_array
-from raptor.tasks.trajectory_files import SPARSE, minimum_snap, read_table, recall_copy, settled
+from raptor.tasks.splines import minimum_snap
+from raptor.tasks.trajectory_files import SPARSE, read_table, recall_copy, settled
 
 TIME = np.arange(0, 8.005, 0.01)
 CURVE = np.stack([2 * np.sin(TIME), np.sin(2 * TIME), 0.2 * TIME], axis=1)

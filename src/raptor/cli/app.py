@@ -24,6 +24,8 @@ from raptor.core.torchrun import silent, started_together
 TOGETHER = ("train-direct", "post-train")  # commands that several processes can carry out together
 GONE = {"raptor export --teacher": "name the teacher as FOLDER:NUMBER, raptor export teachers:3"}
 """Options that had another meaning once, and what to give instead."""
+MEANT = {"train": "those that train are quickstart, train-direct, pre-train, post-train and distill"}
+"""Words that are no commands, and what may be meant."""
 
 
 class Commands(TyperGroup):
@@ -57,6 +59,12 @@ class Commands(TyperGroup):
         if standalone_mode:
             sys.exit(status)
         return status
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that is given."""
+        if args[0] in MEANT:
+            raise UserError(f"there is no command {args[0]}: {MEANT[args[0]]}; see raptor --help")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; those that can be gone on with have said how before an interruption comes here."""

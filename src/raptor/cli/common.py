@@ -10,7 +10,7 @@ import json
 import shlex
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -61,7 +61,10 @@ Seed = Annotated[int | None, option("--seed SEED", "Same as seed=SEED.")]
 Device = Annotated[str | None, option("--device DEVICE", "Same as device=DEVICE: cpu, cuda, cuda:1.")]
 Suites = Annotated[
     list[str] | None,
-    option("--suite -s SUITE", "paper, unseen, platforms, figure-eight or robustness, several times; else all."),
+    option(
+        "--suite -s SUITE",
+        "paper, unseen, platforms, figure-eight, robustness, sensitivity, reference; several; else all that can be.",
+    ),
 ]
 NumQuadrotors = Annotated[int, option("--num-quadrotors N", "Vehicles drawn for each suite.", True, min=1)]
 Reference = Annotated[
@@ -100,9 +103,9 @@ class Run:
         """The command that goes on."""
         return f"{self.command} --output {self.output} --resume{extensions()}"
 
-    def load(self, load: Callable[..., Any], *more: str, resume: bool = False) -> Any:
-        """The settings of the run, read by the function of its job."""
-        given = [*following(self.reference), *overrides(self.settings, self.seed, self.device, *more)]
+    def load(self, load: Callable[..., Any], *more: str, resume: bool = False, tasks: Sequence[str] = ("task",)) -> Any:
+        """The settings of the run, read by the function of its job; --reference is of these tasks."""
+        given = [*following(self.reference, tasks), *overrides(self.settings, self.seed, self.device, *more)]
         return load(self.output, self.config, given, self.resume or resume)
 
 
@@ -173,11 +176,10 @@ def overrides(settings: list[str] | None, seed: int | None, device: str | None, 
     return [*(settings or []), *(f"{name}={value}" for name, value in named.items() if value is not None), *more]
 
 
-def following(reference: str | None) -> list[str]:
+def following(reference: str | None, tasks: Sequence[str]) -> list[str]:
     """The settings that --reference stands for."""
-    if reference is None:
-        return []
-    return [f"task.references.trajectory={json.dumps(reference)}", "task.termination.about_target=true"]
+    stands_for = f"references.trajectory={json.dumps(reference)}", "termination.about_target=true"
+    return [f"{task}.{setting}" for task in tasks for setting in stands_for if reference is not None]
 
 
 def say(text: str, err: bool = False) -> None:
@@ -216,6 +218,18 @@ def watched(output: Path, resume: bool, again: str) -> Iterator[tuple[ProgressFu
         if written() is None or (written() == before and not resume):
             leave("interrupted before anything was written")
         leave("interrupted", again)
+
+
+def after_saying(text: str, announce: Callable[[str], None], show: Callable[..., None]) -> Callable[..., None]:
+    """A function for the progress of a job that announces a line at its first call, when nothing was refused."""
+    lines = [text] if text else []
+
+    def tell(*progress: Any) -> None:
+        while lines:
+            announce(lines.pop())
+        show(*progress)
+
+    return tell
 
 
 def say_result(summary: RunSummary, again: str, more: str = "", imitated: dict[str, float] | None = None) -> None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from raptor.training.distillation.config import EnvDistillConfig
 
 
+OURS = "raptor/"  # what names of the package's own environments begin with
+
+
 @dataclasses.dataclass(frozen=True)
 class Distillation:
     """What both commands take; see `takes_options`."""
@@ -105,6 +108,7 @@ def distill(
     run: Distillation,
     env: Annotated[str | None, option("--env ID", "Gymnasium's name of the environment.")] = None,
     teacher: Annotated[Path | None, option("--teacher FILE", "The teacher's checkpoint.")] = None,
+    quadrotor: common.Quadrotors = None,
 ) -> None:
     """Distil a teacher into a recurrent student in any Gymnasium environment.
 
@@ -116,6 +120,7 @@ def distill(
     raptor distill --env HalfCheetah-v5 --teacher sac.zip --num-envs 8 --num-epochs 100 agent.student.hidden_dim=64
     raptor distill --env Ant-v5 --teacher sac.zip env.ctrl_cost_weight=0.1       # a keyword argument of Ant-v5
     raptor distill --env Ant-v5 --teacher sac.zip agent.student=mlp              # a student without memory
+    raptor distill --env raptor/Hover-v0 --teacher ppo.zip --quadrotor my5.yaml  # of your own vehicle
     raptor distill --output logs/distillation/Ant-v5/2026-01-31_12-00-00 --resume
     ```
 
@@ -123,7 +128,10 @@ def distill(
     """
     from raptor.interop.from_gymnasium import make_gymnasium
 
-    config, settings, expert = run.settle(run.overrides or [], env, teacher)
+    vehicles = [f"env.quadrotor={json.dumps([*map(_place, quadrotor)])}"] if quadrotor else []
+    config, settings, expert = run.settle([*(run.overrides or []), *vehicles], env, teacher)
+    if quadrotor and not str(config.task).startswith(OURS):
+        raise UserError(f"--quadrotor is for {OURS}Hover-v0 and its siblings, not for {config.task}: leave it out")
     made = make_gymnasium(str(config.task), config.num_envs, settings, config.device, config.video)
     with contextlib.closing(made):
         run.train(made, expert, config)
@@ -157,6 +165,12 @@ def distill_isaac(
     config, settings, expert = run.settle(words, task, teacher_checkpoint, "cuda:0")
     with isaac_env(config, settings, arguments, headless) as env:
         run.train(env, expert, config)
+
+
+def _place(quadrotor: str) -> str:
+    """A vehicle's file as an absolute path; a platform by its name."""
+    path = Path(quadrotor).expanduser()
+    return str(path.resolve()) if path.exists() else quadrotor
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

@@ -17,8 +17,8 @@ from raptor.core.errors import UserError, printable
 if TYPE_CHECKING:
     from raptor.training import TrainDirectConfig
 
-PUBLISHED, RL_TOOLS = "published", "rl-tools"
-QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen", "platforms"), 256
+PUBLISHED, RL_TOOLS, SENSITIVITY = "published", "rl-tools", "sensitivity"
+QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen",), 256
 """A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
 OWN_SUITES = ("platforms", "figure-eight", "robustness")
 """What policies for vehicles of one's own are evaluated on."""
@@ -26,8 +26,11 @@ OWN_SUITES = ("platforms", "figure-eight", "robustness")
 
 def evaluate(
     policies: Annotated[list[str], argument("POLICY", f"Each: {POLICY}")],
+    quadrotor: common.Quadrotors = None,
     suite: common.Suites = None,
+    reference: common.Reference = None,
     json: Annotated[Path | None, option("--json FILE", "Write every figure with its interval.")] = None,
+    plot: Annotated[Path | None, option("--plot FILE.png", "Draw the suite reference, or else sensitivity.")] = None,
     num_quadrotors: common.NumQuadrotors = 2048,
     episodes: Annotated[int, option("--episodes N", "Episodes of each vehicle.", True, min=1)] = 1,
     seed: Annotated[int, option("--seed SEED", "Of the vehicles and their episodes.", True)] = 0,
@@ -43,30 +46,62 @@ def evaluate(
     One suite is flown within seconds; all of them take a minute or two for each policy, and half a minute more where
     the simulator has to be compiled first. The same seed gives the same figures.
 
+    With --quadrotor, they fly this vehicle in place of the named and sampled ones: hovering, on figure eights, with
+    noise, delays and a wrong thrust, and with each uncertain quantity off by what its description says, else by 20 %.
+
     ```
     raptor evaluate default -s unseen --num-quadrotors 256     # a quick look
     raptor evaluate runs/mine
+    raptor evaluate robust large --quadrotor examples/my_quadrotor.yaml --plot sensitivity.png
+    raptor evaluate runs/mine default --reference my.csv --plot flown.png    # on a trajectory, see how-to
     raptor evaluate default large -s unseen -s figure-eight --json results.json
     raptor evaluate published -s paper --num-quadrotors 4096
     ```
-    """
-    from raptor.core.devices import find_device
-    from raptor.evaluation import SUITES
-    from raptor.evaluation import evaluate as run
-    from raptor.evaluation.results import column_names
-    from raptor.formats import load_policy
 
-    find_device(device)
-    names = column_names([*([PUBLISHED] if published else []), *policies])
-    columns = {name: load_policy(source, device) for source, name in names.items()}
-    if json is not None and (json.is_dir() or not json.parent.is_dir()):
-        raise UserError(f"{json} cannot be written: name a file in a folder that exists")
-    with counting(Console(stderr=True)) as progress:
-        evaluation = run(columns, suite or SUITES, num_quadrotors, episodes, seed, device, progress, compile)
-    wide_console().print(evaluation.table())
+    In Python: `raptor.evaluate({"mine": policy}, quadrotors=raptor.load_quadrotors("my_quadrotor.yaml"))`.
+    """
+    console = Console(stderr=True)
+    with console.status("loading"):
+        from raptor.core.devices import find_device
+        from raptor.evaluation import evaluate as run
+        from raptor.evaluation.results import column_names
+        from raptor.formats import load_policy
+        from raptor.quadrotor import load_quadrotors
+
+        find_device(device)
+        names = column_names([*([PUBLISHED] if published else []), *policies])
+        columns = {name: load_policy(source, device) for source, name in names.items()}
+        vehicles = load_quadrotors(quadrotor) if quadrotor else None
+    for file in (json, plot):
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            raise UserError(f"{file} cannot be written: name a file in a folder that exists")
+    drawn = SENSITIVITY if reference is None else "reference"
+    if plot is not None and ((vehicles is None and reference is None) or (suite and drawn not in suite)):
+        remedy = "give --quadrotor, or --reference for its suite, and leave out --suite or name it"
+        raise UserError(f"--plot draws the suite {drawn}: {remedy}")
+    with counting(console) as progress:
+        how = (suite or None, num_quadrotors, episodes, seed, device, progress, compile)
+        evaluation = run(columns, *how, quadrotors=vehicles, reference=reference)
+    tables = wide_console()
+    tables.print(evaluation.table())
+    if SENSITIVITY in evaluation.suites:
+        tables.print(evaluation.sensitivity_table())
     if json is not None:
         evaluation.save(json)
         say(f"wrote {json}")
+    if plot is not None:
+        from raptor.core.atomic import write_atomically
+        from raptor.core.plotting import to_png
+        from raptor.evaluation import plots
+
+        if reference is None:
+            figure = plots.sensitivity(evaluation)
+        else:
+            how_seen = (reference, vehicles, seed, device)
+            flown = {name: plots.record_reference(policy, *how_seen) for name, policy in columns.items()}
+            figure = plots.reference(flown, evaluation.vehicles[: len(plots.SHOWN)] or plots.SHOWN)
+        write_atomically(plot, to_png(figure))
+        say(f"wrote {plot}")
 
 
 def evaluate_on_own(
@@ -85,7 +120,10 @@ def evaluate_on_own(
     say("evaluating it beside the packaged policies on the vehicles themselves")
     with counting(Console(stderr=True)) as progress:
         how = (num_quadrotors, 1, 0, config.device, progress, compile)
-        evaluation = evaluate(policies, suites or OWN_SUITES, *how, quadrotors=vehicles)
+        trajectory = config.task.references.trajectory
+        followed = ["reference"] if trajectory.source else []
+        suites = (*(suites or OWN_SUITES), *followed)
+        evaluation = evaluate(policies, suites, *how, quadrotors=vehicles, reference=trajectory if followed else None)
     wide_console().print(evaluation.table())
     evaluation.save(run / "evaluation.json")
 
@@ -102,7 +140,7 @@ def quickstart(
     """Train a policy, compare it with the published one, export it, and write report.html: about five minutes.
 
     A quick look takes a minute, most of it for compiling at its first start; a training of fewer than 100 000 updates
-    times vehicles is evaluated with 256 vehicles on unseen and platforms alone, unless told otherwise.
+    times vehicles is evaluated with 256 vehicles on unseen alone, unless told otherwise.
 
     ```
     raptor quickstart -o runs/demo
@@ -146,7 +184,11 @@ def quickstart(
         else:
             say(f"evaluating it beside the published policy on {', '.join(suites)}: {num} vehicles")
             where: dict[str, Any] = {"device": trained.device, "compile": config.compile}
-            carry_out(Evaluate(suites=suites, num_quadrotors=num, **where))
+            carry_out(
+                Evaluate(
+                    suites=suites, trajectory=trained.task.references.trajectory.source, num_quadrotors=num, **where
+                )
+            )
             wide_console().print(Evaluation.load(figures).table())
         say(f"exported it: {carry_out(Export())} over 500 recurrent steps")
         say("writing the report, with flights of both policies")
@@ -185,8 +227,9 @@ def export(
 ) -> None:
     """Write a policy in a format that runs without this package, and verify the file against the original.
 
-    The ONNX model takes observation (batch, 22) and hidden (batch, 16) and gives action and next_hidden, for any batch;
-    that of a memoryless policy takes observation and gives action.
+    The ONNX model takes observation (batch, D) and hidden (batch, H) and gives action and next_hidden, for any batch.
+    D is 22 unless the policy observes something else, H its hidden_dim: 16 for default, 64 for large and robust.
+    That of a memoryless policy takes observation and gives action.
 
     ```
     raptor export runs/mine                    # writes runs/mine/policy.onnx

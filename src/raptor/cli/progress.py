@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -18,19 +18,21 @@ if TYPE_CHECKING:
     from raptor.runs.progress import Progress, ProgressFunction
 
 LINES, QUIET_S = 10, 300.0  # of a job without validations where there is no terminal, and its longest silence
+BRISK_S = 5.0  # between two lines of what is being evaluated, where there is no terminal
 PATIENCE_S = 2.0  # how long files are written before a bar is shown
 
 
 @contextlib.contextmanager
 def job_progress(console: Console, lines: bool = True, patience_s: float = 0.0) -> Iterator[ProgressFunction]:
     """Show how far a job is, until the block ends; its bar only after so long, and lines only where they are wanted."""
-    from rich.progress import BarColumn, TextColumn
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     if not console.is_terminal:
         yield _lines(console) if lines else lambda progress: None
         return
-    columns = (TextColumn("[bold]{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[facts]}"))
+    alive = SpinnerColumn(), TextColumn("[bold]{task.description}")  # also while something is compiled
+    columns = (*alive, BarColumn(bar_width=None), TextColumn("{task.fields[facts]}"), TimeElapsedColumn())
     bars, begun = Bars(*columns, console=console, expand=True, transient=not lines), time.perf_counter()
     task = bars.add_task("starting", total=None, facts="")
 
@@ -71,11 +73,25 @@ def _lines(console: Console) -> ProgressFunction:
 
 @contextlib.contextmanager
 def counting(console: Console, stage: str = "", patience_s: float = 0.0) -> Iterator[Callable[..., None]]:
-    """Show how much of something is done, on a terminal; yields a function ([stage,] done, total)."""
+    """Show how much of something is done, until the block ends; yields a function ([stage,] done, total).
+
+    Without a terminal, only stages that the function is given are shown, and not more often than every few seconds.
+    """
     from raptor.runs.progress import Progress
 
+    shown, shown_at, say = "", -math.inf, announcer(console)
+
+    def note(*given: Any) -> None:
+        nonlocal shown, shown_at
+        what, done, total = (stage, *given)[-3:]
+        if console.is_terminal:
+            show(Progress(what, done, total))
+        elif what not in (shown, stage) and time.perf_counter() - shown_at >= BRISK_S:
+            shown, shown_at = what, time.perf_counter()
+            say(f"{done / max(total, 1):4.0%}  {what}")
+
     with job_progress(console, lines=False, patience_s=patience_s) as show:
-        yield lambda *given: show(Progress(given[0] if len(given) > 2 else stage, *given[-2:]))
+        yield note
 
 
 def facts(progress: Progress) -> str:

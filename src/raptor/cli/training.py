@@ -57,7 +57,8 @@ def train_direct(run: Run, quadrotor: common.Quadrotors = None, largest_batch: c
     from raptor.training.direct import job
 
     config = run.load(functools.partial(job.load_run_config, quadrotors=quadrotor or ()))
-    with common.watched(run.output, run.resume, run.again) as (show, _):
+    with common.watched(run.output, run.resume, run.again) as (show, announce):
+        show = common.after_saying(f"minimises in each step: {config.objective.formula(config.task)}", announce, show)
         resuming: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite}
         summary = job.train_direct(run.output, config, **resuming, progress=show, largest=largest_batch)
     common.say_result(summary, run.again)
@@ -113,10 +114,12 @@ def post_train(
     from raptor.training.distillation import job
     from raptor.training.distillation.teachers import teacher_files
 
-    config = run.load(job.load_post_train_config)
+    config = run.load(job.load_post_train_config, tasks=("task", "fine_tune.task"))
     files = teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer)
     sources = [*(teachers or ()), *files] or None
     with common.watched(run.output, run.resume, run.again) as (show, announce):
+        cost = f"fine-tuning minimises in each step: {config.fine_tune.objective.formula(config.tuning.task)}"
+        show = common.after_saying(cost if config.fine_tune.num_updates else "", announce, show)
         how = (run.resume, run.overwrite, show, announce, largest_batch)
         summary = job.post_train(run.output, sources, config, *how)
     the = "the teacher returns" if summary.num_teachers == 1 else f"the {summary.num_teachers} teachers return"
@@ -167,6 +170,8 @@ def pre_train(
     config = run.load(job.load_pre_train_config, *algorithms, resume=part is not None)
     again = run.again if part is None else f"{run.again.removesuffix('--resume')}--shard {shard}"
     with common.watched(run.output, run.resume or part is not None, again) as (show, announce):
+        cost = f"minimises in each step: {config.apg.objective.formula(config.task)}"
+        show = common.after_saying(cost if config.algorithm == "apg" else "", announce, show)
         given: dict[str, Any] = {"generate": generate, "num_teachers": num_teachers, "part": part}
         how: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite, "announce": announce}
         summary = job.pre_train(run.output, quadrotor, config, **given, **how, progress=show)
@@ -189,7 +194,7 @@ def pre_train(
 
 
 def run(
-    pipeline: Annotated[str, argument("PIPELINE", "YAML file, or a preset: small, full, paper.")],
+    pipeline: Annotated[str, argument("PIPELINE", "YAML file, or a preset: small, full, paper, robust.")],
     changes: Annotated[
         list[str] | None,
         argument("KEY=VALUE", "Over the file's: evaluation.num_quadrotors=512 teachers.settings.apg.num_updates=100"),

@@ -40,7 +40,8 @@ class Settings:
     """Base of all settings: a frozen dataclass that refuses values beyond their limits, all in one `UserError`.
 
     A class attribute `RENAMED` gives the new names of fields by their old ones, for errors; `SHORTHAND` names the field
-    that a plain value for the whole group stands for; `JOB` the job whose presets are meant.
+    that a plain value for the whole group stands for; `JOB` the job whose presets are meant; `LENGTH` the steps of a
+    job and the end of its learning rate, which lets a run be made longer where it is 1.
     """
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raptor.environments.episode import Episode, StepOutcome
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.quadrotor.state import components, difference, from_components
+from raptor.quadrotor.state import components, difference, from_components, norm, rotation_matrix
 
 C = TypeVar("C", bound="Collector")
 
@@ -100,6 +100,34 @@ class PositionErrors(NamedTuple):
     def offset(self) -> Tensor:
         """(..., 3) m, world; mean position error."""
         return self.total / self.num_steps.unsqueeze(-1)
+
+
+class TrackingErrors(NamedTuple):
+    """Worst distance from the target, and the sum of squared errors of yaw, where the target has one."""
+
+    num_steps: Tensor  # (...)
+    largest: Tensor  # (...) m
+    squared_yaw: tuple[Tensor, ...]  # (...) rad^2; none without yaw
+
+    @classmethod
+    def begin(cls, like: Tensor, yaw: bool) -> TrackingErrors:
+        """Nothing summed."""
+        zero = torch.zeros_like(like)
+        return cls(zero, zero, (zero,) if yaw else ())
+
+    def add(self, moment: Moment) -> TrackingErrors:
+        """Count where the step led to."""
+        state, target = moment.after.state, moment.after.reference
+        apart = norm(difference(state.position, target.position))
+        largest = torch.maximum(self.largest, torch.where(apart <= ERROR_CAP, apart, ERROR_CAP))
+        r = components(rotation_matrix(target.orientation_from_world(state.orientation)))
+        turned = torch.atan2(r[3], r[0]).nan_to_num(torch.pi)
+        return TrackingErrors(self.num_steps + 1, largest, tuple(s + turned**2 for s in self.squared_yaw))
+
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        """The worst distance (...) m, and the root mean square of the error of yaw (...) rad, where there is one."""
+        return self.largest, *((s / self.num_steps).sqrt() for s in self.squared_yaw)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -151,7 +151,7 @@ def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator
             draws=tuple(drawn(use.term.draws) for use in task.stateful if use.term.draws),
         ),
     )
-    return dataclasses.replace(episode, own=_looked(task, quadrotors, episode, noise, None))
+    return dataclasses.replace(episode, own=look(task, quadrotors, episode, noise, None))
 
 
 def _nothing(like: Tensor, size: int) -> Tensor:
@@ -180,7 +180,7 @@ def _slots(task: Task, own: Own, noise: Noise, like: Tensor) -> dict[Use, _Slot]
     return slots
 
 
-def _looked(task: Task, quadrotors: Quadrotors, episode: Episode, noise: Noise, past: tuple[Tensor, ...] | None) -> Own:
+def look(task: Task, quadrotors: Quadrotors, episode: Episode, noise: Noise, past: tuple[Tensor, ...] | None) -> Own:
     """What `own` is where the vehicles are now; `past` is None at the start of an episode."""
     if task.observes_default:
         return episode.own
@@ -271,7 +271,7 @@ def advance(
         commanded=commanded[: len(episode.commanded)],
         own=own,
     )
-    looked = dataclasses.replace(moved, own=_looked(task, quadrotors, moved, noise, own.past))
+    looked = dataclasses.replace(moved, own=look(task, quadrotors, moved, noise, own.past))
     return looked, StepOutcome(reward(task.reward, rated, over, task.own("reward")), over)
 
 

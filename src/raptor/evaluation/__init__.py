@@ -3,7 +3,7 @@
 from raptor.environments.rollout import Policy
 from raptor.evaluation.evaluator import evaluate
 from raptor.evaluation.results import METRICS, Estimate, Evaluation, bootstrap_means
-from raptor.evaluation.suites import GIVEN_SUITES, SUITES, TEST_SEEDS
+from raptor.evaluation.suites import ALL_SUITES, GIVEN_SUITES, SUITES, TEST_SEEDS
 
-__all__ = ["GIVEN_SUITES", "METRICS", "SUITES", "TEST_SEEDS", "Estimate", "Evaluation", "Policy", "bootstrap_means"]
-__all__ += ["evaluate"]
+__all__ = ["ALL_SUITES", "GIVEN_SUITES", "METRICS", "SUITES", "TEST_SEEDS", "Estimate", "Evaluation", "Policy"]
+__all__ += ["bootstrap_means", "evaluate"]

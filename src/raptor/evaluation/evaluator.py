@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
-from raptor.environments.collectors import Episodes, PositionErrors, Recorder
+from raptor.environments.collectors import PositionErrors, Recorder, TrackingErrors
 from raptor.environments.episode import Episode
 from raptor.environments.rollout import VEHICLES_AT_ONCE, Policy, controller_of, rollout
 from raptor.evaluation.results import CONFIDENCE, RESAMPLES, Evaluation, bootstrap_means, estimates, metrics_of
@@ -23,8 +23,10 @@ from raptor.evaluation.suites import (
     FIGURE_EIGHT_DURATION,
     FIGURE_EIGHT_INTERVALS,
     GIVEN_SUITES,
+    REFERENCE,
     SUITES,
     TEST_SEEDS,
+    VISIBLE,
     Condition,
     begin_together,
     conditions,
@@ -33,8 +35,7 @@ from raptor.evaluation.suites import (
 )
 from raptor.quadrotor.parameters import NUM_ROTORS, PLATFORMS, Quadrotors
 from raptor.quadrotor.population import uncertainty_of
-from raptor.tasks.observation import STUDENT_DIM
-from raptor.tasks.task import Task
+from raptor.tasks.trajectories import Trajectory
 
 CountFunction = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
@@ -50,32 +51,34 @@ def evaluate(
     progress: CountFunction | None = None,
     compile: bool | None = None,
     quadrotors: Quadrotors | None = None,
+    reference: str | Trajectory | None = None,
 ) -> Evaluation:
     """Evaluate policies by name on suites; each of them meets the same vehicles, starts, references and noise.
 
     The first policy is the one that others are compared with. `num_quadrotors` are sampled; see `conditions` for the
     named platforms, and for `quadrotors` that are given in place of both. Suites are by default `SUITES`, or
-    `GIVEN_SUITES`. Unless `compile` says so, it is compiled where that saves time. A `UserError` is raised for an
-    unknown suite or device, one that does not go with given vehicles, a number out of range, no policy, or one of other
-    dimensions.
+    `GIVEN_SUITES`, and with a `reference`, the name or file of a trajectory, the suite of that name. Unless `compile`
+    says so, it is compiled where that saves time. A `UserError` is raised for an unknown suite or device, one that does
+    not go with given vehicles, a number out of range, no policy, or one of other dimensions.
     """
     where = find_device(device)
     if not policies:
         raise UserError("there is no policy to evaluate: name at least one")
-    choice = SUITES if quadrotors is None else GIVEN_SUITES
+    choice = (*(SUITES if quadrotors is None else GIVEN_SUITES), *([] if reference is None else [REFERENCE]))
     suites = choice if suites is None else suites
     if isinstance(suites, str) or not suites:
         raise UserError(f"suites must be some of {', '.join(choice)}, got {suites!r}")
     for name, policy in policies.items():
-        dimensions = getattr(policy, "observation_dim", STUDENT_DIM), getattr(policy, "action_dim", NUM_ROTORS)
-        width = Task().observing(getattr(policy, "layout", {})).observation_dim
+        width = VISIBLE.observing(getattr(policy, "layout", {})).observation_dim
+        dimensions = getattr(policy, "observation_dim", width), getattr(policy, "action_dim", NUM_ROTORS)
         if dimensions != (width, NUM_ROTORS):
             raise UserError(
                 f"policy {name!r} maps {dimensions[0]} numbers to {dimensions[1]}, and no suite can fly it: "
                 f"it must map {width} to {NUM_ROTORS}"
             )
     planned = {
-        suite: conditions(suite, num_quadrotors, episodes, seed, where, quadrotors) for suite in dict.fromkeys(suites)
+        suite: conditions(suite, num_quadrotors, episodes, seed, where, quadrotors, reference)
+        for suite in dict.fromkeys(suites)
     }
     most = VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"])
     pad_to = min(most, max(map(_num_vehicles, planned.values())))
@@ -91,10 +94,11 @@ def evaluate(
         for name, policy in policies.items():
             means = {}
             for batch in group:
-                what = " ".join([f"{name}: {suite}", *(condition.name for condition in batch)]).strip()
+                which = batch[0].name if len(batch) == 1 else f"({len(batch)} conditions)"
+                what = f"{name}: {suite} {which}".strip()
                 show(what, done, num_steps)
                 tables = []
-                for table in _measure(policy, [each.observed_by(policy) for each in batch], pad_to, compile):
+                for table in _measure(policy, batch, pad_to, compile):
                     tables.append(table)
                     done += batch[0].num_steps
                     show(what, done, num_steps)
@@ -122,12 +126,13 @@ def evaluate(
         "compiled": compile,
         "confidence": CONFIDENCE,
         "bootstrap_resamples": RESAMPLES,
-        **({} if quadrotors is None else _identity(quadrotors)),
+        **({} if quadrotors is None else identity(quadrotors)),
+        **({} if reference is None else {REFERENCE: getattr(reference, "source", reference)}),
     }
     return Evaluation(results, settings)
 
 
-def _identity(quadrotors: Quadrotors) -> dict[str, Any]:
+def identity(quadrotors: Quadrotors) -> dict[str, Any]:
     """What the settings of an evaluation say of given vehicles; the uncertainty of each quantity is by vehicle."""
     tensors = quadrotors.to("cpu", torch.float64).tensors().values()
     rows = torch.cat([tensor.reshape(len(quadrotors), -1) for tensor in tensors], -1).numpy()
@@ -154,12 +159,13 @@ def _num_vehicles(group: Sequence[Condition]) -> int:
 
 
 def _measure(policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool) -> Iterator[torch.Tensor]:
-    """Metrics of all vehicles of a batch, one rollout of at most `pad_to` (n, 5) after the other."""
+    """Metrics of all vehicles of a batch, one rollout of at most `pad_to` (n, M) after the other."""
+    batch = [condition.seen_by(policy) for condition in batch]
     quadrotors, start, generator = begin_together(batch)
     for first in range(0, len(quadrotors), pad_to):
         vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))
-        episodes, errors = fly(policy, batch[0], (vehicles, begun, generator), pad_to, compile)
-        yield metrics_of(episodes, errors, begun.reference, batch[0].survivors_only)
+        episodes, errors, *tracking = fly(policy, batch[0], (vehicles, begun, generator), pad_to, compile)
+        yield metrics_of(episodes, errors, begun.reference, batch[0].survivors_only, *tracking)
 
 
 def fly(
@@ -169,19 +175,20 @@ def fly(
     pad_to: int | None,
     compile: bool,
     watch: Recorder | None = None,
-) -> tuple[Episodes, PositionErrors]:
-    """One rollout under a condition, of vehicles that have begun."""
+) -> tuple[Any, ...]:
+    """One rollout under a condition, of vehicles that have begun: episodes, position errors, and others if tracked."""
     quadrotors, start, generator = begun
-    episodes, (errors,) = rollout(
+    tracked = [TrackingErrors.begin(quadrotors.mass, start.reference.yaw is not None)] if condition.tracked else []
+    episodes, errors = rollout(
         *controller_of(policy, len(quadrotors)),
         condition.task,
         quadrotors,
         generator,
         start=start,
         num_steps=condition.num_steps,
-        collectors=[PositionErrors.begin(quadrotors.mass, condition.first_counted_step)],
+        collectors=[PositionErrors.begin(quadrotors.mass, condition.first_counted_step), *tracked],
         watch=watch,
         pad_to=pad_to,
         compile=compile,
     )
-    return episodes, errors
+    return episodes, *errors

@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from raptor.core.errors import UserError
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid
 from raptor.environments.collectors import Recorder, Recording
+from raptor.environments.episode import draw_noise, look
 from raptor.environments.rollout import Policy
 from raptor.evaluation.evaluator import fly
 from raptor.evaluation.results import Evaluation
@@ -27,15 +29,18 @@ from raptor.evaluation.suites import (
     begin_together,
     conditions,
     figure_eight,
+    following,
 )
-from raptor.quadrotor.parameters import PLATFORMS, load_platforms
+from raptor.quadrotor.parameters import PLATFORMS, Quadrotors, load_platform, load_platforms
 from raptor.quadrotor.state import component_major, from_axis_angle
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import sense
 from raptor.tasks.reference import Lissajous, References
+from raptor.tasks.trajectories import Trajectory
 
 SHOWN = ("crazyflie", "x500_real", "race", "soft")  # in figures: from 30 g to 2 kg, slow and nervous ones
 RECOVERED_DISTANCE, RECOVERED_TILT = 0.5, 30.0  # m and degrees; recovered: within both for the last half second
+MOST_DISTANCE = 3.0  # m; that is drawn of a recovery
 RAMP = Lissajous().ramp[1]  # s; the figure eights reach their full speed after this time
 
 
@@ -52,7 +57,7 @@ def record_figure_eights(
     Vehicles are in the order of `PLATFORMS`; `pad_to` as in `raptor.environments.rollout`.
     """
     platforms = load_platforms().to(torch.device(device))
-    group = [figure_eight(interval, 1, seed, platforms).observed_by(policy) for interval in intervals]
+    group = [figure_eight(interval, 1, seed, platforms).seen_by(policy) for interval in intervals]
     dt, places = group[0].task.dt, len(PLATFORMS)
     longest = dataclasses.replace(group[0], num_steps=round((RAMP + max(intervals)) / dt))
     recorder = Recorder(dt, places * len(group))
@@ -62,6 +67,22 @@ def record_figure_eights(
         interval: whole[: round((RAMP + interval) / dt) + 1, index * places : (index + 1) * places]
         for index, interval in enumerate(intervals)
     }
+
+
+def record_reference(
+    policy: Policy,
+    reference: str | Trajectory,
+    quadrotors: Quadrotors | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    compile: bool = False,
+) -> Recording:
+    """Record a trajectory, by name or from a file, flown once by the platforms `SHOWN`, or by the first few given."""
+    named = Quadrotors.concatenate(map(load_platform, SHOWN)) if quadrotors is None else quadrotors[: len(SHOWN)]
+    condition = following(reference, 1, seed, named.to(torch.device(device))).seen_by(policy)
+    recorder = Recorder(condition.task.dt)
+    fly(policy, condition, begin_together([condition]), None, compile, recorder)
+    return recorder.recording
 
 
 def record_recovery(
@@ -76,7 +97,7 @@ def record_recovery(
 
     The seed is that of the quadrotors, and of the horizontal axis that each is tilted about.
     """
-    condition = conditions("unseen", num, 1, seed, torch.device(device))[0].observed_by(policy)
+    condition = conditions("unseen", num, 1, seed, torch.device(device))[0].seen_by(policy)
     at_rest = InitialStates(guidance=1.0)
     starts = dataclasses.replace(condition.starts, initial_states=at_rest, references=References(langevin_share=0.0))
     start, generator = dataclasses.replace(condition, starts=starts).begin()
@@ -94,6 +115,9 @@ def record_recovery(
     seen = sense(state, start.reference, task.target_visible)
     sensed, commanded = (seen,) * len(start.sensed), (held,) * len(start.commanded)
     start = dataclasses.replace(start, state=state, previous_action=held, sensed=sensed, commanded=commanded)
+    if not task.observes_default:
+        noise = draw_noise(task, quadrotors.mass, generator)[0]
+        start = dataclasses.replace(start, own=look(task, quadrotors, start, noise, None))
     recorder = Recorder(task.dt, num)
     fly(policy, condition, (quadrotors, start, generator), pad_to, compile, recorder)
     return recorder.recording
@@ -141,6 +165,32 @@ def _figure_eight(axis: Axes, recordings: Sequence[Recording], place: int) -> No
     axis.set(xlim=(-1.45, 1.45), ylim=(-0.95, 0.95), aspect="equal")
 
 
+def reference(recordings: Mapping[str, Recording], vehicles: Sequence[str] = SHOWN) -> Figure:
+    """A trajectory from above, and the distance from its target over time, a column for each of the vehicles.
+
+    Recordings are by policy, of the vehicles in their order. What leaves the surroundings of the trajectory is cut off.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(2, len(vehicles), (3.2 * len(vehicles) + 0.4, 6.2), sharey="row")
+        target = next(iter(recordings.values())).target.cpu()
+        for place, (name, column) in enumerate(zip(vehicles, axes.T, strict=True)):
+            x, y, _ = target[:, place].T
+            column[0].plot(x, y, color=FAINT, lw=5, alpha=0.5)
+            for recording, colour in zip(recordings.values(), cycle(COLOURS), strict=False):
+                flown = recording.position[:, place].cpu()
+                column[0].plot(flown[:, 0], flown[:, 1], color=colour, lw=1.4)
+                column[1].plot(recording.time, 100 * recording.tracking_error[:, place].cpu(), color=colour, lw=1.2)
+            margin = 0.5 + 0.1 * float(target.abs().amax())
+            column[0].set(xlim=(x.min() - margin, x.max() + margin), ylim=(y.min() - margin, y.max() + margin))
+            column[0].set(aspect="equal", xlabel="x (m)")
+            column[0].set_title(name, weight="bold")
+            column[1].set(xlabel="time (s)", ylim=(0, 150))
+        axes[0, 0].set_ylabel("y (m)")
+        axes[1, 0].set_ylabel("distance from target (cm)")
+        _legend(figure, list(recordings), [Line2D([], [], color=FAINT, lw=5, alpha=0.5, label="target")])
+    return figure
+
+
 def recovery(recordings: Mapping[str, Recording]) -> Figure:
     """Tilt and distance from the target over time, a line for each start and a column for each policy."""
     with matplotlib.rc_context(STYLE):
@@ -154,7 +204,7 @@ def recovery(recordings: Mapping[str, Recording]) -> Figure:
                 axis.plot(recording.time, values.median(dim=1).values.cpu(), color=INK, lw=2)
             column[1].set_xlabel("time (s)")
         axes[0, 0].set(ylabel="tilt (°)", ylim=(0, 180), yticks=range(0, 181, 45))
-        axes[1, 0].set(ylabel="distance from target (m)", ylim=(0, 3))
+        axes[1, 0].set(ylabel="distance from target (m)", ylim=(0, MOST_DISTANCE))
         lines = (FAINT, 0.8, "each start"), (INK, 2, "median")
         handles = [Line2D([], [], color=colour, lw=width, label=label) for colour, width, label in lines]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
@@ -201,6 +251,8 @@ def platform_bars(evaluation: Evaluation) -> Figure:
 def sensitivity(evaluation: Evaluation) -> Figure:
     """Return, RMSE and lost episodes with each uncertain quantity at both of its ends; dashed: vehicles as given."""
     quantities, policies = evaluation.uncertain, evaluation.policies
+    if not quantities:
+        raise UserError("nothing about these vehicles is uncertain, so that there is no sensitivity to draw")
     panels = {"return": ("return (at most 750)", 1), "position_rmse": ("position RMSE (cm)", 100)}
     panels["terminated"] = ("lost (%)", 100)
     with matplotlib.rc_context(STYLE):
@@ -218,7 +270,8 @@ def sensitivity(evaluation: Evaluation) -> Figure:
                 axis.hlines(places, *ends, color=colour, lw=2, alpha=0.5)
                 axis.axvline(scale * found[f"{NOMINAL}/{metric}"].value, color=colour, lw=1, ls="--")
             axis.set_title(title)
-            axis.set_xlim(min(0, axis.get_xlim()[0] if metric == "return" else 0), max(5, axis.get_xlim()[1]))
+            low, high = axis.get_xlim()
+            axis.set_xlim(min(low if metric == "return" else 0, -0.02 * high), max(5, high))
             axis.xaxis.set_major_locator(MaxNLocator(5))
         names = [f"{name.replace('_', ' ')} ±{amount}" for name, amount in quantities.items()]
         axes[0, 0].set_yticks(range(len(quantities)), names)
@@ -234,12 +287,13 @@ def learning_curve(
     levels: Mapping[str, Mapping[str, float]] | None = None,
     unit: str = "update",
 ) -> Figure:
-    """A panel for each quantity: its points (step, value), and its `levels` by name as horizontal lines."""
+    """A panel from 0 on for each quantity: its points (step, value), and its `levels` by name as horizontal lines."""
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(1, len(curve), (4.2 * len(curve) + 0.6, 3.2))
         for axis, (name, points) in zip(axes[0], curve.items(), strict=True):
             x, y = np.array(points, dtype=float).reshape(-1, 2).T
             axis.plot(x, y, color=COLOURS[1], lw=1.8, marker="o" if len(x) < 40 else None, ms=3.5)
+            axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0] if y.min() < 0 else 0.0))
             for label, level in (levels or {}).get(name, {}).items():
                 axis.axhline(level, color=COLOURS[0], lw=1.4, ls="--")
                 below = level > np.mean(axis.get_ylim())

@@ -34,15 +34,16 @@ CURVES = (*COMPARED, "training/loss")  # quantities that are drawn, if they are 
 PIXELS_PER_INCH = 78  # the same for all figures, so that letters are of one size
 
 EIGHTS = (
-    "Four of the nine named quadrotors from above, on one figure at full speed, with its RMSE. The policy knows of the "
-    "vehicle only what it sees of its motion."
+    "Four of the nine named quadrotors from above, on one figure at full speed, with the RMSE of each policy over it; "
+    "lost means 1 m or more. Paths that leave a panel are cut off."
 )
 RECOVERY = (
     "50 quadrotors that no training has seen, let go at rest and tilted by 90°. Recovered means within "
-    f"{plots.RECOVERED_DISTANCE:g} m of the target and {plots.RECOVERED_TILT:g}° of level for the last half second."
+    f"{plots.RECOVERED_DISTANCE:g} m of the target and {plots.RECOVERED_TILT:g}° of level for the last half second. "
+    f"Distances beyond {plots.MOST_DISTANCE:g} m are cut off."
 )
 BARS = (
-    "Nine quadrotors that exist. Whiskers are 95 % intervals over starts.",
+    "The nine named quadrotors, holding the origin and on figure eights. Whiskers are 95 % intervals over starts.",
     "The quadrotors that were given. Whiskers are 95 % intervals over starts.",
 )
 SENSITIVITY = (
@@ -120,7 +121,7 @@ def _learning_curve(curve: Curve, evaluation: Evaluation) -> dict[str, Any]:
     if any(name in COMPARED for name in curve):
         text.append("Return and termination rate are those of quadrotors that training does not fly.")
     if any(name in levels for name in curve):
-        text.append("Dashed: the level of the policy to beat.")
+        text.append(f"Dashed: {first} on the vehicles of the suite unseen.")
     return _picture("Learning curve", " ".join(text), plots.learning_curve(curve, levels, unit))
 
 

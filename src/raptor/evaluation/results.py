@@ -18,13 +18,17 @@ from torch import Tensor
 
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError, printable
-from raptor.environments.collectors import Episodes, PositionErrors
-from raptor.evaluation.suites import NOMINAL
+from raptor.environments.collectors import Episodes, PositionErrors, TrackingErrors
+from raptor.evaluation.suites import NOMINAL, REFERENCE
 from raptor.tasks.reference import Reference
 
 METRICS = ("return", "terminated", "length", "position_rmse", "steady_offset")
 """Names, in the order of the columns: the sum of rewards; 1 where the episode ended before its time; steps flown; the
 root mean square of the distance from the target, m; the length of the mean position error, m."""
+
+TRACKING_METRICS = ("worst_error", "yaw_rmse")
+"""Further columns of the suite `reference`: the largest distance from the target, m; and, of a target with a yaw, the
+root mean square of the error of yaw, rad."""
 
 RESAMPLES, CONFIDENCE = 2000, 0.95
 _CHUNK = 250  # resamples that are held in memory at once
@@ -45,13 +49,20 @@ GIVEN_HEADINGS = {
     "sensitivity": "sensitivity: {}, one quantity off at a time",
 }
 MOST_NAMED = 4  # vehicles that a heading names
-PART_METRICS = {"platforms": ("return",), "figure-eight": ("position_rmse",), "robustness": ("return", "terminated")}
+PART_METRICS = {
+    "platforms": ("return",),
+    "figure-eight": ("position_rmse",),
+    "robustness": ("return", "terminated"),
+    "reference": ("position_rmse",),
+}
 SHOWN = {  # name, factor and digits of each metric
     "return": ("return", 1, 1),
     "terminated": ("terminated (%)", 100, 2),
     "length": ("length (steps)", 1, 1),
     "position_rmse": ("position RMSE (m)", 1, 3),
     "steady_offset": ("steady offset (m)", 1, 3),
+    "worst_error": ("worst position error (m)", 1, 3),
+    "yaw_rmse": ("yaw RMSE (°)", 180 / math.pi, 1),
 }
 HIGHER_IS_BETTER = frozenset({"return", "length"})  # of the other metrics, less is better
 
@@ -97,18 +108,26 @@ class Means(NamedTuple):
         return Estimate(value, float(low), float(high))
 
 
-def metrics_of(episodes: Episodes, errors: PositionErrors, reference: Reference, survivors_only: bool = True) -> Tensor:
-    """Metrics of each vehicle, (N, 5), in the order of `METRICS` and in float64; `reference` as at the start.
+def metrics_of(
+    episodes: Episodes,
+    errors: PositionErrors,
+    reference: Reference,
+    survivors_only: bool = True,
+    tracking: TrackingErrors | None = None,
+) -> Tensor:
+    """Metrics of each vehicle, (N, M), in the order of `METRICS` and in float64; `reference` as at the start.
 
     Position errors matter only of vehicles that flew to the end, and the steady offset only of those whose target stood
-    still; NaN for the others. Without `survivors_only` they matter for all.
+    still; NaN for the others. Without `survivors_only` they matter for all. `TRACKING_METRICS` follow where they are.
     """
     offset = torch.linalg.vector_norm(errors.offset, dim=-1)
     returns = episodes.returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # not left out: worst
     columns = [returns, episodes.terminated, episodes.lengths, errors.rmse, offset]
+    columns += [] if tracking is None else tracking.columns
     result = torch.stack([column.double() for column in columns], dim=-1)
     if survivors_only:
-        paths = torch.cat([reference.amplitude, reference.legs], dim=-1)
+        followed = [course.scale.unsqueeze(-1) for course in reference.course]
+        paths = torch.cat([reference.amplitude, reference.legs, *followed], dim=-1)
         moving = (reference.langevin_sigma != 0) | (paths != 0).any(dim=-1)
         result[:, 3] = result[:, 3].masked_fill(episodes.terminated, torch.nan)
         result[:, 4] = result[:, 4].masked_fill(episodes.terminated | moving, torch.nan)
@@ -150,7 +169,7 @@ def estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, Es
     return {
         prefix + metric: table.estimate(row, column)
         for prefix, table, row in rows
-        for column, metric in enumerate(METRICS)
+        for column, metric in zip(range(table.point.shape[1]), (*METRICS, *TRACKING_METRICS), strict=False)
     }
 
 
@@ -206,11 +225,12 @@ class Evaluation:
     @property
     def headings(self) -> dict[str, str]:
         """What each suite is."""
+        followed = {REFERENCE: f"{REFERENCE}: {self.settings.get(REFERENCE)}, from rest to its end"}
         if not self.vehicles:
-            return HEADINGS
+            return HEADINGS | followed
         names = ", ".join(self.vehicles)
         named = names if len(self.vehicles) <= MOST_NAMED else f"{len(self.vehicles)} given quadrotors"
-        return {suite: heading.format(named) for suite, heading in GIVEN_HEADINGS.items()}
+        return {suite: heading.format(named) for suite, heading in GIVEN_HEADINGS.items()} | followed
 
     @property
     def uncertain(self) -> dict[str, str]:

@@ -17,7 +17,11 @@ from raptor.quadrotor.population import sample_quadrotors, scale_quantity, uncer
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import Sensing
 from raptor.tasks.reference import Lissajous, References
+from raptor.tasks.reward import Termination
 from raptor.tasks.task import Task
+from raptor.tasks.terms import Terms
+from raptor.tasks.trajectories import Trajectory
+from raptor.tasks.trajectory_files import FASTEST
 
 SUITES = ("paper", "unseen", "platforms", "figure-eight", "robustness")
 """`paper`: RAPTOR's own training evaluation, the target hidden from the policy. `unseen`: the same vehicles, the target
@@ -27,6 +31,11 @@ visible. `platforms`: the nine named vehicles, holding the origin. `figure-eight
 GIVEN_SUITES = ("platforms", "figure-eight", "robustness", "sensitivity")
 """Suites of given vehicles, in place of the named or sampled ones. `sensitivity`: `unseen` with one quantity of each
 vehicle at a time at the lower and at the upper end of its uncertainty."""
+
+ALL_SUITES = tuple(dict.fromkeys((*SUITES, *GIVEN_SUITES)))
+
+REFERENCE = "reference"
+"""Suite of a trajectory that is given: named, or given, vehicles follow it from rest, whole."""
 
 TEST_SEEDS = 3_000_000  # those of training are from 1 000 000 on, of validation from 2 000 000 on
 FIGURE_EIGHT_INTERVALS = (10.0, 6.5, 5.0)  # s that each figure takes
@@ -55,6 +64,7 @@ class Condition:
     first_counted_step: int = VISIBLE.episode_steps // 2  # position errors count from here on
     survivors_only: bool = True  # whether position errors of terminated episodes are left out
     episodes: int = 1  # consecutive rows that are episodes of one vehicle, and are averaged
+    tracked: bool = False  # whether the worst position error counts, too, and the error of yaw
     groups: tuple[str, ...] = ()  # names of groups, all of the same size and one after another; none: a single group
 
     @property
@@ -62,9 +72,9 @@ class Condition:
         """What conditions must have in common to be one rollout."""
         return self.task, self.num_steps, self.first_counted_step
 
-    def observed_by(self, policy: Policy) -> Condition:
-        """The same, seen by a policy that has a `layout` of its own; `UserError` where a term of it is not there."""
-        layout = getattr(policy, "layout", None)
+    def seen_by(self, policy: Policy) -> Condition:
+        """The same where the policy observes other numbers than the default."""
+        layout = getattr(policy, "layout", {})
         if not layout:
             return self
         return dataclasses.replace(self, task=self.task.observing(layout), starts=self.starts.observing(layout))
@@ -120,19 +130,25 @@ def conditions(
     seed: int,
     device: torch.device,
     quadrotors: Quadrotors | None = None,
+    reference: str | Trajectory | None = None,
 ) -> list[Condition]:
     """The conditions of a suite; `UserError` where there is none of that name, or a number is out of range.
 
     Of the named platforms, or of the vehicles that are given in their place, each starts `starts_of_each` times. Seeds
-    go from 0 to 999 999 and determine sampled vehicles, starts and references.
+    go from 0 to 999 999 and determine sampled vehicles, starts and references. `reference` is the trajectory, by name
+    or file, of the suite of that name.
     """
     for name, number in (("num_quadrotors", num_quadrotors), ("episodes", episodes)):
         if number < 1:
             raise UserError(f"{name} must be at least 1, got {number}")
     if not 0 <= seed < 1_000_000:
         raise UserError(f"seed must be between 0 and 999999, which keeps test vehicles apart from others, got {seed}")
-    _check_suite(suite, quadrotors)
     named = (load_platforms() if quadrotors is None else quadrotors).to(device)
+    if suite == REFERENCE:
+        if reference is None:
+            raise UserError("the suite reference follows a trajectory: give it with --reference FILE|NAME")
+        return [following(reference, starts_of_each(len(named), num_quadrotors, episodes, 32), seed, named)]
+    check_suite(suite, quadrotors is not None)
 
     def started(part: int) -> dict[str, Any]:
         return _started(named, starts_of_each(len(named), num_quadrotors, episodes, part))
@@ -152,16 +168,15 @@ def conditions(
     return {"robustness": _impaired, "sensitivity": _varied}.get(suite, lambda plain: [plain])(plain)
 
 
-def _check_suite(suite: str, quadrotors: Quadrotors | None) -> None:
-    known = tuple(dict.fromkeys((*SUITES, *GIVEN_SUITES)))
-    if suite not in known:
-        raise UserError(f"there is no suite {suite!r}: choose from {', '.join(known)}")
-    if quadrotors is None and suite not in SUITES:
-        raise UserError(f"the suite {suite} is of given vehicles: give them with --quadrotor FILE, or leave it out")
-    if quadrotors is not None and suite not in GIVEN_SUITES:
-        raise UserError(
-            f"the suite {suite} samples vehicles of its own: evaluate given vehicles on {', '.join(GIVEN_SUITES)}"
-        )
+def check_suite(suite: str, given: bool) -> None:
+    """Refuse a suite that does not exist, or not with or without `given` vehicles."""
+    if suite not in ALL_SUITES:
+        raise UserError(f"there is no suite {suite!r}: choose from {', '.join(ALL_SUITES)}")
+    if not given and suite not in SUITES:
+        raise UserError(f"the suite {suite} is of given vehicles: give some with --quadrotor, or leave it out")
+    if given and suite not in GIVEN_SUITES:
+        choice = f"choose from {', '.join(GIVEN_SUITES)}"
+        raise UserError(f"the suite {suite} samples vehicles of its own and cannot fly given ones: {choice}")
 
 
 def _impaired(plain: Condition) -> list[Condition]:
@@ -208,9 +223,7 @@ def _started(quadrotors: Quadrotors, num: int) -> dict[str, Any]:
 
 def figure_eight(interval: float, num_starts: int, seed: int, quadrotors: Quadrotors) -> Condition:
     """Each vehicle so often on figure eights of `interval` s, from rest at the origin, rotors at random speeds."""
-    started = _started(quadrotors, num_starts)
-    box = torch.full_like(started["quadrotors"].position_threshold, FIGURE_EIGHT_BOX)
-    started["quadrotors"] = dataclasses.replace(started["quadrotors"], position_threshold=box)
+    started = _started(_boxed(quadrotors), num_starts)
     figure = Lissajous(interval=(interval, interval))
     references = References(langevin_share=0.0, lissajous_share=1.0, lissajous=figure)
     return Condition(
@@ -223,3 +236,28 @@ def figure_eight(interval: float, num_starts: int, seed: int, quadrotors: Quadro
         survivors_only=False,
         **started,
     )
+
+
+def following(source: str | Trajectory, num_starts: int, seed: int, quadrotors: Quadrotors) -> Condition:
+    """Each vehicle so often on a trajectory, from rest at its beginning to its end; lost beyond the box about it."""
+    given = Trajectory(source) if isinstance(source, str) else source
+    trajectory, own = dataclasses.replace(given, random_start=False), Terms(given.uses)
+    references = References(langevin_share=0.0, trajectory_share=1.0, trajectory=trajectory)
+    bounds = Termination(about_target=True, linear_velocity=FASTEST)
+    at_rest = InitialStates(guidance=1.0)
+    return Condition(
+        name="",
+        task=dataclasses.replace(VISIBLE, references=references, termination=bounds, extra=own),
+        starts=Task(initial_states=at_rest, references=references, sensing=_sensing(), termination=bounds, extra=own),
+        seed=seed,
+        num_steps=max(1, round(trajectory.flight_s / VISIBLE.dt)),
+        first_counted_step=0,
+        survivors_only=False,
+        tracked=True,
+        **_started(_boxed(quadrotors), num_starts),
+    )
+
+
+def _boxed(quadrotors: Quadrotors) -> Quadrotors:
+    box = torch.full_like(quadrotors.position_threshold, FIGURE_EIGHT_BOX)
+    return dataclasses.replace(quadrotors, position_threshold=box)

@@ -47,8 +47,8 @@ def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: f
 
     The model takes observation (batch, D) and hidden (batch, H) and gives action (batch, A) and next_hidden (batch, H),
     in float32, for any batch; that of a memoryless policy takes observation and gives action. Its metadata holds the
-    initial hidden state, the policy's card, and its `layout` where it has one, as JSON. The file
-    (`*.onnx`) appears verified, or not at all.
+    initial hidden state, the policy's card, and its `layout` where it has one, as JSON. The file (`*.onnx`) appears
+    verified, or not at all.
 
     Returns:
         The largest absolute error of an action or a hidden state; beyond `tolerance` * (1 + abs(value)), it is an

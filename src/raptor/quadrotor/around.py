@@ -25,12 +25,12 @@ class Spread(Settings):
     SHORTHAND = "every"
 
     every: float | None = setting(None, "of all quantities that are not given; the same as spread=20%", _FRACTION)
-    mass: float | None = setting(None, "", _FRACTION)
+    mass: float | None = setting(None, "of the whole vehicle", _FRACTION)
     arm_length: float | None = setting(None, "of the distances of the rotors", _FRACTION)
-    inertia: float | None = setting(None, "", _FRACTION)
+    inertia: float | None = setting(None, "of all axes alike", _FRACTION)
     thrust: float | None = setting(None, "of all rotors alike", _FRACTION)
     motor_time_constant: float | None = setting(None, "rising and falling", _FRACTION)
-    torque_constant: float | None = setting(None, "", _FRACTION)
+    torque_constant: float | None = setting(None, "of all rotors alike", _FRACTION)
 
     def of(self, quadrotors: Quadrotors) -> dict[str, Tensor]:
         """(N,) the fraction of each of `QUANTITIES` for each vehicle."""

@@ -32,7 +32,7 @@ def from_description(
 
     `DESCRIPTION_KEYS` and examples/my_quadrotor.yaml say what it may hold. The result is a population of one, its
     starts and its termination box scaled to its arms as RAPTOR does. Its document has the estimates as text, and under
-    `uncertainty` the half-range of quantities relative to their values, by fields of `population.Spread`.
+    `uncertainty` the half-range of quantities relative to their values, by fields of `around.Spread`.
     """
     known = Description(source if isinstance(source, Mapping) else Path(source))
     own, files = ("my_quadrotor", None) if known.path is None else (known.path.stem, [known.path])

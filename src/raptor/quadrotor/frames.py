@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 from torch import Tensor
@@ -49,34 +50,38 @@ def x_frame(forward: float, sideways: float) -> Positions:
 
 
 def _frame(known: Description, mass: float) -> Positions:
-    frame = known.content.get("frame", "x")
-    if not isinstance(frame, str) or frame not in FRAMES:
+    """The motors of a frame by its shape, as large as the lengths say."""
+    frame = re.sub("[ _]", "-", str(known.content.get("frame", "x"))).lower()
+    frame = {"+": "plus", "dead-cat": "deadcat"}.get(frame, frame)
+    if frame not in FRAMES:
         raise known.wrong("frame", f"must be {', '.join(FRAMES)}, or left out for motor_positions")
-    offset, size, arm = known.number("arm_offset", 2), known.number("size", 3), known.number("arm_length")
-    span = known.number("wheelbase") or known.number("diagonal")
+    offset, size, shape = known.number("arm_offset", 2), known.number("size", 3), FRAMES[frame]
     key = next((key for key in ("arm_offset", "wheelbase", "diagonal", "arm_length") if key in known), "")
-    if offset is None and arm is None and span is None and size is not None and "frame" not in known:
-        offset = known.estimate(
-            "arm_offset", (size[0] / 2, size[1] / 2), "m", "motors at the corners of the size", 0.05, of="arm_length"
-        )
-        return x_frame(*offset)
     known.certain("arm_length", key, 0.02)
+    is_x = frame in ("x", "wide-x")
+    if offset is not None and not is_x:
+        raise UserError(f"arm_offset is for X frames, not for {frame}{known.where('frame')}: give motor_positions")
+    if not key and size is not None and is_x:
+        how = "motors at the corners of the size"
+        offset = known.estimate("arm_offset", (size[0] / 2, size[1] / 2), "m", how, 0.05, of="arm_length")
     if offset is not None:
-        if frame in ("plus", "deadcat"):
-            raise UserError(f"arm_offset is for X frames, not for {frame}{known.where('frame')}: give motor_positions")
         return x_frame(*offset)
-    if span is None and arm is None:
+    if key:
+        span = known.number(key) * (2 if key == "arm_length" else 1)
+    elif size is not None:
+        length = max(x for x, _ in shape) - min(x for x, _ in shape)
+        span = math.dist(shape[0], shape[2]) * size[0] / length
+        known.estimate("wheelbase", span, "m", f"as long as the size, {size[0]:.4g} m", 0.05, of="arm_length")
+    else:
         how = f"{ARM_PER_CUBE_ROOT_OF_MASS:g} m times the cube root of the mass in kg: 0.2 x {mass:.4g}^(1/3)"
         arm = known.estimate("arm_length", ARM_PER_CUBE_ROOT_OF_MASS * mass ** (1 / 3), "m", how, 0.25, of="arm_length")
-    shape = FRAMES[frame]
-    scale = (span or 2 * arm) / math.dist(shape[0], shape[2])
+        span = 2 * arm
+    scale = span / math.dist(shape[0], shape[2])
     positions = [[scale * x, scale * y, 0.0] for x, y in shape]
     if frame in ("wide-x", "deadcat"):
-        widths = tuple(round(positions[i][1], 6) for i in (3, 2))
+        numbers = round(positions[3][0], 6), *(round(positions[i][1], 6) for i in (3, 2))
         how = f"typical proportions of {frame}, scaled to the diagonal; motor_positions say it exactly"
-        known.estimate(
-            "motor_positions", (round(positions[3][0], 6), *widths), "m forward, left in front, left behind", how
-        )
+        known.estimate("motor_positions", numbers, "m forward, left in front, left behind", how)
     return positions
 
 
@@ -143,11 +148,11 @@ def _check_size(known: Description, moments: list[float], typical: tuple[float, 
     ratio = math.prod(given / usual for given, usual in zip(moments, typical, strict=True)) ** (1 / 3)
     if 1 / UNLIKELY <= ratio <= UNLIKELY:
         return
-    units = [unit for unit, factor in KINDS["inertia"].items() if 0.4 < ratio * factor < 2.5]
-    guess = f"; given in {' or '.join(units)}?" if units else ""
-    text = (
-        f"inertia {moments[0]:.4g} kg m^2 is {ratio:.3g} times what the mass and the motors' positions suggest{guess}"
-    )
+    misfits = {unit: abs(math.log(ratio * factor)) for unit, factor in KINDS["inertia"].items()}
+    unit = min(misfits, key=misfits.__getitem__)
+    guess = f"; given in {unit}?" if misfits[unit] < math.log(UNLIKELY) else ""
+    suggested = "what the mass and the motors' positions suggest"
+    text = f"inertia {moments[0]:.4g} kg m^2 is {ratio:.3g} times {suggested}{guess}"
     if ratio > IMPOSSIBLE:
         raise UserError(f"{text}{known.where('inertia')}: correct one of the three")
     known.doubts.append(text)

@@ -60,6 +60,20 @@ DESCRIPTION_KEYS = {key: meaning for key, (meaning, _) in KEYS.items()}
 _SEVERAL = ("arm_offset", "motor_positions", "centre_of_mass", "inertia", "size", "motor_time_constant")
 """Keys that hold more than a number."""
 
+_SYNONYMS = {
+    "weight": "mass",
+    "thrust": "max_thrust_per_motor",
+    "twr": "thrust_to_weight",
+    "kf": "thrust_coefficient",
+    "k_f": "thrust_coefficient",
+    "km": "torque_coefficient",
+    "k_m": "torque_coefficient",
+    "tau": "motor_time_constant",
+    "com": "centre_of_mass",
+    "cog": "centre_of_mass",
+}
+"""What others call it."""
+
 _EXCLUSIVE = (
     ("wheelbase", "diagonal"),
     ("arm_offset", "motor_positions"),
@@ -101,13 +115,12 @@ class Description:
         self.estimates: list[Estimate] = []
         self.doubts: list[str] = []
         self.uncertainty: dict[str, float] = {}
-        """By fields of `raptor.quadrotor.population.Spread`: half-range of the quantity, relative to it."""
+        """By fields of `raptor.quadrotor.around.Spread`: half-range of the quantity, relative to it."""
         self._stated: dict[str, float] = {}
         self._refuse_unknown(content, tuple(KEYS))
         for keys in _EXCLUSIVE:
             if all(key in content for key in keys):
                 raise UserError(f"{' and '.join(keys)} exclude each other{self.where(keys[1])}: keep one of them")
-
         for key in content:
             if KEYS[key].kind and key not in _SEVERAL:
                 self.number(key)
@@ -128,7 +141,9 @@ class Description:
         for key in content:
             if key not in allowed:
                 text = str(key).lower()
-                near = difflib.get_close_matches(text, allowed, 2) or [one for one in allowed if text and text in one]
+                near = [one for one in (text, _SYNONYMS.get(text)) if one in allowed]
+                near = near or difflib.get_close_matches(text, allowed, 2)
+                near = near or [one for one in allowed if text and text in one]
                 hint = f"did you mean {' or '.join(near)}?" if near else f"the keys are {', '.join(allowed)}"
                 raise UserError(f"unknown key {prefix}{key}{self.where(f'{prefix}{key}')}: {hint}")
 
@@ -153,13 +168,10 @@ class Description:
         numbers = [x.value for x in found if x is not None and 1e-12 <= x.value <= 1e12]
         if len(numbers) != count or len(found) != count:
             unit = "s" if "." in key else meaning.split(",")[0]
-            rule = (
-                f"must be a positive number ({unit})" if count == 1 else f"must be {count} positive numbers ({meaning})"
-            )
-            is_text = any(
-                isinstance(x, str) for x in (self.content[key], *(values if isinstance(values, list) else ()))
-            )
-            raise self.wrong(key, f"{rule}, also with a unit after it ({units_of(kind)})" if is_text else rule)
+            rule = f"a positive number ({unit})" if count == 1 else f"{count} positive numbers ({meaning})"
+            texts = [x for x in (values if isinstance(values, list) else [values]) if isinstance(x, str)]
+            units = f", also with a unit after it ({units_of(kind)})" if texts else ""
+            raise self.wrong(key, f"must be {rule}{units}")
         if kind == "time" and numbers[0] < SHORTEST_TIME_CONSTANT:
             raise self.wrong(key, f"must be at least {SHORTEST_TIME_CONSTANT:g} s, the shortest that can be simulated")
         return numbers[0] if count == 1 else numbers

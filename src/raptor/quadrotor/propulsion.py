@@ -25,14 +25,24 @@ TORQUE_PER_THRUST = 0.016  # N m per N
 TORQUE_PER_THRUST_AND_DIAMETER = 0.07  # of a propeller of average pitch, by the formula of `_torque_per_diameter`
 MEDIAN = "median of the packaged platforms"
 
-# Fitted to full throttle of three motors with nine propellers of 8 to 15 inches (CTU Prague, MRS group), two data
-# sheets of motors with 5 inches and the platform x500_real: all lie within a factor of 1.4.
+# Fitted to full throttle of three motors with nine propellers of 8 to 15 inches (CTU Prague, MRS group), to data sheets
+# of two with 5 inches and to the platform x500_real: all lie within a factor of 1.4.
 CELL_VOLTAGE = 3.7  # V, nominal
 LOADED_SPEED = 0.77  # of KV times nominal voltage, that a motor reaches with a propeller that suits it
 THRUST_COEFFICIENT = 0.05, 0.11  # C_T of two blades = the first + the second times pitch over diameter
 BLADES = 0.7  # C_T grows with this power of the number of blades
 FIGURE_OF_MERIT = 0.6
 MISMATCH = 2.5  # factor between what is given and what its parts suggest, from which on it is doubted
+
+THRUST_KEYS = (
+    "thrust_table",
+    "max_thrust_per_motor",
+    "thrust_coefficient",
+    "thrust_to_weight",
+    "hover_throttle",
+    "motor_kv",
+)
+"""Keys that give the thrust of a motor, the surest first."""
 
 _INCH = 0.0254  # m
 _RPM = 2 * math.pi / 60  # rad/s
@@ -65,6 +75,10 @@ def thrust_curve(known: Description, mass: float, propeller: Propeller | None) -
     full = _full_thrust(known, weight, propeller, None if curve is None else sum(curve))
     _check_full_thrust(known, mass, full)
     if curve is not None:
+        _, linear, square = curve
+        implied = weight / (2 * linear + math.sqrt(4 * linear**2 + 4 * square * weight))
+        if hover is not None and not 1 / 1.3 < hover / implied < 1.3:
+            known.doubts.append(f"hover_throttle is {hover:.3g}, but by thrust_table it hovers at {implied:.3g}")
         return curve
     ratio = 4 * full / weight
     if hover is None:
@@ -167,24 +181,14 @@ def _check_full_thrust(known: Description, mass: float, full: float) -> None:
     least = mass * GRAVITY / 4
     if least < full <= MOST_THRUST_TO_WEIGHT * least:
         return
-    speed = "max_rotor_speed" in known and "thrust_coefficient" in known
-    factors = {"max_rotor_speed in rpm": _RPM**2, "thrust_coefficient in N/rpm^2": _RPM**-2} if speed else {}
-    if "max_thrust_per_motor" in known:
-        factors = {"the thrust in kgf": KGF, "the thrust in g": KGF / 1e3}
-    causes = [cause for cause, factor in factors.items() if 1.2 < factor * full / least < 20]
-    guess = f" (was {' or '.join(causes)}?)" if causes else ""
-    if "max_thrust_per_motor" in known:
-        rule = (
-            f"must be above {least:.4g} N" if full <= least else f"must be below {MOST_THRUST_TO_WEIGHT * least:.4g} N"
-        )
-        raise known.wrong(
-            "max_thrust_per_motor", f"{rule} for {mass:g} kg to {'hover' if full <= least else 'be right'}{guess}"
-        )
-    key = next(
-        (key for key in ("thrust_table", "thrust_coefficient", "thrust_to_weight", "motor_kv") if key in known), "mass"
-    )
-    text = f"{key} gives {full:.4g} N a motor, {full / least:.3g} times the weight of {mass:g} kg{guess}"
-    raise UserError(f"{text}{known.where(key)}: it must be between 1 and {MOST_THRUST_TO_WEIGHT:g}")
+    key = next((key for key in THRUST_KEYS if key in known), "mass")
+    slips = {"thrust in kgf": KGF, "thrust in g": KGF / 1e3} if key in THRUST_KEYS[:2] else {}
+    if key not in THRUST_KEYS[:2] and "max_rotor_speed" in known:
+        slips = {"max_rotor_speed in rpm": _RPM**2, "thrust_coefficient in N/rpm^2": _RPM**-2}
+    causes = [cause for cause, factor in slips.items() if 1.2 < factor * full / least < 20]
+    guess = f"was {' or '.join(causes)}?" if causes else "correct one of them"
+    allowed = f"{mass:g} kg fly with {least:.4g} to {MOST_THRUST_TO_WEIGHT * least:.4g} N"
+    raise UserError(f"{key} gives a motor {full:.4g} N, but {allowed}{known.where(key)}: {guess}")
 
 
 def propeller_of(known: Description) -> Propeller | None:

@@ -102,7 +102,10 @@ def _read_csv(path: Path) -> list[tuple[list[str], str]]:
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     if delimiter == ";":
         text = re.sub(r"(?<=[0-9]),(?=[0-9])", ".", text)
-    lines = [(i, row) for i, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), 1) if any(row)]
+    try:
+        lines = [(i, row) for i, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), 1) if any(row)]
+    except csv.Error as error:
+        raise UserError(f"cannot read the {KEY} {file}: {error}") from error
     if not lines:
         raise UserError(f"the {KEY} {file} is empty")
     places, units = [0, 1], ["", ""]

@@ -66,7 +66,7 @@ def _fault(use: Use, view: Any) -> str:
     tensors = [leaf for leaf in given if isinstance(leaf, Tensor)]
     sound = _finite([leaf for leaf in pytree.tree_leaves(view._replace(quadrotors=None)) if isinstance(leaf, Tensor)])
     with torch.enable_grad():
-        results = [leaf for leaf in pytree.tree_leaves(use(pytree.tree_unflatten(given, structure)))]
+        results = pytree.tree_leaves(use(pytree.tree_unflatten(given, structure)))
         results = [leaf for leaf in results if isinstance(leaf, Tensor)]
         if not (_finite(results) | ~sound).all():
             return "is not finite"

@@ -20,6 +20,7 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components, difference
 from raptor.tasks.checks import checked_width
 from raptor.tasks.reference import Reference
+from raptor.tasks.reward import COSTS as REWARD_COSTS
 from raptor.tasks.reward import reward_before_termination
 from raptor.tasks.task import Task
 from raptor.tasks.terms import Terms
@@ -59,18 +60,33 @@ class Objective(Settings):
         for use in self.terms.uses:
             checked_width(use)
 
+    def formula(self, task: Task) -> str:
+        """What is minimised in each step, as a formula with weights."""
+        if self.kind == "reward":
+            given, factor = task.reward, task.reward.scale
+            limits = [(name, getattr(self, name)) for name in LIMITS]
+            parts = [*((name, factor * getattr(given, name)) for name in REWARD_COSTS), *limits]
+            own = [(f"-{use.term.name}", use.weight) for use in task.own("reward")]
+        else:
+            parts, own = [(name, getattr(self, name)) for name in COSTS], []
+        own += [(use.term.name, use.weight) for use in (*self.terms.uses, *task.own("cost"))]
+        about = " about the target's" if task.termination.about_target else ""
+        bounds = {
+            "speed": f" (beyond {self.speed_limit:g} m/s{about})",
+            "box": f" (beyond {self.box_limit:g} of it{about})",
+        }
+        square = {name: f"{name}²{bounds.get(name, '')}" for name in LIMITS}
+        texts = [f"{weight:g} {square.get(name, name)}" for name, weight in (*parts, *own) if weight]
+        return f"{' + '.join(texts) or '0'}, at most {self.cap:g}"
+
 
 def _position(step: StepView, position_rounding: float) -> Tensor:
     return rounded_norm(difference(step.next_state.position, step.next_reference.position), position_rounding)
 
 
 def _heading(step: StepView) -> Tensor:
-    return torch.acos(
-        1
-        - components(step.next_reference.orientation_from_world(step.next_state.orientation))[3]
-        .abs()
-        .clamp(max=1 - 1e-3)
-    )
+    orientation = step.next_reference.orientation_from_world(step.next_state.orientation)
+    return torch.acos(1 - components(orientation)[3].abs().clamp(max=1 - 1e-3))
 
 
 def _action_rate(step: StepView, action_rounding: float) -> Tensor:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from raptor.config import to_dict, to_yaml
-from raptor.config.settings import Settings
+from raptor.config.settings import Settings, show
 from raptor.core.atomic import write_atomically
 from raptor.core.devices import host
 from raptor.core.distributed import ALONE, World
+from raptor.core.errors import UserError
 from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble, policy_document, save_policy
 from raptor.runs.folder import RunFolder
 from raptor.runs.learner import Best, Figures
@@ -79,9 +80,12 @@ class PolicyFiles:
             policy = assemble(architecture_of(self.policy), best.weights, path)
             save_policy(policy, path, self._card(best.step, best.figures, best.by))
 
-    def write_final(self, step: int, figures: Figures) -> None:
-        """Write the last policy, once."""
-        if self.final is not None and self.folder.writes and not (path := self.folder.path / self.final).exists():
+    def write_final(self, step: int, figures: Figures, is_new: bool) -> None:
+        """Write the last policy, where it is new or not written yet."""
+        if self.final is None or not self.folder.writes:
+            return
+        path = self.folder.path / self.final
+        if is_new or not path.exists():
             save_policy(self.policy, path, self._card(step, figures))
 
     def _card(self, step: int, figures: Figures, by: str = "validation") -> dict[str, Any]:
@@ -109,12 +113,28 @@ def settle(
     changes = {name: value for name, value in changes.items() if value is not None}
     settings = dataclasses.replace(given or stored or cls(), **changes)
     if stored is not None:
-        folder.refuse_changes(stored, settings, free())
+        folder.refuse_changes(stored, settings, (*free(), *_lengthened(folder, stored, settings)))
     if idle := unused_extensions(to_yaml(settings)):
-        use = f"put it to use by task.extra.{idle[0].name}.KEY=VALUE, or task.extra=[{idle[0].name}]"
+        name, example = idle[0].name, next(iter(vars(idle[0]().settings).items()), None)
+        use = "" if example is None else f"task.extra.{name}.{example[0]}={show(example[1])}, or "
         names = ", ".join(f"{term.name} ({term.kind})" for term in idle)
-        warnings.warn(f"no setting uses {names}, which --extend brings: {use}", stacklevel=2)
+        warnings.warn(
+            f"no setting uses {names}, which --extend brings: put it to use by {use}task.extra=[{name}]", stacklevel=2
+        )
     return settings, stored
+
+
+def _lengthened(folder: RunFolder, stored: Settings, settings: Settings) -> tuple[str, ...]:
+    """The setting that makes a run longer than it was begun, if one does; refused where its schedule depends on it."""
+    name, rate = getattr(settings, "LENGTH", ("", ""))
+    if not name or getattr(settings, name) <= (length := getattr(stored, name)):
+        return ()
+    if (end := getattr(stored, rate)) != 1:
+        why = f"its learning rate fell to {rate}={end:g} over {name}={length}"
+        raise UserError(
+            f"the run in {folder.path} cannot be made longer, because {why}; with {rate}=1 it could have been"
+        )
+    return (name,)
 
 
 @contextlib.contextmanager
@@ -125,6 +145,10 @@ def held(
     with contextlib.closing(folder), stop_on_signal() as stop:
         with world.main_process_first():
             folder.open(settings, resume, overwrite)
+            if folder.writes and (name := getattr(settings, "LENGTH", ("",))[0]):
+                stored, length = folder.settings(type(settings)), getattr(settings, name)
+                if getattr(stored, name) != length:
+                    folder.write_manifest(dataclasses.replace(stored, **{name: length}))
         yield stop
 
 
@@ -156,7 +180,7 @@ def run_to_end(
         if progress is not None and trainer.world.is_main_process:
             progress(standing)
     if trainer.finished:
-        files.write_final(trainer.step, trainer.validation)
+        files.write_final(trainer.step, trainer.validation, trainer.step > trainer.begun_at)
     summary = cls(
         output=folder.path,
         finished=trainer.finished,

@@ -65,6 +65,7 @@ class Trainer:
         self.best: Best | None = None
         self.milestones: list[dict[str, float]] = []  # the best of each phase that is over
         self._flown_before = 0.0  # steps of simulation in the phases that are over
+        self.begun_at = 0  # the step that this session goes on from
         self._is_updating = False
         self._snapshot: dict[str, Any] | None = None  # the state before a step that may be given up
         self._saved: tuple[float, int] | None = None
@@ -104,6 +105,7 @@ class Trainer:
     def __iter__(self) -> Iterator[Progress]:
         """Go on until the last step or a request to stop."""
         self._restore()
+        self.begun_at = self.step
         self.files.record_from(self.step, self.validated_at == self.step)
         self.files.log(", ".join(f"{name} {fact}" for name, fact in host(self.device).items()))
         if self.world.size > 1:

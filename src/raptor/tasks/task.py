@@ -113,10 +113,17 @@ class Task(Settings):
     @property
     def summary(self) -> str:
         """Length of an episode, and what is followed in which part of them."""
-        followed = {name: share for name, share in vars(self.references).items() if name.endswith("_share") and share}
-        kinds = {"hover": 1 - sum(followed.values()), **followed}
-        shares = [f"{share:.0%} {name.removesuffix('_share').replace('_', ' ')}" for name, share in kinds.items()]
-        return f"episodes of {self.episode_steps} steps of {self.dt:g} s: {', '.join(shares)}"
+        given, source = self.references, self.references.trajectory.source
+        rest = 1.0 if source is None else 1 - given.trajectory_share
+        drawn = {
+            "langevin": given.langevin_share,
+            "lissajous": given.lissajous_share,
+            "way-points": given.way_points_share,
+        }
+        kinds = {"hover": 1 - sum(drawn.values()), **drawn}
+        shares = {name: rest * share for name, share in kinds.items()} | {f"trajectory {source}": 1 - rest}
+        shown = ", ".join(f"{share:.0%} {name}" for name, share in shares.items() if share > 1e-9)
+        return f"episodes of {self.episode_steps} steps of {self.dt:g} s: {shown}"
 
     def __str__(self) -> str:
         """What is flown, and the settings that differ from RAPTOR's task as it is by default."""

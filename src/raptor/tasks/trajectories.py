@@ -18,8 +18,9 @@ from raptor.core.compilation import register
 from raptor.core.errors import UserError, first_line
 from raptor.quadrotor.state import component_major, components, from_components
 from raptor.tasks.initial_state import uniform
+from raptor.tasks.splines import Table
 from raptor.tasks.terms import Terms, Use, find_term, term, terms_of_kind
-from raptor.tasks.trajectory_files import Table, read_table, settled
+from raptor.tasks.trajectory_files import read_table, settled
 
 if TYPE_CHECKING:
     Range = Tensor  # what a function is given: () or (...)
@@ -129,6 +130,22 @@ class Trajectory(Settings):
         if found.kind != "trajectory":
             raise UserError(f"{name} is a {found.kind}, and a trajectory is expected here")
         self._follow(found())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Trajectory) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[Any, ...]:
+        """Everything that compiled code depends on; of a file its fingerprint is in `source`."""
+        return (*(getattr(self, field.name) for field in dataclasses.fields(self)), *self.uses)
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """The function with its settings, unless it is a file."""
+        return (self.function,) if isinstance(self.function, Use) else ()
 
     def with_settings(self, extra: Terms) -> Trajectory:
         """The same with the settings that `task.extra` has for its function."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from raptor.config import load_config, presets
 from raptor.core.errors import UserError
+from raptor.formats import load_policy
 from raptor.lab.pipeline import Job, load_pipeline
 from raptor.training import TrainDirectConfig
 
@@ -215,9 +218,10 @@ def test_a_report_flies_what_was_evaluated_and_shows_the_training_of_the_last_of
             "student.config=papr",
             "stages.student.config: there is no configuration file papr: give a YAML file, a run, or one",
         ),
+        ("evaluation.suites=[sensitivity]", "the suite sensitivity is of given vehicles: give some"),
         ("evaluation.suites=[unsen]", "stages.evaluation.suites must be one of paper, unseen, platforms, figure-eight"),
         ("evaluation.policies=[]", "stages.evaluation needs policies"),
-        ("evaluation.policies=[studnet]", "neither a stage nor a file nor one of the policies published, default"),
+        ("evaluation.policies=[studnet]", "neither a stage nor a file nor one of published, default"),
         ("stages.teachers.job=pre-train", "stages.teachers needs either quadrotors or generate (command line)"),
         (
             "stages.export={policy: evaluation}",
@@ -255,3 +259,19 @@ def test_the_pipeline_of_the_paper_is_that_of_the_paper() -> None:
     assert pipeline["teachers"].job.settings.algorithm == "sac"
     assert pipeline["student"].job.settings == load_config(type(pipeline["student"].job.settings), "paper")
     assert pipeline["evaluation"].job.suites == ("paper",)
+
+
+def test_presets_are_the_recipes_of_the_packaged_policies_of_their_names() -> None:
+    def recipes(name: str) -> list[TrainDirectConfig]:
+        """The settings of each training that the card of a policy tells."""
+        commands = [shlex.split(command) for command in load_policy(name).card["command"].split("; ")]
+        presets = [words[words.index("--config") + 1] if "--config" in words else None for words in commands]
+        given = [[word for word in words if "=" in word] for words in commands]
+        return [load_config(TrainDirectConfig, *pair) for pair in zip(presets, given, strict=True)]
+
+    assert recipes("large") == [load_config(TrainDirectConfig, "large")]
+    stages, before = load_pipeline("robust").stages, None
+    for stage, recipe in zip(stages, recipes("robust"), strict=True):
+        assert dataclasses.replace(recipe, initial_policy="large") == stage.job.settings
+        assert stage.job.initial_policy == before
+        before = stage.name

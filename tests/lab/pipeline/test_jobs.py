@@ -14,10 +14,10 @@ import torch
 from raptor import load_policy, load_teachers
 from raptor.config import from_dict
 from raptor.core.errors import UserError
-from raptor.evaluation import Evaluation, evaluate
+from raptor.evaluation import GIVEN_SUITES, Evaluation, evaluate
 from raptor.evaluation.results import column_names
 from raptor.lab.pipeline import PipelineSummary, Stage, load_pipeline, run_pipeline
-from raptor.lab.pipeline.jobs import TEACHERS
+from raptor.lab.pipeline.jobs import TEACHERS, Evaluate
 from raptor.lab.pipeline.plan import content
 from raptor.quadrotor.population import read_population
 from raptor.runs.folder import read_settings
@@ -126,6 +126,18 @@ def test_an_evaluation_is_that_of_the_library(finished: PipelineSummary) -> None
     expected = evaluate({"student": student}, ["unseen"], num_quadrotors=2, compile=False)
     for metric in ("return", "terminated", "length"):
         assert evaluation.policies["student"]["unseen"][metric] == expected.policies["student"]["unseen"][metric]
+
+
+def test_vehicles_of_a_stage_are_evaluated_where_they_are_named(
+    finished: PipelineSummary, file: Path, tmp_path: Path
+) -> None:
+    output = shutil.copytree(finished.output, tmp_path / "run")
+    changes = ["evaluation.quadrotors=quadrotors", "evaluation.suites=[platforms]", "evaluation.num_quadrotors=1"]
+    run_pipeline(load_pipeline(file, changes), output, only="evaluation")
+    evaluation = Evaluation.load(output / "evaluation" / "evaluation.json")
+    assert evaluation.vehicles == ("0000", "0001", "0002", "0003")
+    assert "0002/return" in evaluation.policies["student"]["platforms"]
+    assert Evaluate.default({"quadrotors": "mine.yaml"}).suites == GIVEN_SUITES
 
 
 def test_it_is_reported_in_few_words_what_came_of_each_stage(finished: PipelineSummary) -> None:

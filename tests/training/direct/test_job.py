@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -361,3 +362,25 @@ def test_training_in_a_thread_works_without_listening_to_signals(tmp_path: Path,
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(train_direct, tmp_path, tiny("num_updates=1")).result().finished
+
+
+def test_a_finished_run_is_made_longer_where_its_learning_rate_stays(tiny, tmp_path):
+    config = tiny("num_updates=4", "final_learning_rate=1")
+    longer = dataclasses.replace(config, num_updates=6)
+    train_direct(tmp_path / "whole", longer)
+    assert train_direct(tmp_path / "longer", config).num_steps == 4
+    summary = train_direct(tmp_path / "longer", longer, resume=True)
+    assert (summary.num_steps, summary.finished) == (6, True)
+    assert load_run_config(tmp_path / "longer").num_updates == 6
+    states = [read_checkpoint(last(tmp_path / run))["weights"] for run in ("whole", "longer")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_run_whose_learning_rate_has_fallen_is_not_made_longer(tiny, tmp_path):
+    train_direct(tmp_path / "run", tiny("num_updates=4"))
+    with pytest.raises(
+        UserError, match=r"cannot be made longer, because its learning rate fell to .* over num_updates=4"
+    ):
+        train_direct(tmp_path / "run", tiny("num_updates=6"), resume=True)
+    with pytest.raises(UserError, match="begun with other settings: num_updates"):
+        train_direct(tmp_path / "run", tiny("num_updates=2"), resume=True)

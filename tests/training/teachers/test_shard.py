@@ -24,6 +24,8 @@ from raptor.nn.stacked_mlp import Layer
 from raptor.quadrotor import sample_quadrotors
 from raptor.rl.teacher_test import TeacherTest
 from raptor.runs.stopping import stop_on_signal
+from raptor.tasks import trajectory_files
+from raptor.tasks.trajectory_files import MARK, remember
 from raptor.training.teachers import shard
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.gradient import APGTeachers
@@ -35,17 +37,30 @@ BOTH = pytest.mark.parametrize("algorithm", ["apg", "sac"])
 VEHICLES = sample_quadrotors(2, seed=4)
 
 
-def train(config: PreTrainConfig, store: Store | Path, stop_after: float = math.inf) -> dict[str, Any] | None:
+def train(
+    config: PreTrainConfig, store: Store | Path, stop_after: float = math.inf, **more: Any
+) -> dict[str, Any] | None:
     """Train a shard of two teachers, stopping after so many reports of this session."""
     where = FolderStore(store) if isinstance(store, Path) else store
     reports: list[Any] = []
-    task = {"config": to_dict(config), "quadrotors": VEHICLES.to_dicts(), "seed": SEED}
+    task = {"config": to_dict(config), "quadrotors": VEHICLES.to_dicts(), "seed": SEED, **more}
     work = shard.train_shard(json.loads(json.dumps(task)), where, "cpu", lambda: len(reports) >= stop_after)
     while True:
         try:
             reports.append(json.loads(json.dumps(next(work))))
         except StopIteration as end:
             return end.value
+
+
+def test_a_worker_is_given_the_trajectory_that_is_in_no_file_of_its_own(tmp_path: Path) -> None:
+    text = "t,x,y,z\n0,0,0,0\n0.1,0.4,0,0\n0.2,0.8,0,0\n"
+    config = tiny(f"task.references.trajectory=gone.csv{MARK}{remember(text)}", "task.termination.about_target=true")
+    trajectory_files._texts.clear()
+    with pytest.raises(UserError, match=r"gone.csv cannot be read"):
+        train(config, tmp_path)
+    result = train(config, tmp_path, trajectory=text)
+    assert result is not None
+    assert len(result["records"]) == len(VEHICLES)
 
 
 def learner(config: PreTrainConfig) -> TeacherLearner:

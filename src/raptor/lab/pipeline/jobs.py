@@ -11,16 +11,17 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from raptor.config import load_config
 from raptor.config.settings import Limit, Settings, at_least, between, each, one_of, optional, setting
-from raptor.evaluation import Evaluation, evaluate
-from raptor.evaluation.evaluator import SUITES
+from raptor.evaluation import ALL_SUITES, GIVEN_SUITES, SUITES, Evaluation, evaluate
 from raptor.evaluation.report import write_report
+from raptor.evaluation.suites import REFERENCE, check_suite
 from raptor.export import FORMATS, export_policy
 from raptor.formats import load_policy
-from raptor.quadrotor import Distribution, named_distribution, sample_quadrotors
+from raptor.quadrotor import Distribution, load_quadrotors, named_distribution, sample_quadrotors
 from raptor.quadrotor.population import write_population
 from raptor.runs import read_curve
 from raptor.runs.folder import read_settings
 from raptor.runs.job import RunSummary
+from raptor.tasks import Trajectory
 from raptor.training import TrainDirectConfig, train_direct
 from raptor.training.direct.job import VEHICLE
 from raptor.training.distillation.config import PostTrainConfig
@@ -236,18 +237,36 @@ class Evaluate(Job):
     INHERITS = FREE = ("device", "compile")
 
     policies: tuple[str, ...] | None = reference(POLICY, "the first is what the others are compared with")
-    suites: tuple[str, ...] = setting(SUITES, "what they are evaluated on", each(one_of(*SUITES)))
+    quadrotors: str | tuple[str, ...] | None = reference(QUADROTORS, "flown in place of named and sampled ones")
+    suites: tuple[str, ...] = setting(SUITES, "what they are evaluated on", each(one_of(*ALL_SUITES)))
+    trajectory: str | None = setting(None, "name or CSV file; followed in one more suite, `reference`")
     num_quadrotors: int = setting(2048, "vehicles drawn for each suite", at_least(1))
     episodes: int = setting(1, "of each vehicle", at_least(1))
     seed: int = setting(0, "of vehicles and episodes; not the pipeline's: figures can be compared", between(0, 999999))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     compile: bool = setting(True, "false runs uncompiled, which is done anyway where compiling would take longer")
 
+    def __post_init__(self) -> None:
+        """Refuse suites that do not go with what is flown."""
+        super().__post_init__()
+        for suite in self.suites:
+            check_suite(suite, bool(self.quadrotors))
+        object.__setattr__(self, "trajectory", Trajectory(self.trajectory).source)
+
+    @classmethod
+    def default(cls, said: Mapping[str, Any]) -> Evaluate:
+        """All suites, or those of given vehicles."""
+        given = said.get("quadrotors")
+        return cls(quadrotors=given, suites=GIVEN_SUITES if given else SUITES)
+
     def run(self, stage: StageContext) -> StageOutcome:
         """Evaluate them."""
         policies, suite = stage.policies(self.device), self.suites[0]
-        how = (self.suites, self.num_quadrotors, self.episodes, self.seed, self.device)
-        evaluation = evaluate(policies, *how, stage.progress, None if self.compile else False)
+        suites = (*self.suites, *([REFERENCE] if self.trajectory else []))
+        how = (suites, self.num_quadrotors, self.episodes, self.seed, self.device, stage.progress)
+        given = stage.every("quadrotors")
+        what = (load_quadrotors(given) if given else None, self.trajectory)
+        evaluation = evaluate(policies, *how, None if self.compile else False, *what)
         evaluation.save(stage.folder / self.product)
         returns = {name: suites[suite].get("return") for name, suites in evaluation.policies.items()}
         figures = [f"{name} {estimate.value:.1f}" for name, estimate in returns.items() if estimate is not None]

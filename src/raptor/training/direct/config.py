@@ -65,6 +65,7 @@ class TrainDirectConfig(GradientConfig):
     """Settings of `raptor train-direct`: those of the learner, and those of the run."""
 
     JOB: ClassVar[str] = "train-direct"
+    LENGTH: ClassVar[tuple[str, str]] = ("num_updates", "final_learning_rate")
 
     hidden_dim: int = setting(16, "width of both hidden layers of the policy", at_least(1))
     initial_policy: str | None = setting(None, "name, run or file of the first policy; null: a random one", free=True)

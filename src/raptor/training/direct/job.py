@@ -20,7 +20,7 @@ from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
 from raptor.formats.policy_files import load_policy
 from raptor.nn.policy import RaptorPolicy
-from raptor.quadrotor.around import Around
+from raptor.quadrotor.around import Around, Spread
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.reader import load_quadrotors
 from raptor.runs.callbacks import Callback, Callbacks
@@ -32,6 +32,7 @@ from raptor.runs.trainer import Phase, Trainer
 from raptor.training.direct.config import TrainDirectConfig
 from raptor.training.direct.learner import GradientLearner, shrink_output_layer
 from raptor.training.memory import largest_batch
+from raptor.training.purposes import warn_of_idle
 from raptor.training.validation import TRAINING_SEEDS, Validation
 
 QUADROTORS, UNFINISHED = "quadrotors", "quadrotors.new"  # the run's copy of vehicles that it trains around
@@ -96,6 +97,7 @@ def train_direct(
     """
     folder, called = RunFolder(output, LAYOUT), Callbacks(callbacks, output)
     config, stored = settle(folder, TrainDirectConfig, config, resume, overwrite, seed=seed, device=device)
+    warn_of_idle(config)
     around = vehicles_around(folder, config, resumes=stored is not None)
     with process_group(config.device) as world:
         find_device(config.device)
@@ -118,6 +120,7 @@ def train_direct(
             with held(folder, config, resume, overwrite, world) as stop:
                 if around is not None and folder.writes:
                     keep_vehicles(folder.path, around.quadrotors)
+                folder.log(f"minimises in each step: {config.objective.formula(config.task)}")
                 if seeking:
                     folder.log(f"the largest batch that fits: batch_size={config.batch_size}")
                 intervals = config.validation_interval, config.checkpoint_interval
@@ -131,6 +134,8 @@ def vehicles_around(folder: RunFolder, config: TrainDirectConfig, resumes: bool)
     """What to train around: the vehicles that the settings name, or the run's own copy of them; None where none are."""
     kept = folder.path / QUADROTORS
     if not config.quadrotors:
+        if config.spread != Spread():
+            raise UserError("spread is around given vehicles: name them with --quadrotor, or leave it out")
         return None
     if not (resumes and kept.is_dir()):
         return Around(load_quadrotors(config.quadrotors), config.spread)
@@ -157,6 +162,8 @@ def make_learner(
     """The learner of `raptor train-direct`."""
     task, num, drawn_from = config.task, config.num_validation, around or config.distribution
     device, compile, validation = config.device, config.compile, None
+    if isinstance(drawn_from, Around):
+        around = drawn_from = dataclasses.replace(drawn_from, quadrotors=drawn_from.quadrotors.to(device))
     if config.validation_interval:
         num_steps = -(-config.num_updates // config.validation_interval) * task.episode_steps
         pays = num_steps > steps_before_compiling(num) / 4  # it is kept for later runs

@@ -67,8 +67,8 @@ class FineTuneConfig(GradientConfig):
 class PostTrainConfig(DistillConfig):
     """Settings of `raptor post-train`.
 
-    In fine-tuning, `target_visible` and `task.clip_previous_action` are those of imitation, whatever `fine_tune.task`
-    says: the student goes on with the observation that it knows.
+    In fine-tuning, `target_visible`, `task.observation` and `task.clip_previous_action` are those of imitation,
+    whatever `fine_tune.task` says: the student goes on with the observation that it knows.
     """
 
     JOB: ClassVar[str] = "post-train"
@@ -118,7 +118,8 @@ class PostTrainConfig(DistillConfig):
     def tuning(self) -> FineTuneConfig:
         """Fine-tuning, with the observation of imitation."""
         visible, clips = self.target_visible, self.task.clip_previous_action
-        task = dataclasses.replace(self.fine_tune.task, target_visible=visible, clip_previous_action=clips)
+        task = self.fine_tune.task.observing(self.task.policy_layout)
+        task = dataclasses.replace(task, target_visible=visible, clip_previous_action=clips)
         return dataclasses.replace(self.fine_tune, task=task)
 
     def num_active(self, num_teachers: int) -> int:
@@ -131,6 +132,7 @@ class EnvDistillConfig(DistillConfig):
     """Settings of `raptor distill` and `raptor distill-isaac`, the most important ones of which are flags too."""
 
     JOB: ClassVar[str] = "distill"
+    LENGTH: ClassVar[tuple[str, str]] = ("num_epochs", "final_learning_rate")
     RENAMED: ClassVar[dict[str, str]] = {"n_epochs": "num_epochs"}
 
     precision: ClassVar[Precision] = "float32"

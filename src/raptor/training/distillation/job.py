@@ -36,6 +36,7 @@ from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.distillation.learner import Distiller, first_student, guidance_of, imitation_bytes, shared_evenly
 from raptor.training.distillation.sources import SimulatorSource
 from raptor.training.distillation.teachers import TeacherNote, TeacherSource, examine, read_teachers, select, shortened
+from raptor.training.purposes import warn_of_idle
 from raptor.training.validation import TRAINING_SEEDS, Validation
 
 FINAL, IMITATED, TEACHERS = "final_student.pt", "imitated_student.pt", "params/teachers.json"
@@ -86,6 +87,7 @@ def post_train(
         return () if "optimizer" in folder.checkpoints.newest().get("learner", {}) else ("fine_tune",)
 
     config, stored = settle(folder, PostTrainConfig, config, resume, overwrite, free)
+    warn_of_idle(config)
     if largest and not config.fine_tune.num_updates:
         raise UserError("--largest-batch seeks fine_tune.batch_size, and fine_tune.num_updates=0 needs none")
     with process_group(config.device) as world:

@@ -24,6 +24,7 @@ from raptor.runs.folder import Layout, RunFolder, locked, settings_of
 from raptor.runs.job import settle
 from raptor.runs.progress import ProgressFunction
 from raptor.runs.stopping import stop_on_signal
+from raptor.training.purposes import warn_of_idle
 from raptor.training.teachers.config import PreTrainConfig
 from raptor.training.teachers.session import CURVES, QUADROTORS, SHARDS, PreTrainSummary, Session
 from raptor.training.teachers.shard import Plan, make_plan, read_plan
@@ -72,6 +73,7 @@ def pre_train(
         raise UserError("--shard and --overwrite exclude each other: several parts write to the same folder")
     folder, called, resume = RunFolder(output, LAYOUT), Callbacks(callbacks, output), resume or part is not None
     config, stored = settle(folder, PreTrainConfig, config, resume, overwrite, lambda: ("engine",))
+    warn_of_idle(config)
     find_device(config.device)
     given = _given_vehicles(quadrotors, generate, num_teachers, config.seed)
     engine, plan_file = make_engine(config.engine, config.device), folder.path / PLAN
