@@ -2,7 +2,7 @@
 
     python benchmarks/terms.py [--vehicles 1024] [--updates 9] [--device cpu]
 
-A cost of one's own is compared with the same cost built in (the heading, the velocity error); a reward, an observation
+A cost of one's own is compared with the same cost built in (position and velocity error); a reward, an observation
 and a disturbance with a training without them. Updates of both alternate, so that a busy machine slows both.
 """
 
@@ -17,21 +17,20 @@ import torch
 
 import raptor
 from raptor.config import load_config
-from raptor.rl.objective import _heading, _velocity
 from raptor.tasks import Wrench
 from raptor.training.direct.job import first_policy, make_learner
 
 
-@raptor.term("cost", weight=0.2)
-def own_heading(step):
-    """`objective.heading`, as a term of one's own."""
-    return _heading(step)
+@raptor.term("cost")
+def own_position(step, rounding: float = 1e-2):
+    """`objective.position`, as a term of one's own."""
+    return torch.sqrt((step.position_error**2).sum(-1) + rounding**2)
 
 
 @raptor.term("cost", weight=0.2)
-def own_velocity(step):
+def own_velocity(step, rounding: float = 1e-2):
     """`objective.velocity`, as a term of one's own."""
-    return _velocity(step, 1e-2)
+    return torch.sqrt((step.velocity_error**2).sum(-1) + rounding**2)
 
 
 @raptor.term("reward", weight=0.5)
@@ -57,7 +56,7 @@ def gusts(view, strength: float = 0.3, time_constant: float = 0.5):
 
 SEES = "task.observation=[position_error, rotation, linear_velocity, angular_velocity, previous_action, voltage]"
 PAIRS = {
-    "own heading / built in": (["objective.heading=0.2"], ["objective.heading=0", "task.extra=[own_heading]"]),
+    "own position error / built in": ([], ["objective.position=0", "task.extra=[own_position]"]),
     "own velocity error / built in": (["objective.velocity=0.2"], ["task.extra=[own_velocity]"]),
     "own reward / without": ([], ["task.extra=[slow_roll]"]),
     "own observation / without": ([], [SEES, "task.extra=[voltage]"]),

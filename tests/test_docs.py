@@ -15,7 +15,9 @@ import yaml
 from raptor.cli.app import app
 from raptor.config import load_config, presets
 from raptor.quadrotor import Distribution, load_platforms
-from raptor.tasks import Task
+from raptor.tasks import Task, components, terms
+from raptor.tasks.terms import terms_of_kind
+from raptor.tasks.views import DisturbanceView, ObservationView, StepView, Wrench
 from raptor.training.direct.config import TRAINING_TASK
 from raptor.training.direct.job import TrainDirectConfig
 from raptor.training.distillation.config import PostTrainConfig
@@ -89,6 +91,7 @@ def test_the_site_shows_every_page_once():
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=name)
 def test_python_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(terms, "_registered", dict(terms._registered))
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for number, code in enumerate(fenced(page, "python"), start=1):
         for word, package in OPTIONAL.items():
@@ -99,10 +102,15 @@ def test_python_code_runs(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("words", RAPTOR_COMMANDS, ids=" ".join)
-def test_commands_are_accepted_by_the_command_line(words):
+def test_commands_are_accepted_by_the_command_line(words, monkeypatch):
+    monkeypatch.setattr(terms, "_registered", dict(terms._registered))
+    monkeypatch.setattr(terms, "_extensions", {})
     _, command, *arguments = words
     assert command in COMMANDS, f"there is no command {command}"
     context = COMMANDS[command].make_context(command, list(arguments))  # refuses unknown options
+    for file in context.params.get("extend") or ():
+        if (ROOT / file).is_file():
+            terms.extend(ROOT / file)
     settings = context.params.get("settings") or []
     if settings:
         preset = context.params.get("config")
@@ -166,6 +174,20 @@ def test_the_references_of_training_are_those_of_the_code():
     assert (f"{hover:.0%} hover, {shares.langevin_share:.0%} Langevin, {shares.lissajous_share:.0%} Lissajous").replace(
         "%", " %"
     ) in text
+
+
+def test_the_components_of_observations_and_what_terms_are_given_are_those_of_the_code():
+    text = (ROOT / "docs" / "reference" / "components.md").read_text(encoding="utf-8")
+    own = {
+        name: known
+        for name, known in terms_of_kind("observation").items()
+        if known.function.__module__ == components.__name__
+    }
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", text.split("### Components of observations")[1], re.MULTILINE)
+    assert rows == [(name, known.meaning) for name, known in own.items()]
+    for view in (StepView, ObservationView, DisturbanceView, Wrench):
+        (row,) = (line for line in text.splitlines() if f"`{view.__name__}`:" in line)
+        assert set(view._fields) <= set(re.findall(r"`(\w+)`", row))
 
 
 def test_the_readme_has_room_for_measured_results():

@@ -200,7 +200,7 @@ def quickstart(
         say(f"{name:<12}{output / file}")
     commands = {
         f"raptor card {output}": "what this policy is",
-        f"raptor evaluate default large {output}": "beside the policies that come with the package",
+        f"raptor evaluate default large {output}{common.extensions()}": "beside the packaged policies",
         "raptor train-direct -o runs/longer num_updates=10000": "a better one, given more time",
         "raptor describe my_quadrotor.yaml": "your own quadrotor, from what you know of it",
         f"tensorboard --logdir {output}": "how the training went",

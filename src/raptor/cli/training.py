@@ -66,7 +66,7 @@ def train_direct(run: Run, quadrotor: common.Quadrotors = None, largest_batch: c
         with common.going_on_with(run.again):
             evaluate_on_own(summary.output, config)
     vehicles = shlex.join(f"--quadrotor={source}" for source in config.quadrotors)
-    say(f"next: raptor evaluate {summary.output} {vehicles}".rstrip())
+    say(f"next: raptor evaluate {summary.output} {vehicles}".rstrip() + common.extensions())
 
 
 @takes_options
@@ -124,7 +124,7 @@ def post_train(
         summary = job.post_train(run.output, sources, config, *how)
     the = "the teacher returns" if summary.num_teachers == 1 else f"the {summary.num_teachers} teachers return"
     common.say_result(summary, run.again, f"; {the} {summary.teacher_return:.1f}", summary.imitated)
-    say(f"next: raptor evaluate {summary.output}")
+    say(f"next: raptor evaluate {summary.output}{common.extensions()}")
 
 
 @takes_options
@@ -238,7 +238,7 @@ def run(
     console = Console(stderr=True)
     words = ["raptor", "run", pipeline, *given, "--output", str(folder)]
     words += [*(["--only", only] if only else []), *(["--until", until] if until else [])]
-    again = shlex.join(words)
+    again = shlex.join(words) + common.extensions()
     tell = progress.announcer(console)
     with common.going_on_with(again):
         summary = run_pipeline(loaded, folder, overwrite, only, until, lambda stage: _shown(stage, console), tell)

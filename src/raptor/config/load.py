@@ -168,7 +168,7 @@ class Check:
             try:
                 found[name] = self.group(cls.class_of(name), inner, (*path, name))
             except UserError as error:
-                return self.wrong((*path, name), str(error))
+                return self.wrong((*path, name), f"cannot be used: {error}")
         if any(group is WRONG for group in found.values()):
             return WRONG
         try:
