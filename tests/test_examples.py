@@ -7,10 +7,20 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import raptor
+from raptor.cli import app
+from raptor.tasks import terms
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """Terms that are declared last as long as a test."""
+    monkeypatch.setattr(terms, "_registered", dict(terms._registered))
+    monkeypatch.setattr(terms, "_extensions", {})
 
 
 def load(name):
@@ -91,8 +101,39 @@ def test_a_trajectory_of_ones_own_is_flown(capsys):
     assert "default flies the rose with race" in capsys.readouterr().out
 
 
+def test_a_cost_of_ones_own_makes_the_policy_roll_slower_and_a_reward_of_ones_own_sees_it(registry, capsys):
+    (rate, reward), (slow, more) = load("my_cost").main()
+    assert slow < 0.8 * rate
+    assert more > reward
+    assert "trained with the cost" in capsys.readouterr().out
+
+
+def test_gusts_make_flights_worse_and_training_in_them_another_policy(registry):
+    calm, windy, trained, trained_in_gusts = load("my_disturbance").main().values()
+    assert windy > 1.2 * calm
+    assert abs(trained - trained_in_gusts) > 1e-5
+
+
+def test_an_observation_of_ones_own_goes_with_the_policy(registry, tmp_path):
+    file = tmp_path / "volt.pt"
+    policy = load("my_observation").main(["--output", str(file)])
+    assert policy.observation_dim == 23
+    assert policy.layout["observation"][-1] == "voltage"
+    assert policy.layout["extra"] == {"voltage": {"full": 4.2, "drop": 0.2}}
+    fly = ["evaluate", str(file), "--no-published", "-s", "unseen", "--num-quadrotors", "2", "--no-compile"]
+    del terms._registered["voltage"]
+    refused = CliRunner().invoke(app, fly)
+    assert refused.exit_code == 2
+    assert "there is no term voltage: hand over the file that declares it with --extend FILE" in refused.stderr
+    flown = CliRunner().invoke(app, [*fly, "--extend", str(EXAMPLES / "my_observation.py")])
+    assert flown.exit_code == 0, flown.output
+
+
 def test_no_example_is_left_out():
     tested = {
+        "my_cost",
+        "my_disturbance",
+        "my_observation",
         "fly_published_policy",
         "train_tiny_policy",
         "my_learner",

@@ -70,11 +70,11 @@ def test_a_vehicle_of_ones_own_is_flown_with_a_table_and_a_picture_of_its_sensit
     raptor: Run, tmp_path: Path
 ) -> None:
     description = tmp_path / "mine.yaml"
-    description.write_text("name: mine\nmass: 0.65\n")
+    description.write_text("name: mine\nmass: 0.65 ± 10 %\n", encoding="utf-8")
     flags = ("-q", description, "-q", "race", "-s", "sensitivity", "--num-quadrotors", 1, "--no-compile")
     text = raptor("evaluate", "published", *flags, "--plot", tmp_path / "out.png", "--json", tmp_path / "out.json")
     assert "sensitivity: mine, race, one quantity off at a time" in text
-    assert "motor time constant -20 %" in text
+    assert "mass -10..20 %" in text
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     settings = json.loads((tmp_path / "out.json").read_text())["settings"]
     assert [vehicle["name"] for vehicle in settings["quadrotors"]] == ["mine", "race"]
@@ -93,8 +93,11 @@ def test_a_vehicle_of_ones_own_is_flown_with_a_table_and_a_picture_of_its_sensit
         (["published", "-q", "nimbus"], "there is no quadrotor 'nimbus'"),
         (["published", "-q", "race", "-s", "paper"], "the suite paper samples vehicles of its own"),
         (["published", "-s", "sensitivity"], "the suite sensitivity is of given vehicles"),
-        (["published", "--plot", "out.png"], "--plot draws the suite sensitivity: give --quadrotor"),
-        (["published", "-q", "race", "-s", "platforms", "--plot", "out.png"], "--plot draws the suite sensitivity"),
+        (["published", "--plot", "out.png"], "--plot draws the suite reference or sensitivity: give"),
+        (
+            ["published", "-q", "race", "-s", "platforms", "--plot", "out.png"],
+            "--plot draws the suite reference or sensitivity",
+        ),
         ([], "Missing argument 'POLICY'"),
     ],
 )

@@ -302,7 +302,7 @@ def test_the_paper_preset_flies_the_task_of_the_paper() -> None:
         ),
         ("zzz=1", "zzz is unknown (command line): the keys are count"),
         ("count=many", 'count must be a whole number, got "many" (command line)'),
-        ("count=20%", "count must be a whole number, got \"20%\" (command line)"),
+        ("count=20%", 'count must be a whole number, got "20%" (command line)'),
         ("count=1.5", "count must be a whole number, got 1.5 (command line)"),
         ("count=true", "count must be a whole number, got true (command line)"),
         ("count='3'", 'count must be a whole number, got "3" (command line)'),

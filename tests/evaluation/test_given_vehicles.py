@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 
 import pytest
 import torch
 from rich.console import Console
 
 from raptor.core.errors import UserError
+from raptor.core.plotting import to_png
 from raptor.evaluation import GIVEN_SUITES, METRICS, Estimate, Evaluation, evaluate, plots
 from raptor.evaluation.evaluator import identity
 from raptor.evaluation.suites import MOST_GROUPS, VISIBLE, conditions, names_of
@@ -170,3 +172,12 @@ def test_the_picture_of_sensitivity_has_both_ends_of_each_quantity():
     marks = {line.get_marker(): line.get_xdata()[0] for line in returns.lines if line.get_marker() in "<>"}
     assert marks == {"<": 400.0, ">": 690.0}
     assert all(axis.get_xlim()[0] <= 0 for axis in (returns, rmse, lost))
+    with pytest.raises(UserError, match="nothing about these vehicles is uncertain"):
+        plots.sensitivity(made_up({"mass": [0.0, 0.0]}))
+
+
+def test_a_policy_that_loses_every_vehicle_has_no_position_error_in_the_picture():
+    found = made_up({quantity: [0.2, 0.2] for quantity in QUANTITIES})
+    figures = found.policies["it"]["sensitivity"]
+    figures |= {key: Estimate(*[math.nan] * 3) for key in figures if key.endswith("position_rmse")}
+    assert to_png(plots.sensitivity(found)).startswith(b"\x89PNG")

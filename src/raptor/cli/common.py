@@ -220,6 +220,18 @@ def watched(output: Path, resume: bool, again: str) -> Iterator[tuple[ProgressFu
         leave("interrupted", again)
 
 
+def after_saying(text: str, announce: Callable[[str], None], show: Callable[..., None]) -> Callable[..., None]:
+    """A function for the progress of a job that announces a line at its first call, when nothing was refused."""
+    lines = [text] if text else []
+
+    def tell(*progress: Any) -> None:
+        while lines:
+            announce(lines.pop())
+        show(*progress)
+
+    return tell
+
+
 def say_result(summary: RunSummary, again: str, more: str = "", imitated: dict[str, float] | None = None) -> None:
     """Print what came of a run; leaves the command after a request to stop."""
     unit, num, rate = summary.unit, summary.num_steps, summary.rate

@@ -58,7 +58,7 @@ def train_direct(run: Run, quadrotor: common.Quadrotors = None, largest_batch: c
 
     config = run.load(functools.partial(job.load_run_config, quadrotors=quadrotor or ()))
     with common.watched(run.output, run.resume, run.again) as (show, announce):
-        announce(f"minimises in each step: {config.objective.formula(config.task)}")
+        show = common.after_saying(f"minimises in each step: {config.objective.formula(config.task)}", announce, show)
         resuming: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite}
         summary = job.train_direct(run.output, config, **resuming, progress=show, largest=largest_batch)
     common.say_result(summary, run.again)
@@ -118,8 +118,8 @@ def post_train(
     files = teacher_files(teacher or (), quadrotor or (), teacher_activation, teacher_normalizer)
     sources = [*(teachers or ()), *files] or None
     with common.watched(run.output, run.resume, run.again) as (show, announce):
-        if config.fine_tune.num_updates:
-            announce(f"fine-tuning minimises in each step: {config.fine_tune.objective.formula(config.tuning.task)}")
+        cost = f"fine-tuning minimises in each step: {config.fine_tune.objective.formula(config.tuning.task)}"
+        show = common.after_saying(cost if config.fine_tune.num_updates else "", announce, show)
         how = (run.resume, run.overwrite, show, announce, largest_batch)
         summary = job.post_train(run.output, sources, config, *how)
     the = "the teacher returns" if summary.num_teachers == 1 else f"the {summary.num_teachers} teachers return"
@@ -170,8 +170,8 @@ def pre_train(
     config = run.load(job.load_pre_train_config, *algorithms, resume=part is not None)
     again = run.again if part is None else f"{run.again.removesuffix('--resume')}--shard {shard}"
     with common.watched(run.output, run.resume or part is not None, again) as (show, announce):
-        if config.algorithm == "apg":
-            announce(f"minimises in each step: {config.apg.objective.formula(config.task)}")
+        cost = f"minimises in each step: {config.apg.objective.formula(config.task)}"
+        show = common.after_saying(cost if config.algorithm == "apg" else "", announce, show)
         given: dict[str, Any] = {"generate": generate, "num_teachers": num_teachers, "part": part}
         how: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite, "announce": announce}
         summary = job.pre_train(run.output, quadrotor, config, **given, **how, progress=show)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from raptor.core.errors import UserError
 from raptor.core.plotting import COLOURS, FAINT, INK, STYLE, grid
 from raptor.environments.collectors import Recorder, Recording
 from raptor.environments.episode import draw_noise, look
@@ -250,6 +251,8 @@ def platform_bars(evaluation: Evaluation) -> Figure:
 def sensitivity(evaluation: Evaluation) -> Figure:
     """Return, RMSE and lost episodes with each uncertain quantity at both of its ends; dashed: vehicles as given."""
     quantities, policies = evaluation.uncertain, evaluation.policies
+    if not quantities:
+        raise UserError("nothing about these vehicles is uncertain, so that there is no sensitivity to draw")
     panels = {"return": ("return (at most 750)", 1), "position_rmse": ("position RMSE (cm)", 100)}
     panels["terminated"] = ("lost (%)", 100)
     with matplotlib.rc_context(STYLE):
@@ -267,7 +270,8 @@ def sensitivity(evaluation: Evaluation) -> Figure:
                 axis.hlines(places, *ends, color=colour, lw=2, alpha=0.5)
                 axis.axvline(scale * found[f"{NOMINAL}/{metric}"].value, color=colour, lw=1, ls="--")
             axis.set_title(title)
-            axis.set_xlim(min(0, axis.get_xlim()[0] if metric == "return" else 0), max(5, axis.get_xlim()[1]))
+            low, high = axis.get_xlim()
+            axis.set_xlim(min(low if metric == "return" else 0, -0.02 * high), max(5, high))
             axis.xaxis.set_major_locator(MaxNLocator(5))
         names = [f"{name.replace('_', ' ')} ±{amount}" for name, amount in quantities.items()]
         axes[0, 0].set_yticks(range(len(quantities)), names)

@@ -19,7 +19,7 @@ from raptor.core.atomic import PathLike, replacing
 from raptor.core.errors import UserError
 from raptor.core.yaml_files import to_plain
 from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble
-from raptor.formats.policy_files import CARD, INITIAL_HIDDEN_STATE, INPUTS, OUTPUTS, OnnxPolicy
+from raptor.formats.policy_files import CARD, INITIAL_HIDDEN_STATE, INPUTS, LAYOUT, OUTPUTS, OnnxPolicy
 from raptor.nn.policy import RaptorPolicy, gru_gates
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: f
 
     The model takes observation (batch, D) and hidden (batch, H) and gives action (batch, A) and next_hidden (batch, H),
     in float32, for any batch; that of a memoryless policy takes observation and gives action. Its metadata holds the
-    initial hidden state and the policy's card as JSON. The file (`*.onnx`) appears verified, or not at all.
+    initial hidden state, the policy's card, and its `layout` where it has one, as JSON. The file (`*.onnx`) appears
+    verified, or not at all.
 
     Returns:
         The largest absolute error of an action or a hidden state; beyond `tolerance` * (1 + abs(value)), it is an
@@ -152,7 +153,8 @@ def _convert(policy: StudentPolicy) -> onnx.ModelProto:
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]  # paths of this machine among them
-    metadata = {INITIAL_HIDDEN_STATE: json.dumps(policy.initial_hidden_state().tolist()), CARD: json.dumps(policy.card)}
+    known = {INITIAL_HIDDEN_STATE: policy.initial_hidden_state().tolist(), CARD: policy.card, LAYOUT: policy.layout}
+    metadata = {name: json.dumps(value) for name, value in known.items() if value or name != LAYOUT}
     onnx.helper.set_model_props(model, metadata)  # in place of the exporter's own
     onnx.checker.check_model(model)
     return model

@@ -127,11 +127,11 @@ def assemble(
     check_values(weights, source, names)
     copies = {key: weight.detach().clone(memory_format=torch.contiguous_format) for key, weight in weights.items()}
     policy.load_state_dict(copies, assign=True)
-    policy.layout = _checked_layout(architecture.get("layout", {}), source)
+    policy.layout = checked_layout(architecture.get("layout", {}), source)
     return policy
 
 
-def _checked_layout(layout: Any, source: PathLike) -> dict[str, Any]:
+def checked_layout(layout: Any, source: PathLike) -> dict[str, Any]:
     """The layout of a policy's observation as plain data; what its names stand for is found out where it is used."""
     plain = to_plain(layout, "layout", from_file=source)
     names, terms = (plain.get("observation"), plain.get("extra", {})) if isinstance(plain, dict) else (None, None)

@@ -17,7 +17,7 @@ from raptor.core.atomic import PathLike, checked_path
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError, first_line
 from raptor.core.yaml_files import to_plain
-from raptor.formats.checkpoint import LARGEST, LARGEST_WIDTH, StudentPolicy, is_width, read_policy
+from raptor.formats.checkpoint import LARGEST, LARGEST_WIDTH, StudentPolicy, checked_layout, is_width, read_policy
 from raptor.formats.rl_tools import read_rl_tools
 from raptor.nn.policy import RaptorPolicy, Stepwise
 
@@ -42,7 +42,7 @@ _SOURCES = f"{', '.join(POLICY_NAMES)}, the folder of a run, or a .pt, .h5 or .o
 # Ports of a recurrent policy; a memoryless one has the first of each. Metadata, as JSON.
 INPUTS: tuple[str, ...] = ("observation", "hidden")
 OUTPUTS: tuple[str, ...] = ("action", "next_hidden")
-INITIAL_HIDDEN_STATE, CARD = "initial_hidden_state", "card"
+INITIAL_HIDDEN_STATE, CARD, LAYOUT = "initial_hidden_state", "card", "observation"
 
 
 def load_policy(source: PathLike, device: torch.device | str = "cpu") -> StudentPolicy | OnnxPolicy:
@@ -65,8 +65,12 @@ def load_policy(source: PathLike, device: torch.device | str = "cpu") -> Student
 
 
 def policy_card(source: PathLike) -> dict[str, Any]:
-    """Card of a policy: see `load_policy` for the sources, `CARD_FIELDS` for the fields of a card."""
-    return dict(load_policy(source).card)
+    """Card of a policy: see `load_policy` for the sources, `CARD_FIELDS` for the fields of a card.
+
+    It names the components of the observation where they are not the default ones.
+    """
+    policy = load_policy(source)
+    return {**policy.card, **({"observes": dict(policy.layout)} if policy.layout else {})}
 
 
 def _read_published() -> RaptorPolicy:
@@ -116,8 +120,8 @@ class OnnxPolicy(Stepwise):
 
     The file has the inputs observation (batch, D) and hidden (batch, H) and the outputs action (batch, A) and
     next_hidden (batch, H), with a dynamic batch; that of a memoryless policy has neither hidden nor next_hidden, and
-    `hidden_dim` is then 0. Its metadata may hold the initial hidden state, which is zero otherwise, and a card, both as
-    JSON. Results are on the device of the observations, `initial_hidden_state` on `device`.
+    `hidden_dim` is then 0. Its metadata may hold the initial hidden state, which is zero otherwise, a card, and what is
+    observed, all as JSON. Results are on the device of the observations, `initial_hidden_state` on `device`.
     """
 
     def __init__(self, path: PathLike, device: torch.device | str = "cpu") -> None:
@@ -141,6 +145,7 @@ class OnnxPolicy(Stepwise):
         if self.hidden_dim != width.get("next_hidden", 0):
             raise UserError(f"hidden and next_hidden must be of one size, got {width} ({path})")
         self.card: dict[str, Any] = _json(metadata.get(CARD, "{}"), dict, CARD, path)
+        self.layout = checked_layout(_json(metadata.get(LAYOUT, "{}"), dict, LAYOUT, path), path)
         numbers = _json(metadata.get(INITIAL_HIDDEN_STATE, "[]"), list, INITIAL_HIDDEN_STATE, path)
         try:
             hidden = torch.tensor(numbers or [0.0] * self.hidden_dim, dtype=torch.float32)

@@ -153,7 +153,7 @@ def term(
         settings = _settings_class(function, called, weighted)
         declared = Term(kind, called, function, settings, memory=memory, noise=noise, draws=draws)
         known = _registered.get(called)
-        if known is not None and _origin(known.function) != _origin(function):
+        if known is not None and not _are_one(known.function, function):
             where = inspect.getsourcefile(known.function) or known.function.__module__
             raise UserError(f"there is a term {called} already ({where}): choose another name")
         _registered[called] = declared
@@ -260,8 +260,10 @@ def _type_of(default: Any) -> Any:
     return float if kind is int else kind
 
 
-def _origin(function: Callable[..., Any]) -> tuple[str, str]:
-    return function.__module__, function.__qualname__
+def _are_one(a: Callable[..., Any], b: Callable[..., Any]) -> bool:
+    """Whether two functions are versions of one: of the same name in the same module or file."""
+    files = [inspect.unwrap(function).__code__.co_filename for function in (a, b)]
+    return a.__qualname__ == b.__qualname__ and (a.__module__ == b.__module__ or files[0] == files[1])
 
 
 def _line(error: BaseException, path: Path) -> str:

@@ -221,7 +221,7 @@ def test_a_report_flies_what_was_evaluated_and_shows_the_training_of_the_last_of
         ("evaluation.suites=[sensitivity]", "the suite sensitivity is of given vehicles: give some"),
         ("evaluation.suites=[unsen]", "stages.evaluation.suites must be one of paper, unseen, platforms, figure-eight"),
         ("evaluation.policies=[]", "stages.evaluation needs policies"),
-        ("evaluation.policies=[studnet]", "neither a stage nor a file nor one of the policies published, default"),
+        ("evaluation.policies=[studnet]", "neither a stage nor a file nor one of published, default"),
         ("stages.teachers.job=pre-train", "stages.teachers needs either quadrotors or generate (command line)"),
         (
             "stages.export={policy: evaluation}",
