@@ -93,11 +93,8 @@ def test_a_vehicle_of_ones_own_is_flown_with_a_table_and_a_picture_of_its_sensit
         (["published", "-q", "nimbus"], "there is no quadrotor 'nimbus'"),
         (["published", "-q", "race", "-s", "paper"], "the suite paper samples vehicles of its own"),
         (["published", "-s", "sensitivity"], "the suite sensitivity is of given vehicles"),
-        (["published", "--plot", "out.png"], "--plot draws the suite reference or sensitivity: give"),
-        (
-            ["published", "-q", "race", "-s", "platforms", "--plot", "out.png"],
-            "--plot draws the suite reference or sensitivity",
-        ),
+        (["published", "--plot", "out.png"], "--plot draws the suite sensitivity: give --quadrotor, or --reference"),
+        (["published", "-q", "race", "-s", "platforms", "--plot", "out.png"], "--plot draws the suite sensitivity"),
         ([], "Missing argument 'POLICY'"),
     ],
 )
