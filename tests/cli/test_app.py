@@ -54,7 +54,7 @@ def test_a_mistake_in_a_process_of_its_own_is_one_sentence_on_stderr(tmp_path: P
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("error: cannot read")
+    assert done.stderr.startswith("error: there is no quadrotor")
     assert done.stderr.count("\n") == 1
 
 
@@ -98,7 +98,7 @@ def test_debug_prints_the_traceback_in_a_process_of_its_own(tmp_path: Path) -> N
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0
     assert "Traceback" in done.stderr
-    assert "raptor.core.errors.UserError: cannot read" in done.stderr
+    assert "raptor.core.errors.UserError: there is no quadrotor" in done.stderr
 
 
 def test_warnings_are_one_line_on_stderr(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_what_is_compiled_is_announced(monkeypatch: pytest.MonkeyPatch, tmp_path
         result = CliRunner().invoke(app, ["compile"])
     finally:
         app.registered_commands.pop()
-    assert result.stderr == "compiling a step of the simulator: about 20 s, kept for later starts\n"
+    assert result.stderr == "compiling a step of the simulator: about 20 s on an idle machine, kept for later starts\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -69,9 +69,10 @@ def test_what_remains_unsolved_is_named(raptor: Run, tmp_path: Path) -> None:
 def test_what_will_be_used_is_told_first_and_compiling_only_where_something_is(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["pre-train", "-g", "2", "-o", str(tmp_path), *TINY])
     assert result.exit_code == 0
-    first, second, *_ = result.stderr.splitlines()
+    first, second, third, *_ = result.stderr.splitlines()
     assert re.match(r"2 teachers in 1 shards of at most 2: .* MiB a teacher, .* GiB at a time of .* GiB$", first)
-    assert second.startswith("teacher ")
+    assert second.startswith("minimises in each step: 1 position + ")
+    assert third.startswith("teacher ")
     assert "compiling" not in result.stderr
 
 
@@ -80,7 +81,7 @@ def test_what_will_be_used_is_told_first_and_compiling_only_where_something_is(t
     [
         ([], "there are no quadrotors to train for: give a folder of them, or a number to generate"),
         (["-g", "2", "-q", "x"], "quadrotors are either read or generated"),
-        (["-q", "nowhere"], "nowhere is no folder of quadrotors: make one with raptor sample, or give another"),
+        (["-q", "nowhere"], "there is no quadrotor 'nowhere': give one of crazyflie"),
         (["-g", "0"], "Invalid value for '--generate'"),
         (["-g", "2", "--num-teachers", "3"], "num_teachers must be between 1 and the 2 quadrotors there are, got 3"),
         (["-g", "2", "memory_gib=0.01"], "do not fit into 0.01 GiB: lower apg.num_envs or shard_size, or raise"),

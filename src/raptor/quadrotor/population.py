@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -251,10 +251,10 @@ def read_population(folder: PathLike, num: int | None = None) -> Quadrotors:
     try:
         quadrotors = Quadrotors.from_json(source)
     except UserError:
-        _refuse_broken(source)
+        refuse_broken(source, sorted(source.glob("*.json")))
         raise  # the folder holds nothing to read
     if cannot_hover(quadrotors).any():
-        _refuse_broken(source)
+        refuse_broken(source, sorted(source.glob("*.json")))
     if num is None:
         return quadrotors
     if isinstance(num, bool) or not isinstance(num, int) or not 1 <= num <= len(quadrotors):
@@ -282,14 +282,16 @@ def _rounded(number: Tensor) -> float:
     return float(f"{number.item():.6g}")
 
 
-def _refuse_broken(folder: Path) -> None:
-    """Name every file of a folder that cannot be used, the first ones with the reason."""
+def refuse_broken(
+    folder: Path, files: Sequence[Path], read: Callable[[Path], Quadrotors] = Quadrotors.from_json
+) -> None:
+    """Name every file of a folder that cannot be read, or cannot hover, the first ones with the reason."""
     reasons: dict[str, str] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for path in sorted(folder.glob("*.json")):
+        for path in files:
             try:
-                quadrotor = Quadrotors.from_json(path)
+                quadrotor = read(path)
                 if cannot_hover(quadrotor).any():
                     ratio = f"{quadrotor.thrust_to_weight.item():.4g}"
                     raise UserError(f"thrust_to_weight must be above 1 to hover, got {ratio} ({path})")

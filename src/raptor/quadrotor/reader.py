@@ -14,7 +14,7 @@ from raptor.core.errors import UserError
 from raptor.quadrotor.description import from_description
 from raptor.quadrotor.files import YAML, is_description, natural_order, read_content
 from raptor.quadrotor.parameters import PLATFORMS, Quadrotors, load_platform
-from raptor.quadrotor.population import SUMMARY
+from raptor.quadrotor.population import SUMMARY, refuse_broken
 
 OTHERS = (SUMMARY, "stage.yaml")  # files beside vehicles that are none: of a population, and of a stage of a pipeline
 
@@ -45,7 +45,13 @@ def load_quadrotors(source: Source, *others: str) -> Quadrotors:
         names = ", ".join((*PLATFORMS, *others))
         missing = f"there is no quadrotor {os.fspath(source)!r}"
         raise UserError(f"{missing}: give one of {names}, a JSON file, a YAML description, or a folder of these")
-    return _read(vehicle_files(path) if path.is_dir() else [path])
+    files = vehicle_files(path) if path.is_dir() else [path]
+    try:
+        return _read(files)
+    except UserError:
+        if path.is_dir():
+            refuse_broken(path, files, lambda file: _read([file]))
+        raise
 
 
 def vehicle_files(folder: Path) -> list[Path]:
