@@ -45,4 +45,6 @@ def test_changes_on_the_command_lines_are_accepted() -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_every_key_of_every_job_is_explained(job: str) -> None:
     section = PAGE.split(f"### {job}\n")[1].split("\n#")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {field.name for field in fields(JOBS[job])}
+    shared = re.findall(r"`(config|settings)`", PAGE.split("Trainings have two more keys:")[1].split(".\n")[0])
+    keys = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) | (set(shared) if JOBS[job].TRAINS else set())
+    assert keys == {field.name for field in fields(JOBS[job])}
