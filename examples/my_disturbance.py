@@ -1,4 +1,4 @@
-"""Gusts: a disturbance of one's own, which flights are worse in, and which a policy can be trained in.
+"""Gusts: a disturbance of one's own, which flights are worse in, and which train another policy.
 
 python examples/my_disturbance.py
 raptor train-direct -o runs/windy --extend examples/my_disturbance.py task.extra.gusts.strength=0.5

@@ -80,7 +80,8 @@ def test_what_is_measured_is_late_in_every_component():
 @pytest.mark.parametrize(
     ("observation", "message"),
     [
-        (("position",), "there is no observation position: the components are position_error"),
+        (("position",), "there is no observation position: did you mean position_error"),
+        (("battery",), "there is no observation battery: the components are position_error"),
         (("position_error@",), "components are NAME, NAME@-3"),
         (("position_error@0..-3",), "lags rise"),
         (("position_error@+2000",), "up to 1000 steps"),

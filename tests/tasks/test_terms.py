@@ -52,7 +52,8 @@ def test_settings_of_a_term_are_stored_by_name_and_read_back():
         ("extra.roll_rate.limit=-1", "extra.roll_rate.limit must be at least 0, got -1"),
         ("extra.roll_rate.limit=fast", "extra.roll_rate.limit must be a number"),
         ("extra.roll_rate.limt=1", "did you mean limit"),
-        ("extra.pitch_rate.limit=1", "there is no term pitch_rate: hand over the file that declares it with --extend"),
+        ("extra.roll_rat.limit=1", "there is no term roll_rat: did you mean roll_rate"),
+        ("extra.height.limit=1", "there is no term height: hand over the file that declares it with --extend"),
         ("extra.roll_rate=3", "must be a group of settings"),
     ],
 )

@@ -9,6 +9,8 @@ import torch
 
 from raptor.config import load_config, to_dict
 from raptor.config.files import leaves
+from raptor.tasks import terms
+from raptor.tasks.terms import term
 from raptor.training import EnvDistillConfig, PostTrainConfig, PreTrainConfig, TrainDirectConfig
 from raptor.training.direct.job import first_policy, make_learner
 from raptor.training.purposes import BY_JOB, PURPOSES, learns_from_reward, purpose_of, warn_of_idle
@@ -61,6 +63,18 @@ def test_what_is_trained_on_is_no_warning(cls, settings):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_idle(load_config(cls, None, settings))
+
+
+def test_a_reward_of_ones_own_that_is_not_trained_on_is_a_warning(monkeypatch):
+    monkeypatch.setattr(terms, "_registered", dict(terms._registered))
+    term("reward", "low")(lambda step: -step.next_state.position[..., 2])
+    with pytest.warns(UserWarning, match="the reward term low only rates the policy.*give objective=reward"):
+        warn_of_idle(load_config(TrainDirectConfig, None, ["task.extra=[low]"]))
+    config = load_config(TrainDirectConfig, None, ["task.extra.low.weight=0.3", "objective=reward"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_idle(config)
+    assert " - 0.3 low, at most" in config.objective.formula(config.task)
 
 
 def weights_after(*settings: str) -> torch.Tensor:

@@ -25,7 +25,9 @@ OWN_SUITES = ("platforms", "figure-eight", "robustness")
 
 
 def evaluate(
-    policies: Annotated[list[str], argument("POLICY", f"Each: {POLICY}")],
+    policies: Annotated[
+        list[str], argument("POLICY", f"Each: {POLICY} Also task.extra.NAME.KEY=VALUE: your own terms.")
+    ],
     quadrotor: common.Quadrotors = None,
     suite: common.Suites = None,
     reference: common.Reference = None,
@@ -55,6 +57,7 @@ def evaluate(
     raptor evaluate robust large --quadrotor examples/my_quadrotor.yaml --plot sensitivity.png
     raptor evaluate runs/mine default --reference my.csv --plot flown.png    # on a trajectory, see how-to
     raptor evaluate default large -s unseen -s figure-eight --json results.json
+    raptor evaluate robust --extend my_gusts.py task.extra.gusts.strength=0.5    # in a disturbance of your own
     raptor evaluate published -s paper --num-quadrotors 4096
     ```
 
@@ -62,13 +65,18 @@ def evaluate(
     """
     console = Console(stderr=True)
     with console.status("loading"):
+        from raptor.config import load_config
         from raptor.core.devices import find_device
         from raptor.evaluation import evaluate as run
         from raptor.evaluation.results import column_names
         from raptor.formats import load_policy
         from raptor.quadrotor import load_quadrotors
+        from raptor.tasks import Task
 
         find_device(device)
+        own = [word.removeprefix("task.") for word in policies if word.startswith("task.extra")]
+        extra = load_config(Task, None, own).extra
+        policies = [word for word in policies if not word.startswith("task.extra")]
         names = column_names([*([PUBLISHED] if published else []), *policies])
         columns = {name: load_policy(source, device) for source, name in names.items()}
         vehicles = load_quadrotors(quadrotor) if quadrotor else None
@@ -81,7 +89,7 @@ def evaluate(
         raise UserError(f"--plot draws the suite {drawn}: {remedy}")
     with counting(console) as progress:
         how = (suite or None, num_quadrotors, episodes, seed, device, progress, compile)
-        evaluation = run(columns, *how, quadrotors=vehicles, reference=reference)
+        evaluation = run(columns, *how, quadrotors=vehicles, reference=reference, extra=extra)
     tables = wide_console()
     tables.print(evaluation.table())
     if SENSITIVITY in evaluation.suites:
@@ -111,12 +119,11 @@ def evaluate_on_own(
     from raptor.evaluation import evaluate
     from raptor.formats import load_policy
     from raptor.formats.policy_files import POLICY_NAMES
-    from raptor.quadrotor import Quadrotors
-    from raptor.training.direct.job import QUADROTORS
+    from raptor.training.direct.job import kept_vehicles
 
     policies = {name: load_policy(name, config.device) for name in POLICY_NAMES}
     policies[printable(run.resolve().name)] = load_policy(run, config.device)
-    vehicles, compile = Quadrotors.from_json(run / QUADROTORS), None if config.compile else False
+    vehicles, compile = kept_vehicles(run), None if config.compile else False
     say("evaluating it beside the packaged policies on the vehicles themselves")
     with counting(Console(stderr=True)) as progress:
         how = (num_quadrotors, 1, 0, config.device, progress, compile)

@@ -65,8 +65,11 @@ def train_direct(run: Run, quadrotor: common.Quadrotors = None, largest_batch: c
     if config.quadrotors:
         with common.going_on_with(run.again):
             evaluate_on_own(summary.output, config)
-    vehicles = shlex.join(f"--quadrotor={source}" for source in config.quadrotors)
-    say(f"next: raptor evaluate {summary.output} {vehicles}".rstrip() + common.extensions())
+    again = [f"--quadrotor={source}" for source in config.quadrotors]
+    if (source := config.task.references.trajectory.source) is not None:
+        kept = summary.output / "trajectory.csv"
+        again.append(f"--reference={kept if kept.is_file() else source}")
+    say(f"next: raptor evaluate {summary.output} {shlex.join(again)}".rstrip() + common.extensions())
 
 
 @takes_options

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from raptor.config import to_dict
 from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
@@ -35,6 +36,7 @@ from raptor.evaluation.suites import (
 )
 from raptor.quadrotor.parameters import NUM_ROTORS, PLATFORMS, Quadrotors
 from raptor.quadrotor.population import uncertainty_of
+from raptor.tasks.terms import Term, Terms, Use
 from raptor.tasks.trajectories import Trajectory
 
 CountFunction = Callable[[str, int, int], None]
@@ -52,16 +54,18 @@ def evaluate(
     compile: bool | None = None,
     quadrotors: Quadrotors | None = None,
     reference: str | Trajectory | None = None,
+    extra: Terms | Sequence[Use | Term] = (),
 ) -> Evaluation:
     """Evaluate policies by name on suites; each of them meets the same vehicles, starts, references and noise.
 
     The first policy is the one that others are compared with. `num_quadrotors` are sampled; see `conditions` for the
     named platforms, and for `quadrotors` that are given in place of both. Suites are by default `SUITES`, or
     `GIVEN_SUITES`, and with a `reference`, the name or file of a trajectory, the suite of that name. Unless `compile`
-    says so, it is compiled where that saves time. A `UserError` is raised for an unknown suite or device, one that does
-    not go with given vehicles, a number out of range, no policy, or one of other dimensions.
+    says so, it is compiled where that saves time. `extra` are terms of one's own that all suites are flown under: their
+    disturbances act, their rewards count, their terminations end episodes. A `UserError` is raised for an unknown suite
+    or device, one that does not go with given vehicles, a number out of range, no policy, or one of other dimensions.
     """
-    where = find_device(device)
+    where, extra = find_device(device), Terms.over(extra)
     if not policies:
         raise UserError("there is no policy to evaluate: name at least one")
     choice = (*(SUITES if quadrotors is None else GIVEN_SUITES), *([] if reference is None else [REFERENCE]))
@@ -77,7 +81,10 @@ def evaluate(
                 f"it must map {width} to {NUM_ROTORS}"
             )
     planned = {
-        suite: conditions(suite, num_quadrotors, episodes, seed, where, quadrotors, reference)
+        suite: [
+            condition.under(extra)
+            for condition in conditions(suite, num_quadrotors, episodes, seed, where, quadrotors, reference)
+        ]
         for suite in dict.fromkeys(suites)
     }
     most = VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"])
@@ -124,6 +131,7 @@ def evaluate(
         "figure_eight_starts_per_platform": starts_of_each(num_named, num_quadrotors, episodes, 32),
         "vehicles_at_once": pad_to,
         "compiled": compile,
+        **({"extra": to_dict(extra)} if extra else {}),
         "confidence": CONFIDENCE,
         "bootstrap_resamples": RESAMPLES,
         **({} if quadrotors is None else identity(quadrotors)),

@@ -72,6 +72,13 @@ class Condition:
         """What conditions must have in common to be one rollout."""
         return self.task, self.num_steps, self.first_counted_step
 
+    def under(self, extra: Terms) -> Condition:
+        """The same under terms of one's own."""
+        if not extra:
+            return self
+        task, starts = (dataclasses.replace(each, extra=extra) for each in (self.task, self.starts))
+        return dataclasses.replace(self, task=task, starts=starts)
+
     def seen_by(self, policy: Policy) -> Condition:
         """The same where the policy observes other numbers than the default."""
         layout = getattr(policy, "layout", {})

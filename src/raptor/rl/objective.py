@@ -66,7 +66,7 @@ class Objective(Settings):
             given, factor = task.reward, task.reward.scale
             limits = [(name, getattr(self, name)) for name in LIMITS]
             parts = [*((name, factor * getattr(given, name)) for name in REWARD_COSTS), *limits]
-            own = [(f"-{use.term.name}", use.weight) for use in task.own("reward")]
+            own = [(use.term.name, -use.weight) for use in task.own("reward")]
         else:
             parts, own = [(name, getattr(self, name)) for name in COSTS], []
         own += [(use.term.name, use.weight) for use in (*self.terms.uses, *task.own("cost"))]
@@ -77,7 +77,7 @@ class Objective(Settings):
         }
         square = {name: f"{name}²{bounds.get(name, '')}" for name in LIMITS}
         texts = [f"{weight:g} {square.get(name, name)}" for name, weight in (*parts, *own) if weight]
-        return f"{' + '.join(texts) or '0'}, at most {self.cap:g}"
+        return f"{' + '.join(texts).replace('+ -', '- ') or '0'}, at most {self.cap:g}"
 
 
 def _position(step: StepView, position_rounding: float) -> Tensor:

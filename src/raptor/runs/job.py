@@ -132,7 +132,8 @@ def _lengthened(folder: RunFolder, stored: Settings, settings: Settings) -> tupl
     if (end := getattr(stored, rate)) != 1:
         why = f"its learning rate fell to {rate}={end:g} over {name}={length}"
         raise UserError(
-            f"the run in {folder.path} cannot be made longer, because {why}; with {rate}=1 it could have been"
+            f"the run in {folder.path} cannot be made longer, because {why} (with {rate}=1 it could have been): "
+            "begin another one from its policy"
         )
     return (name,)
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -152,6 +153,8 @@ def _components(entry: str, given: dict[str, Use]) -> list[Component]:
         try:
             found = find_term(name)
         except UserError as error:
+            if near := difflib.get_close_matches(name, terms_of_kind("observation"), 1):
+                raise UserError(f"there is no observation {name}: did you mean {near[0]}?") from error
             known = ", ".join(terms_of_kind("observation"))
             raise UserError(f"there is no observation {name}: the components are {known}; {error}") from error
         if found.kind != "observation":

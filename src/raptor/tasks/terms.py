@@ -10,6 +10,7 @@ One's own are declared by a decorator, and used by `task.extra.NAME.KEY=VALUE`, 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -168,6 +169,9 @@ def find_term(name: str) -> Term:
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
             entry.load()
     if name not in _registered:
+        near = difflib.get_close_matches(name, _registered, 1)
+        if near:
+            raise UserError(f"there is no term {name}: did you mean {near[0]}?")
         own = [known for known, found in _registered.items() if not found.function.__module__.startswith("raptor.")]
         there = f"; your own are {', '.join(own)}" if own else ""
         remedy = "hand over the file that declares it with --extend FILE (in Python: raptor.tasks.extend)"

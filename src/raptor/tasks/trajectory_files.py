@@ -6,9 +6,11 @@ What is read is text, known by its fingerprint: a file that changes later, or is
 from __future__ import annotations
 
 import csv
+import difflib
 import functools
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,7 +140,10 @@ def _columns(text: str, name: str) -> tuple[dict[str, Floats], list[int]]:
 
     known = f"the columns are {', '.join(COLUMNS)} (s, m, m/s, rad; yaw_deg in degrees), separated by commas"
     if unknown := [key for key in header if key not in COLUMNS]:
-        raise refuse(first, f"there is no column {unknown[0]!r}: {known}")
+        if re.fullmatch(r"[-+.0-9eE]+", unknown[0]):
+            raise refuse(first, f"the first line must name the columns: {known}")
+        near = difflib.get_close_matches(unknown[0], COLUMNS, 1, 0.4)
+        raise refuse(first, f"there is no column {unknown[0]!r}{f', did you mean {near[0]}?' if near else ''}: {known}")
     together = [{"x", "y", "z"}, *([{"vx", "vy", "vz"}] if {"vx", "vy", "vz"} & {*header} else [])]
     if missing := [key for group in together for key in sorted(group - {*header})]:
         raise refuse(first, f"the column {missing[0]} is missing: {known}")

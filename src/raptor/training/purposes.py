@@ -93,6 +93,11 @@ def warn_of_idle(settings: Any) -> None:
     objective, default = OBJECTIVES[settings.JOB], dict(leaves(to_dict(type(settings)())))
     if learns_from_reward(settings):
         return
+    task = settings.fine_tune.task if settings.JOB == "post-train" else settings.task
+    for use in task.own("reward", "termination"):
+        what = f"the {use.term.kind} term {use.term.name} only rates the policy; {settings.JOB} minimises {objective}"
+        remedy = f"give {objective}=reward" if use.term.kind == "reward" else "declare a cost beside it"
+        warnings.warn(f"{what}: to train on it, {remedy}", stacklevel=3)
     for key, value in leaves(to_dict(settings)):
         name = key.removeprefix("fine_tune.").removeprefix("task.")
         is_asked = name.startswith(("reward.", "extra_rewards.", "termination.")) and default.get(key) != value

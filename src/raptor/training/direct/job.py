@@ -139,7 +139,7 @@ def vehicles_around(folder: RunFolder, config: TrainDirectConfig, resumes: bool)
         return None
     if not (resumes and kept.is_dir()):
         return Around(load_quadrotors(config.quadrotors), config.spread)
-    own = Quadrotors.from_json(kept)
+    own = kept_vehicles(folder.path)
     with contextlib.suppress(UserError):  # the files are gone
         pairs = zip(pytree.tree_leaves(load_quadrotors(config.quadrotors)), pytree.tree_leaves(own), strict=False)
         if not all(torch.equal(*pair) for pair in pairs):
@@ -149,10 +149,23 @@ def vehicles_around(folder: RunFolder, config: TrainDirectConfig, resumes: bool)
     return Around(own, config.spread)
 
 
+def kept_vehicles(run: Path) -> Quadrotors:
+    """The vehicles in the folder of a run, by their names."""
+    own = Quadrotors.from_json(run / QUADROTORS)
+    assert own.names is not None
+    assert own.documents is not None
+    names = (str(document.get("name", name)) for document, name in zip(own.documents, own.names, strict=True))
+    return dataclasses.replace(own, names=tuple(names))
+
+
 def keep_vehicles(run: Path, quadrotors: Quadrotors) -> None:
     """Copy vehicles into the folder of a run that has none yet; they appear there all at once."""
     if not (run / QUADROTORS).exists():
-        quadrotors.save(run / UNFINISHED, overwrite=True, numbered=True)
+        documents = quadrotors.to_dicts()
+        if quadrotors.names is not None:
+            documents = [{"name": name, **each} for name, each in zip(quadrotors.names, documents, strict=True)]
+        named = dataclasses.replace(quadrotors, documents=tuple(documents))
+        named.save(run / UNFINISHED, overwrite=True, numbered=True)
         (run / UNFINISHED).rename(run / QUADROTORS)
 
 
