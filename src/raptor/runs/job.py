@@ -113,7 +113,7 @@ def settle(
     changes = {name: value for name, value in changes.items() if value is not None}
     settings = dataclasses.replace(given or stored or cls(), **changes)
     if stored is not None:
-        folder.refuse_changes(stored, settings, (*free(), *_lengthened(folder, stored, settings)))
+        folder.refuse_changes(stored, settings, (*free(), *_lengthened(folder, stored, settings, free())))
     if idle := unused_extensions(to_yaml(settings)):
         name, example = idle[0].name, next(iter(vars(idle[0]().settings).items()), None)
         use = "" if example is None else f"task.extra.{name}.{example[0]}={show(example[1])}, or "
@@ -124,11 +124,15 @@ def settle(
     return settings, stored
 
 
-def _lengthened(folder: RunFolder, stored: Settings, settings: Settings) -> tuple[str, ...]:
+def _lengthened(folder: RunFolder, stored: Settings, settings: Settings, free: Sequence[str]) -> tuple[str, ...]:
     """The setting that makes a run longer than it was begun, if one does; refused where its schedule depends on it."""
     name, rate = getattr(settings, "LENGTH", ("", ""))
     if not name or getattr(settings, name) <= (length := getattr(stored, name)):
         return ()
+    try:
+        folder.refuse_changes(stored, dataclasses.replace(settings, **{name: length}), free)
+    except UserError:
+        return ()  # there are other changes, which are named with this one
     if (end := getattr(stored, rate)) != 1:
         why = f"its learning rate fell to {rate}={end:g} over {name}={length}"
         raise UserError(

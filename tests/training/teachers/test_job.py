@@ -438,7 +438,7 @@ def falling(quadrotors: Quadrotors) -> Quadrotors:
     [
         ({}, "there are no quadrotors to train for: give a folder of them, or a number to generate"),
         ({"quadrotors": "x", "generate": 2}, "quadrotors are either read or generated: give a folder, or a number"),
-        ({"quadrotors": "no/such"}, "no/such is no folder of quadrotors"),
+        ({"quadrotors": "no/such"}, "there is no quadrotor 'no/such'"),
         ({"generate": 3, "num_teachers": 4}, "num_teachers must be between 1 and the 3 quadrotors there are, got 4"),
         ({"generate": 3, "num_teachers": 0}, "num_teachers must be between 1 and the 3 quadrotors there are, got 0"),
         (
