@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from raptor.cli.progress import announcer, duration, job_progress, quantity
+from raptor.cli.progress import announcer, counted, duration, job_progress, quantity
 from raptor.core.errors import printable
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def say_result(summary: RunSummary, again: str, more: str = "", imitated: dict[s
         leave(f"stopped after {unit} {num} of {summary.total_steps}, with a checkpoint", again)
     flown = f", {quantity(rate * summary.env_steps / max(num, 1))} env-steps/s" if summary.env_steps else ""
     how_fast = f" ({rate:.3g} {unit}s/s{flown})" if rate else ""
-    say(f"trained {num} {unit}s in {duration(summary.wall_clock_s)}{how_fast}: {summary.output}{more}")
+    say(f"trained {counted(num, unit)} in {duration(summary.wall_clock_s)}{how_fast}: {summary.output}{more}")
     for what, best in (("best imitation", imitated), ("best", {} if summary.best == imitated else summary.best)):
         if best:
             terminated = (

@@ -126,7 +126,7 @@ class Trajectory(Settings):
         try:
             found = find_term(name)
         except UserError as error:
-            raise UserError(f"{error}; trajectories are {', '.join(known)}, or a CSV file") from error
+            raise UserError(f"{error}; trajectories are {', '.join(known).replace('_', '-')}, or a CSV file") from error
         if found.kind != "trajectory":
             raise UserError(f"{name} is a {found.kind}, and a trajectory is expected here")
         self._follow(found())
