@@ -147,7 +147,7 @@ def test_a_function_that_gives_something_else_is_refused_by_its_name(function, c
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
-        ("ellipse", "there is no term ellipse.*trajectories are figure_eight, circle.*or a CSV file"),
+        ("ellipse", "there is no term ellipse.*trajectories are figure-eight, circle.*or a CSV file"),
         ("position_error", "position_error is a observation, and a trajectory is expected"),
         ("not/there.csv", r"not/there.csv cannot be read \(No such file or directory\): name a CSV file"),
     ],
