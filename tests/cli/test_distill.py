@@ -131,7 +131,7 @@ def test_an_environment_may_be_named_by_the_module_that_registers_it_or_be_our_o
     ours = ("env.compile=false", "-q", "mine.yaml", "-q", "race") if own else ()
     settings = ("agent.num_validation_episodes=2", *ours, *QUICK)
     said = raptor("distill", "--env", env, "--teacher", "teacher.pt", "-o", "run", *flags, *settings)
-    assert "trained 1 epochs" in said
+    assert "trained 1 epoch in" in said
     assert load_policy("run").action_dim == (4 if own else 1)
     if own:
         flown = yaml.safe_load(Path("run/params/env.yaml").read_text())["kwargs"]["quadrotor"]
