@@ -119,7 +119,7 @@ def settle(
         use = "" if example is None else f"task.extra.{name}.{example[0]}={show(example[1])}, or "
         names = ", ".join(f"{term.name} ({term.kind})" for term in idle)
         warnings.warn(
-            f"no setting uses {names}, which --extend brings: put it to use by {use}task.extra=[{name}]", stacklevel=2
+            f"no setting uses {names}, which --extend adds: put it to use by {use}task.extra=[{name}]", stacklevel=2
         )
     return settings, stored
 

@@ -52,9 +52,7 @@ def circle(
     facing: bool = setting(False, "whether the yaw is along the velocity"),
 ) -> Motion:
     """A circle at constant height and speed, counterclockwise."""
-    phase = TURN * t / period
-    position = from_components([radius * torch.sin(phase), -radius * torch.cos(phase), torch.zeros_like(t)])
-    return (position, phase) if facing else position
+    return _turning(TURN * t / period, radius, torch.zeros_like(t), facing)
 
 
 @term("trajectory")
@@ -68,8 +66,12 @@ def helix(
 ) -> Motion:
     """A circle that rises and comes down."""
     phase = TURN * t / period
-    rise = height / 2 * (1 - torch.cos(phase / turns))
-    position = from_components([radius * torch.sin(phase), -radius * torch.cos(phase), rise])
+    return _turning(phase, radius, height / 2 * (1 - torch.cos(phase / turns)), facing)
+
+
+def _turning(phase: Tensor, radius: Any, height: Tensor, facing: bool) -> Motion:
+    """On a circle of `radius` (m) at a phase (rad) and a height (m), with the yaw along it where it is `facing`."""
+    position = from_components([radius * torch.sin(phase), -radius * torch.cos(phase), height])
     return (position, phase) if facing else position
 
 

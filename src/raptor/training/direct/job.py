@@ -87,7 +87,7 @@ def train_direct(
     `device` take the place of theirs. `resume` goes on with the run that is there, if any, and `overwrite` deletes what
     it wrote. `progress` is called after each update and around each validation. `largest` begins with the largest
     `batch_size` that fits into memory; a run that is resumed keeps its own. A run keeps a copy of the vehicles that it
-    trains around, and goes on with that, whatever became of their files. `callbacks` are called as the run goes on, see
+    trains around, and goes on with that copy. `callbacks` are called as the run goes on, see
     `raptor.training.Callback`.
 
     Raises:
