@@ -62,8 +62,10 @@ def evaluate(
     named platforms, and for `quadrotors` that are given in place of both. Suites are by default `SUITES`, or
     `GIVEN_SUITES`, and with a `reference`, the name or file of a trajectory, the suite of that name. Unless `compile`
     says so, it is compiled where that saves time. `extra` are terms of one's own that all suites are flown under: their
-    disturbances act, their rewards count, their terminations end episodes; costs have no effect on a flight. A `UserError` is raised for an unknown suite
-    or device, one that does not go with given vehicles, a number out of range, no policy, or one of other dimensions.
+    disturbances act, their rewards count, their terminations end episodes; costs have no effect on a flight.
+
+    A `UserError` is raised for an unknown suite or device, one that does not go with given vehicles, a number out of
+    range, no policy, or one of other dimensions.
     """
     where, extra = find_device(device), Terms.over(extra)
     if not policies:
