@@ -51,6 +51,7 @@ class Objective(Settings):
     box: float = setting(10.0, "on the squared excess of each axis over `box_limit`, in boxes", not_negative)
     box_limit: float = setting(0.8, "fraction of the vehicle's box, its position threshold", not_negative)
     velocity: float = setting(0.0, "per m/s of velocity error", not_negative)
+    tracking: float = setting(0.0, "per m of tracking error and m/s of the target's speed", not_negative)
     cap: float = setting(20.0, "upper bound on the cost of a step", positive)
     terms: Terms = setting(Terms(), "cost terms of one's own by name; as those in `task.extra`")
 
@@ -110,6 +111,10 @@ def _velocity(step: StepView, position_rounding: float) -> Tensor:
     return rounded_norm(difference(step.next_state.linear_velocity, step.next_reference.velocity), position_rounding)
 
 
+def _tracking(step: StepView, position_rounding: float) -> Tensor:
+    return _position(step, position_rounding) * rounded_norm(components(step.next_reference.velocity), position_rounding)
+
+
 LIMITS: dict[str, Callable[..., Tensor]] = {"saturation": _saturation, "speed": _speed, "box": _box}
 """The slopes before limits, which a reward has none of."""
 
@@ -119,6 +124,7 @@ COSTS: dict[str, Callable[..., Tensor]] = {
     "action_rate": _action_rate,
     **LIMITS,
     "velocity": _velocity,
+    "tracking": _tracking,
 }
 """The terms of the cost, by the setting that weighs each; of the state that the action led to."""
 
