@@ -128,14 +128,17 @@ def test_an_environment_may_be_named_by_the_module_that_registers_it_or_be_our_o
     save_policy(MLPPolicy(*((22, 8, 4) if own else (3, 8, 1))), "teacher.pt", {"what": "a teacher"})
     flags = ("--n_epochs", 1, "--num_episodes", 2, "--num_envs", 2, "--epoch_teacher_forcing", 1, "--batch_size", 2)
     Path("mine.yaml").write_text("name: mine\nmass: 0.7\n")
-    ours = ("env.compile=false", "-q", "mine.yaml", "-q", "race") if own else ()
+    Path("line.csv").write_text("t,x,y,z\n0,0,0,0\n1,1,0,0\n")
+    ours = ("env.compile=false", "-q", "mine.yaml", "-q", "race", "--reference", "line.csv") if own else ()
     settings = ("agent.num_validation_episodes=2", *ours, *QUICK)
     said = raptor("distill", "--env", env, "--teacher", "teacher.pt", "-o", "run", *flags, *settings)
     assert "trained 1 epoch in" in said
     assert load_policy("run").action_dim == (4 if own else 1)
     if own:
-        flown = yaml.safe_load(Path("run/params/env.yaml").read_text())["kwargs"]["quadrotor"]
-        assert flown == [str(tmp_path / "mine.yaml"), "race"]
+        kwargs = yaml.safe_load(Path("run/params/env.yaml").read_text())["kwargs"]
+        assert kwargs["quadrotor"] == [str(tmp_path / "mine.yaml"), "race"]
+        assert kwargs["references"] == {"trajectory": str(tmp_path / "line.csv")}
+        assert kwargs["termination"] == {"about_target": True}
     gymnasium.registry.pop("OwnStripes-v0", None)
 
 
@@ -145,6 +148,10 @@ def test_an_environment_may_be_named_by_the_module_that_registers_it_or_be_our_o
         (
             ("--env", "Pendulum-v1", "--teacher", "teacher.pt", "-q", "race"),
             "--quadrotor is for raptor/Hover-v0 and its siblings, not for Pendulum-v1: leave it out",
+        ),
+        (
+            ("--env", "Pendulum-v1", "--teacher", "teacher.pt", "--reference", "circle"),
+            "--reference is for raptor/Hover-v0 and its siblings, not for Pendulum-v1: leave it out",
         ),
         (("--env", "nowhere:Own-v0", "--teacher", "teacher.pt"), "the module 'nowhere' of 'nowhere:Own-v0' cannot be"),
         (("--env", "Pendulum-v1"), "the teacher is not named"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raptor.evaluation import METRICS
+from raptor.evaluation import METRICS, Evaluation
 from raptor.formats import load_policy, save_policy
 from raptor.nn import RaptorPolicy
 
@@ -80,6 +80,19 @@ def test_a_vehicle_of_ones_own_is_flown_with_a_table_and_a_picture_of_its_sensit
     assert [vehicle["name"] for vehicle in settings["quadrotors"]] == ["mine", "race"]
 
 
+def test_a_trajectory_by_name_takes_settings(raptor: Run, policy_file: Path, tmp_path: Path) -> None:
+    settings = ["task.extra.circle.radius=0.5", "task.references.trajectory.duration=0.05"]
+    size = ["--num-quadrotors", "1", "--no-compile", "--no-published", "-q", "race", "-s", "reference"]
+    for name, scale in (("small", 0.1), ("large", 100)):
+        given = [policy_file, "--reference", "circle", *settings, f"task.references.trajectory.scale={scale}"]
+        raptor("evaluate", *given, *size, "--json", tmp_path / name)
+    small, large = (Evaluation.load(tmp_path / name) for name in ("small", "large"))
+    assert large.settings["trajectory"]["scale"] == 100
+    assert large.settings["extra"] == {"circle": {"radius": 0.5, "period": 6.0, "facing": False}}
+    (errors,) = ([e.policies[n]["reference"]["position_rmse"].value for e in (small, large)] for n in small.policies)
+    assert errors[1] > 10 * errors[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -95,6 +108,8 @@ def test_a_vehicle_of_ones_own_is_flown_with_a_table_and_a_picture_of_its_sensit
         (["published", "-s", "sensitivity"], "the suite sensitivity is of given vehicles"),
         (["published", "--plot", "out.png"], "--plot draws the suite sensitivity: give --quadrotor, or --reference"),
         (["published", "-q", "race", "-s", "platforms", "--plot", "out.png"], "--plot draws the suite sensitivity"),
+        (["published", "task.dt=0.02"], "suites have tasks of their own, of which you set task.extra."),
+        (["published", "--reference", "circle", "task.references.trajectory.sped=2"], "did you mean speed?"),
         ([], "Missing argument 'POLICY'"),
     ],
 )

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import raptor as package
-from raptor.cli import policies
 from raptor.config import load_config
 from raptor.evaluation import Evaluation, evaluator, suites
 from raptor.training import TrainDirectConfig
@@ -34,7 +33,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def short(*given: Any) -> list[suites.Condition]:
         return [dataclasses.replace(each, num_steps=4, first_counted_step=2) for each in suites.conditions(*given)]
 
-    monkeypatch.setattr(policies, "OWN_SUITES", ("platforms",))
+    monkeypatch.setattr(package.evaluation, "GIVEN_SUITES", ("platforms",))
     monkeypatch.setattr(evaluator, "conditions", short)
     path = tmp_path / "my5.yaml"
     path.write_text("mass: 0.65\narm_length: 0.11\nthrust_to_weight: 4\n")

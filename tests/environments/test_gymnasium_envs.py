@@ -16,7 +16,7 @@ from raptor.core.errors import UserError
 from raptor.environments import QuadrotorEnv
 from raptor.quadrotor import load_platform, sample_quadrotors
 from raptor.tasks import References, Task, Termination
-from raptor.tasks.task import TASKS
+from raptor.tasks.task import TASKS, make_task
 
 IDS = ("raptor/Hover-v0", "raptor/Track-v0")
 ZERO, ONE = np.zeros(4, np.float32), np.ones(4, np.float32)
@@ -307,6 +307,8 @@ def test_random_quadrotors_are_new_in_each_episode():
         ({"task": "race"}, "there is no task 'race': choose one of hover, track"),
         ({"episode_step": 3}, "episode_step is neither a keyword argument"),
         ({"episode_steps": 0}, "episode_steps must be at least 1, got 0"),
+        ({"references": {"trajectory": "round"}}, "there is no term round"),
+        ({"termination": {"about": True}}, "termination.about is unknown"),
         ({"simulator": "gazebo"}, "simulator must be one of raptor, l2f, got 'gazebo'"),
     ],
 )
@@ -319,3 +321,12 @@ def test_the_task_can_be_given_whole():
     task = Task(references=References(langevin_share=0.25), dt=0.02)
     assert make(task=task).unwrapped.batch.task == task
     assert make(task="paper").unwrapped.batch.task == Task.paper()
+
+
+def test_fields_of_the_task_can_be_given_as_nested_dictionaries():
+    task = make(task="track", references={"trajectory": "circle"}, extra={"circle": {"radius": 2}}).unwrapped.batch.task
+    assert task.references.trajectory.source == "circle"
+    assert task.references.langevin_share == make_task("track", {}).references.langevin_share
+    assert task.termination.about_target
+    time = torch.tensor([1.5])
+    assert task.references.trajectory.motion(time, torch.empty(1, 0))[0].norm().item() == pytest.approx(2)

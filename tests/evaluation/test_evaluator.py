@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import math
 
@@ -12,6 +13,7 @@ import torch
 from rich.console import Console
 
 from raptor.core.errors import UserError
+from raptor.environments.rollout import BLOCK_STEPS
 from raptor.evaluation import METRICS, SUITES, Estimate, Evaluation, evaluate
 from raptor.evaluation.evaluator import _batches
 from raptor.evaluation.results import better, cell
@@ -107,6 +109,8 @@ def test_progress_names_what_is_flown_and_reaches_its_end(evaluation, progress):
     done = [step for _, step, _ in progress]
     assert done == sorted(done)
     assert done[-1] == progress[-1][2] > 0
+    assert done == sorted(done)
+    assert max(after - before for before, after in itertools.pairwise(done)) <= BLOCK_STEPS
     assert any("off: robustness" in what for what, _, _ in progress)
 
 

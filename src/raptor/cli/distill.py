@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import functools
 import json
 import re
 import typing
@@ -50,8 +49,9 @@ class Distillation:
     def settle(
         self, words: Sequence[str], task: str | None, teacher: Path | None, device: str = "cpu"
     ) -> tuple[EnvDistillConfig, dict[str, Any], ExpertNetwork]:
-        """The settings of a command line over those of a run, the values among them for the task, and the teacher."""
-        from raptor.config import load_config, parse_overrides
+        """The settings of a command line over those of a run, those among them for the task, and the teacher."""
+        from raptor.config import load_config
+        from raptor.config.files import overlay, parse_overrides
         from raptor.formats import load_expert
         from raptor.runs.folder import job_of
         from raptor.training.distillation.env_job import EnvDistillConfig, load_env_distill_config
@@ -84,11 +84,10 @@ class Distillation:
                 raise UserError(f"{nothing}the {what} is not named: see --help")
         expert = load_expert(str(config.teacher_checkpoint), config.teacher_activation, config.teacher_normalizer)
         say(expert.description)
-        values = {}
-        for setting, source in zip(config.task_settings, parse_overrides(config.task_settings), strict=True):
-            key = setting.partition("=")[0].strip()
-            values[key] = functools.reduce(lambda group, name: group[name], key.split("."), source.settings)
-        return config, values, expert
+        settings: dict[str, Any] = {}
+        for source in parse_overrides(config.task_settings):
+            settings = overlay(settings, source.settings)
+        return config, settings, expert
 
     def train(self, env: VecEnv, expert: ExpertNetwork, config: EnvDistillConfig) -> None:
         """Distil the teacher, and print what came of it."""
@@ -109,6 +108,7 @@ def distill(
     env: Annotated[str | None, option("--env ID", "Gymnasium's name of the environment.")] = None,
     teacher: Annotated[Path | None, option("--teacher FILE", "The teacher's checkpoint.")] = None,
     quadrotor: common.Quadrotors = None,
+    reference: common.Reference = None,
 ) -> None:
     """Distil a teacher into a recurrent student in any Gymnasium environment.
 
@@ -121,6 +121,7 @@ def distill(
     raptor distill --env Ant-v5 --teacher sac.zip env.ctrl_cost_weight=0.1       # a keyword argument of Ant-v5
     raptor distill --env Ant-v5 --teacher sac.zip agent.student=mlp              # a student without memory
     raptor distill --env raptor/Hover-v0 --teacher ppo.zip --quadrotor my5.yaml  # of your own vehicle
+    raptor distill --env raptor/Track-v0 --teacher ppo.zip --reference my.csv    # on your own trajectory
     raptor distill --output logs/distillation/Ant-v5/2026-01-31_12-00-00 --resume
     ```
 
@@ -128,10 +129,12 @@ def distill(
     """
     from raptor.interop.from_gymnasium import make_gymnasium
 
-    vehicles = [f"env.quadrotor={json.dumps([*map(_place, quadrotor)])}"] if quadrotor else []
-    config, settings, expert = run.settle([*(run.overrides or []), *vehicles], env, teacher)
-    if quadrotor and not str(config.task).startswith(OURS):
-        raise UserError(f"--quadrotor is for {OURS}Hover-v0 and its siblings, not for {config.task}: leave it out")
+    own = [f"env.quadrotor={json.dumps([*map(_place, quadrotor)])}"] if quadrotor else []
+    own += common.following(reference and _place(reference), ["env"])
+    config, settings, expert = run.settle([*(run.overrides or []), *own], env, teacher)
+    if own and not str(config.task).startswith(OURS):
+        given = "--quadrotor" if quadrotor else "--reference"
+        raise UserError(f"{given} is for {OURS}Hover-v0 and its siblings, not for {config.task}: leave it out")
     made = make_gymnasium(str(config.task), config.num_envs, settings, config.device, config.video)
     with contextlib.closing(made):
         run.train(made, expert, config)
@@ -158,17 +161,18 @@ def distill_isaac(
 
     All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
+    from raptor.config.files import leaves
     from raptor.interop.isaac_lab import check_installed, isaac_env, launcher_arguments
 
     check_installed()
     arguments, words = launcher_arguments(run.overrides or [])
     config, settings, expert = run.settle(words, task, teacher_checkpoint, "cuda:0")
-    with isaac_env(config, settings, arguments, headless) as env:
+    with isaac_env(config, dict(leaves(settings, take_lists_apart=False)), arguments, headless) as env:
         run.train(env, expert, config)
 
 
 def _place(quadrotor: str) -> str:
-    """A vehicle's file as an absolute path; a platform by its name."""
+    """A file as an absolute path; a platform, or a trajectory, by its name."""
     path = Path(quadrotor).expanduser()
     return str(path.resolve()) if path.exists() else quadrotor
 

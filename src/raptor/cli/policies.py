@@ -15,18 +15,19 @@ from raptor.cli.progress import counting, wide_console
 from raptor.core.errors import UserError, printable
 
 if TYPE_CHECKING:
+    from raptor.evaluation import Evaluation
     from raptor.training import TrainDirectConfig
 
 PUBLISHED, RL_TOOLS, SENSITIVITY = "published", "rl-tools", "sensitivity"
 QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen",), 256
 """A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
-OWN_SUITES = ("platforms", "figure-eight", "robustness")
-"""What policies for vehicles of one's own are evaluated on."""
+FLOWN = ("task.extra.", "task.references.trajectory.")
+"""Settings that `raptor evaluate` takes beside policies: everything else of a task is what its suites say."""
 
 
 def evaluate(
     policies: Annotated[
-        list[str], argument("POLICY", f"Each: {POLICY} Also task.extra.NAME.KEY=VALUE: your own terms.")
+        list[str], argument("POLICY", f"Each: {POLICY} Also task.extra.NAME.KEY=VALUE, your own terms.")
     ],
     quadrotor: common.Quadrotors = None,
     suite: common.Suites = None,
@@ -56,6 +57,7 @@ def evaluate(
     raptor evaluate runs/mine
     raptor evaluate robust large --quadrotor examples/my_quadrotor.yaml --plot sensitivity.png
     raptor evaluate runs/mine default --reference my.csv --plot flown.png    # on a trajectory, see how-to
+    raptor evaluate default large --reference circle task.extra.circle.radius=2 task.references.trajectory.scale=0.5
     raptor evaluate default large -s unseen -s figure-eight --json results.json
     raptor evaluate robust --extend my_gusts.py task.extra.gusts.strength=0.5    # in a disturbance of your own
     raptor evaluate published -s paper --num-quadrotors 4096
@@ -74,10 +76,14 @@ def evaluate(
         from raptor.tasks import Task
 
         find_device(device)
-        own = [word.removeprefix("task.") for word in policies if word.startswith("task.extra")]
-        extra = load_config(Task, None, own).extra
-        policies = [word for word in policies if not word.startswith("task.extra")]
-        names = column_names([*([PUBLISHED] if published else []), *policies])
+        given = [word for word in policies if word.startswith("task.")]
+        if others := [word for word in given if not word.startswith(FLOWN)]:
+            raise UserError(f"suites have tasks of their own, of which you set {' and '.join(FLOWN)}*: got {others[0]}")
+        given = [word.removeprefix("task.") for word in (*common.following(reference, ["task"]), *given)]
+        task = load_config(Task, None, given)
+        trajectory = task.references.trajectory if reference is not None else None
+        sources = [word for word in policies if not word.startswith("task.")]
+        names = column_names([*([PUBLISHED] if published else []), *sources])
         columns = {name: load_policy(source, device) for source, name in names.items()}
         vehicles = load_quadrotors(quadrotor) if quadrotor else None
     for file in (json, plot):
@@ -89,11 +95,8 @@ def evaluate(
         raise UserError(f"--plot draws the suite {drawn}: {remedy}")
     with counting(console) as progress:
         how = (suite or None, num_quadrotors, episodes, seed, device, progress, compile)
-        evaluation = run(columns, *how, quadrotors=vehicles, reference=reference, extra=extra)
-    tables = wide_console()
-    tables.print(evaluation.table())
-    if SENSITIVITY in evaluation.suites:
-        tables.print(evaluation.sensitivity_table())
+        evaluation = run(columns, *how, quadrotors=vehicles, reference=trajectory, extra=task.extra)
+    show_tables(evaluation)
     if json is not None:
         evaluation.save(json)
         say(f"wrote {json}")
@@ -102,21 +105,29 @@ def evaluate(
         from raptor.core.plotting import to_png
         from raptor.evaluation import plots
 
-        if reference is None:
+        if trajectory is None:
             figure = plots.sensitivity(evaluation)
         else:
-            how_seen = (reference, vehicles, seed, device)
+            how_seen = (trajectory, vehicles, seed, device)
             flown = {name: plots.record_reference(policy, *how_seen) for name, policy in columns.items()}
             figure = plots.reference(flown, evaluation.vehicles[: len(plots.SHOWN)] or plots.SHOWN)
         write_atomically(plot, to_png(figure))
         say(f"wrote {plot}")
 
 
+def show_tables(evaluation: Evaluation) -> None:
+    """Print every figure of an evaluation."""
+    tables = wide_console()
+    tables.print(evaluation.table())
+    if SENSITIVITY in evaluation.suites:
+        tables.print(evaluation.sensitivity_table())
+
+
 def evaluate_on_own(
     run: Path, config: TrainDirectConfig, suites: Sequence[str] = (), num_quadrotors: int = 512
 ) -> None:
     """Print how a policy does beside the packaged ones on the vehicles that it was trained around; writes it, too."""
-    from raptor.evaluation import evaluate
+    from raptor.evaluation import GIVEN_SUITES, evaluate
     from raptor.formats import load_policy
     from raptor.formats.policy_files import POLICY_NAMES
     from raptor.training.direct.job import kept_vehicles
@@ -129,9 +140,9 @@ def evaluate_on_own(
         how = (num_quadrotors, 1, 0, config.device, progress, compile)
         trajectory = config.task.references.trajectory
         followed = ["reference"] if trajectory.source else []
-        suites = (*(suites or OWN_SUITES), *followed)
+        suites = (*(suites or GIVEN_SUITES), *followed)
         evaluation = evaluate(policies, suites, *how, quadrotors=vehicles, reference=trajectory if followed else None)
-    wide_console().print(evaluation.table())
+    show_tables(evaluation)
     evaluation.save(run / "evaluation.json")
 
 
@@ -160,7 +171,7 @@ def quickstart(
     """
     import torch
 
-    from raptor.evaluation import Evaluation
+    from raptor.evaluation import GIVEN_SUITES, Evaluation
     from raptor.evaluation.results import column_names
     from raptor.evaluation.suites import conditions
     from raptor.lab.pipeline.jobs import Evaluate, Export, Job, Report, StageContext
@@ -170,7 +181,7 @@ def quickstart(
     output, again = run.output, run.again
     config = run.load(functools.partial(job.load_run_config, quadrotors=quadrotor or ()))
     own = job.vehicles_around(RunFolder(output, job.LAYOUT), config, run.resume)
-    suites, num = extent(config, suite or (list(OWN_SUITES) if own else None), num_quadrotors)
+    suites, num = extent(config, suite or (GIVEN_SUITES if own else None), num_quadrotors)
     for name in suites:  # a mistake shall not come out after the training
         conditions(name, num, 1, 0, torch.device("cpu"), own.quadrotors if own else None)
     with common.watched(output, run.resume, again) as (show, _):
@@ -196,7 +207,7 @@ def quickstart(
                     suites=suites, trajectory=trained.task.references.trajectory.source, num_quadrotors=num, **where
                 )
             )
-            wide_console().print(Evaluation.load(figures).table())
+            show_tables(Evaluation.load(figures))
         say(f"exported it: {carry_out(Export())} over 500 recurrent steps")
         say("writing the report, with flights of both policies")
         title = f"A policy for any quadrotor: {output.name}"

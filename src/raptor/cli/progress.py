@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from raptor.runs.progress import Progress, ProgressFunction
 
 LINES, QUIET_S = 10, 300.0  # of a job without validations where there is no terminal, and its longest silence
-BRISK_S = 5.0  # between two lines of what is being evaluated, where there is no terminal
+BRISK_S, STEADY_S = 5.0, 30.0  # between two lines of what is evaluated, another or the same, where is no terminal
 PATIENCE_S = 2.0  # how long files are written before a bar is shown
 
 
@@ -86,7 +86,7 @@ def counting(console: Console, stage: str = "", patience_s: float = 0.0) -> Iter
         what, done, total = (stage, *given)[-3:]
         if console.is_terminal:
             show(Progress(what, done, total))
-        elif what not in (shown, stage) and time.perf_counter() - shown_at >= BRISK_S:
+        elif what != stage and time.perf_counter() - shown_at >= (STEADY_S if what == shown else BRISK_S):
             shown, shown_at = what, time.perf_counter()
             say(f"{done / max(total, 1):4.0%}  {what}")
 

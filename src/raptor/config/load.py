@@ -48,9 +48,9 @@ def load_config(
     return _loaded(cls, cls() if default is None else default, [*files, *parse_overrides(overrides)])
 
 
-def from_dict(cls: type[T], settings: Mapping[str, Any]) -> T:
-    """Settings from nested dictionaries and lists, as `to_dict` gives them; errors as of `load_config`."""
-    return _loaded(cls, cls(), [Source("settings", to_plain(settings, "settings"))])
+def from_dict(cls: type[T], settings: Mapping[str, Any], default: T | None = None) -> T:
+    """Settings from nested dictionaries and lists, as `to_dict` gives them, over a default; errors as `load_config`."""
+    return _loaded(cls, cls() if default is None else default, [Source("settings", to_plain(settings, "settings"))])
 
 
 def to_dict(config: Any) -> dict[str, Any]:

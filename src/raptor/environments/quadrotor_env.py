@@ -257,7 +257,7 @@ def make_env(
     each episode; fewer vehicles than `num` fly in turn: vehicle i of V flies in the environments i, i + V, ... `task`
     is a `Task`, or "hover", "track" or "paper"; `simulator` is "raptor", or "l2f" for the original one (extra `l2f`);
     the settings are `device`, `compile` and `auto_reset` of `QuadrotorEnv`, and fields of the task, for instance
-    `termination=Termination(enabled=False)`.
+    `termination=Termination(enabled=False)` or `references={"trajectory": "circle"}`.
     """
     own = {name: settings.pop(name) for name in ("device", "compile", "auto_reset") if name in settings}
     task = make_task(task, settings)

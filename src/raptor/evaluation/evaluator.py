@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from raptor.config import to_dict
 from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
-from raptor.environments.collectors import PositionErrors, Recorder, TrackingErrors
+from raptor.environments.collectors import PositionErrors, Recorder, Snapshot, TrackingErrors
 from raptor.environments.episode import Episode
 from raptor.environments.rollout import VEHICLES_AT_ONCE, Policy, controller_of, rollout
 from raptor.evaluation.results import CONFIDENCE, RESAMPLES, Evaluation, bootstrap_means, estimates, metrics_of
@@ -68,20 +69,11 @@ def evaluate(
     range, no policy, or one of other dimensions.
     """
     where, extra = find_device(device), Terms.over(extra)
-    if not policies:
-        raise UserError("there is no policy to evaluate: name at least one")
     choice = (*(SUITES if quadrotors is None else GIVEN_SUITES), *([] if reference is None else [REFERENCE]))
     suites = choice if suites is None else suites
     if isinstance(suites, str) or not suites:
         raise UserError(f"suites must be some of {', '.join(choice)}, got {suites!r}")
-    for name, policy in policies.items():
-        width = VISIBLE.observing(getattr(policy, "layout", {})).observation_dim
-        dimensions = getattr(policy, "observation_dim", width), getattr(policy, "action_dim", NUM_ROTORS)
-        if dimensions != (width, NUM_ROTORS):
-            raise UserError(
-                f"policy {name!r} maps {dimensions[0]} numbers to {dimensions[1]}, and no suite can fly it: "
-                f"it must map {width} to {NUM_ROTORS}"
-            )
+    _check_dimensions(policies)
     planned = {
         suite: [
             condition.under(extra)
@@ -92,31 +84,19 @@ def evaluate(
     most = VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"])
     pad_to = min(most, max(map(_num_vehicles, planned.values())))
     batches = {suite: _batches(group, pad_to) for suite, group in planned.items()}
-    flown = (
-        batch[0].num_steps * math.ceil(_num_vehicles(batch) / pad_to) for each in batches.values() for batch in each
-    )
-    num_steps = len(policies) * sum(flown)
+    num_steps = len(policies) * sum(_num_steps(batch, pad_to) for group in batches.values() for batch in group)
     compile = num_steps > steps_before_compiling(pad_to) if compile is None else compile
     results: dict[str, dict[str, Any]] = {name: {} for name in policies}
     show, done = progress or (lambda what, done, total: None), 0
     for suite, group in batches.items():
         for name, policy in policies.items():
-            means = {}
+            means: dict[str, Any] = {}
             for batch in group:
                 which = batch[0].name if len(batch) == 1 else f"({len(batch)} conditions)"
                 what = f"{name}: {suite} {which}".strip()
-                show(what, done, num_steps)
-                tables = []
-                for table in _measure(policy, batch, pad_to, compile):
-                    tables.append(table)
-                    done += batch[0].num_steps
-                    show(what, done, num_steps)
-                parts = torch.cat(tables).split([len(part.quadrotors) for part in batch])
-                for condition, part in zip(batch, parts, strict=True):
-                    rows = part.unflatten(0, (-1, condition.episodes)).nanmean(1).cpu().numpy()
-                    num_groups = max(1, len(condition.groups))
-                    labels = np.repeat(np.arange(num_groups), len(rows) // num_groups)
-                    means[condition.name] = bootstrap_means(rows, labels, seed)
+                flown = functools.partial(lambda what, before, now: show(what, before + now, num_steps), what, done)
+                means |= _means(batch, _measure(policy, batch, pad_to, compile, flown), seed)
+                done += _num_steps(batch, pad_to)
             results[name][suite] = estimates(means, planned[suite][0].groups)
     num_named = len(PLATFORMS if quadrotors is None else quadrotors)
     settings = {
@@ -138,8 +118,23 @@ def evaluate(
         "bootstrap_resamples": RESAMPLES,
         **({} if quadrotors is None else identity(quadrotors)),
         **({} if reference is None else {REFERENCE: getattr(reference, "source", reference)}),
+        **({"trajectory": to_dict(reference)} if isinstance(reference, Trajectory) else {}),
     }
     return Evaluation(results, settings)
+
+
+def _check_dimensions(policies: Mapping[str, Policy]) -> None:
+    """Refuse to go without policies, or with one that does not map what it observes to an action."""
+    if not policies:
+        raise UserError("there is no policy to evaluate: name at least one")
+    for name, policy in policies.items():
+        width = VISIBLE.observing(getattr(policy, "layout", {})).observation_dim
+        dimensions = getattr(policy, "observation_dim", width), getattr(policy, "action_dim", NUM_ROTORS)
+        if dimensions != (width, NUM_ROTORS):
+            raise UserError(
+                f"policy {name!r} maps {dimensions[0]} numbers to {dimensions[1]}, and no suite can fly it: "
+                f"it must map {width} to {NUM_ROTORS}"
+            )
 
 
 def identity(quadrotors: Quadrotors) -> dict[str, Any]:
@@ -168,14 +163,39 @@ def _num_vehicles(group: Sequence[Condition]) -> int:
     return sum(len(condition.quadrotors) for condition in group)
 
 
-def _measure(policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool) -> Iterator[torch.Tensor]:
-    """Metrics of all vehicles of a batch, one rollout of at most `pad_to` (n, M) after the other."""
+def _num_steps(batch: Sequence[Condition], pad_to: int) -> int:
+    """Of all rollouts of a batch, one after the other."""
+    return batch[0].num_steps * math.ceil(_num_vehicles(batch) / pad_to)
+
+
+def _measure(
+    policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool, flown: Callable[[int], None]
+) -> torch.Tensor:
+    """Metrics (N, M) of all vehicles of a batch, at most `pad_to` in a rollout; `flown` is told steps so far."""
     batch = [condition.seen_by(policy) for condition in batch]
     quadrotors, start, generator = begin_together(batch)
+    tables: list[torch.Tensor] = []
+
+    def tell(now: Snapshot) -> bool:
+        flown(len(tables) * batch[0].num_steps + now.step)
+        return False
+
     for first in range(0, len(quadrotors), pad_to):
         vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))
-        episodes, errors, *tracking = fly(policy, batch[0], (vehicles, begun, generator), pad_to, compile)
-        yield metrics_of(episodes, errors, begun.reference, batch[0].survivors_only, *tracking)
+        episodes, errors, *tracking = fly(policy, batch[0], (vehicles, begun, generator), pad_to, compile, stop=tell)
+        tables.append(metrics_of(episodes, errors, begun.reference, batch[0].survivors_only, *tracking))
+        flown(len(tables) * batch[0].num_steps)
+    return torch.cat(tables)
+
+
+def _means(batch: Sequence[Condition], table: torch.Tensor, seed: int) -> dict[str, Any]:
+    """Bootstrapped means of the metrics (N, M) of a batch, by condition."""
+    means = {}
+    for condition, part in zip(batch, table.split([len(part.quadrotors) for part in batch]), strict=True):
+        rows = part.unflatten(0, (-1, condition.episodes)).nanmean(1).cpu().numpy()
+        num_groups = max(1, len(condition.groups))
+        means[condition.name] = bootstrap_means(rows, np.repeat(np.arange(num_groups), len(rows) // num_groups), seed)
+    return means
 
 
 def fly(
@@ -185,6 +205,7 @@ def fly(
     pad_to: int | None,
     compile: bool,
     watch: Recorder | None = None,
+    stop: Callable[[Snapshot], bool] | None = None,
 ) -> tuple[Any, ...]:
     """One rollout under a condition, of vehicles that have begun: episodes, position errors, and others if tracked."""
     quadrotors, start, generator = begun
@@ -198,6 +219,7 @@ def fly(
         num_steps=condition.num_steps,
         collectors=[PositionErrors.begin(quadrotors.mass, condition.first_counted_step), *tracked],
         watch=watch,
+        stop=stop,
         pad_to=pad_to,
         compile=compile,
     )

@@ -112,7 +112,9 @@ def _velocity(step: StepView, position_rounding: float) -> Tensor:
 
 
 def _tracking(step: StepView, position_rounding: float) -> Tensor:
-    return _position(step, position_rounding) * rounded_norm(components(step.next_reference.velocity), position_rounding)
+    return _position(step, position_rounding) * rounded_norm(
+        components(step.next_reference.velocity), position_rounding
+    )
 
 
 LIMITS: dict[str, Callable[..., Tensor]] = {"saturation": _saturation, "speed": _speed, "box": _box}

@@ -162,7 +162,7 @@ TASKS = {
 
 
 def make_task(task: str | Task, overrides: Mapping[str, Any]) -> Task:
-    """A task by name or as it is, with some of its fields replaced."""
+    """A task by name or as it is, with some of its fields replaced, or what nested dictionaries say of them."""
     if isinstance(task, str):
         if task not in TASKS:
             raise UserError(f"there is no task {task!r}: choose one of {', '.join(TASKS)}, or give a Task")
@@ -171,4 +171,6 @@ def make_task(task: str | Task, overrides: Mapping[str, Any]) -> Task:
     for name in overrides.keys() - fields:
         what = "neither a keyword argument of the environment nor a field of the task"
         raise UserError(f"{name} is {what}: the fields are {', '.join(fields)}")
-    return dataclasses.replace(task, **overrides)
+    nested = {name: value for name, value in overrides.items() if isinstance(value, dict)}
+    task = from_dict(Task, nested, task) if nested else task
+    return dataclasses.replace(task, **{name: value for name, value in overrides.items() if name not in nested})
