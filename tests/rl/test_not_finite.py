@@ -8,9 +8,13 @@ import pytest
 import torch
 
 from raptor import TrainDirectConfig
+from raptor.quadrotor import sample_quadrotors
 from raptor.rl.objective import Objective
 from raptor.tasks import Task, terms
+from raptor.training import PreTrainConfig
 from raptor.training.direct.job import first_policy, make_learner
+from raptor.training.teachers import shard
+from raptor.training.teachers.gradient import APGConfig
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +72,14 @@ def test_nothing_is_said_of_terms_that_are_finite(recwarn):
     learner.update()
     assert learner.notes == []
     assert not recwarn.list
+
+
+def test_teachers_by_the_gradient_name_it_too_and_go_on():
+    task = Task(extra=[terms.term("cost")(kink)])
+    apg = APGConfig(num_updates=3, num_envs=8, segment_steps=60, shared_updates=0)
+    config = PreTrainConfig(algorithm="apg", apg=apg, task=task, compile=False, num_validation=1)
+    learner = shard.make_learner(config, sample_quadrotors(3, seed=0), 0)
+    with pytest.warns(UserWarning, match="the cost term kink is not finite"):
+        learner.update()
+    learner.update()  # says nothing more
+    assert all(leaf.isfinite().all() for layer in learner.layers for leaf in layer)

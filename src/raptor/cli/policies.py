@@ -135,6 +135,7 @@ def evaluate_on_own(
     policies = {name: load_policy(name, config.device) for name in POLICY_NAMES}
     policies[printable(run.resolve().name)] = load_policy(run, config.device)
     vehicles, compile = kept_vehicles(run), None if config.compile else False
+    say("returns so far are of vehicles around yours, in the task of training")
     say("evaluating it beside the packaged policies on the vehicles themselves")
     with counting(Console(stderr=True)) as progress:
         how = (num_quadrotors, 1, 0, config.device, progress, compile)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,18 @@ from raptor.environments.rollout import Memory
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, StepInputs
 from raptor.tasks.terms import Terms, Use
+
+
+def warn_of_terms(gradient: SegmentGradient, *begun: Any) -> list[str]:
+    """Warn of what `terms_not_finite` finds in the same segment; returns the warnings as lines of a log."""
+    task = gradient.task
+    if not (task.extra.uses or task.extra_rewards.uses or gradient.objective.terms.uses or not task.observes_default):
+        return []
+    remedy = "add a small number under a root or in a logarithm, or clamp"
+    notes = [f"{fault} in a segment: {remedy}" for fault in terms_not_finite(gradient, *begun)]
+    for note in notes:
+        warnings.warn(note, stacklevel=4)
+    return [f"warning: {note}" for note in notes]
 
 
 @torch.no_grad()

@@ -89,6 +89,7 @@ class PolicyFiles:
             save_policy(self.policy, path, self._card(step, figures))
 
     def _card(self, step: int, figures: Figures, by: str = "validation") -> dict[str, Any]:
+        unused = getattr(self.settings, "unused", ())
         return {
             "what": self.policy.summary,
             "training": self.describe(step),
@@ -96,7 +97,7 @@ class PolicyFiles:
             "results": {f"{by} {name}": value for name, value in figures.items()} or "not validated",
             "licence": "MIT",
             "raptor-python": importlib.metadata.version("raptor-python"),
-            "settings": to_dict(self.settings),
+            "settings": {key: value for key, value in to_dict(self.settings).items() if key not in unused},
         }
 
 

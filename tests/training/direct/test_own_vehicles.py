@@ -74,6 +74,9 @@ def test_all_vehicles_are_around_the_given_ones_and_none_is_validated_on_that_is
 def test_a_run_keeps_its_vehicles_and_goes_on_without_their_file(tmp_path: Path, tiny: Tiny, own: Path) -> None:
     config = tiny(f"quadrotors=[{own}]")
     train_direct(tmp_path / "straight", config)
+    settings = load_policy(tmp_path / "straight").card["settings"]
+    assert settings["quadrotors"] == [str(own)]
+    assert {"spread"} == {"spread", "distribution", "curriculum"} & settings.keys()
     run = stopped(tmp_path / "run", config)
     assert Quadrotors.from_json(run / "quadrotors").mass.item() == pytest.approx(0.65)
     own.unlink()

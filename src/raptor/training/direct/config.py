@@ -78,3 +78,9 @@ class TrainDirectConfig(GradientConfig):
     keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1), free=True)
     validation_interval: int = setting(100, "updates between two validations; 0: none", at_least(0))
     num_validation: int = setting(2048, "vehicles of a validation, one episode each", at_least(1))
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Groups that make no difference to this run."""
+        vehicles = "distribution" if self.quadrotors else "spread"
+        return (vehicles,) if self.curriculum.enabled else (vehicles, "curriculum")

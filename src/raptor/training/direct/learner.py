@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.adam import warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
-from raptor.rl.not_finite import terms_not_finite
+from raptor.rl.not_finite import warn_of_terms
 from raptor.rl.objective import TeacherGuide
 from raptor.runs.learner import Rated
 from raptor.training.direct.config import GradientConfig
@@ -160,7 +159,8 @@ class GradientLearner:
         }
         sound = math.isfinite(norm + figures["loss"] + figures["reward"]) and figures["out_of_bounds"] < 1
         if not (sound or self._explained):
-            self._explain(begun)
+            self._explained = True
+            self.notes += warn_of_terms(self.gradient, self.policy.tensors(), *begun)
         if self.guidance is not None:
             figures["imitation"] = imitation
         if self.fraction:
@@ -168,20 +168,6 @@ class GradientLearner:
         stages = {} if self.curriculum is None else self.curriculum.summary()
         groups = ((self.group, figures), ("curriculum", stages))
         return {f"{group}/{name}": value for group, values in groups for name, value in values.items()}
-
-    def _explain(self, begun: tuple[Quadrotors, Episode, Memory, Sequence[Noise]]) -> None:
-        """Say, once, which terms of one's own are not finite in a segment."""
-        own = (
-            *self.gradient.task.extra.uses,
-            *self.gradient.task.extra_rewards.uses,
-            *self.config.objective.terms.uses,
-        )
-        if own or not self.gradient.task.observes_default:
-            self._explained = True
-            for fault in terms_not_finite(self.gradient, self.policy.tensors(), *begun):
-                note = f"{fault} in a segment: add a small number under a root or in a logarithm, or clamp"
-                self.notes.append(f"warning: {note}")
-                warnings.warn(note, stacklevel=3)
 
     def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], tuple[Episode, Memory, Tensor, Tensor]]:
         """Fly a segment part by part; gives the gradient with the mean cost and reward, and the end of the segment.

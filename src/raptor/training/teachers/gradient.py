@@ -20,6 +20,7 @@ from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.rl.adam import adam_start, adam_step, warm_up, warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
+from raptor.rl.not_finite import warn_of_terms
 from raptor.rl.objective import Objective
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.training.teachers.learner import TeacherLearner, beside, chosen, hover_bias
@@ -74,6 +75,7 @@ class APGTeachers(TeacherLearner):
         bias = hover_bias(quadrotors).unsqueeze(-1).expand_as(last.bias)  # the first actions are near hover
         self.layers = laid_out((*hidden, Layer(config.initial_scale * last.weight, bias)))
         self.adam = adam_start(self.layers)
+        self._explained = False  # whether numbers that are not finite were looked into
         bounds = {"gradient_decay": config.gradient_decay, "adjoint_limit": config.adjoint_limit}
         how = {"method": config.method, "compile": self.compile, "controller": Teachers()}
         self.gradient = _segment_gradient(self.task, config.objective, **bounds, **how)
@@ -105,8 +107,11 @@ class APGTeachers(TeacherLearner):
         config = self.config
         noise = draw_noise(self.task, self.quadrotors.mass, self.generator, config.segment_steps)
         gradient, segment = self.gradient(self.layers, self.quadrotors, self.episode, (), noise)
-        norm = _norm(gradient)
+        norm, loss = _norm(gradient), segment.cost.mean((0, 2))
         self.skipped += ~norm.isfinite()
+        if not ((norm + loss).isfinite().all() or self._explained):
+            self._explained = True
+            self.notes += warn_of_terms(self.gradient, self.layers, self.quadrotors, self.episode, (), noise)
         if self.step_count < config.shared_updates:
             gradient = _shared(gradient, norm.isfinite())
             norm = _norm(gradient)
@@ -117,7 +122,7 @@ class APGTeachers(TeacherLearner):
         self.episode, self.age = segment.episode, self.age + config.segment_steps
         self._replace(segment.alive, segment.terminated)
         self.step_count += 1
-        self.figures = {"loss": segment.cost.mean((0, 2)), "gradient_norm": norm}
+        self.figures = {"loss": loss, "gradient_norm": norm}
         return self.figures
 
     def _replace(self, alive: Tensor, terminated: Tensor) -> None:
