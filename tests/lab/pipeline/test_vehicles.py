@@ -10,6 +10,7 @@ from raptor.core.errors import UserError
 from raptor.lab.pipeline import load_pipeline, make_plan, run_pipeline
 from raptor.quadrotor import Quadrotors, load_platform
 from raptor.runs.folder import read_settings
+from raptor.training import Callback, RunContext
 
 CHAIN = """
 compile: false
@@ -39,7 +40,14 @@ def own(tmp_path: Path) -> Path:
 def test_a_policy_is_trained_around_vehicles_of_a_stage_a_file_and_a_platform(tmp_path: Path, own: Path) -> None:
     file, output = tmp_path / "pipeline.yaml", tmp_path / "runs"
     file.write_text(CHAIN % own)
-    assert run_pipeline(load_pipeline(file), output).finished
+    seen: list[Path] = []
+
+    class Watch(Callback):
+        def on_end(self, run: RunContext) -> None:
+            seen.append(run.folder)
+
+    assert run_pipeline(load_pipeline(file), output, callbacks=[Watch()]).finished
+    assert seen == [output / "policy"]
     kept = Quadrotors.from_json(output / "policy" / "quadrotors").mass.tolist()
     assert kept[2:] == pytest.approx([0.65, load_platform("race").mass.item()])
     assert kept[:2] == Quadrotors.from_json(output / "quadrotors").mass.tolist()

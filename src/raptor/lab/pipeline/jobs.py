@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -19,6 +19,7 @@ from raptor.formats import load_policy
 from raptor.quadrotor import Distribution, load_quadrotors, named_distribution, sample_quadrotors
 from raptor.quadrotor.population import write_population
 from raptor.runs import read_curve
+from raptor.runs.callbacks import Callback
 from raptor.runs.folder import read_settings
 from raptor.runs.job import RunSummary
 from raptor.tasks import Trajectory
@@ -49,6 +50,7 @@ class StageContext:
     overwrite: bool  # replace what an earlier run left; else go on with it
     progress: Callable[..., None]  # called as the job calls its own
     announce: Callable[[str], None]
+    callbacks: Sequence[Callback] = ()  # of every training
 
     def source(self, key: str) -> str | Path | None:
         """Where the only thing is that a key names."""
@@ -62,7 +64,8 @@ class StageContext:
     @property
     def training(self) -> dict[str, Any]:
         """Arguments of every training."""
-        return {"resume": not self.overwrite, "overwrite": self.overwrite, "progress": self.progress}
+        how = {"resume": not self.overwrite, "overwrite": self.overwrite}
+        return {**how, "progress": self.progress, "callbacks": self.callbacks}
 
     def policies(self, device: str) -> dict[str, Any]:
         """Those that the key `policies` names, by short name."""

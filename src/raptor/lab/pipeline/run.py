@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from raptor.lab.pipeline import plan
 from raptor.lab.pipeline.document import Pipeline, Stage, load_pipeline
 from raptor.lab.pipeline.jobs import StageContext, StageOutcome
 from raptor.lab.pipeline.plan import Planner, Step, entries
+from raptor.runs.callbacks import Callback
 from raptor.runs.folder import locked
 
 DOCUMENT = "pipeline.yaml"
@@ -59,12 +60,14 @@ def run_pipeline(
     until: str | None = None,
     progress: StageDisplay | None = None,
     announce: Announce | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> PipelineSummary:
     """Run the stages of a pipeline, or of a file or preset, each in a folder of its name in `output`.
 
     A stage that finished with the same settings and inputs is not run again; one that was interrupted goes on.
     Trainings that were made from something else are replaced only with `overwrite`. `only` one stage runs on what the
-    others have left, `until` one runs it and what it needs. `announce` is told what happens to each stage.
+    others have left, `until` one runs it and what it needs. `announce` is told what happens to each stage; `callbacks`
+    are called by every training, with the folder of its stage.
 
     Raises:
         UserError: see `load_pipeline` and `make_plan`; or a training would be replaced, a device is missing, a stage
@@ -98,7 +101,7 @@ def run_pipeline(
                 if not overwrite:
                     plan.refuse_replacing([step])
                 with (progress or (lambda stage: contextlib.nullcontext()))(step.stage) as show, _named(step.stage):
-                    finished, result = _run(planner, step, show or (lambda *news: None), say)
+                    finished, result = _run(planner, step, show or (lambda *news: None), say, callbacks)
                 say(f"{name}: {result if finished else 'stopped'}")
             seconds, product = time.perf_counter() - begun, planner.product(step.stage)
             done.append(StageSummary(name, job.NAME, step.action, finished, seconds, result, product))
@@ -118,7 +121,9 @@ def output_of(pipeline: Pipeline, output: PathLike | None = None) -> Path:
     return folder
 
 
-def _run(planner: Planner, step: Step, show: Callable[..., None], say: Announce) -> StageOutcome:
+def _run(
+    planner: Planner, step: Step, show: Callable[..., None], say: Announce, callbacks: Sequence[Callback]
+) -> StageOutcome:
     """Run a stage; where it replaces a training, the record of that stays until something there has changed."""
     name, job, inputs = step.stage
     before, is_recorded = entries(step.folder) if step.replaces else None, False
@@ -137,7 +142,8 @@ def _run(planner: Planner, step: Step, show: Callable[..., None], say: Announce)
             show(*news)
 
     note()
-    context = StageContext(step.folder, sources, step.action == "anew", note, lambda line: say(f"{name}: {line}"))
+    how = (step.action == "anew", note, lambda line: say(f"{name}: {line}"), callbacks)
+    context = StageContext(step.folder, sources, *how)
     try:
         outcome = job.run(context)
         if outcome.finished:
