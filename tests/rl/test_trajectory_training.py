@@ -41,6 +41,20 @@ def test_speed_and_box_cost_nothing_to_a_vehicle_that_moves_with_a_fast_target()
     assert (in_bounds(quadrotors, state) == 0).all()
 
 
+def test_tracking_weighs_the_error_by_the_speed_of_the_target():
+    quadrotors = sample_quadrotors(16, seed=0)
+    episode = begin_episode(TASK, quadrotors, torch.Generator().manual_seed(0))
+    only = {"position": 0.0, "heading": 0.0, "action_rate": 0.0, "saturation": 0.0, "speed": 0.0, "box": 0.0}
+    error, tracking = (
+        step_cost(Objective(**only | {name: 3.0}), TASK, quadrotors, episode, torch.zeros(16, 4), episode)
+        for name in ("position", "tracking")
+    )
+    speed = episode.reference.velocity.norm(dim=-1)
+    assert (speed == 0).any()
+    assert (speed > 1).any()
+    torch.testing.assert_close(tracking, error * speed, rtol=1e-3, atol=0.011 * error.max().item())
+
+
 def test_a_stage_of_a_curriculum_makes_the_trajectory_smaller_and_rarer():
     easy = Stage("easy", reference_size=0.5, references=0.25).applied_to(TASK)
     assert easy.references.trajectory_share == 0.125
