@@ -262,20 +262,29 @@ def _command(path: str, command: Any, told: Told) -> Iterator[str]:
     rows = [(f"`{_place(argument)}`", _default(argument), argument.help or "") for argument in arguments]
     others = collections.defaultdict(list)
     for option in _options(command):
-        row, is_setting = _row(option), option.name in settings
-        where = told.setdefault(("setting", *row) if is_setting else row, _link(path))
-        if where != _link(path) and is_setting:
-            others[f"{where}, all of {SETTINGS} that it has"] = []
-        elif where != _link(path) and where:
-            others[where].append(row[0])
-        elif is_setting:
-            others[SETTINGS].append(row[0])
-        elif where:
+        if option.name in settings:
+            continue
+        row = _row(option)
+        where = told.setdefault(row, _link(path))
+        if where == _link(path):
             rows.append(row)
+        elif where:
+            others[where].append(row[0])
     if rows:
         yield _table(OPTIONS, rows)
     for where, names in others.items():
-        yield f"As of {where}{': ' if names else ''}{', '.join(names)}."
+        yield f"As of {where}: {', '.join(names)}."
+    if settings:
+        yield _settings_as_options(settings, _options(command))
+
+
+def _settings_as_options(settings: Iterable[str], options: Iterable[Any]) -> str:
+    """Which settings are options of their own, and what else these are called."""
+    known = {option.name: option for option in options}
+    missing = ", ".join(f"`{name}`" for name in settings if name not in known)
+    synonyms = [_row(known[name])[0] for name in settings if name in known and len(known[name].opts) > 1]
+    also = f"; {', '.join(synonyms)}" if synonyms else ""
+    return f"Each of {SETTINGS} but {missing} is an option, too, such as `--num-envs N` and `--no-compile`{also}."
 
 
 def _options(command: Any) -> list[Any]:

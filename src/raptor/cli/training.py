@@ -33,11 +33,8 @@ def train_direct(run: Run, quadrotor: common.Quadrotors = None, largest_batch: c
     uncertain as its description says. Unless there is a --config, the preset `vehicle` is meant: a packaged policy is
     fine-tuned for a few minutes, and compared on this vehicle with all packaged ones.
 
-    The run is a folder: settings, log, TensorBoard scalars and checkpoints. Ctrl-C writes a checkpoint and stops;
-    --resume goes on, also after a kill, to the same result.
-
-    The first start compiles a step of the simulator and of its gradient, which takes about half a minute; later ones
-    begin within seconds.
+    Ctrl-C writes a checkpoint and stops; --resume goes on, also after a kill, to the same result. The first start
+    compiles for about half a minute.
 
     ```
     raptor train-direct -o runs/mine
@@ -51,8 +48,7 @@ def train_direct(run: Run, quadrotor: common.Quadrotors = None, largest_batch: c
     raptor evaluate runs/mine                       # see how good it is
     ```
 
-    All settings, with their meaning and defaults, are in docs/reference/configuration.md; those of a run in its
-    run.yaml. Logs of a run are in its train.log and metrics.jsonl.
+    All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
     from raptor.training.direct import job
 
@@ -97,8 +93,7 @@ def post_train(
     """Distil one policy from many teachers, then fine-tune it through the simulator's gradient.
 
     First the teachers act (behaviour cloning), then the student does, and the teacher of each vehicle labels the states
-    (DAgger). At last the student is fine-tuned through the simulator, with a falling weight on the teachers' actions.
-    Ctrl-C writes a checkpoint and stops; --resume goes on, also after a kill, to the same result.
+    (DAgger). Ctrl-C writes a checkpoint and stops; --resume goes on, also after a kill, to the same result.
 
     ```
     raptor post-train --teachers teachers --output student
@@ -142,12 +137,11 @@ def pre_train(
     """Train one teacher for each quadrotor of a population.
 
     The population is cut into shards, each of which is trained as one program: through the simulator's gradient (apg),
-    or by soft actor-critic (sac). Teachers that are not solved, or weak, are trained again, longer. Ctrl-C writes
-    checkpoints and stops; --resume goes on, also after a kill, to the same result.
+    or by soft actor-critic (sac). Weak teachers are trained again, longer. Ctrl-C writes checkpoints and stops;
+    --resume goes on, also after a kill, to the same result.
 
-    A job array needs no engine: each of N jobs gets the same command with --shard I/N and the same folder, and goes on
-    where it was if it is started again. When all have ended, --resume puts the parts together, and trains again what is
-    weak (or start the array once more for that), to the result that one job would have had.
+    A job array needs no engine: each of N jobs gets the same command with --shard I/N and the same folder. When all
+    have ended, --resume puts the parts together, and trains again what is weak.
 
     ```
     raptor sample --num 1000 --output quadrotors
