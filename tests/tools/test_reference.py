@@ -70,10 +70,10 @@ def test_every_setting_is_explained() -> None:
 def test_a_row_has_the_default_the_limits_and_the_meaning() -> None:
     page = reference.configuration_page()
     assert "| `gradient_decay` | " in page
-    assert "number between 0 and 1 | factor on each vehicle's adjoint" in page
+    assert ", 0 to 1 | factor on each vehicle's adjoint" in page
     assert "### task.references.lissajous" in page
     assert "### sac.replay" in page.split("## raptor pre-train")[1].split("## raptor sample")[0]
-    assert "| `max_position` | `0.5` | number ≥ 0 or null |" in page
+    assert "| `max_position` | `0.5`, ≥ 0 or null |" in page
     for preset in ("`large` of `raptor train-direct`", "`paper` of `raptor pre-train`"):
         assert preset in page
 
