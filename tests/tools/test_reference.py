@@ -102,9 +102,9 @@ def test_a_setting_of_several_jobs_is_described_once_and_listed_with_its_default
 def test_every_option_of_a_command_is_on_the_page() -> None:
     page = reference.command_line_page()
     for text in (
-        "`--num-quadrotors N` | `2048`",
-        "`--episodes N` | `1`",
-        "`--output, -o DIR` | required",
+        "`--num-quadrotors N` | `2048`: ",
+        "`--episodes N` | `1`: ",
+        "`--output, -o DIR` | required: ",
         "## raptor card",
     ):
         assert text in page

@@ -40,12 +40,10 @@ def train_direct(run: Run, quadrotor: common.Quadrotors = None, largest_batch: c
     raptor train-direct -o runs/mine
     raptor train-direct -o runs/mine --resume       # after Ctrl-C or a kill
     raptor train-direct -o runs/my5 --quadrotor my5.yaml spread=20%
-    raptor train-direct -o runs/short num_updates=500 batch_size=4096
     raptor train-direct -o runs/wide --config large --device cuda
     raptor train-direct -o runs/again --config runs/mine seed=1
     torchrun --nproc-per-node=4 -m raptor train-direct -o runs/four device=cuda    # four GPUs
     tensorboard --logdir runs                       # watch it
-    raptor evaluate runs/mine                       # see how good it is
     ```
 
     All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
@@ -99,12 +97,10 @@ def post_train(
     raptor post-train --teachers teachers --output student
     raptor post-train --teachers teachers --output student fine_tune.num_updates=0    # imitation only
     raptor post-train --teachers teachers --output student num_epochs=0               # gradient only
-    raptor post-train --teachers teachers --output student student.hidden_dim=32 num_epochs=100
     raptor post-train --teachers teachers --output student --config paper             # as published
     raptor post-train --teacher model_1499.pt --quadrotor crazyflie --output student   # of rsl_rl, and others
     raptor post-train --output student --resume                                       # after Ctrl-C or a kill
     torchrun --nproc-per-node=4 -m raptor post-train --teachers teachers --output student device=cuda    # four GPUs
-    raptor evaluate student                                                           # see how good it is
     ```
 
     All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
@@ -148,7 +144,6 @@ def pre_train(
     raptor pre-train --quadrotors quadrotors --output teachers engine=processes
     raptor pre-train --generate 16 --output teachers apg.num_updates=300
     raptor pre-train --generate 4 --output sac --config paper        # as published
-    raptor pre-train --quadrotors quadrotors --output teachers --device cuda
     raptor pre-train --quadrotors quadrotors --output teachers engine=ray engine.address=auto
     raptor pre-train --output teachers --resume                      # after Ctrl-C or a kill
     raptor pre-train --quadrotors quadrotors --output teachers --shard $SLURM_ARRAY_TASK_ID/20
@@ -214,7 +209,6 @@ def run(
     raptor run full -o runs/full --dry-run                          # the plan, with reasons
     raptor run full -o runs/full --until teachers
     raptor run mine.yaml student.settings.num_epochs=50 --overwrite
-    raptor evaluate runs/full/student                               # a stage's folder is that of any run
     ```
 
     The format of a file is in docs/reference/pipeline.md.
