@@ -61,7 +61,7 @@ def configuration_page() -> str:
         "Settings are given as `key=value` on the command line, or in a YAML file after `--config`; the command line "
         "overrides the file, the file those that its key `base` names, and these the defaults below. "
         "Keys of a group are joined by dots on the command line and nested in a file; `${key}` is the value of "
-        "another key. An unknown key, a wrong type or an impossible value is refused before anything starts.",
+        "another key.",
         "```yaml\n"
         "# mine.yaml\n"
         "base: large              # another file, relative to this one, or a preset\n"
