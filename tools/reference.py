@@ -269,12 +269,10 @@ def _command(path: str, command: Any, told: Told) -> Iterator[str]:
     places = [_place(argument) for argument in arguments] or (["COMMAND ..."] if hasattr(command, "commands") else [])
     yield f"```\n{' '.join([path, '[OPTIONS]', *places])}\n```"
     yield inspect.cleandoc(command.help or "")
-    rows = [(f"`{_place(argument)}`", _default(argument), argument.help or "") for argument in arguments]
-    others = collections.defaultdict(list)
-    for option in _options(command):
-        if option.name in settings:
-            continue
-        row = _row(option)
+    given = [(f"`{_place(argument)}`", _default(argument), argument.help or "") for argument in arguments]
+    given += [_row(option) for option in _options(command) if option.name not in settings]
+    rows, others = [], collections.defaultdict(list)
+    for row in given:
         where = told.setdefault(row, _link(path))
         if where == _link(path):
             rows.append(row)
