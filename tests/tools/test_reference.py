@@ -70,10 +70,10 @@ def test_every_setting_is_explained() -> None:
 def test_a_row_has_the_default_the_limits_and_the_meaning() -> None:
     page = reference.configuration_page()
     assert "| `gradient_decay` | " in page
-    assert "number between 0 and 1 | factor on each vehicle's adjoint" in page
+    assert ", 0 to 1 | factor on each vehicle's adjoint" in page
     assert "### task.references.lissajous" in page
     assert "### sac.replay" in page.split("## raptor pre-train")[1].split("## raptor sample")[0]
-    assert "| `max_position` | `0.5` | number ≥ 0 or null |" in page
+    assert "| `max_position` | `0.5`, ≥ 0 or null |" in page
     for preset in ("`large` of `raptor train-direct`", "`paper` of `raptor pre-train`"):
         assert preset in page
 
@@ -102,9 +102,9 @@ def test_a_setting_of_several_jobs_is_described_once_and_listed_with_its_default
 def test_every_option_of_a_command_is_on_the_page() -> None:
     page = reference.command_line_page()
     for text in (
-        "`--num-quadrotors N` | `2048`",
-        "`--episodes N` | `1`",
-        "`--output, -o DIR` | required",
+        "`--num-quadrotors N` | `2048`: ",
+        "`--episodes N` | `1`: ",
+        "`--output, -o DIR` | required: ",
         "## raptor card",
     ):
         assert text in page

@@ -46,8 +46,7 @@ def evaluate(
 ) -> None:
     """Evaluate policies and the published one: a column each, with 95 % intervals over vehicles.
 
-    One suite is flown within seconds; all of them take a minute or two for each policy, and half a minute more where
-    the simulator has to be compiled first. The same seed gives the same figures.
+    All suites take a minute or two for each policy. The same seed gives the same figures.
 
     With --quadrotor, they fly this vehicle in place of the named and sampled ones: hovering, on figure eights, with
     noise, delays and a wrong thrust, and with each uncertain quantity off by what its description says, else by 20 %.
@@ -158,8 +157,8 @@ def quickstart(
 ) -> None:
     """Train a policy, compare it with the published one, export it, and write report.html: about five minutes.
 
-    A quick look takes a minute, most of it for compiling at its first start; a training of fewer than 100 000 updates
-    times vehicles is evaluated with 256 vehicles on unseen alone, unless told otherwise.
+    A training of fewer than 100 000 updates times vehicles is evaluated with 256 vehicles on unseen alone, unless told
+    otherwise.
 
     ```
     raptor quickstart -o runs/demo
@@ -168,7 +167,6 @@ def quickstart(
     raptor quickstart -o runs/my5 --quadrotor my5.yaml             # for your own vehicle, see raptor train-direct
     ```
 
-    Each step is a command of its own, too: train-direct, evaluate, export.
     """
     import torch
 

@@ -33,26 +33,20 @@ def train_direct(run: Run, quadrotor: common.Quadrotors = None, largest_batch: c
     uncertain as its description says. Unless there is a --config, the preset `vehicle` is meant: a packaged policy is
     fine-tuned for a few minutes, and compared on this vehicle with all packaged ones.
 
-    The run is a folder: settings, log, TensorBoard scalars and checkpoints. Ctrl-C writes a checkpoint and stops;
-    --resume goes on, also after a kill, to the same result.
-
-    The first start compiles a step of the simulator and of its gradient, which takes about half a minute; later ones
-    begin within seconds.
+    Ctrl-C writes a checkpoint and stops; --resume goes on, also after a kill, to the same result. The first start
+    compiles for about half a minute.
 
     ```
     raptor train-direct -o runs/mine
     raptor train-direct -o runs/mine --resume       # after Ctrl-C or a kill
     raptor train-direct -o runs/my5 --quadrotor my5.yaml spread=20%
-    raptor train-direct -o runs/short num_updates=500 batch_size=4096
     raptor train-direct -o runs/wide --config large --device cuda
     raptor train-direct -o runs/again --config runs/mine seed=1
     torchrun --nproc-per-node=4 -m raptor train-direct -o runs/four device=cuda    # four GPUs
     tensorboard --logdir runs                       # watch it
-    raptor evaluate runs/mine                       # see how good it is
     ```
 
-    All settings, with their meaning and defaults, are in docs/reference/configuration.md; those of a run in its
-    run.yaml. Logs of a run are in its train.log and metrics.jsonl.
+    All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
     """
     from raptor.training.direct import job
 
@@ -97,19 +91,16 @@ def post_train(
     """Distil one policy from many teachers, then fine-tune it through the simulator's gradient.
 
     First the teachers act (behaviour cloning), then the student does, and the teacher of each vehicle labels the states
-    (DAgger). At last the student is fine-tuned through the simulator, with a falling weight on the teachers' actions.
-    Ctrl-C writes a checkpoint and stops; --resume goes on, also after a kill, to the same result.
+    (DAgger). Ctrl-C writes a checkpoint and stops; --resume goes on, also after a kill, to the same result.
 
     ```
     raptor post-train --teachers teachers --output student
     raptor post-train --teachers teachers --output student fine_tune.num_updates=0    # imitation only
     raptor post-train --teachers teachers --output student num_epochs=0               # gradient only
-    raptor post-train --teachers teachers --output student student.hidden_dim=32 num_epochs=100
     raptor post-train --teachers teachers --output student --config paper             # as published
     raptor post-train --teacher model_1499.pt --quadrotor crazyflie --output student   # of rsl_rl, and others
     raptor post-train --output student --resume                                       # after Ctrl-C or a kill
     torchrun --nproc-per-node=4 -m raptor post-train --teachers teachers --output student device=cuda    # four GPUs
-    raptor evaluate student                                                           # see how good it is
     ```
 
     All settings are in docs/reference/configuration.md; those of a run in its run.yaml.
@@ -142,19 +133,17 @@ def pre_train(
     """Train one teacher for each quadrotor of a population.
 
     The population is cut into shards, each of which is trained as one program: through the simulator's gradient (apg),
-    or by soft actor-critic (sac). Teachers that are not solved, or weak, are trained again, longer. Ctrl-C writes
-    checkpoints and stops; --resume goes on, also after a kill, to the same result.
+    or by soft actor-critic (sac). Weak teachers are trained again, longer. Ctrl-C writes checkpoints and stops;
+    --resume goes on, also after a kill, to the same result.
 
-    A job array needs no engine: each of N jobs gets the same command with --shard I/N and the same folder, and goes on
-    where it was if it is started again. When all have ended, --resume puts the parts together, and trains again what is
-    weak (or start the array once more for that), to the result that one job would have had.
+    A job array needs no engine: each of N jobs gets the same command with --shard I/N and the same folder. When all
+    have ended, --resume puts the parts together, and trains again what is weak.
 
     ```
     raptor sample --num 1000 --output quadrotors
     raptor pre-train --quadrotors quadrotors --output teachers engine=processes
     raptor pre-train --generate 16 --output teachers apg.num_updates=300
     raptor pre-train --generate 4 --output sac --config paper        # as published
-    raptor pre-train --quadrotors quadrotors --output teachers --device cuda
     raptor pre-train --quadrotors quadrotors --output teachers engine=ray engine.address=auto
     raptor pre-train --output teachers --resume                      # after Ctrl-C or a kill
     raptor pre-train --quadrotors quadrotors --output teachers --shard $SLURM_ARRAY_TASK_ID/20
@@ -220,7 +209,6 @@ def run(
     raptor run full -o runs/full --dry-run                          # the plan, with reasons
     raptor run full -o runs/full --until teachers
     raptor run mine.yaml student.settings.num_epochs=50 --overwrite
-    raptor evaluate runs/full/student                               # a stage's folder is that of any run
     ```
 
     The format of a file is in docs/reference/pipeline.md.

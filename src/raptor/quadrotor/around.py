@@ -17,7 +17,7 @@ _FRACTION = optional(Limit("at least 0 and below 1, such as 0.2 or 20%", lambda 
 
 @dataclasses.dataclass(frozen=True)
 class Spread(Settings):
-    """How far each quantity may be from a vehicle's own, as a fraction of it; uniform.
+    """How far each quantity may be from a vehicle's own, as a fraction of it (0.2 or 20%); uniform.
 
     Where null, it is `every`; where that is null, too, the `uncertainty` in the vehicle's document, else 20 %.
     """
