@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from raptor.cli import app
+from raptor.evaluation import Evaluation
 from raptor.lab.pipeline import load_pipeline
 from raptor.training.direct import job
 from raptor.training.direct.learner import GradientLearner
@@ -148,3 +149,35 @@ def test_the_help_teaches() -> None:
     assert result.exit_code == 0
     for text in ("Run a chain of jobs", "raptor run small -o runs/small", "--dry-run", "--until", "--overwrite"):
         assert text in result.stdout, text
+
+
+def test_vehicles_and_a_trajectory_of_ones_own_take_the_place_of_what_all_stages_say(
+    raptor: Run, refused: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = "settings: {num_updates: 1, batch_size: 4, segment_steps: 2, num_validation: 4, hidden_dim: 4, "
+    tiny += "initial_policy: null, task: {episode_steps: 4}}"
+    Path("mine.yaml").write_text(
+        "compile: false\nstages:\n  drawn: {job: sample, num: 2}\n"
+        "  teachers: {job: pre-train, generate: 3}\n  student: {teachers: teachers, job: post-train}\n"
+        f"  policy:\n    job: train-direct\n    {tiny}\n"
+        "  evaluation: {job: evaluate, policies: [policy], num_quadrotors: 1, suites: [platforms]}\n"
+    )
+    Path("my5.yaml").write_text("mass: 0.65\nthrust_to_weight: 4\n")
+    Path("line.csv").write_text("t,x,y,z\n0,0,0,0\n0.03,0.1,0,0\n")
+    own = ["-q", "my5.yaml", "-q", "race", "--reference", "line.csv"]
+    raptor("run", "mine.yaml", "-o", "out", *own, "--only", "policy")
+    raptor("run", "mine.yaml", "-o", "out", *own, "--only", "evaluation")
+    settings = {name: job for name, job, _ in load_pipeline(Path("out/pipeline.yaml")).stages}
+    assert settings["teachers"].quadrotors == settings["policy"].quadrotors == ("my5.yaml", "race")
+    assert settings["teachers"].generate is None
+    student, policy = settings["student"].settings, settings["policy"].settings
+    for task in (settings["teachers"].settings.task, student.task, student.fine_tune.task, policy.task):
+        assert str(task.references.trajectory.source).startswith("line.csv")
+        assert task.termination.about_target
+    flown = Evaluation.load("out/evaluation/evaluation.json")
+    assert flown.suites == ["platforms", "reference"]
+    assert [each["name"] for each in flown.settings["quadrotors"]] == ["my5", "race"]
+    message = refused("run", "mine.yaml", "-o", "out", *own, "evaluation.suites=[paper]")
+    assert "stages.evaluation" in message
+    assert "the suite paper samples vehicles of its own" in message

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ from raptor.cli.progress import cell, counted, duration, plain_table, quantity, 
 from raptor.core.errors import UserError
 
 if TYPE_CHECKING:
-    from raptor.lab.pipeline import Stage
+    from raptor.lab.pipeline import Pipeline, Stage
 
 DONE = {"skip": "unchanged", "run": "run", "resume": "continued", "anew": "run anew"}
 PLANNED = {"skip": "nothing", "run": "run", "resume": "go on", "anew": "run anew", "wait": "wait and see"}
@@ -192,6 +193,8 @@ def run(
         argument("KEY=VALUE", "Over the file's: evaluation.num_quadrotors=512 teachers.settings.apg.num_updates=100"),
     ] = None,
     output: Annotated[Path | None, option("--output -o DIR", "Folder of all stages; else that in the file.")] = None,
+    quadrotor: common.Quadrotors = None,
+    reference: common.Reference = None,
     seed: common.Seed = None,
     device: common.Device = None,
     only: Annotated[str | None, option("--only STAGE", "Only this stage, on earlier results of others.")] = None,
@@ -203,6 +206,9 @@ def run(
 
     Each stage has a folder of its name in DIR, which the other commands take. Finished stages that have not changed are
     skipped. Ctrl-C stops, and the same command goes on, also after a kill.
+
+    With --quadrotor, pre-train, train-direct and evaluate have these vehicles in place of those that the file says;
+    with --reference, all trainings follow this trajectory, and evaluate has the suite of it.
 
     ```
     raptor run small -o runs/small
@@ -218,6 +224,8 @@ def run(
 
     given = common.overrides(changes, seed, device)
     loaded = load_pipeline(pipeline, given)
+    if own := [*_of_ones_own(loaded, quadrotor or (), reference)]:
+        loaded = load_pipeline(pipeline, [*own, *given])
     folder = output_of(loaded, output)
     if dry_run:
         table = plain_table("stage", "job", "to do", "why")
@@ -228,7 +236,9 @@ def run(
         return
     console = Console(stderr=True)
     words = ["raptor", "run", pipeline, *given, "--output", str(folder)]
-    words += [*(["--only", only] if only else []), *(["--until", until] if until else [])]
+    words += [word for each in quadrotor or () for word in ("--quadrotor", each)]
+    named = {"--reference": reference, "--only": only, "--until": until}
+    words += [word for name, value in named.items() if value for word in (name, value)]
     again = shlex.join(words) + common.extensions()
     tell = progress.announcer(console)
     with common.going_on_with(again):
@@ -245,6 +255,17 @@ def run(
     for stage in summary.stages:
         if stage.job in ("report", "export"):
             say(f"{stage.name}: {stage.product}")
+
+
+def _of_ones_own(pipeline: Pipeline, quadrotors: Sequence[str], reference: str | None) -> Iterator[str]:
+    """What --quadrotor and --reference say of each stage that flies, as settings."""
+    for name, job, _ in pipeline.stages:
+        if quadrotors and "quadrotors" in job.references():
+            yield f"{name}.quadrotors={json.dumps(quadrotors)}"
+            yield from [f"{name}.generate=null"] * hasattr(job, "generate")
+        if reference is not None:
+            yield from common.following(reference, [f"{name}.{task}" for task in job.TASKS])
+            yield from [f"{name}.trajectory={json.dumps(reference)}"] * hasattr(job, "trajectory")
 
 
 def _shown(stage: Stage, console: Console) -> contextlib.AbstractContextManager[Callable[..., None]]:

@@ -92,6 +92,7 @@ class Job(Settings, abc.ABC):
     NEEDS: ClassVar[tuple[str, ...]] = ()  # one of these keys must be given
     INHERITS: ClassVar[tuple[str, ...]] = ()  # what the pipeline says for all
     TRAINS: ClassVar[bool] = False  # is expensive, and goes on where it was interrupted
+    TASKS: ClassVar[tuple[str, ...]] = ()  # dotted keys of the tasks that are flown
     FREE: ClassVar[tuple[str, ...]] = ()  # dotted keys that never make a difference
     HELD: ClassVar[tuple[str, ...]] = ()  # that must stay until it has finished, and make no difference then
 
@@ -164,7 +165,7 @@ class PreTrain(Job):
 
     NAME, GIVES, NEEDS, INHERITS, TRAINS = "pre-train", TEACHERS, ("quadrotors", "generate"), _EVERYTHING, True
     FREE = ("settings.engine", "settings.memory_gib", "settings.checkpoint_interval_s")
-    HELD = _WHERE
+    HELD, TASKS = _WHERE, ("settings.task",)
 
     quadrotors: str | tuple[str, ...] | None = reference(QUADROTORS, VEHICLES)
     generate: int | None = setting(None, "draw so many instead", optional(at_least(1)))
@@ -187,7 +188,7 @@ class PostTrain(Job):
 
     NAME, GIVES, NEEDS, INHERITS, TRAINS = "post-train", POLICY, ("teachers",), _EVERYTHING, True
     FREE = (*_KEPT, "settings.video_interval", "settings.memory_gib")
-    HELD = _WHERE
+    HELD, TASKS = _WHERE, ("settings.task", "settings.fine_tune.task")
 
     teachers: str | tuple[str, ...] | None = reference(TEACHERS, "a stage or a folder, or several")
     config: str | None = _CONFIG
@@ -205,7 +206,7 @@ class TrainDirect(Job):
     """Trains a policy through the simulator alone."""
 
     NAME, GIVES, INHERITS, TRAINS = "train-direct", POLICY, _EVERYTHING, True
-    HELD = (*_WHERE, *_KEPT)
+    HELD, TASKS = (*_WHERE, *_KEPT), ("settings.task",)
 
     quadrotors: str | tuple[str, ...] | None = reference(QUADROTORS, f"what to train around: {VEHICLES}")
     initial_policy: str | None = reference(POLICY, "what to begin with; null: what the settings say")
