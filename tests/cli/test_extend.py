@@ -9,6 +9,7 @@ from pathlib import Path
 import gymnasium
 import pytest
 import typer
+from tiny_run import TINY
 from typer.testing import CliRunner
 
 import raptor as package
@@ -16,16 +17,6 @@ from raptor.cli import app
 from raptor.tasks import terms
 
 Run = Callable[..., str]
-TINY = (
-    "num_updates=2",
-    "batch_size=4",
-    "segment_steps=2",
-    "task.episode_steps=4",
-    "compile=false",
-    "checkpoint_interval=1",
-    "validation_interval=1",
-    "num_validation=4",
-)
 MINE = """
 import raptor
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_run import TINY
 
 import raptor as package
 from raptor.config import load_config
@@ -15,15 +16,6 @@ from raptor.evaluation import Evaluation, evaluator, suites
 from raptor.training import TrainDirectConfig
 
 Run = Callable[..., str]
-TINY = (
-    "num_updates=1",
-    "batch_size=4",
-    "segment_steps=2",
-    "task.episode_steps=4",
-    "compile=false",
-    "num_validation=4",
-    "validation_interval=1",
-)
 
 
 @pytest.fixture
@@ -44,7 +36,7 @@ def test_training_around_a_vehicle_ends_with_a_table_beside_the_packaged_policie
     raptor: Run, tmp_path: Path, own: Path
 ) -> None:
     run = tmp_path / "mine"
-    text = raptor("train-direct", "-o", run, "--quadrotor", own, "spread=20%", "spread.mass=5%", *TINY)
+    text = raptor("train-direct", "-o", run, "--quadrotor", own, "spread=20%", "spread.mass=5%", *TINY, "num_updates=1")
     evaluation = Evaluation.load(run / "evaluation.json")
     assert list(evaluation.policies) == ["published", "default", "large", "robust", "mine"]
     for name in evaluation.policies:
@@ -68,7 +60,7 @@ def test_a_mistake_is_one_sentence_before_anything_is_written(
     refused: Run, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     for command in ("train-direct", "quickstart"):
-        assert sentence in refused(command, "-o", tmp_path / "run", *arguments, *TINY)
+        assert sentence in refused(command, "-o", tmp_path / "run", *arguments, *TINY, "num_updates=1")
     assert not (tmp_path / "run").exists()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import TINY
 
 from raptor.cli.policies import extent
 from raptor.config import load_config
@@ -17,15 +18,6 @@ from raptor.formats import load_policy
 from raptor.training import TrainDirectConfig
 
 Run = Callable[..., str]
-TINY = (
-    "num_updates=2",
-    "batch_size=4",
-    "segment_steps=2",
-    "task.episode_steps=4",
-    "compile=false",
-    "validation_interval=1",
-    "num_validation=4",
-)
 QUICK = ("--suite", "unseen", "--num-quadrotors", "2")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_run import TINY
 
 from raptor.config import load_config
 from raptor.formats import load_policy
@@ -18,16 +19,6 @@ from raptor.nn import RaptorPolicy
 from raptor.training import TrainDirectConfig
 
 Run = Callable[..., str]
-TINY = (
-    "num_updates=2",
-    "batch_size=4",
-    "segment_steps=2",
-    "task.episode_steps=4",
-    "compile=false",
-    "checkpoint_interval=1",
-    "validation_interval=1",
-    "num_validation=4",
-)
 
 
 def tree(path: Path) -> dict[str, bytes]:
