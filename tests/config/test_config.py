@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raptor.config import differences, from_dict, load_config, presets, to_dict, to_yaml
-from raptor.config.files import read_files
 from raptor.config.settings import (
     Settings as Declared,
 )
@@ -22,7 +21,6 @@ from raptor.config.settings import (
     between,
     describe,
     each,
-    limits_of,
     not_negative,
     optional,
     positive,
@@ -30,9 +28,7 @@ from raptor.config.settings import (
 )
 from raptor.core.errors import UserError
 from raptor.quadrotor import Distribution
-from raptor.tasks import Task
 from raptor.training import TrainDirectConfig
-from raptor.training.distillation.config import PostTrainConfig
 from raptor.training.teachers.config import PreTrainConfig
 
 
@@ -206,59 +202,6 @@ def test_the_old_name_of_a_setting_is_refused_with_the_new_one(tmp_path: Path) -
     )
 
 
-def test_the_old_name_of_a_preset_is_refused_with_the_new_one() -> None:
-    with pytest.raises(UserError, match=r"^the preset quickstart is called small now$"):
-        read_files("quickstart", "run")
-
-
-@pytest.mark.parametrize(
-    "config", [TrainDirectConfig(), PreTrainConfig(), PostTrainConfig()], ids=lambda config: type(config).__name__
-)
-def test_every_preset_of_a_job_is_valid_and_changes_something(config: Any) -> None:
-    job = getattr(config, "JOB", "train-direct")
-    names = presets(job)
-    assert names
-    for name in names:
-        assert differences(config, load_config(type(config), name)), name
-
-
-def test_a_preset_is_found_under_the_job_that_it_is_of(tmp_path: Path) -> None:
-    assert presets() == presets("train-direct") == ["large", "paper", "robust", "vehicle"]
-    assert presets("pre-train") == ["paper"]
-    assert load_config(PreTrainConfig, "paper").algorithm == "sac"
-    file = written(tmp_path / "mine.yaml", "base: paper\nsac: {batch_size: 7}\n")
-    mine = load_config(PreTrainConfig, file)
-    assert (mine.algorithm, mine.sac.batch_size, mine.sac.entropy_bonus) == ("sac", 7, "undiscounted")
-    with pytest.raises(UserError, match=r"there is no configuration file large: .* one of the presets paper$"):
-        load_config(PreTrainConfig, "large")
-
-
-def test_the_student_of_the_paper_learns_as_published() -> None:
-    config = load_config(PostTrainConfig, "paper")
-    assert (config.num_epochs, config.num_episodes, config.epoch_teacher_forcing) == (1000, 10, 10)
-    assert (config.batch_size, config.sequence_length, config.learning_rate) == (64, 500, 1e-4)
-    assert (config.epsilon, config.variance_floor, config.gradient_norm) == (1e-7, 1e-7, None)
-    assert (config.final_learning_rate, config.warm_up_batches) == (1, 0)
-    assert config.on_policy
-    assert config.shuffle
-    assert config.teacher_deterministic
-    assert config.steady_state_position_correction
-    assert config.num_active_teachers is None
-    assert (config.num_teacher_episodes, config.solved_return, config.weak_teachers) == (100, 300, "refuse")
-    assert (config.best_by, config.fine_tune.num_updates) == ("data_collection", 0)
-    assert config.flown_task == Task.paper()
-    assert (config.student.kind, config.student.hidden_dim) == ("gru", 16)
-
-
-def test_the_teachers_of_the_paper_start_within_ten_arm_lengths_and_learn_as_published() -> None:
-    config = load_config(PreTrainConfig, "paper")
-    assert config.task.initial_states.max_position is None
-    sac = config.sac
-    assert (sac.num_steps, sac.num_envs, sac.start_steps, sac.updates_per_step) == (1_000_000, 1, 10_000, 1)
-    assert (sac.gamma, sac.batch_size, sac.polyak, sac.target_entropy) == (0.99, 128, 0.005, -2.0)
-    assert (sac.actor_widths, sac.critic_widths, sac.replay.capacity) == ((64, 64), (256, 256), 1_000_000)
-
-
 def test_settings_from_dictionaries_are_those_that_were_written_and_are_checked() -> None:
     config = Listing((Entry("a", inner=Inner(low=1.0)), Entry("b", height=3.0)))
     assert from_dict(Listing, to_dict(config)) == config
@@ -274,22 +217,6 @@ def test_settings_from_dictionaries_are_those_that_were_written_and_are_checked(
     ):
         with pytest.raises(UserError, match=sentence):
             from_dict(Settings, wrong)
-
-
-def test_a_preset_can_be_a_base(tmp_path: Path) -> None:
-    file = written(tmp_path / "mine.yaml", "base: large\nnum_updates: 5\n")
-    config = load_config(TrainDirectConfig, file)
-    assert (config.hidden_dim, config.num_updates) == (64, 5)
-
-
-def test_the_paper_preset_flies_the_task_of_the_paper() -> None:
-    from raptor.tasks import Task
-
-    task = load_config(TrainDirectConfig, "paper").task
-    paper = Task.paper()
-    assert (task.target_visible, task.clip_previous_action) == (paper.target_visible, paper.clip_previous_action)
-    assert task.references.lissajous_share == paper.references.lissajous_share
-    assert task.references.langevin_share == paper.references.langevin_share
 
 
 @pytest.mark.parametrize(
@@ -539,83 +466,3 @@ def test_no_limit_lets_a_number_pass_that_is_not_finite(value: float) -> None:
     for limit in (positive, not_negative, at_least(1), between(0, 1), optional(positive), each(positive)):
         assert not limit.allows(value)
     assert not ascending(not_negative).allows((0.0, value))
-
-
-def test_every_limit_is_of_a_setting_and_every_default_obeys_it() -> None:
-    def walk(config: Any) -> int:
-        names = {field.name for field in dataclasses.fields(config)}
-        assert set(limits_of(type(config))) <= names, type(config)
-        values = [getattr(config, name) for name in names]
-        lists = [entry for value in values if isinstance(value, tuple) for entry in value]
-        inner = [value for value in (*values, *lists) if dataclasses.is_dataclass(value)]
-        return len(limits_of(type(config))) + sum(map(walk, inner))
-
-    assert walk(TrainDirectConfig()) > 50
-    assert walk(PreTrainConfig()) > 80
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "num_updates=0",
-        "seed=-1",
-        "seed=1000000",
-        "batch_size=0",
-        "segment_steps=-1",
-        "learning_rate=0",
-        "hidden_dim=0",
-        "checkpoint_interval=0",
-        "keep_checkpoints=0",
-        "validation_interval=-1",
-        "num_validation=0",
-        "task.dt=0",
-        "task.episode_steps=0",
-        "task.initial_states.guidance=1.5",
-        "task.references.langevin_share=-0.1",
-        "task.references.lissajous.interval=[10,4]",
-        "task.references.lissajous.interval=[0,4]",
-        "task.references.way_points.speed=0",
-        "task.sensing.position_noise=-1",
-        "task.sensing.observation_delay=[2,1]",
-        "task.sensing.action_delay=[-1,1]",
-        "task.termination.linear_velocity=0",
-        "objective.cap=0",
-        "objective.position_rounding=0",
-        "curriculum.stages=[]",
-        "curriculum.advance_at=2",
-    ],
-)
-def test_an_impossible_value_of_a_training_setting_is_refused(override: str) -> None:
-    key = override.split("=")[0]
-    with pytest.raises(UserError, match=rf"^{key} must be .*, got .* \(command line\)$"):
-        load_config(TrainDirectConfig, None, [override])
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "shard_size=0",
-        "memory_gib=0",
-        "num_validation=0",
-        "num_evaluation=1",
-        "max_attempts=0",
-        "retry_factor=0",
-        "checkpoint_interval_s=-1",
-        "tensorboard_teachers=[-1]",
-        "apg.num_envs=0",
-        "apg.learning_rate=0",
-        "apg.widths=[0]",
-        "sac.gamma=1.1",
-        "sac.polyak=2",
-        "sac.batch_size=0",
-        "sac.replay.capacity=0",
-        "sac.replay.beta=[1,0]",
-        "curriculum.stages=[]",
-        "curriculum.window=0",
-        "engine.num_workers=0",
-    ],
-)
-def test_an_impossible_value_of_a_pre_training_setting_is_refused(override: str) -> None:
-    key = override.split("=")[0]
-    with pytest.raises(UserError, match=rf"^{key} must be .*, got .* \(command line\)$"):
-        load_config(PreTrainConfig, None, [override])
