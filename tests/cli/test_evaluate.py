@@ -108,6 +108,7 @@ def test_a_trajectory_by_name_takes_settings(raptor: Run, policy_file: Path, tmp
         (["published", "-s", "sensitivity"], "the suite sensitivity is of given vehicles"),
         (["published", "--plot", "out.png"], "--plot draws the suite sensitivity: give --quadrotor, or --reference"),
         (["published", "-q", "race", "-s", "platforms", "--plot", "out.png"], "--plot draws the suite sensitivity"),
+        (["published", "task.extra.circle.radius=2"], "task.extra.circle is of a trajectory: give --reference circle"),
         (["published", "task.dt=0.02"], "suites have tasks of their own, of which you set task.extra."),
         (["published", "--reference", "circle", "task.references.trajectory.sped=2"], "did you mean speed?"),
         ([], "Missing argument 'POLICY'"),

@@ -28,6 +28,7 @@ from raptor.config.settings import (
 )
 from raptor.core.errors import UserError
 from raptor.quadrotor import Distribution
+from raptor.tasks import References, Task, Trajectory
 from raptor.training import TrainDirectConfig
 from raptor.training.teachers.config import PreTrainConfig
 
@@ -439,6 +440,14 @@ def test_to_dict_holds_only_what_yaml_and_json_know() -> None:
 )
 def test_types_are_described_in_words(annotation: Any, words: str) -> None:
     assert describe(annotation) == words
+
+
+def test_plain_values_become_what_a_field_holds_in_python_too() -> None:
+    assert Task(observation=["rotation", "up_body"]) == Task(observation=("rotation", "up_body"))
+    assert Task(observation="rotation").observation == ("rotation",)
+    assert Task(references=References(trajectory="circle")).references.trajectory == Trajectory("circle")
+    with pytest.raises(UserError, match=r"^references must be of the class References, got 'circle'$"):
+        Task(references="circle")
 
 
 def test_limits_hold_in_python_too_and_name_all_fields() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 
 import pytest
@@ -63,6 +64,26 @@ def test_settings_of_a_term_are_checked_as_all_others(setting, message):
         load_config(Task, None, [setting])
 
 
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda declared: declared(limit="x"), "the term roll_rate cannot be used so: limit must be a number, got"),
+        (lambda declared: declared(limit=-1), "roll_rate cannot be used so: limit must be at least 0"),
+        (lambda declared: declared(limt=1), "the settings of roll_rate are weight, limit: got limt"),
+        (lambda declared: declared(3), r"roll_rate is a term, called with settings by name"),
+    ],
+)
+def test_settings_of_a_term_are_checked_in_python_too(use, message):
+    with pytest.raises(UserError, match=message):
+        use(term("cost")(roll_rate))
+
+
+def test_one_term_or_none_is_handed_over_without_a_list():
+    declared = term("cost")(roll_rate)
+    assert Task(extra=declared) == Task(extra=[declared]) == Task(extra=declared(limit=1.0))
+    assert Task(extra=None) == Task()
+
+
 def test_a_plain_function_is_handed_over_where_the_kind_is_clear():
     assert Objective(terms=[roll_rate]).terms["roll_rate"].limit == 1.0
     with pytest.raises(UserError, match=r"decorated with @raptor\.term"):
@@ -80,6 +101,8 @@ def test_two_functions_do_not_share_a_name():
         term("cost")(lambda step: step.action[..., 0])
 
 
+COST = "import raptor\n@raptor.term('cost')\n"
+
 UNFIT = {
     "must give cost of shape .3,. for .3,. vehicles, got .3, 3.": lambda s: s.next_state.angular_velocity,
     "take components as x": lambda s: s.action[:, 0],
@@ -89,6 +112,8 @@ UNFIT = {
     "other numbers when it is called again": lambda s: s.action[..., 0] + torch.rand(()),
     "is not finite for every vehicle": lambda s: s.action[..., 0] / 0,
     "writes into what it is given": lambda s: s.action.mul_(2)[..., 0],
+    "writes into what it is given: compute": lambda s: s.action.clamp_(-9, 9)[..., 0],  # and changes nothing
+    "has no gradient to descend": lambda s: (s.action[..., 0] > 0).float(),
     "cannot be compiled": lambda s: s.action[..., 0] * (1 if s.dt * torch.ones(()).item() > 0 else 2),
     "must give floating-point numbers": lambda s: s.action[..., 0] > 0,
     "cannot be computed: ZeroDivisionError": lambda s: s.action[..., 0] * (1 // 0),
@@ -142,6 +167,16 @@ def test_a_file_of_terms_is_handed_over(tmp_path):
         ("def f(:\n", r"cannot be run: SyntaxError.*\(line 1\)"),
         ("x = 1\n", "declares no term: decorate a function"),
         ("import raptor\n@raptor.term('cost')\ndef f(step, x): ...\n", "the argument x of the term f needs a default"),
+        ("import raptor\nraise SystemExit(3)\n", r"cannot be run: SystemExit: 3 \(line 2\)"),
+        (COST + "def f(step): ...\n" + COST + "def f(step): ...\n", r"the term f is declared twice.* line 5\)"),
+        (COST + "def f(step, weight=2): ...\n", "the argument weight of the term f is given by the decorator"),
+        (COST + "def f(step, size={}): ...\n", "the argument size of the term f must have as default a finite number"),
+        (COST + "def f(step, size=None): ...\n", "the argument size of the term f must have as default"),
+        ("import raptor\n@raptor.term('cost', weight='a')\ndef f(step): ...\n", "weight of a term must be a number"),
+        ("import raptor\n@raptor.term('cost', memory=3)\ndef f(step): ...\n", "a cost has no memory, only disturb"),
+        ("import raptor\n@raptor.term('termination', weight=2)\ndef f(s): ...\n", "a termination has no weight"),
+        ("import raptor\n@raptor.term('observation', noise=-1)\ndef f(v): ...\n", "noise of a term must be a whole"),
+        ("import raptor\n@raptor.term('cost', 'class')\ndef f(s): ...\n", "a term needs a name of letters"),
         ("import raptor\n@raptor.term('prize')\ndef f(step): ...\n", "the kind of a term is one of cost, reward"),
     ],
 )
@@ -151,6 +186,22 @@ def test_a_broken_file_of_terms_is_one_sentence(tmp_path, text, message):
         extend(tmp_path / "mine.py")
     with pytest.raises(UserError, match="there is no Python file"):
         extend(tmp_path / "other.py")
+
+
+def test_files_of_one_name_are_told_apart_and_import_what_lies_beside_them(tmp_path):
+    for folder, name in (("a", "first"), ("b", "second")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"beside_{folder}.py").write_text("FACTOR = 2.0\n")
+        text = f"import raptor\nfrom beside_{folder} import FACTOR\n@raptor.term('cost')\n"
+        (tmp_path / folder / "mine.py").write_text(f"{text}def {name}(step): return FACTOR * step.action[..., 0]\n")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "mine.py").write_text((tmp_path / "a" / "mine.py").read_text().replace("beside_a", "beside_b"))
+    path = list(sys.path)
+    assert extend(tmp_path / "a" / "mine.py") == ("first",)
+    assert extend(tmp_path / "b" / "mine.py") == ("second",)
+    with pytest.raises(UserError, match=r"there is a term first already \(.*a/mine.py\): .*c/mine.py, line 3\)"):
+        extend(tmp_path / "c" / "mine.py")
+    assert sys.path == path
 
 
 def test_a_policy_says_what_it_observes_and_needs_the_term_for_it():

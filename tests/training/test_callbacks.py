@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import short_distillation
 import short_shards
@@ -170,6 +171,13 @@ def test_what_is_no_callback_is_refused_before_anything_is_written(tmp_path: Pat
         with pytest.raises(UserError, match=r"must be objects of raptor\.training\.Callback, got <built-in function"):
             train_direct(tmp_path / "run", tiny(), callbacks=wrong)
     assert not (tmp_path / "run").exists()
+
+
+def test_numpys_false_stops_too_and_what_is_no_answer_is_refused(tmp_path: Path, tiny: Tiny) -> None:
+    watch = Watch(on_update=lambda run: np.bool_(run.step < 2))
+    assert not train_direct(tmp_path / "stopped", tiny(), callbacks=[watch]).finished
+    with pytest.raises(UserError, match=r"Watch\.on_update failed .*it must return None, True or False, got 0"):
+        train_direct(tmp_path / "run", tiny(), callbacks=[Watch(on_update=lambda run: 0)])
 
 
 def test_a_misspelt_event_is_refused() -> None:

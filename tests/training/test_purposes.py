@@ -77,6 +77,51 @@ def test_a_reward_of_ones_own_that_is_not_trained_on_is_a_warning(monkeypatch):
     assert " - 0.3 low, at most" in config.objective.formula(config.task)
 
 
+@pytest.mark.parametrize(
+    ("cls", "settings", "message"),
+    [
+        (TrainDirectConfig, ["task.extra.circle.radius=3"], r"task\.extra\.circle has no effect, .*--reference circle"),
+        (
+            PostTrainConfig,
+            ["fine_tune.task.references.trajectory=circle", "fine_tune.task.extra.figure_eight.length=3"],
+            r"fine_tune\.task\.extra\.figure_eight has no effect, .* give --reference figure-eight",
+        ),
+        (TrainDirectConfig, ["task.references.trajectory.scale=3"], "trajectory has settings, but no trajectory: give"),
+        (
+            PostTrainConfig,
+            ["task.extra=[slow]"],
+            r"the cost term slow .*give fine_tune\.task\.extra\.slow",
+        ),
+        (
+            PreTrainConfig,
+            ["task.extra=[slow]", "algorithm=sac"],
+            "no effect, since soft actor-critic",
+        ),
+    ],
+)
+def test_what_has_no_effect_is_a_warning(cls, settings, message, monkeypatch):
+    monkeypatch.setattr(terms, "_registered", dict(terms._registered))
+    term("cost", "slow")(lambda step: step.next_state.linear_velocity[..., 2] ** 2)
+    with pytest.warns(UserWarning, match=message):
+        warn_of_idle(load_config(cls, None, settings))
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings"),
+    [
+        (TrainDirectConfig, ["task.references.trajectory=circle", "task.extra.circle.radius=3"]),
+        (PostTrainConfig, ["fine_tune.task.extra=[slow]"]),
+        (PreTrainConfig, ["task.extra=[slow]"]),
+    ],
+)
+def test_what_has_an_effect_is_no_warning(cls, settings, monkeypatch):
+    monkeypatch.setattr(terms, "_registered", dict(terms._registered))
+    term("cost", "slow")(lambda step: step.next_state.linear_velocity[..., 2] ** 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_idle(load_config(cls, None, settings))
+
+
 def weights_after(*settings: str) -> torch.Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

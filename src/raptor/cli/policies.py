@@ -80,6 +80,9 @@ def evaluate(
             raise UserError(f"suites have tasks of their own, of which you set {' and '.join(FLOWN)}*: got {others[0]}")
         given = [word.removeprefix("task.") for word in (*common.following(reference, ["task"]), *given)]
         task = load_config(Task, None, given)
+        for use in task.idle_trajectories:
+            name = use.term.name.replace("_", "-")
+            raise UserError(f"task.extra.{use.term.name} is of a trajectory: give --reference {name}, or leave it out")
         trajectory = task.references.trajectory if reference is not None else None
         sources = [word for word in policies if not word.startswith("task.")]
         names = column_names([*([PUBLISHED] if published else []), *sources])

@@ -39,19 +39,37 @@ def setting(default: Any = dataclasses.MISSING, meaning: str = "", limit: Limit 
 class Settings:
     """Base of all settings: a frozen dataclass that refuses values beyond their limits, all in one `UserError`.
 
-    A class attribute `RENAMED` gives the new names of fields by their old ones, for errors; `SHORTHAND` names the field
-    that a plain value for the whole group stands for; `JOB` the job whose presets are meant; `LENGTH` the steps of a
-    job and the end of its learning rate, which lets a run be made longer where it is 1.
+    Lists become tuples, as does a single text where several are meant, and a plain value becomes the group that has a
+    `SHORTHAND` for it. A class attribute `RENAMED` gives the new names of fields by their old ones, for errors;
+    `SHORTHAND` names the field that a plain value for the group stands for; `JOB` the job whose presets are meant;
+    `LENGTH` the steps of a job and the end of its learning rate, which lets a run be made longer where it is 1.
     """
 
     def __post_init__(self) -> None:
-        problems = [
+        problems = [problem for field in dataclasses.fields(self) if (problem := self._settle(field))]
+        problems += [
             f"{name} must be {limit.text}, got {getattr(self, name)!r}"
             for name, limit in limits_of(type(self)).items()
             if not limit.holds(getattr(self, name))
         ]
         if problems:
             raise UserError("; ".join(problems))
+
+    def _settle(self, field: dataclasses.Field[Any]) -> str:
+        """Turn lists into tuples and plain values into groups; what is wrong with a value that is no group, if so."""
+        value, group = getattr(self, field.name), type(field.default)
+        if isinstance(value, list) or (isinstance(value, str) and isinstance(field.default, tuple)):
+            object.__setattr__(self, field.name, (value,) if isinstance(value, str) else _tupled(value))
+        elif issubclass(group, Settings) and not isinstance(value, Settings):
+            shorthand = getattr(group, "SHORTHAND", None)
+            if shorthand is None or not isinstance(value, (str, bool, int, float, type(None))):
+                return f"{field.name} must be of the class {group.__name__}, got {value!r}"
+            object.__setattr__(self, field.name, group(**{shorthand: value}))
+        return ""
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 class NamedGroups:

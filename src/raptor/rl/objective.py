@@ -23,7 +23,7 @@ from raptor.tasks.reference import Reference
 from raptor.tasks.reward import COSTS as REWARD_COSTS
 from raptor.tasks.reward import reward_before_termination
 from raptor.tasks.task import Task
-from raptor.tasks.terms import Terms
+from raptor.tasks.terms import Terms, Use
 from raptor.tasks.views import StepView, bounded, rounded_norm, sum_of, weighted
 
 
@@ -67,10 +67,10 @@ class Objective(Settings):
             given, factor = task.reward, task.reward.scale
             limits = [(name, getattr(self, name)) for name in LIMITS]
             parts = [*((name, factor * getattr(given, name)) for name in REWARD_COSTS), *limits]
-            own = [(use.term.name, -use.weight) for use in task.own("reward")]
+            own = [(_called(use), -use.weight) for use in task.own("reward")]
         else:
             parts, own = [(name, getattr(self, name)) for name in COSTS], []
-        own += [(use.term.name, use.weight) for use in (*self.terms.uses, *task.own("cost"))]
+        own += [(_called(use), use.weight) for use in (*self.terms.uses, *task.own("cost"))]
         about = " about the target's" if task.termination.about_target else ""
         bounds = {
             "speed": f" (beyond {self.speed_limit:g} m/s{about})",
@@ -79,6 +79,12 @@ class Objective(Settings):
         square = {name: f"{name}²{bounds.get(name, '')}" for name in LIMITS}
         texts = [f"{weight:g} {square.get(name, name)}" for name, weight in (*parts, *own) if weight]
         return f"{' + '.join(texts).replace('+ -', '- ') or '0'}, at most {self.cap:g}"
+
+
+def _called(use: Use) -> str:
+    """The name of a term of one's own in a formula, also where it is that of a built-in one."""
+    name = use.term.name
+    return f"{name} (own)" if name in COSTS or name in REWARD_COSTS else name
 
 
 def _position(step: StepView, position_rounding: float) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from raptor.core.atomic import PathLike
 from raptor.core.errors import UserError, first_line
 from raptor.runs.progress import Progress
@@ -78,8 +80,8 @@ class Callbacks:
             if self.failure is not None and event != "on_end":
                 return
             try:
-                self.asks_to_stop |= getattr(callback, event)(context) is False
-            except Exception as error:
+                self.asks_to_stop |= _is_no(getattr(callback, event)(context))
+            except (Exception, SystemExit) as error:
                 self.asks_to_stop, self.failure = True, self.failure or _failure(callback, event, context, error)
 
     def raise_failure(self) -> None:
@@ -88,7 +90,14 @@ class Callbacks:
             raise self.failure
 
 
-def _failure(callback: Callback, event: str, run: RunContext, error: Exception) -> UserError:
+def _is_no(answer: Any) -> bool:
+    """Whether the answer of a callback asks to stop."""
+    if answer is None or isinstance(answer, (bool, np.bool_)):
+        return answer is not None and not answer
+    raise TypeError(f"it must return None, True or False, got {answer!r}")
+
+
+def _failure(callback: Callback, event: str, run: RunContext, error: BaseException) -> UserError:
     what = f"the callback {type(callback).__name__}.{event} failed at {run.unit} {run.step:.5g}"
     remedy = "what the run has written is kept: correct the callback, then go on with --resume"
     failure = UserError(f"{what} ({type(error).__name__}: {first_line(error)}); {remedy}")

@@ -32,10 +32,10 @@ def checked_width(use: Use, dt: float = 0.01) -> int:
     if use.term.kind == "trajectory":
         return 1
     view = _example(use, dt)
-    given = pytree.tree_map_only(Tensor, torch.clone, view)
+    given, versions = pytree.tree_map_only(Tensor, torch.clone, view), _versions(view)
     result = _tried(use, view)
     width = _checked_shape(use, result, (NUM,))
-    if not _same(given, view):
+    if not _same(given, view) or versions != _versions(view):
         raise _unfit(use, "writes into what it is given: compute new tensors instead")
     if not all(leaf.isfinite().all() for leaf in _tensors(result)):
         raise _unfit(use, "is not finite for every vehicle, such as one that hovers on its target")
@@ -126,14 +126,20 @@ def _refuse_bad_gradient(use: Use, view: View) -> None:
         return
     leaves, structure = pytree.tree_flatten(view)
     leaves = [leaf.detach().requires_grad_() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    results = [each for each in _tensors(use(pytree.tree_unflatten(leaves, structure))) if each.requires_grad]
-    if not results:
-        return
+    results = [each for each in _tensors(_tried(use, pytree.tree_unflatten(leaves, structure))) if each.requires_grad]
     given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    gradients = torch.autograd.grad([each.sum() for each in results], given, allow_unused=True)
+    sums = [each.sum() for each in results]
+    gradients = torch.autograd.grad(sums, given, allow_unused=True) if sums else (None,)
+    if use.term.kind == "cost" and all(gradient is None for gradient in gradients):
+        raise _unfit(use, "has no gradient to descend: in place of a comparison take a slope, such as torch.relu")
     if not all(gradient is None or gradient.isfinite().all() for gradient in gradients):
         remedy = "add a small number under a root, or clamp (view.norm of a cost or a reward does)"
         raise _unfit(use, f"has a gradient that is not finite where a vehicle hovers on its target: {remedy}")
+
+
+def _versions(tree: Any) -> list[int]:
+    """How often each tensor was written to."""
+    return [tensor._version for tensor in _tensors(tree)]
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -69,6 +69,11 @@ class Task(Settings):
         return (*self.extra.of_kind(*kinds), *(self.extra_rewards.uses if "reward" in kinds else ()))
 
     @property
+    def idle_trajectories(self) -> tuple[Use, ...]:
+        """Trajectories with settings, none of which is the one that is followed."""
+        return tuple(use for use in self.own("trajectory") if use not in self.references.trajectory.uses)
+
+    @property
     def observation_dim(self) -> int:
         """Width of the observation."""
         if self.observes_default:

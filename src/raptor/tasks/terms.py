@@ -9,11 +9,13 @@ One's own are declared by a decorator, and used by `task.extra.NAME.KEY=VALUE`, 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.metadata
 import importlib.util
 import inspect
+import keyword
 import re
 import sys
 import typing
@@ -21,17 +23,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from raptor.config.load import from_dict
 from raptor.config.settings import NamedGroups, Settings, setting
 from raptor.core.atomic import PathLike, checked_path
 from raptor.core.errors import UserError, first_line
+from raptor.quadrotor.files import is_finite_number
 
 Kind = Literal["cost", "reward", "termination", "observation", "disturbance", "trajectory"]
 KINDS: tuple[str, ...] = typing.get_args(Kind)
 ENTRY_POINTS = "raptor.terms"
 """Group of the entry points by which an installed package offers terms, each under its own name."""
 
+WEIGHTED = ("cost", "reward")
+
 _registered: dict[str, Term] = {}
 _extensions: dict[Path, tuple[str, ...]] = {}
+_running: set[str] | None = None  # names that the extension which is being run has declared so far
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,13 +53,19 @@ class Term:
     noise: int = 0  # standard normal numbers that it is given at each step
     draws: int = 0  # standard normal numbers that it is given for each episode
 
-    def __call__(self, **settings: Any) -> Use:
+    def __call__(self, *view: Any, **settings: Any) -> Use:
         """Use it with these settings; a wrong one is a `UserError`."""
+        fields = [field.name for field in dataclasses.fields(self.settings)]
+        if view:
+            raise UserError(
+                f"{self.name} is a term, called with settings by name: its function is {self.name}.function"
+            )
+        if unknown := [name for name in settings if name not in fields]:
+            raise UserError(f"the settings of {self.name} are {', '.join(fields) or 'none'}: got {unknown[0]}")
         try:
-            return Use(self, self.settings(**settings))
-        except TypeError as error:
-            fields = ", ".join(field.name for field in dataclasses.fields(self.settings)) or "none"
-            raise UserError(f"the settings of {self.name} are {fields}: {first_line(error)}") from error
+            return Use(self, from_dict(self.settings, settings) if settings else self.settings())
+        except UserError as error:
+            raise UserError(f"the term {self.name} cannot be used so: {error}") from error
 
     @property
     def meaning(self) -> str:
@@ -79,7 +92,7 @@ class Use:
 
     @property
     def _weighted(self) -> bool:
-        return self.term.kind in ("cost", "reward")
+        return self.term.kind in WEIGHTED
 
 
 Handed = Use | Term | Callable[..., Any]
@@ -99,10 +112,12 @@ class Terms(NamedGroups, Mapping[str, Settings]):
         return tuple(use for use in self.uses if use.term.kind in kinds)
 
     @classmethod
-    def over(cls, given: Terms | Iterable[Handed], kind: Kind | None = None) -> Terms:
+    def over(cls, given: Terms | Iterable[Handed] | Use | Term | None, kind: Kind | None = None) -> Terms:
         """What a field was given as `Terms`, of one kind where it is named."""
         if kind is None and isinstance(given, Terms):
             return given
+        if given is None or isinstance(given, (Use, Term)):
+            given = () if given is None else (given,)
         return cls(given.uses if isinstance(given, Terms) else given, kind)
 
     @classmethod
@@ -135,29 +150,34 @@ class Terms(NamedGroups, Mapping[str, Settings]):
 
 
 def term(
-    kind: Kind, name: str | None = None, *, weight: float = 1.0, memory: int = 0, noise: int = 0, draws: int = 0
+    kind: Kind, name: str | None = None, *, weight: float | None = None, memory: int = 0, noise: int = 0, draws: int = 0
 ) -> Callable[[Callable[..., Any]], Term]:
     """Declare the decorated function as a term and register it by its name.
 
     Its first argument is the view of its kind, see `raptor.tasks.views`; each further one, with a default, is a setting
     of its own, declared by a plain value or by `raptor.config.settings.setting`. Costs and rewards have the setting
-    `weight` beside them. Of the others see `Term`.
+    `weight` beside them, 1 by default. Of the others see `Term`.
     """
     if kind not in KINDS:
         raise UserError(f"the kind of a term is one of {', '.join(KINDS)}, got {kind!r}")
+    _check_options(kind, weight, {"memory": memory, "noise": noise, "draws": draws})
 
     def declare(function: Callable[..., Any]) -> Term:
         called = str(name or getattr(function, "__name__", ""))
-        if not called.isidentifier():
+        if not called.isidentifier() or keyword.iskeyword(called) or called.startswith("_"):
             raise UserError(f"a term needs a name of letters, digits and _, got {called!r}: give name=...")
-        weighted = {"weight": weight} if kind in ("cost", "reward") else {}
+        weighted = {"weight": 1.0 if weight is None else float(weight)} if kind in WEIGHTED else {}
         settings = _settings_class(function, called, weighted)
         declared = Term(kind, called, function, settings, memory=memory, noise=noise, draws=draws)
         known = _registered.get(called)
+        if _running is not None and called in _running:
+            raise UserError(f"the term {called} is declared twice: choose another name for one of them")
         if known is not None and not _are_one(known.function, function):
             where = inspect.getsourcefile(known.function) or known.function.__module__
             raise UserError(f"there is a term {called} already ({where}): choose another name")
         _registered[called] = declared
+        if _running is not None:
+            _running.add(called)
         return declared
 
     return declare
@@ -189,19 +209,20 @@ def extend(file: PathLike) -> tuple[str, ...]:
     path = checked_path(file, "the extension").resolve()
     if path in _extensions:
         return _extensions[path]
-    spec = importlib.util.spec_from_file_location(f"raptor_extension_{path.stem}", path) if path.is_file() else None
+    module_name = f"raptor_extension_{path.stem}_{len(_extensions)}"
+    spec = importlib.util.spec_from_file_location(module_name, path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise UserError(f"there is no Python file {file} to extend raptor with: name a file that declares terms")
     module, before = importlib.util.module_from_spec(spec), dict(_registered)
-    sys.modules[module.__name__] = module
+    sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        with _declaring(path.parent):
+            spec.loader.exec_module(module)
     except UserError as error:
-        raise UserError(f"{error} ({file})") from error
-    except Exception as error:
-        raise UserError(
-            f"{file} cannot be run: {type(error).__name__}: {first_line(error)}{_line(error, path)}"
-        ) from error
+        raise UserError(f"{error} ({file}{_line(error, path, ', line {}')})") from error
+    except (Exception, SystemExit) as error:
+        where = _line(error, path, " (line {})")
+        raise UserError(f"{file} cannot be run: {type(error).__name__}: {first_line(error)}{where}") from error
     new = tuple(name for name, found in _registered.items() if before.get(name) is not found)
     if not new:
         raise UserError(
@@ -209,6 +230,20 @@ def extend(file: PathLike) -> tuple[str, ...]:
         )
     _extensions[path] = new
     return new
+
+
+@contextlib.contextmanager
+def _declaring(folder: Path) -> Iterator[None]:
+    """While an extension is run: the modules beside it can be imported, and each name can be declared once."""
+    global _running
+    _running = set()
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        _running = None
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(folder))
 
 
 def extensions() -> tuple[Path, ...]:
@@ -237,6 +272,19 @@ def _used(given: Handed, kind: Kind | None) -> Use:
     return use
 
 
+def _check_options(kind: str, weight: Any, numbers: Mapping[str, Any]) -> None:
+    """Refuse options of a declaration that are no numbers, or that a term of this kind has no use for."""
+    if weight is not None and kind not in WEIGHTED:
+        raise UserError(f"a {kind} has no weight: leave out weight={weight!r}")
+    if weight is not None and not is_finite_number(weight):
+        raise UserError(f"the weight of a term must be a number, got {weight!r}")
+    for name, number in numbers.items():
+        if type(number) is not int or number < 0:
+            raise UserError(f"{name} of a term must be a whole number of at least 0, got {number!r}")
+        if number and kind not in ("disturbance", "observation"):
+            raise UserError(f"a {kind} has no {name}, only disturbances and observations do: leave out {name}={number}")
+
+
 def _settings_class(function: Callable[..., Any], name: str, more: Mapping[str, float]) -> type[Settings]:
     """The keyword arguments of a function, after its first, as a class of settings."""
     try:
@@ -249,12 +297,24 @@ def _settings_class(function: Callable[..., Any], name: str, more: Mapping[str, 
         default = parameter.default
         if default is inspect.Parameter.empty or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             raise UserError(f"the argument {parameter.name} of the term {name} needs a default value")
+        if parameter.name in more:
+            raise UserError(f"the argument {parameter.name} of the term {name} is given by the decorator: leave it out")
         default = tuple(default) if isinstance(default, list) else default
         declared = default if isinstance(default, dataclasses.Field) else setting(default)
+        if not _is_plain(declared.default, parameter.name in hints):
+            what = "a finite number, true or false, text, or a list of these"
+            raise UserError(f"the argument {parameter.name} of the term {name} must have as default {what}")
         fields.append((parameter.name, hints.get(parameter.name, _type_of(declared.default)), declared))
     made = dataclasses.make_dataclass(name, fields, bases=(Settings,), frozen=True)
     made.__doc__ = inspect.getdoc(function) or f"Settings of {name}."
     return made
+
+
+def _is_plain(default: Any, annotated: bool) -> bool:
+    """Whether a default can be a setting; None where the argument is annotated."""
+    if isinstance(default, (tuple, list)):
+        return all(_is_plain(each, annotated) for each in default)
+    return is_finite_number(default) or isinstance(default, (bool, str)) or (annotated and default is None)
 
 
 def _type_of(default: Any) -> Any:
@@ -270,12 +330,12 @@ def _are_one(a: Callable[..., Any], b: Callable[..., Any]) -> bool:
     return a.__qualname__ == b.__qualname__ and (a.__module__ == b.__module__ or files[0] == files[1])
 
 
-def _line(error: BaseException, path: Path) -> str:
-    """Where in a file an exception was raised."""
+def _line(error: BaseException, path: Path, text: str) -> str:
+    """Where in a file an exception was raised, put into a text; empty where that is elsewhere."""
     if isinstance(error, SyntaxError):
-        return f" (line {error.lineno})"
+        return text.format(error.lineno)
     trace, line = error.__traceback__, ""
     while trace is not None:
-        line = f" (line {trace.tb_lineno})" if trace.tb_frame.f_code.co_filename == str(path) else line
+        line = text.format(trace.tb_lineno) if trace.tb_frame.f_code.co_filename == str(path) else line
         trace = trace.tb_next
     return line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from raptor.config import to_dict
@@ -89,8 +90,10 @@ def learns_from_reward(settings: Any) -> bool:
 
 
 def warn_of_idle(settings: Any) -> None:
-    """Warn of rewards and bounds that were set, but only rate the policy; names what would train it."""
+    """Warn of settings without effect, and of those that only rate the policy; names what would train it."""
     objective, default = OBJECTIVES[settings.JOB], dict(leaves(to_dict(type(settings)())))
+    for text in _without_effect(settings):
+        warnings.warn(text, stacklevel=3)
     if learns_from_reward(settings):
         return
     task = settings.fine_tune.task if settings.JOB == "post-train" else settings.task
@@ -108,3 +111,24 @@ def warn_of_idle(settings: Any) -> None:
         remedy = f"{objective}.{INSTEAD[name]}, or {others}" if name in INSTEAD else others
         text = f"{key}={show(value)} only rates the policy; {settings.JOB} minimises {objective}"
         warnings.warn(f"{text}: to train on it, give {remedy}", stacklevel=3)
+
+
+def _without_effect(settings: Any) -> Iterator[str]:
+    """Trajectories that nobody follows, and costs that are not minimised, in words."""
+    tasks = {"task": settings.task}
+    if settings.JOB == "post-train":
+        tasks["fine_tune.task"] = settings.fine_tune.task
+    for path, task in tasks.items():
+        followed = task.references.trajectory
+        for use in task.idle_trajectories:
+            given, name = f"{path}.extra.{use.term.name}", use.term.name.replace("_", "-")
+            yield f"{given} has no effect, since its trajectory is not followed: give --reference {name}"
+        if followed.source is None and followed != type(followed)():
+            yield f"{path}.references.trajectory has settings, but no trajectory: give --reference FILE|NAME"
+    instead = {"post-train": "imitation minimises no cost: give fine_tune.task.extra.{0}"}
+    if getattr(settings, "algorithm", "") == "sac":
+        instead = {settings.JOB: "soft actor-critic learns from rewards: declare one beside it"}
+    for use in settings.task.own("cost"):
+        if settings.JOB in instead:
+            remedy = instead[settings.JOB].format(use.term.name)
+            yield f"the cost term {use.term.name} of task.extra has no effect, since {remedy}"
