@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
-from raptor.evaluation import METRICS, Evaluation
+from raptor.cli import policies
+from raptor.evaluation import METRICS, Estimate, Evaluation
 from raptor.formats import load_policy, save_policy
 from raptor.nn import RaptorPolicy
 
@@ -91,6 +94,28 @@ def test_a_trajectory_by_name_takes_settings(raptor: Run, policy_file: Path, tmp
     assert large.settings["extra"] == {"circle": {"radius": 0.5, "period": 6.0, "facing": False}}
     (errors,) = ([e.policies[n]["reference"]["position_rmse"].value for e in (small, large)] for n in small.policies)
     assert errors[1] > 10 * errors[0]
+
+
+@pytest.mark.parametrize("width", [80, 120, 160])
+def test_tables_have_room_for_every_label_and_figure(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {metric: Estimate(123.456, 123.0, 124.0) for metric in METRICS}
+    conditions = ("as-given", "mass-low", "mass-high")
+    ends = {f"{condition}/{metric}": each for condition in conditions for metric, each in figures.items()}
+    late = {f"motors-20ms-late/{metric}": each for metric, each in figures.items()}
+    suites = {"robustness": {**figures, **late}, "sensitivity": ends}
+    settings = {"quadrotors": [{"name": "a"}], "uncertainty": {"mass": [0.2]}}
+    names = ["published", "default", "large", "robust", "a_policy_with_a_name"]
+    file = io.StringIO()
+    monkeypatch.setattr(policies, "wide_console", lambda: Console(file=file, width=width))
+    policies.show_tables(Evaluation(dict.fromkeys(names, suites), settings))
+    text = file.getvalue()
+    assert "…" not in text
+    rows = [line for line in text.splitlines() if "motors-20ms-late return" in line]
+    assert sum(line.count("123.5 [123.0, 124.0]") for line in rows) >= len(names)
+    ends_of_mass = [line for line in text.splitlines() if "mass +20 %" in line]
+    assert sum(line.count("12345.60") for line in ends_of_mass) == len(names)
+    for name in names:
+        assert name in text
 
 
 @pytest.mark.parametrize(

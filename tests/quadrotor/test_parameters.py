@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from raptor.quadrotor import Quadrotors, State, load_platform, load_platforms, sample_quadrotors
+from raptor.quadrotor.state import component_major, components, from_components
 
 
 def same(a, b):
@@ -68,6 +69,11 @@ def test_a_population_moves_to_the_gpu_and_back():
     assert quadrotors.to("cuda").device.type == "cuda"
     assert same(quadrotors.to("cuda").to("cpu"), quadrotors)
     assert quadrotors.to("cuda")[[0, 2]].mass.tolist() == quadrotors[[0, 2]].mass.tolist()
+
+
+@pytest.mark.parametrize("tensor", [torch.ones(8, 1), torch.ones(1, 3), torch.ones(9, 1)[2:5], torch.ones(1, 1)])
+def test_component_major_has_the_strides_of_tensors_that_were_put_together(tensor):
+    assert component_major(tensor).stride() == from_components(components(tensor)).stride()
 
 
 def test_component_major_changes_the_memory_and_not_the_numbers():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,8 @@ from raptor.cli.progress import counting, wide_console
 from raptor.core.errors import UserError, printable
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from raptor.evaluation import Evaluation
     from raptor.training import TrainDirectConfig
 
@@ -117,12 +119,33 @@ def evaluate(
         say(f"wrote {plot}")
 
 
-def show_tables(evaluation: Evaluation) -> None:
-    """Print every figure of an evaluation."""
-    tables = wide_console()
-    tables.print(evaluation.table())
+def show_tables(evaluation: Evaluation, details: bool = True) -> None:
+    """Print the figures of an evaluation, as many policies beside each other as the console is wide."""
+    console = wide_console()
+    reference = next(iter(evaluation.policies))
+    for names in _side_by_side(evaluation, lambda some: some.table(details), console.width, reference):
+        console.print(evaluation.only(names).table(details))
     if SENSITIVITY in evaluation.suites:
-        tables.print(evaluation.sensitivity_table())
+        for names in _side_by_side(evaluation, lambda some: some.sensitivity_table(), console.width):
+            console.print(evaluation.only(names).sensitivity_table())
+
+
+def _side_by_side(
+    evaluation: Evaluation, table_of: Callable[[Evaluation], Table], width: int, reference: str | None = None
+) -> Iterator[list[str]]:
+    """Groups of policies whose tables fit into a width; the reference begins each, where there is room for it."""
+    unlimited = Console(width=10_000)
+
+    def fits(names: list[str]) -> bool:
+        return unlimited.measure(table_of(evaluation.only(names))).minimum <= width
+
+    group: list[str] = []
+    for name in evaluation.policies:
+        if group and not fits([*group, name]):
+            yield group
+            group = [reference] if reference is not None and fits([reference, name]) else []
+        group.append(name)
+    yield group
 
 
 def evaluate_on_own(

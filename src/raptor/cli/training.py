@@ -15,7 +15,7 @@ from rich.console import Console
 
 from raptor.cli import common, progress
 from raptor.cli.common import Run, TeacherRun, argument, option, say, takes_options
-from raptor.cli.policies import evaluate_on_own
+from raptor.cli.policies import evaluate_on_own, show_tables
 from raptor.cli.progress import cell, counted, duration, plain_table, quantity, wide_console
 from raptor.core.errors import UserError
 
@@ -248,7 +248,7 @@ def run(
     table = plain_table("stage", "", "time", "result")
     for name, job, action, _, seconds, result, product in summary.stages:
         if job == "evaluate" and action != "skip":
-            wide_console().print(Evaluation.load(product).table(details=False))
+            show_tables(Evaluation.load(product), details=False)
         time = duration(seconds) if action != "skip" else ""
         table.add_row(name, DONE[action], time, cell(result if job != "report" else ""))
     wide_console().print(table)

@@ -212,6 +212,10 @@ class Evaluation:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path} holds no evaluation: make one with raptor evaluate --json") from error
 
+    def only(self, names: Iterable[str]) -> Evaluation:
+        """The same of some of the policies."""
+        return Evaluation({name: self.policies[name] for name in names}, self.settings)
+
     @property
     def suites(self) -> list[str]:
         """All that any policy was evaluated on."""
@@ -258,28 +262,39 @@ class Evaluation:
                 text = "–" if math.isnan(varied.value) else f"{scale * varied.value:.{digits}f}"
                 texts.append(Text(text, style="red" if better(given, varied, metric) else ""))
             table.add_row(label, *texts)
-        return table
+        return _unshrinkable(table, conditions.values())
 
     def table(self, details: bool = True) -> Table:
         """A rich table, a column for each policy; with details, also rows for each platform and each condition."""
         caption = f"value [{100 * self.settings.get('confidence', 0.95):g} % interval over vehicles]"
         if len(self.policies) > 1:
             caption += f"; green: better than {next(iter(self.policies))} beyond both intervals"
-        table = _table("suite and metric", self.policies, caption)
+        table, labels = _table("suite and metric", self.policies, caption), []
         for suite in self.suites:
             table.add_section()
             table.add_row(Text(self.headings.get(suite, suite), style="bold"))
             for label, metric, estimates in rows(self.policies, suite, details):
+                labels.append(f"  {label}")
                 styles = ["green" if better(estimate, estimates[0], metric) else "" for estimate in estimates]
                 texts = [Text(cell(e, metric), style=style) for e, style in zip(estimates, styles, strict=True)]
-                table.add_row(f"  {label}", *texts)
-        return table
+                table.add_row(labels[-1], *texts)
+        return _unshrinkable(table, labels)
 
 
 def _table(first: str, others: Iterable[str], caption: str) -> Table:
     columns = [Column(name, justify="right", no_wrap=True) for name in others]
     how: dict[str, Any] = {"caption_justify": "left", "header_style": "bold", "pad_edge": False}
     return Table(first, *columns, caption=caption, **how)
+
+
+def _unshrinkable(table: Table, labels: Iterable[str]) -> Table:
+    """The same with room for every label and figure, however narrow the console is."""
+    first, *others = table.columns
+    first.min_width = max(map(len, labels), default=0)
+    for column in others:
+        lines = [line for text in (column.header, *column.cells) for line in str(text).splitlines()]
+        column.min_width = max(map(len, lines))
+    return table
 
 
 class Row(NamedTuple):

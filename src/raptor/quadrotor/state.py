@@ -36,7 +36,10 @@ def from_components(parts: Sequence[Tensor]) -> Tensor:
 def component_major(tensor: Tensor, component_dims: int = 1) -> Tensor:
     """Copy a tensor whose last `component_dims` axes are those of a vehicle into the layout of `from_components`."""
     trailing, leading = tuple(range(-component_dims, 0)), tuple(range(component_dims))
-    return tensor.movedim(trailing, leading).contiguous().movedim(leading, trailing)
+    moved = tensor.movedim(trailing, leading)
+    if moved.is_contiguous() and 1 in moved.shape:  # whose strides may be anything, and kernels compare them
+        moved = moved.clone(memory_format=torch.contiguous_format)
+    return moved.contiguous().movedim(leading, trailing)
 
 
 @register()
