@@ -159,16 +159,18 @@ def evaluate_on_own(
 
     policies = {name: load_policy(name, config.device) for name in POLICY_NAMES}
     policies[printable(run.resolve().name)] = load_policy(run, config.device)
-    vehicles, compile = kept_vehicles(run), None if config.compile else False
+    vehicles = kept_vehicles(run)
     say("returns so far are of vehicles around yours, in the task of training")
     say("evaluating it beside the packaged policies on the vehicles themselves")
     with counting(Console(stderr=True)) as progress:
-        how = (num_quadrotors, 1, 0, config.device, progress, compile)
+        how = (num_quadrotors, 1, 0, config.device, progress)
         trajectory = config.task.references.trajectory
         followed = ["reference"] if trajectory.source else []
         suites = (*(suites or GIVEN_SUITES), *followed)
         evaluation = evaluate(policies, suites, *how, quadrotors=vehicles, reference=trajectory if followed else None)
     show_tables(evaluation)
+    own = next(reversed(evaluation.policies))
+    say(evaluation.standing(own))
     evaluation.save(run / "evaluation.json")
 
 

@@ -53,7 +53,7 @@ def job_progress(console: Console, lines: bool = True, patience_s: float = 0.0) 
 
 
 def _lines(console: Console) -> ProgressFunction:
-    """Print one line per validation, or per tenth of a job that is not validated, and every few minutes."""
+    """Print one line per validation and per tenth of a job, and every few minutes."""
     shown: object = None
     shown_at, say = 0.0, announcer(console)
 
@@ -61,9 +61,7 @@ def _lines(console: Console) -> ProgressFunction:
         nonlocal shown, shown_at
         if progress.stage in ("compiling", "validating") or not progress.step:
             return
-        tenth = progress.unit, progress.step * LINES // max(progress.num_steps, 1)
-        is_validated = bool(progress.validation) and progress.unit in ("update", "epoch")
-        standing = dict(progress.validation) if is_validated else tenth
+        standing = progress.unit, progress.step * LINES // max(progress.num_steps, 1), dict(progress.validation)
         if standing != shown or progress.elapsed_s - shown_at >= QUIET_S:
             shown, shown_at = standing, progress.elapsed_s
             say(f"{progress.unit} {progress.step:.5g} of {progress.num_steps}  {facts(progress)}".rstrip())

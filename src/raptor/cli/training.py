@@ -27,12 +27,19 @@ PLANNED = {"skip": "nothing", "run": "run", "resume": "go on", "anew": "run anew
 
 
 @takes_options
-def train_direct(run: Run, quadrotor: common.Quadrotors = None, largest_batch: common.LargestBatch = False) -> None:
+def train_direct(
+    run: Run,
+    quadrotor: common.Quadrotors = None,
+    evaluate: Annotated[
+        bool, option("--evaluate/--no-evaluate", "End with the tables of your own vehicle.", True)
+    ] = True,
+    largest_batch: common.LargestBatch = False,
+) -> None:
     """Train a policy through the gradient of the simulator, for all quadrotors or for your own.
 
     With --quadrotor, vehicles are drawn around it: `spread=20%` of each quantity, `spread.mass=5%` of one, else as
     uncertain as its description says. Unless there is a --config, the preset `vehicle` is meant: a packaged policy is
-    fine-tuned for a few minutes, and compared on this vehicle with all packaged ones.
+    fine-tuned for a few minutes, and compared on this vehicle with all packaged ones, unless --no-evaluate.
 
     Ctrl-C writes a checkpoint and stops; --resume goes on, also after a kill, to the same result. The first start
     compiles for about half a minute.
@@ -57,7 +64,7 @@ def train_direct(run: Run, quadrotor: common.Quadrotors = None, largest_batch: c
         resuming: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite}
         summary = job.train_direct(run.output, config, **resuming, progress=show, largest=largest_batch)
     common.say_result(summary, run.again)
-    if config.quadrotors:
+    if config.quadrotors and evaluate:
         with common.going_on_with(run.again):
             evaluate_on_own(summary.output, config)
     again = [f"--quadrotor={source}" for source in config.quadrotors]

@@ -166,28 +166,39 @@ def _figure_eight(axis: Axes, recordings: Sequence[Recording], place: int) -> No
 
 
 def reference(recordings: Mapping[str, Recording], vehicles: Sequence[str] = SHOWN) -> Figure:
-    """A trajectory from above, and the distance from its target over time, a column for each of the vehicles.
+    """A trajectory from above, its height, and the distance from its target, a column for each of the vehicles.
 
-    Recordings are by policy, of the vehicles in their order. What leaves the surroundings of the trajectory is cut off.
+    Recordings are by policy, of the vehicles in their order; a cross is where one is lost. What leaves the surroundings
+    of the trajectory is cut off, as are distances of those that are lost.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(2, len(vehicles), (3.2 * len(vehicles) + 0.4, 6.2), sharey="row")
+        figure, axes = grid(3, len(vehicles), (3.2 * len(vehicles) + 0.4, 8.2), sharey="row")
         target = next(iter(recordings.values())).target.cpu()
+        kept = [100 * each.tracking_error[each.flying].max().item() for each in recordings.values()]
+        farthest = min(150.0, max(2.0, 1.1 * max(kept)))
         for place, (name, column) in enumerate(zip(vehicles, axes.T, strict=True)):
-            x, y, _ = target[:, place].T
-            column[0].plot(x, y, color=FAINT, lw=5, alpha=0.5)
+            x, y, z = target[:, place].T
+            column[0].plot(x, y, color=INK, lw=1, ls=":")
+            column[1].plot(next(iter(recordings.values())).time, z, color=INK, lw=1, ls=":")
             for recording, colour in zip(recordings.values(), cycle(COLOURS), strict=False):
-                flown = recording.position[:, place].cpu()
-                column[0].plot(flown[:, 0], flown[:, 1], color=colour, lw=1.4)
-                column[1].plot(recording.time, 100 * recording.tracking_error[:, place].cpu(), color=colour, lw=1.2)
+                flying = recording.flying[:, place].cpu()
+                flown = recording.position[:, place].cpu()[flying]
+                apart = 100 * recording.tracking_error[:, place].cpu()[flying]
+                time = recording.time[flying]
+                curves = (flown[:, 0], flown[:, 1]), (time, flown[:, 2]), (time, apart)
+                for axis, (across, up) in zip(column, curves, strict=True):
+                    axis.plot(across, up, color=colour, lw=1.2)
+                    if not flying.all():
+                        axis.plot(across[-1], up[-1], color=colour, marker="x", ms=8, mew=2)
             margin = 0.5 + 0.1 * float(target.abs().amax())
             column[0].set(xlim=(x.min() - margin, x.max() + margin), ylim=(y.min() - margin, y.max() + margin))
             column[0].set(aspect="equal", xlabel="x (m)")
             column[0].set_title(name, weight="bold")
-            column[1].set(xlabel="time (s)", ylim=(0, 150))
-        axes[0, 0].set_ylabel("y (m)")
-        axes[1, 0].set_ylabel("distance from target (cm)")
-        _legend(figure, list(recordings), [Line2D([], [], color=FAINT, lw=5, alpha=0.5, label="target")])
+            column[1].set(xlabel="time (s)", ylim=(target[..., 2].min() - margin, target[..., 2].max() + margin))
+            column[2].set(xlabel="time (s)", ylim=(0, farthest))
+        for row, label in enumerate(("y (m)", "height (m)", "distance from target (cm)")):
+            axes[row, 0].set_ylabel(label)
+        _legend(figure, list(recordings), [Line2D([], [], color=INK, lw=1, ls=":", label="target")])
     return figure
 
 
@@ -253,7 +264,7 @@ def sensitivity(evaluation: Evaluation) -> Figure:
     quantities, policies = evaluation.uncertain, evaluation.policies
     if not quantities:
         raise UserError("nothing about these vehicles is uncertain, so that there is no sensitivity to draw")
-    panels = {"return": ("return (at most 750)", 1), "position_rmse": ("position RMSE (cm)", 100)}
+    panels = {"return": ("return", 1), "position_rmse": ("position RMSE (cm)", 100)}
     panels["terminated"] = ("lost (%)", 100)
     with matplotlib.rc_context(STYLE):
         size = 3.1 * len(panels) + 1.6, 1.1 + len(quantities) * (0.2 + 0.2 * len(policies))
@@ -271,7 +282,7 @@ def sensitivity(evaluation: Evaluation) -> Figure:
                 axis.axvline(scale * found[f"{NOMINAL}/{metric}"].value, color=colour, lw=1, ls="--")
             axis.set_title(title)
             low, high = axis.get_xlim()
-            axis.set_xlim(min(low if metric == "return" else 0, -0.02 * high), max(5, high))
+            axis.set_xlim(low if metric == "return" else -0.02 * high, high if metric == "return" else max(5, high))
             axis.xaxis.set_major_locator(MaxNLocator(5))
         names = [f"{name.replace('_', ' ')} ±{amount}" for name, amount in quantities.items()]
         axes[0, 0].set_yticks(range(len(quantities)), names)

@@ -229,7 +229,9 @@ class Evaluation:
     @property
     def headings(self) -> dict[str, str]:
         """What each suite is."""
-        followed = {REFERENCE: f"{REFERENCE}: {self.settings.get(REFERENCE)}, from rest to its end"}
+        followed = {
+            REFERENCE: f"{REFERENCE}: {str(self.settings.get(REFERENCE)).partition('#')[0]}, from rest to its end"
+        }
         if not self.vehicles:
             return HEADINGS | followed
         names = ", ".join(self.vehicles)

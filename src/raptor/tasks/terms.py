@@ -189,13 +189,12 @@ def find_term(name: str) -> Term:
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
             entry.load()
     if name not in _registered:
-        near = difflib.get_close_matches(name, _registered, 1)
-        if near:
-            raise UserError(f"there is no term {name}: did you mean {near[0]}?")
+        near = difflib.get_close_matches(name, _registered, 1, 0.75)
+        meant = f"did you mean {near[0]}? Else " if near else ""
         own = [known for known, found in _registered.items() if not found.function.__module__.startswith("raptor.")]
         there = f"; your own are {', '.join(own)}" if own else ""
         remedy = "hand over the file that declares it with --extend FILE (in Python: raptor.tasks.extend)"
-        raise UserError(f"there is no term {name}: {remedy}, or install the package that offers it{there}")
+        raise UserError(f"there is no term {name}: {meant}{remedy}, or install the package that offers it{there}")
     return _registered[name]
 
 

@@ -57,8 +57,9 @@ class StepView(NamedTuple):
         """Components of position and velocity of `next_state` that bounds apply to."""
         return bounded(self.next_state, self.next_reference if self.about_target else None)
 
-    def norm(self, parts: Sequence[Tensor], rounding: float) -> Tensor:
-        """Euclidean norm (...) of components (...); rounded off where the view is `smooth`."""
+    def norm(self, vector: Tensor | Sequence[Tensor], rounding: float = 0.01) -> Tensor:
+        """Euclidean norm (...) of a vector (..., K), or of its components; rounded off where the view is `smooth`."""
+        parts = components(vector) if isinstance(vector, Tensor) else vector
         return rounded_norm(parts, rounding) if self.smooth else norm(tuple(parts))
 
 
