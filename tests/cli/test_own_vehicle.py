@@ -45,6 +45,9 @@ def test_training_around_a_vehicle_ends_with_a_table_beside_the_packaged_policie
     config = load_config(TrainDirectConfig, run)
     assert (config.spread.every, config.spread.mass, config.quadrotors) == (0.2, 0.05, (str(own),))
     assert config.initial_policy == load_config(TrainDirectConfig, "vehicle").initial_policy
+    own.unlink()
+    text = raptor("train-direct", "-o", run, "--resume")
+    assert f"next: raptor evaluate {run} --quadrotor={run / 'quadrotors'}" in text
 
 
 @pytest.mark.parametrize(

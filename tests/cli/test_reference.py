@@ -51,6 +51,11 @@ def test_a_run_goes_on_without_the_file_and_refuses_another_one(
     message = refused(*run, "--resume", "--reference", line)
     assert "begun with other settings: task.references.trajectory.source" in message
     line.unlink()
+    copy = tmp_path / "run" / "trajectory.csv"
+    copy.write_text(LINE + "# damaged")
+    trajectory_files._texts.clear()
+    assert f"{copy} is not what the run began with, it was changed: put back" in refused(*run, "--resume")
+    copy.write_text(LINE)
     trajectory_files._texts.clear()
     raptor(*run, "--resume")
     assert (tmp_path / "run" / "trajectory.csv").read_text() == LINE

@@ -263,7 +263,7 @@ def test_slipped_units_are_named_with_value_range_and_likely_unit(content, texts
 def test_a_length_in_inches_is_called_out():
     with pytest.warns(QuadrotorWarning, match=r"propeller_diameter 5 m \(0.07 to 0.7 in training; given in inches\?\)"):
         describe(propeller_torque_constant=None, propeller_diameter=5)
-    with pytest.warns(QuadrotorWarning, match=r"size 300 m \(0.03 to 0.4 in training; given in mm\?\)"):
+    with pytest.raises(UserError, match=r"size is 361 m along its diagonal, but the motors are 0.4 m apart.*in mm\?"):
         describe(inertia=None, size=[300, 200, 100])
 
 
@@ -295,6 +295,13 @@ def test_the_sense_of_rotation_mirrors_the_yaw_torque():
         ({"mas": 1}, "unknown key mas.*: did you mean mass"),
         ({"weight": 1}, "unknown key weight.*: did you mean mass"),
         ({"Inertia": 1}, "unknown key Inertia.*: did you mean inertia"),
+        ({"a": 1}, "unknown key a: the keys are name, mass"),
+        ({"name": " "}, "name must be a line of text, neither empty nor with control characters, got ' '"),
+        ({"name": "a\nb"}, r"name must be a line of text, .*, got 'a\\nb'"),
+        (
+            {"size": "220 x 180 x 60 mm", "arm_length": "50 mm"},
+            "size is 0.284 m along .* motors are 0.1 m apart by the",
+        ),
         ({"kv": 1750}, "unknown key kv.*: did you mean motor_kv"),
         ({"arm_offset": [0.1, 0.1]}, "arm_length is 0.2 m, but the other lengths make it 0.1414 m"),
         ({"wheelbase": "220 mm"}, "arm_length is 0.2 m, but the other lengths make it 0.11 m"),

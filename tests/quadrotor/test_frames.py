@@ -116,3 +116,48 @@ def test_uncertainties_are_those_written_and_larger_for_estimates():
     (given,) = from_description({**KNOWN, "wheelbase": 0.22, "inertia": [1.4e-3, 1.3e-3, 2.4e-3]})[0].documents
     assert given["uncertainty"]["inertia"] < document["uncertainty"]["inertia"]
     assert "motor_time_constant = 0.04 s ± 50 % (median of the packaged platforms)" in given["estimates"]
+
+
+PARTS = {"motor_kv": 1750, "battery_voltage": 22.2, "propeller_diameter": "5 in"}
+COEFFICIENTS = {"thrust_coefficient": 1.5e-6, "max_rotor_speed": "20000 rpm"}
+
+
+@pytest.mark.filterwarnings("ignore::raptor.quadrotor.QuadrotorWarning")
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"arm_offset": ["80 mm ± 4 %", "80 mm ± 1 %"]}, {"arm_length": 0.04}),
+        ({"size": "220 x 180 x 60 mm ± 4 %"}, {"arm_length": 0.04, "inertia": 0.08}),
+        ({"inertia": ["14 kg cm^2 ± 4 %", "13 kg cm^2", "24 kg cm^2"]}, {"inertia": 0.04}),
+        ({"motor_time_constant": "22 ms ± 45 %"}, {"motor_time_constant": 0.45}),
+        ({"motor_time_constant": {"rising": "22 ms ± 4 %", "falling": "30 ms ± 6 %"}}, {"motor_time_constant": 0.06}),
+        ({"thrust_to_weight": "4 ± 4 %"}, {"thrust": 0.04}),
+        ({"hover_throttle": "35 % ± 4 %"}, {"thrust": 0.08}),
+        ({"thrust_table": [["50 % ± 1 %", "230 g"], ["100 %", "765 g ± 4 %"]]}, {"thrust": 0.04}),
+        ({**PARTS, "motor_kv": "1750 ± 4 %", "battery_voltage": "22 V ± 1 %"}, {"thrust": 0.1}),
+        ({**PARTS, "propeller_diameter": "5 in ± 4 %"}, {"thrust": 0.16, "torque_constant": 0.04}),
+        ({**COEFFICIENTS, "max_rotor_speed": "20000 rpm ± 4 %"}, {"thrust": 0.08}),
+        ({**COEFFICIENTS, "torque_coefficient": "1.4e-8 ± 4 %"}, {"thrust": 0.1, "torque_constant": 0.04}),
+        ({"propeller_diameter": "5 in", "propeller_pitch": "4 in ± 4 %"}, {"torque_constant": 0.04}),
+    ],
+)
+def test_what_is_stated_about_a_key_takes_the_place_of_what_is_usual(content, expected):
+    (document,) = from_description({"mass": 0.65, **content})[0].documents
+    assert {name: document["uncertainty"][name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (
+            {"centre_of_mass": ["5 mm ± 4 %", 0]},
+            "the uncertainty of centre_of_mass has no effect: no quantity that var",
+        ),
+        ({"hover_throttle": "50 % ± 4 %"}, "the uncertainty of hover_throttle has no effect"),
+        ({"thrust_to_weight": None, "hover_throttle": "50 % ± 60 %"}, "hover_throttle leave thrust uncertain by 120%"),
+    ],
+)
+def test_a_stated_uncertainty_that_cannot_be_used_is_refused(content, complaint):
+    given = {"wheelbase": 0.22, **KNOWN, **content}
+    with pytest.raises(UserError, match=complaint):
+        from_description({key: value for key, value in given.items() if value is not None})

@@ -150,6 +150,9 @@ def test_a_function_that_gives_something_else_is_refused_by_its_name(function, c
         ("ellipse", "there is no term ellipse.*trajectories are figure-eight, circle.*or a CSV file"),
         ("position_error", "position_error is a observation, and a trajectory is expected"),
         ("not/there.csv", r"not/there.csv cannot be read \(No such file or directory\): name a CSV file"),
+        ("x" * 5000, r"cannot read the trajectory 'xxx.*\.\.\.': File name too long"),
+        ("a\0b", "cannot read the trajectory .*: embedded null byte"),
+        (5, "the trajectory must be a name, or that of a CSV file, as text, got 5"),
     ],
 )
 def test_what_is_no_trajectory_is_refused(source, complaint):

@@ -130,6 +130,30 @@ def csv(columns="t,x,y,z", **changes):
         (csv(t=np.arange(60) * 20), "line 3: the rows span 1180 s, t must be in s"),
         (csv("t,x,y,z,vx,vy,vz", vx=[1000] * 60), "line 3: the velocity is not that of the change of position"),
         (csv("t,x,y,z,yaw", yaw=np.arange(60) * 6), "line 3: the yaw jumps: it must be in rad.*yaw_deg"),
+        (csv("t,x,y,z,yaw,yaw_rate", yaw_rate=[57.3] * 60), "line 3: the yaw_rate is not that of the change of yaw"),
+        (csv("t,x,y,z,yaw_rate", yaw_rate=[1] * 60), "line 1: yaw_rate needs a column yaw beside it"),
+        ("t,x,y,z,yaw,yaw_rate\n0,0,0,0,0,0\n1,1,0,0,1,1\n", "line 2: rows 0.25 s apart .* take no yaw_rate"),
+        ("x,y,z,yaw\n0,0,0,0\n1,0,0,90\n2,0,0,180\n", "line 3: the yaw jumps: it must be in rad"),
+        (
+            "x,y,z\n0,0,0\n1e6,1,0\n",
+            r"without t take 2.187e\+06 s at 1 m/s, over 600 s: positions must be in m",
+        ),
+        ("t,x,y,z\n0,0,0,0\n1e-9,1,0,0\n", "line 3: the rows span 1e-09 s, t must be in s"),
+        (csv(x=[1, *np.arange(1, 60) / 50]), "line 3: the position jumps by 0.98 m within 0.02 s"),
+        (
+            csv(y=np.arange(60) % 2 * 0.3),
+            "near this row no vehicle follows the curve .*, it jumps by 0.3 m: the target",
+        ),
+        (
+            "t,x,y,z\n0,0,0,0\n.001,.001,0,0\n10,1,0,0\n20,5,0,0\n",
+            r"line 4: near this .*, it leaves them by 3.8e\+07 m",
+        ),
+        ("t,x,y,z\n0,0,0,0\n1,0,0,0\n2,40,0,0\n3,40,0,0\n", "line 3: near this row .*, it moves at 52 m/s"),
+        ("t,x,y,z,vx,vy,vz\n0,0,0,0,0,0,0\n1,1,0,0,500,0,0\n2,2,0,0,0,0,0\n", "line 3: near .* leaves them by 73"),
+        (
+            "t,x,y,z,vx,vy,vz,yaw,yaw_rate\n0,0,0,0,1,0,0,0,90\n1,1,0,0,1,0,0,0,90\n",
+            "line 2: near .*, it turns at 90 rad/s: yaw must be in rad, yaw_rate in rad/s",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_is_one_sentence_that_names_the_line(tmp_path, text, complaint):
@@ -152,6 +176,13 @@ def test_noise_of_a_recorded_flight_is_no_jump():
     assert read_table(trajectory_from_array(noisy, TIME)).duration == TIME[-1]
 
 
+def test_long_way_points_in_arrays_wait_for_their_speed():
+    source = trajectory_from_array(POINTS * 500)
+    with pytest.raises(UserError, match=r"array: way-points without t take .* s at 1 m/s, over 600 s"):
+        Trajectory(source)
+    assert Trajectory(source, speed=20.0).flight_s < 600
+
+
 def test_arrays_that_do_not_fit_each_other_are_refused():
     with pytest.raises(UserError, match="takes x y z of shape"):
         trajectory_from_array(CURVE[:, :2], TIME)
@@ -170,6 +201,6 @@ def test_a_file_that_has_changed_is_not_taken_for_the_one_that_was_meant(tmp_pat
         settled(f"{name}#0123456789ab")
     path.write_text(csv(x=[0.25] * 60))
     (tmp_path / "trajectory.csv").write_text(csv(x=[0.75] * 60))
-    recall_copy(tmp_path)
+    recall_copy(tmp_path, {})
     copied = settled(str(tmp_path / "trajectory.csv")).split("#")[1]
     assert settled(f"gone.csv#{copied}") == f"gone.csv#{copied}"

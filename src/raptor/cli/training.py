@@ -67,7 +67,7 @@ def train_direct(
     if config.quadrotors and evaluate:
         with common.going_on_with(run.again):
             evaluate_on_own(summary.output, config)
-    again = [f"--quadrotor={source}" for source in config.quadrotors]
+    again = [f"--quadrotor={source}" for source in job.sources_of(summary.output, config)]
     if (source := config.task.references.trajectory.source) is not None:
         kept = summary.output / "trajectory.csv"
         again.append(f"--reference={kept if kept.is_file() else source}")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from raptor.core.atomic import PathLike
-from raptor.core.errors import UserError
+from raptor.core.errors import UserError, printable
 from raptor.quadrotor.frames import Positions, inertia_matrix, rotor_positions
 from raptor.quadrotor.known import DESCRIPTION_KEYS as DESCRIPTION_KEYS
 from raptor.quadrotor.known import ROTORS, Description
@@ -39,7 +39,10 @@ def from_description(
     name = known.content.get("name", own)
     if not isinstance(name, str):
         raise known.wrong("name", "must be text")
+    if "name" in known and ("\n" in name or not name.strip() or name != printable(name)):
+        raise known.wrong("name", "must be a line of text, neither empty nor with control characters")
     exact = Quadrotors.from_dicts([{"dynamics": _dynamics(known)}], torch.float64, names=[name], sources=files)
+    known.refuse_unused()
     if known.doubts:
         text = f"unusual for a quadrotor, check the units: {', '.join(known.doubts)}{known.where()}"
         warnings.warn(text, QuadrotorWarning, stacklevel=2)
@@ -56,7 +59,7 @@ def _dynamics(known: Description) -> dict[str, Any]:
     mass = known.number("mass")
     if mass is None:
         raise UserError(f"mass is missing{known.where()}: give the mass ready to fly, in kg")
-    known.certain("mass", "mass", 0.02)
+    known.certain("mass", {"mass": 1}, 0.02)
     positions = rotor_positions(known, mass)
     inertia = inertia_matrix(known, mass, positions)
     propeller = propeller_of(known)

@@ -11,11 +11,13 @@ from torch import Tensor
 from raptor.core.errors import UserError
 from raptor.quadrotor.known import ROTORS, Description
 from raptor.quadrotor.units import KINDS
+from raptor.quadrotor.validation import DESCRIBED
 from raptor.quadrotor.vehicles import ON_AXIS, SIDES
 
 ARM_PER_CUBE_ROOT_OF_MASS = 0.2  # m kg^(-1/3)
 TILT_INERTIA = 0.34  # of mass times the rotors' mean square distance from the roll or pitch axis
 YAW_INERTIA = 0.315  # of mass times the rotors' mean square distance from the yaw axis
+LARGEST_MISFIT = 2.0  # factor between the size and the distances of the motors; guards and bodies differ by less
 UNLIKELY, IMPOSSIBLE = 5.0, 30.0  # inertia over its estimate; all mass at twice the arms' length would be 25
 
 FRAMES = {
@@ -36,6 +38,9 @@ def rotor_positions(known: Description, mass: float) -> Positions:
     for key, implied in {"wheelbase": diagonal, "diagonal": diagonal, "arm_length": diagonal / 2}.items():
         if (given := known.number(key)) is not None:
             known.agree(key, given, "the other lengths", implied, "m")
+    if (size := known.number("size", 3)) is not None:
+        length, width = (max(edge) - min(edge) for edge in list(zip(*around, strict=True))[:2])
+        _check_size(known, size, math.hypot(length, width))
     if "centre_of_mass" not in known:
         return around
     centre = known.point("centre_of_mass", known.content["centre_of_mass"])
@@ -57,13 +62,13 @@ def _frame(known: Description, mass: float) -> Positions:
         raise known.wrong("frame", f"must be {', '.join(FRAMES)}, or left out for motor_positions")
     offset, size, shape = known.number("arm_offset", 2), known.number("size", 3), FRAMES[frame]
     key = next((key for key in ("arm_offset", "wheelbase", "diagonal", "arm_length") if key in known), "")
-    known.certain("arm_length", key, 0.02)
+    known.certain("arm_length", {key: 1}, 0.02)
     is_x = frame in ("x", "wide-x")
     if offset is not None and not is_x:
         raise UserError(f"arm_offset is for X frames, not for {frame}{known.where('frame')}: give motor_positions")
     if not key and size is not None and is_x:
         how = "motors at the corners of the size"
-        offset = known.estimate("arm_offset", (size[0] / 2, size[1] / 2), "m", how, 0.05, of="arm_length")
+        offset = known.estimate("arm_offset", (size[0] / 2, size[1] / 2), "m", how, 0.05, "arm_length", {"size": 1})
     if offset is not None:
         return x_frame(*offset)
     if key:
@@ -71,7 +76,8 @@ def _frame(known: Description, mass: float) -> Positions:
     elif size is not None:
         length = max(x for x, _ in shape) - min(x for x, _ in shape)
         span = math.dist(shape[0], shape[2]) * size[0] / length
-        known.estimate("wheelbase", span, "m", f"as long as the size, {size[0]:.4g} m", 0.05, of="arm_length")
+        how = f"as long as the size, {size[0]:.4g} m"
+        known.estimate("wheelbase", span, "m", how, 0.05, "arm_length", {"size": 1})
     else:
         how = f"{ARM_PER_CUBE_ROOT_OF_MASS:g} m times the cube root of the mass in kg: 0.2 x {mass:.4g}^(1/3)"
         arm = known.estimate("arm_length", ARM_PER_CUBE_ROOT_OF_MASS * mass ** (1 / 3), "m", how, 0.25, of="arm_length")
@@ -100,7 +106,7 @@ def _given_positions(known: Description) -> Positions:
     for (x, y, _), (next_x, next_y, _) in zip(positions, [*positions[1:], positions[0]], strict=True):
         if x * next_y >= y * next_x:
             raise known.wrong(key, f"must go clockwise, seen from above: {', '.join(ROTORS)}")
-    known.certain("arm_length", key, 0.02)
+    known.certain("arm_length", {key: 1}, 0.02)
     return positions
 
 
@@ -113,7 +119,6 @@ def inertia_of_frame(mass: float, positions: Positions) -> tuple[float, ...]:
 def inertia_matrix(known: Description, mass: float, positions: Positions) -> Tensor:
     """The matrix (3, 3) in kg m^2."""
     given, size, typical = known.content.get("inertia"), known.number("size", 3), inertia_of_frame(mass, positions)
-    known.certain("inertia", "inertia", 0.1)
     if size is not None:
         known.question("size", *size)
     if isinstance(given, list) and all(isinstance(row, list) for row in given):
@@ -124,17 +129,17 @@ def inertia_matrix(known: Description, mass: float, positions: Positions) -> Ten
         low, _, high = torch.linalg.eigvalsh(matrix).tolist()
         if not torch.allclose(matrix, matrix.mT, rtol=1e-4, atol=1e-4 * high) or low <= 0:
             raise known.wrong("inertia", "must be symmetric and positive definite")
-        _check_size(known, matrix.diagonal().tolist(), typical)
+        _check_moments(known, matrix.diagonal().tolist(), typical)
         return matrix
     moments = known.number("inertia", 3)
     if moments is not None:
-        _check_size(known, moments, typical)
+        _check_moments(known, moments, typical)
     elif size is not None:
         x, y, z = (edge * edge for edge in size)
         box = tuple(mass * squares / 12 for squares in (y + z, x + z, x + y))
         numbers = f"{mass:.4g} ({size[1]:.4g}^2 + {size[2]:.4g}^2) / 12, and so on"
         how = f"mass spread evenly over a box of the size: {numbers}"
-        moments = known.estimate("inertia", box, "kg m^2", how, 0.35, of="inertia")
+        moments = known.estimate("inertia", box, "kg m^2", how, 0.35, "inertia", {"size": 2})
     else:
         factors = f"{TILT_INERTIA:g} mass y^2, {TILT_INERTIA:g} mass x^2 and {YAW_INERTIA:g} mass (x^2 + y^2)"
         x, y = (math.sqrt(sum(position[axis] ** 2 for position in positions) / 4) for axis in (0, 1))
@@ -143,8 +148,18 @@ def inertia_matrix(known: Description, mass: float, positions: Positions) -> Ten
     return torch.diag(torch.tensor(moments, dtype=torch.float64))
 
 
-def _check_size(known: Description, moments: list[float], typical: tuple[float, ...]) -> None:
-    """Doubt or refuse moments of another order of magnitude than the mass and the motors' positions suggest."""
+def _check_size(known: Description, size: list[float], motors: float) -> None:
+    """Refuse a size (m) whose length and width are far from those of the motors, which have this diagonal (m)."""
+    diagonal = math.hypot(*size[:2])
+    if not 1 / LARGEST_MISFIT < diagonal / motors < LARGEST_MISFIT:
+        text = f"size is {diagonal:.3g} m along its diagonal, but the motors are {motors:.3g} m apart by the other keys"
+        remedy = DESCRIBED["size"].slip(max(size)) or "it is length and width between motor axes, correct one of them"
+        raise UserError(f"{text}{known.where('size')}: {remedy}")
+
+
+def _check_moments(known: Description, moments: list[float], typical: tuple[float, ...]) -> None:
+    """Note moments that are given; doubt or refuse those of another order of magnitude than mass and motors suggest."""
+    known.certain("inertia", {"inertia": 1}, 0.1)
     ratio = math.prod(given / usual for given, usual in zip(moments, typical, strict=True)) ** (1 / 3)
     if 1 / UNLIKELY <= ratio <= UNLIKELY:
         return

@@ -117,6 +117,7 @@ class Description:
         self.uncertainty: dict[str, float] = {}
         """By fields of `raptor.quadrotor.around.Spread`: half-range of the quantity, relative to it."""
         self._stated: dict[str, float] = {}
+        self._used: set[str] = set()  # keys whose stated uncertainty counts
         self._refuse_unknown(content, tuple(KEYS))
         for keys in _EXCLUSIVE:
             if all(key in content for key in keys):
@@ -144,6 +145,7 @@ class Description:
                 near = [one for one in (text, _SYNONYMS.get(text)) if one in allowed]
                 near = near or difflib.get_close_matches(text, allowed, 2)
                 near = near or [one for one in allowed if text and text in one]
+                near = near if len(text) > 2 or len(near) <= 3 else []
                 hint = f"did you mean {' or '.join(near)}?" if near else f"the keys are {', '.join(allowed)}"
                 raise UserError(f"unknown key {prefix}{key}{self.where(f'{prefix}{key}')}: {hint}")
 
@@ -154,9 +156,15 @@ class Description:
     def quantity(self, key: str, given: Any) -> Quantity | None:
         """A number of a key's kind; what is written beside it about its uncertainty is remembered for the key."""
         found = parse(given, KEYS[key.partition(".")[0]].kind)
-        if found is not None and found.uncertainty is not None:
-            self._stated[key] = max(found.uncertainty, self._stated.get(key, 0.0))
+        if found is not None:
+            self.state(key, found)
         return found
+
+    def state(self, key: str, found: Quantity, power: int = 1) -> None:
+        """Remember the uncertainty of a number in a key, the largest of its numbers; it counts `power` times."""
+        key = key.partition(".")[0]
+        if found.uncertainty is not None:
+            self._stated[key] = max(power * found.uncertainty, self._stated.get(key, 0.0))
 
     def number(self, key: str, count: int = 1) -> Any:
         """A positive number, or a list of so many, in SI units; None where the key is missing."""
@@ -191,21 +199,50 @@ class Description:
         return dict(value)
 
     def estimate(
-        self, field: str, value: Any, unit: str, how: str, uncertainty: float | None = None, of: str = ""
+        self,
+        field: str,
+        value: Any,
+        unit: str,
+        how: str,
+        uncertainty: float | None = None,
+        of: str = "",
+        by: Mapping[str, int] | None = None,
     ) -> Any:
-        """Remember an estimate and return its value; the uncertainty is that `of` a field of the vehicle, if named."""
+        """Remember an estimate and return its value; the uncertainty is that `of` a field of the vehicle, if named.
+
+        What is stated about the keys that it goes `by`, each to its power, takes the place of the uncertainty.
+        """
+        if of and uncertainty is not None:
+            uncertainty = self._spread(of, by or {}, uncertainty)
         self.estimates.append(Estimate(field, value, unit, how, uncertainty))
         if of and uncertainty is not None:
             self.uncertainty[of] = uncertainty
         return value
 
-    def certain(self, field: str, key: str, otherwise: float) -> None:
-        """Note how uncertain a field is: as written beside the number of a key, `otherwise` where nothing is."""
-        self.uncertainty[field] = self._stated.get(key, otherwise)
+    def certain(self, field: str, by: Mapping[str, int], otherwise: float) -> None:
+        """Note how uncertain a field is: as stated about the keys that it follows from, else `otherwise`."""
+        self.uncertainty[field] = self._spread(field, by, otherwise)
 
-    def agree(self, key: str, value: float, others: str, implied: float, unit: str = "") -> None:
-        """Refuse a number that others contradict, beyond 5 % and what is written about its uncertainty."""
-        if abs(value - implied) > (0.05 + self._stated.get(key, 0.0)) * abs(implied):
+    def _spread(self, field: str, by: Mapping[str, int], otherwise: float) -> float:
+        """The sum of what is stated about keys, each times the power with which a field goes with it."""
+        parts = {key: power * self._stated[key] for key, power in by.items() if key in self._stated}
+        self._used |= parts.keys()
+        if (total := sum(parts.values())) >= 1:
+            text = f"{' and '.join(parts)} leave {field} uncertain by {total:.0%}"
+            raise UserError(f"{text}{self.where(next(iter(parts)))}: it must be less than 100 %")
+        return total if parts else otherwise
+
+    def refuse_unused(self) -> None:
+        """Refuse what is stated about the uncertainty of a key that no quantity of the vehicle follows from."""
+        if idle := [key for key in self._stated if key not in self._used]:
+            text = f"the uncertainty of {idle[0]} has no effect{self.where(idle[0])}"
+            raise UserError(f"{text}: no quantity that varies follows from {idle[0]} here, write it without ±")
+
+    def agree(
+        self, key: str, value: float, others: str, implied: float, unit: str = "", by: Mapping[str, int] | None = None
+    ) -> None:
+        """Refuse a number that others contradict, beyond 5 % and what is stated about the keys it goes by, its own."""
+        if abs(value - implied) > (0.05 + self._spread(key, by or {key: 1}, 0.0)) * abs(implied):
             numbers = f"{value:.4g} {unit}".rstrip(), f"{implied:.4g} {unit}".rstrip()
             text = f"{key} is {numbers[0]}, but {others} make it {numbers[1]}"
             raise UserError(f"{text}{self.where(key)}: correct one of them or leave it out")

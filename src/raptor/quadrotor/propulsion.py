@@ -32,6 +32,13 @@ LOADED_SPEED = 0.77  # of KV times nominal voltage, that a motor reaches with a 
 THRUST_COEFFICIENT = 0.05, 0.11  # C_T of two blades = the first + the second times pitch over diameter
 BLADES = 0.7  # C_T grows with this power of the number of blades
 FIGURE_OF_MERIT = 0.6
+POWERS = {
+    "thrust_coefficient": {"thrust_coefficient": 1, "max_rotor_speed": 2},
+    "motor_kv": {"motor_kv": 2, "battery_cells": 2, "battery_voltage": 2},
+    "propeller_diameter": {"propeller_diameter": 4, "propeller_pitch": 1},
+}
+"""By the first of keys that give the thrust together, the powers with which it goes with each (at most, of pitch)."""
+
 MISMATCH = 2.5  # factor between what is given and what its parts suggest, from which on it is doubted
 
 THRUST_KEYS = (
@@ -112,9 +119,9 @@ def _full_thrust(known: Description, weight: float, propeller: Propeller | None,
         for key, thrust in list(sure.items())[1:]:
             others = f"{first} and mass" if key == "thrust_to_weight" else first
             scale, unit = (4 / weight, "") if key == "thrust_to_weight" else (1.0, "N")
-            known.agree(key, thrust * scale, others, full * scale, unit)
+            known.agree(key, thrust * scale, others, full * scale, unit, POWERS.get(key))
         if measured is None:
-            known.certain("thrust", first, 0.1)
+            known.certain("thrust", POWERS.get(first, {first: 1}), 0.1)
         if guess is not None and not 1 / MISMATCH < full / guess < MISMATCH:
             text = f"{first} gives {full:.3g} N a motor, but motor, battery and propeller suggest {guess:.3g} N"
             known.doubts.append(f"{text}; are the units right?")
@@ -123,7 +130,8 @@ def _full_thrust(known: Description, weight: float, propeller: Propeller | None,
         return guess
     if hover is not None:
         how = f"1 / hover_throttle^2: 1 / {hover:.4g}^2"
-        return float(known.estimate("thrust_to_weight", 1 / hover**2, "", how, 0.25, of="thrust") * weight / 4)
+        ratio = known.estimate("thrust_to_weight", 1 / hover**2, "", how, 0.25, "thrust", {"hover_throttle": 2})
+        return float(ratio * weight / 4)
     for key in ("motor_kv", "thrust_coefficient", "max_rotor_speed"):
         if key in known:
             needs = "thrust_coefficient or propeller, and max_rotor_speed or motor_kv with battery_cells"
@@ -143,7 +151,9 @@ def _thrust_of_parts(known: Description, propeller: Propeller | None, keep: bool
     thrust = coefficient * speed**2
     if keep:
         how = f"thrust_coefficient max_rotor_speed^2: {coefficient:.4g} x {speed:.5g}^2, {thrust / KGF:.3g} kgf"
-        known.estimate("max_thrust_per_motor", thrust, "N", how, 0.3, of="thrust")
+        by = {"max_rotor_speed": 2} if "max_rotor_speed" in known else POWERS["motor_kv"]
+        by = by | ({"thrust_coefficient": 1} if "thrust_coefficient" in known else POWERS["propeller_diameter"])
+        known.estimate("max_thrust_per_motor", thrust, "N", how, 0.3, "thrust", by)
     return float(thrust)
 
 
@@ -182,11 +192,12 @@ def _check_full_thrust(known: Description, mass: float, full: float) -> None:
     if least < full <= MOST_THRUST_TO_WEIGHT * least:
         return
     key = next((key for key in THRUST_KEYS if key in known), "mass")
-    slips = {"thrust in kgf": KGF, "thrust in g": KGF / 1e3} if key in THRUST_KEYS[:2] else {}
+    grams = key == "max_thrust_per_motor" and re.search("g|lb|oz", str(known.content[key]))  # stand beside the number
+    slips = {"thrust in kgf": KGF, "thrust in g": KGF / 1e3} if key in THRUST_KEYS[:2] and not grams else {}
     if key not in THRUST_KEYS[:2] and "max_rotor_speed" in known:
         slips = {"max_rotor_speed in rpm": _RPM**2, "thrust_coefficient in N/rpm^2": _RPM**-2}
     causes = [cause for cause, factor in slips.items() if 1.2 < factor * full / least < 20]
-    guess = f"was {' or '.join(causes)}?" if causes else "correct one of them"
+    guess = f"was {' or '.join(causes)}?" if causes else f"correct {'its number or unit' if grams else 'one of them'}"
     allowed = f"{mass:g} kg fly with {least:.4g} to {MOST_THRUST_TO_WEIGHT * least:.4g} N"
     raise UserError(f"{key} gives a motor {full:.4g} N, but {allowed}{known.where(key)}: {guess}")
 
@@ -212,15 +223,17 @@ def torque_constant(known: Description, propeller: Propeller | None) -> float:
     key, thrust, torque = "propeller_torque_constant", *map(known.number, ("thrust_coefficient", "torque_coefficient"))
     if (given := known.number(key)) is not None:
         if None not in (thrust, torque):
-            known.agree(key, given, "torque_coefficient over thrust_coefficient", torque / thrust, "N m per N")
-        known.certain("torque_constant", key, 0.15)
+            ratio = {key: 1, "torque_coefficient": 1, "thrust_coefficient": 1}
+            known.agree(key, given, "torque_coefficient over thrust_coefficient", torque / thrust, "N m per N", ratio)
+        known.certain("torque_constant", {key: 1}, 0.15)
         return float(given)
     if torque is not None:
         if thrust is None:
             text = f"torque_coefficient needs thrust_coefficient{known.where('torque_coefficient')}"
             raise UserError(f"{text}: their ratio is the torque constant")
         how = f"torque_coefficient / thrust_coefficient: {torque:.4g} / {thrust:.4g}"
-        return float(known.estimate(key, torque / thrust, "N m per N", how, 0.15, of="torque_constant"))
+        by = {"torque_coefficient": 1, "thrust_coefficient": 1}
+        return float(known.estimate(key, torque / thrust, "N m per N", how, 0.15, "torque_constant", by))
     value, how, margin = TORQUE_PER_THRUST, MEDIAN, 0.5
     if propeller is not None and propeller.pitch is not None:
         value, margin = _torque_per_diameter(propeller.thrust_coefficient) * propeller.diameter, 0.3
@@ -229,7 +242,8 @@ def torque_constant(known: Description, propeller: Propeller | None) -> float:
     elif propeller is not None:
         value, margin = TORQUE_PER_THRUST_AND_DIAMETER * propeller.diameter, 0.3
         how = f"{TORQUE_PER_THRUST_AND_DIAMETER:g} times the diameter of the propeller, {propeller.diameter:.4g} m"
-    return float(known.estimate(key, value, "N m per N", how, margin, of="torque_constant"))
+    by = {"propeller_diameter": 1, "propeller_pitch": 1}
+    return float(known.estimate(key, value, "N m per N", how, margin, "torque_constant", by))
 
 
 def _torque_per_diameter(thrust_coefficient: float) -> float:
@@ -240,15 +254,16 @@ def _torque_per_diameter(thrust_coefficient: float) -> float:
 def time_constants(known: Description) -> list[float]:
     """Of the motors, rising and falling, in s."""
     key, ways = "motor_time_constant", ("rising", "falling")
-    known.certain("motor_time_constant", key, 0.15)
     if not isinstance(known.content.get(key), Mapping):
         if key in known:
-            return [known.number(key)] * 2
+            both = [known.number(key)] * 2
+            known.certain(key, {key: 1}, 0.15)
+            return both
         return [known.estimate(key, MOTOR_TIME_CONSTANT, "s", MEDIAN, 0.5, of=key)] * 2
     known.group(key, ways)
     rising, falling = (known.number(f"{key}.{way}") for way in ways)
     if rising is None and falling is None:
         raise known.wrong(key, "needs a number, or rising and falling")
-    known.certain("motor_time_constant", f"{key}.{'falling' if rising is None else 'rising'}", 0.15)
+    known.certain(key, {key: 1}, 0.15)
     pairs = zip(ways, (rising, falling), (falling, rising), strict=True)
     return [given or known.estimate(f"{key}.{way}", other, "s", "as the other one", 0.3) for way, given, other in pairs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from raptor.quadrotor.units import parse
 
 KEY = "thrust_table"
 LARGEST_FILE, LOWEST_TOP = 2**20, 0.5  # bytes; throttle that the last point must reach
+NOISE = 0.05  # of the largest thrust, by which a point may be below one at less throttle
 _COLUMNS = {"throttle": r"throttle|esc|signal|pwm|command", "thrust": r"thrust|force|lift"}
 _PULSE = 1000.0, 2000.0  # us, of an ESC's signal at no and at full throttle
 
@@ -40,13 +42,14 @@ def thrust_table(known: Description) -> Table | None:
                 KEY, "must be pairs of throttle and thrust, [[50 %, 480 g], ...], or the name of a CSV file"
             )
         rows = [(pair, f"{KEY}[{i}]{known.where(KEY)}") for i, pair in enumerate(pairs)]
-    points = [_point(cells, place) for cells, place in rows]
+    points = [_point(known, cells, place) for cells, place in rows]
     top = max((throttle for throttle, _ in points), default=0.0)
     if len({throttle for throttle, _ in points if throttle > 0}) < 2 or top < LOWEST_TOP:
         text = f"{KEY} needs two points above zero, one of them at {LOWEST_TOP:.0%} of throttle or more"
         raise UserError(f"{text}, got {len(points)} up to {top:.0%}{known.where(KEY)}")
     if max(thrust for _, thrust in points) <= 0:
         raise UserError(f"{KEY} holds no thrust above zero{known.where(KEY)}: give the lift of one motor")
+    _check_order(points, [place for _, place in rows])
     return points
 
 
@@ -72,11 +75,23 @@ def fit_thrust(known: Description, table: Table) -> list[float]:
         f"least squares through {len(table)} points{reach}; they are off by {residual:.2g} N (rms), {share:.1%} of full"
     )
     known.estimate("thrust", (float(linear), float(square)), "N times throttle, throttle^2", how)
-    known.certain("thrust", "", max(0.05, min(2 * share, 0.9)))
+    known.certain("thrust", {KEY: 1}, max(0.05, min(2 * share, 0.9)))
     return [0.0, float(linear), float(square)]
 
 
-def _point(cells: Any, place: str) -> tuple[float, float]:
+def _check_order(points: Table, places: list[str]) -> None:
+    """Refuse a throttle that comes twice, and thrust that falls from one throttle to the next by more than noise."""
+    ordered, most = sorted(zip(points, places, strict=True)), max(thrust for _, thrust in points)
+    for ((before, more), _), ((throttle, less), place) in itertools.pairwise(ordered):
+        if throttle == before:
+            raise UserError(f"{place} has the throttle {throttle:.4g} a second time: keep one point of each throttle")
+        if less < more - NOISE * most:
+            text = f"{place} has less thrust ({less:.4g} N at {throttle:.0%}) than at {before:.0%} ({more:.4g} N)"
+            raise UserError(f"{text}: it must grow with throttle, correct or delete the point")
+
+
+def _point(known: Description, cells: Any, place: str) -> tuple[float, float]:
+    """Throttle and thrust (N); thrust goes with the square of the throttle, and so does its uncertainty."""
     throttle, thrust = parse(cells[0], "ratio"), parse(cells[1], "thrust")
     if isinstance(cells[0], str) and (pulse := re.fullmatch(r"\s*([0-9.]+)\s*[uµμ]s\s*", cells[0])):
         low, high = _PULSE
@@ -84,8 +99,10 @@ def _point(cells: Any, place: str) -> tuple[float, float]:
     if throttle is None or not 0 <= throttle.value <= 1:
         hint = ": write 50 %" if throttle is not None and 1 < throttle.value <= 100 else ""
         raise UserError(f"{place} must have a throttle from 0 to 1, or in %, got {shown(cells[0])}{hint}")
-    if thrust is None:
-        raise UserError(f"{place} must have a thrust in N, or with its unit, got {shown(cells[1])}")
+    if thrust is None or thrust.value < 0:
+        raise UserError(f"{place} must have a thrust in N, or with its unit, not below zero, got {shown(cells[1])}")
+    known.state(KEY, throttle, power=2)
+    known.state(KEY, thrust)
     return throttle.value, thrust.value
 
 

@@ -88,8 +88,9 @@ class RunFolder:
 
     def settings(self, cls: type[T]) -> T:
         """The settings that the run began with."""
-        recall_copy(self.path)
-        return from_dict(cls, read_manifest(self.path)["settings"])
+        stored = read_manifest(self.path)["settings"]
+        recall_copy(self.path, stored)
+        return from_dict(cls, stored)
 
     def refuse_changes(self, stored: Any, given: Any, free: Sequence[str] = ()) -> None:
         """Refuse settings that would change the result: all but groups in `free` and settings declared `free=True`."""
@@ -256,7 +257,7 @@ def settings_of(
     """The settings that a file and overrides say, over those of the run in the folder `run` where it is resumed."""
     folder = RunFolder(run, layout)
     if file is not None:
-        recall_copy(Path(file))
+        recall_copy(Path(file), read_settings(file))
     stored = folder.settings(cls) if resume and folder.check(True, False) else None
     return load_config(cls, file, overrides, default=stored)
 

@@ -7,20 +7,20 @@ rate are its derivatives. One's own is declared as those below, and used by `tas
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from raptor.config.settings import Settings, each, not_negative, optional, positive, setting
+from raptor.core.atomic import checked_path
 from raptor.core.compilation import register
 from raptor.core.errors import UserError, first_line
 from raptor.quadrotor.state import component_major, components, from_components
 from raptor.tasks.initial_state import uniform
 from raptor.tasks.splines import Table
 from raptor.tasks.terms import Terms, Use, find_term, term, terms_of_kind
-from raptor.tasks.trajectory_files import read_table, settled
+from raptor.tasks.trajectory_files import read_table, settled, text_of
 
 if TYPE_CHECKING:
     Range = Tensor  # what a function is given: () or (...)
@@ -120,8 +120,11 @@ class Trajectory(Settings):
         super().__post_init__()
         if self.source is None:
             return
+        if not isinstance(self.source, str):
+            raise UserError(f"the trajectory must be a name, or that of a CSV file, as text, got {self.source!r}")
         name, known = self.source.replace("-", "_"), terms_of_kind("trajectory")
-        if name not in known and (not name.isidentifier() or Path(self.source).is_file()):
+        is_file = text_of(self.source) is not None or not name.isidentifier()
+        if name not in known and (is_file or checked_path(self.source, "the trajectory").is_file()):
             object.__setattr__(self, "source", settled(self.source))
             self._follow(read_table(self.source, self.speed))
             return

@@ -10,6 +10,7 @@ import difflib
 import functools
 import hashlib
 import io
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +19,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from raptor.core.atomic import write_atomically
+from raptor.core.atomic import checked_path, write_atomically
 from raptor.core.errors import UserError
 from raptor.tasks.splines import Floats, Table, hermite, minimum_snap, tabulated
 
 COLUMNS = ("t", "x", "y", "z", "vx", "vy", "vz", "yaw", "yaw_deg", "yaw_rate")
 SPARSE = 0.25  # s; rows without velocities that are further apart, in the mean, are way-points
-LONGEST, FASTEST, FASTEST_TURN = 600.0, 50.0, 10.0  # s, m/s, rad/s
+SHORTEST, LONGEST = 1e-3, 600.0  # s
+FASTEST, FASTEST_TURN = 50.0, 10.0  # m/s, rad/s, of rows
+FASTEST_SPIN = 2.5 * FASTEST_TURN  # rad/s, of the curve through them
+ABRUPT = 0.15  # m off a straight course within half a piece of a table, noise of a recorded flight included
+UNHURRIED = 250.0  # s; arrays without times are checked at a speed at which they take about so long, or less
+MARGIN = 1.0, 0.5  # m, and part of what the rows span, by which the curve may leave them
 COPY = "trajectory.csv"  # in the folder of a run
 MARK = "#"  # between the name of a file and the fingerprint of its content
 
@@ -37,7 +43,7 @@ def settled(source: str) -> str:
     if mark and fingerprint in _texts:
         return source
     try:
-        found = remember(Path(name).expanduser().read_text(encoding="utf-8-sig"))
+        found = remember(checked_path(name, "the trajectory").read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         why = "is not text" if isinstance(error, UnicodeDecodeError) else error.strerror or "cannot be read"
         raise UserError(f"the trajectory {name} cannot be read ({why}): name a CSV file") from error
@@ -67,10 +73,23 @@ def keep_copy(settings: Any, folder: Path) -> None:
         write_atomically(folder / COPY, text)
 
 
-def recall_copy(folder: Path) -> None:
-    """Know the file whose copy is in the folder of a run, if there is one."""
-    if (folder / COPY).is_file():
-        remember((folder / COPY).read_text(encoding="utf-8"))
+def recall_copy(folder: Path, settings: Any) -> None:
+    """Know the file whose copy is in the folder of a run, if there is one; refuse a copy that its settings need.
+
+    Raises:
+        UserError: the copy is not what the run began with, and the file that it was made of cannot be had, either.
+    """
+    copy = folder / COPY
+    if not copy.is_file():
+        return
+    remember(copy.read_text(encoding="utf-8", errors="replace"))
+    for source in re.findall(rf'"([^"]*{MARK}[0-9a-f]{{12}})"', json.dumps(settings, ensure_ascii=False)):
+        try:
+            settled(source)
+        except UserError as error:
+            name = source.partition(MARK)[0]
+            remedy = f"put back the content that it had, or {name} as it was"
+            raise UserError(f"{copy} is not what the run began with, it was changed: {remedy}") from error
 
 
 def trajectory_from_array(
@@ -94,7 +113,8 @@ def trajectory_from_array(
         raise UserError(f"a trajectory of T samples takes x y z of shape (T, 3), others to match, got {rows.values()}")
     lines = [",".join(map(repr, row)) for row in np.concatenate(list(wide.values()), axis=1).tolist()]
     fingerprint = remember("\n".join([",".join(" ".join(wide).split()), *lines, ""]))
-    read_table(f"array{MARK}{fingerprint}")
+    length = np.linalg.norm(np.diff(wide["x y z"], axis=0), axis=1).sum()
+    read_table(f"array{MARK}{fingerprint}", 1.0 if time is not None else max(1.0, length / UNHURRIED))
     return f"array{MARK}{fingerprint}"
 
 
@@ -113,10 +133,17 @@ def read_table(source: str, speed: float = 1.0) -> Table:
         value = np.concatenate([value, np.unwrap(columns["yaw"])[:, None]], axis=1)
     if "t" not in columns:
         times, curve = minimum_snap(value, None, speed, name)
+        if times[-1] > LONGEST:
+            text = f"{name}: way-points without t take {times[-1]:.4g} s at {speed:g} m/s, over {LONGEST:g} s"
+            raise UserError(f"{text}: positions must be in m, or give task.references.trajectory.speed, or a column t")
+        _check_yaw(times, value, columns, lines, name)
     else:
         times = columns["t"] - columns["t"][0]
         _check_motion(times, value, columns, lines, name)
         if times[-1] / (len(times) - 1) >= SPARSE and "vx" not in columns:
+            if "yaw_rate" in columns:
+                why = f"rows {SPARSE:g} s apart or more are way-points, which take no yaw_rate: leave it out"
+                raise UserError(f"{name}, line {lines[0]}: {why}")
             times, curve = minimum_snap(value, times, speed, name)
         else:
             slope = np.gradient(value, times, axis=0, edge_order=2 if len(times) > 2 else 1)
@@ -124,7 +151,9 @@ def read_table(source: str, speed: float = 1.0) -> Table:
                 if key in columns and place < value.shape[1]:
                     slope[:, place] = columns[key]
             curve = functools.partial(hermite, times, value, slope)
-    return tabulated(curve, float(times[-1]))
+    table = tabulated(curve, float(times[-1]))
+    _check_curve(table, times, value[:, :3], lines, name)
+    return table
 
 
 def _columns(text: str, name: str) -> tuple[dict[str, Floats], list[int]]:
@@ -149,6 +178,8 @@ def _columns(text: str, name: str) -> tuple[dict[str, Floats], list[int]]:
         raise refuse(first, f"the column {missing[0]} is missing: {known}")
     if "t" not in header and {"vx", "yaw_rate"} & {*header}:
         raise refuse(first, "velocities and yaw rates need a column t beside them")
+    if "yaw_rate" in header and not {"yaw", "yaw_deg"} & {*header}:
+        raise refuse(first, "yaw_rate needs a column yaw beside it: add one, or leave yaw_rate out")
     if len({*header}) < len(header) or {"yaw", "yaw_deg"} <= {*header}:
         raise refuse(first, "a column is given twice: keep one of them, and one of yaw and yaw_deg")
     lines = [line for line, _ in rows[1:]]
@@ -177,20 +208,24 @@ def _number(cell: str) -> float:
         return np.nan
 
 
+def _refuse(wrong: Any, why: str, lines: Sequence[int], name: str, **facts: Floats) -> None:
+    """Refuse the first change from row to row that is wrong, by the line of its second row."""
+    if np.any(wrong):
+        i = int(np.argmax(wrong))
+        raise UserError(f"{name}, line {lines[i + 1]}: {why.format(**{key: fact[i] for key, fact in facts.items()})}")
+
+
 def _check_motion(times: Floats, value: Floats, columns: dict[str, Floats], lines: Sequence[int], name: str) -> None:
-    """Refuse motion that no quadrotor makes: a jump, or numbers in other units."""
+    """Refuse rows that no quadrotor follows: a jump, or numbers in other units."""
     h, steps = np.diff(times), np.diff(value[:, :3], axis=0)
-    speed, far = np.linalg.norm(steps, axis=1) / h, np.linalg.norm(steps, axis=1)
-
-    def refuse(wrong: Any, why: str) -> None:
-        if np.any(wrong):
-            i = int(np.argmax(wrong))
-            facts = {"line": lines[i + 1], "far": far[i], "h": h[i], "speed": speed[i]}
-            raise UserError(f"{name}, line {lines[i + 1]}: {why.format(**facts)}")
-
+    far = np.linalg.norm(steps, axis=1)
+    speed = far / h
+    refuse = functools.partial(_refuse, lines=lines, name=name, far=far, h=h, speed=speed)
     slow = far.sum() > 1 and far.sum() / times[-1] < 0.02
-    refuse([times[-1] > LONGEST or slow], f"the rows span {times[-1]:g} s, t must be in s and at most {LONGEST:g} long")
-    near = np.lib.stride_tricks.sliding_window_view(np.pad(speed, 5, mode="edge"), 11)
+    wrong = slow or not SHORTEST <= times[-1] <= LONGEST
+    refuse([wrong], f"the rows span {times[-1]:g} s, t must be in s and at most {LONGEST:g} long")
+    around = np.pad(speed, 5, mode="reflect" if len(speed) > 10 else "edge")
+    near = np.lib.stride_tricks.sliding_window_view(around, 11)
     refuse(
         speed > 3 * np.median(near, axis=1) + 100 * h,
         "the position jumps by {far:.3g} m within {h:.3g} s: the target must move continuously",
@@ -201,7 +236,46 @@ def _check_motion(times: Floats, value: Floats, columns: dict[str, Floats], line
         moved, size = (velocity[1:] + velocity[:-1]) / 2, np.linalg.norm(velocity, axis=1)
         apart = np.linalg.norm(steps / h[:, None] - moved, axis=1) > 0.5 * np.maximum(size[1:], size[:-1]) + 0.5
         refuse(apart & (h < SPARSE), "the velocity is not that of the change of position: both must be in m and s")
-    if "yaw" in columns:
-        turn, change = np.abs(np.diff(value[:, 3])) / h, np.abs(np.diff(columns["yaw"]))
-        too_far = change > (np.pi if np.abs(columns["yaw"]).max() > 2.1 * np.pi else 2.1 * np.pi)  # by a jump back
-        refuse((turn > FASTEST_TURN) | too_far, "the yaw jumps: it must be in rad, degrees go into a column yaw_deg")
+    _check_yaw(times, value, columns, lines, name)
+
+
+def _check_yaw(times: Floats, value: Floats, columns: dict[str, Floats], lines: Sequence[int], name: str) -> None:
+    """Refuse a yaw that jumps, and a yaw rate that is not its change; both are in degrees, as a rule."""
+    if "yaw" not in columns:
+        return
+    h, turn, change = np.diff(times), np.diff(value[:, 3]), np.abs(np.diff(columns["yaw"]))
+    too_far = change > (np.pi if np.abs(columns["yaw"]).max() > 2.1 * np.pi else 2.1 * np.pi)  # by a jump back
+    why = f"the yaw jumps: it must be in rad, degrees in a column yaw_deg, and turn by {FASTEST_TURN:g} rad/s at most"
+    _refuse((np.abs(turn) / h > FASTEST_TURN) | too_far, why, lines, name)
+    if "yaw_rate" in columns:
+        before, after = columns["yaw_rate"][:-1], columns["yaw_rate"][1:]
+        slack = 0.5 * h * np.maximum(np.abs(before), np.abs(after)) + 0.05  # rad
+        apart = np.abs(turn - h * (before + after) / 2) > slack
+        _refuse(apart & (h < SPARSE), "the yaw_rate is not that of the change of yaw: it must be in rad/s", lines, name)
+
+
+def _check_curve(table: Table, times: Floats, rows: Floats, lines: Sequence[int], name: str) -> None:
+    """Refuse a finished curve that no quadrotor follows, by the line of the row that is nearest to the fault."""
+    parts = table.coefficients.numpy().astype(np.float64).reshape(4, -1, table.coefficients.shape[1])
+    num, u = parts.shape[-1], np.arange(4)[:, None, None] / 4
+    c0, c1, c2, c3 = parts[:, None]
+    position = (c0 + u * (c1 + u * (c2 + u * c3))).transpose(2, 0, 1).reshape(4 * num, -1)
+    velocity = (c1 + u * (2 * c2 + 3 * u * c3)).transpose(2, 0, 1).reshape(4 * num, -1) * num / table.duration
+    place, speed = position[:, :3], np.linalg.norm(velocity[:, :3], axis=1)
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    beyond = np.maximum(low - place, place - high).max(axis=1)
+    bend = np.zeros(len(place))
+    bend[2:-2] = np.linalg.norm(place[4:] - 2 * place[2:-2] + place[:-4], axis=1)
+    spin = np.abs(velocity[:, 3:]).max(axis=1, initial=0.0)
+    remedy = "give rows that are nearer to each other, or evenly spaced in time"
+    for size, most, why in (
+        (beyond, MARGIN[0] + MARGIN[1] * np.linalg.norm(high - low), f"it leaves them by {{:.3g}} m: {remedy}"),
+        (speed, FASTEST, f"it moves at {{:.3g}} m/s: positions must be in m, t in s, velocities in m/s; or {remedy}"),
+        (bend, ABRUPT, "it jumps by {:.3g} m: the target must move continuously"),
+        (spin, FASTEST_SPIN, "it turns at {:.3g} rad/s: yaw must be in rad, yaw_rate in rad/s"),
+    ):
+        if not (worst := size.max()) <= most:
+            at = int(size.argmax()) * table.duration / len(size)
+            line = lines[int(np.abs(times - at).argmin())]
+            text = f"{name}, line {line}: near this row no vehicle follows the curve through the rows"
+            raise UserError(f"{text}, {why.format(worst)}")

@@ -21,7 +21,7 @@ from raptor.core.errors import UserError
 from raptor.formats.policy_files import load_policy
 from raptor.nn.policy import RaptorPolicy
 from raptor.quadrotor.around import Around, Spread
-from raptor.quadrotor.parameters import Quadrotors
+from raptor.quadrotor.parameters import PLATFORMS, Quadrotors
 from raptor.quadrotor.reader import load_quadrotors
 from raptor.runs.callbacks import Callback, Callbacks
 from raptor.runs.checkpoints import RunWarning
@@ -147,6 +147,12 @@ def vehicles_around(folder: RunFolder, config: TrainDirectConfig, resumes: bool)
             folder.log(f"warning: {text}")
             warnings.warn(text, RunWarning, stacklevel=3)
     return Around(own, config.spread)
+
+
+def sources_of(run: Path, config: TrainDirectConfig) -> tuple[str, ...]:
+    """The vehicles that a run trains around as its settings name them, or its own copy where one of them is gone."""
+    there = (source in PLATFORMS or Path(source).expanduser().exists() for source in config.quadrotors)
+    return config.quadrotors if all(there) else (str(run / QUADROTORS),)
 
 
 def kept_vehicles(run: Path) -> Quadrotors:
