@@ -9,7 +9,7 @@ import torch
 
 from raptor.environments.collectors import Episodes, PositionErrors
 from raptor.evaluation import METRICS, bootstrap_means
-from raptor.evaluation.results import metrics_of
+from raptor.evaluation.statistics import metrics_of
 from raptor.tasks import References, sample_reference
 
 

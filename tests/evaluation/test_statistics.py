@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raptor.evaluation import Estimate, bootstrap_means
-from raptor.evaluation.results import average
+from raptor.evaluation.statistics import average
 
 
 def estimate(values, groups=None, **options):

@@ -169,8 +169,7 @@ def evaluate_on_own(
         suites = (*(suites or GIVEN_SUITES), *followed)
         evaluation = evaluate(policies, suites, *how, quadrotors=vehicles, reference=trajectory if followed else None)
     show_tables(evaluation)
-    own = next(reversed(evaluation.policies))
-    say(evaluation.standing(own))
+    say(evaluation.standing([*evaluation.policies][-1]))
     evaluation.save(run / "evaluation.json")
 
 

@@ -130,6 +130,30 @@ class TrackingErrors(NamedTuple):
         return self.largest, *((s / self.num_steps).sqrt() for s in self.squared_yaw)
 
 
+class TermMeans(NamedTuple):
+    """Sums of cost and reward terms of one's own, unweighted, over the steps of the episode."""
+
+    num_steps: Tensor  # (...)
+    sums: tuple[Tensor, ...]  # (...) of each term
+
+    @classmethod
+    def begin(cls, like: Tensor, num_terms: int) -> TermMeans:
+        """Nothing summed."""
+        zero = torch.zeros_like(like)
+        return cls(zero, (zero,) * num_terms)
+
+    def add(self, moment: Moment) -> TermMeans:
+        """Count the step, while the episode lasts."""
+        flies = moment.flying > 0
+        sums = [s + torch.where(flies, x, 0.0) for s, x in zip(self.sums, moment.outcome.terms, strict=True)]
+        return TermMeans(self.num_steps + moment.flying, tuple(sums))
+
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        """The mean (...) of each term over the steps that were flown."""
+        return tuple(s / self.num_steps for s in self.sums)
+
+
 @dataclasses.dataclass(frozen=True)
 class Recording:
     """Where vehicles went, step by step; the first entry in time is the start."""

@@ -30,7 +30,7 @@ from raptor.tasks.observation import (
 from raptor.tasks.reference import Reference, advance_reference, look_ahead, sample_reference, start_with_target
 from raptor.tasks.reward import reward, terminated
 from raptor.tasks.task import Task
-from raptor.tasks.terms import Use
+from raptor.tasks.terms import WEIGHTED, Use
 from raptor.tasks.views import DisturbanceView, ObservationView, StepView
 
 
@@ -82,6 +82,7 @@ class StepOutcome(NamedTuple):
 
     reward: Tensor  # (...)
     terminated: Tensor  # (...) bool
+    terms: tuple[Tensor, ...] = ()  # (...) of each cost and reward term of one's own, unweighted
 
 
 def draw_noise(task: Task, like: Tensor, generator: torch.Generator, num_steps: int = 1) -> list[Noise]:
@@ -272,7 +273,8 @@ def advance(
         own=own,
     )
     looked = dataclasses.replace(moved, own=look(task, quadrotors, moved, noise, own.past))
-    return looked, StepOutcome(reward(task.reward, rated, over, task.own("reward")), over)
+    terms = tuple(use(rated) for use in task.own(*WEIGHTED))
+    return looked, StepOutcome(reward(task.reward, rated, over, task.own("reward")), over, terms)
 
 
 def _disturbed(

@@ -211,7 +211,8 @@ class QuadrotorEnv:
             """One step of all `_Progress`; `given` are the leaves of the vehicles, the action and the noise."""
             before, total, length = pytree.tree_unflatten(carried, self._structure)
             quadrotors, noise = pytree.tree_unflatten(given[:num], structure), Noise.of(self.task, given[num + 1 :])
-            after, (reward, over) = advance(self.task, quadrotors, before, given[num], noise, self._method, simulate)
+            after, outcome = advance(self.task, quadrotors, before, given[num], noise, self._method, simulate)
+            reward, over, _ = outcome
             length = length + 1
             truncated = ~over & (length >= self.task.episode_steps)
             moved = _Progress(after, total + reward.detach(), length)

@@ -2,7 +2,8 @@
 
 from raptor.environments.rollout import Policy
 from raptor.evaluation.evaluator import evaluate
-from raptor.evaluation.results import METRICS, Estimate, Evaluation, bootstrap_means
+from raptor.evaluation.results import Evaluation
+from raptor.evaluation.statistics import METRICS, Estimate, bootstrap_means
 from raptor.evaluation.suites import ALL_SUITES, GIVEN_SUITES, SUITES, TEST_SEEDS
 
 __all__ = ["ALL_SUITES", "GIVEN_SUITES", "METRICS", "SUITES", "TEST_SEEDS", "Estimate", "Evaluation", "Policy"]

@@ -17,10 +17,11 @@ from raptor.config import to_dict
 from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
-from raptor.environments.collectors import PositionErrors, Recorder, Snapshot, TrackingErrors
+from raptor.environments.collectors import Collector, PositionErrors, Recorder, Snapshot, TermMeans, TrackingErrors
 from raptor.environments.episode import Episode
 from raptor.environments.rollout import VEHICLES_AT_ONCE, Policy, controller_of, rollout
-from raptor.evaluation.results import CONFIDENCE, RESAMPLES, Evaluation, bootstrap_means, estimates, metrics_of
+from raptor.evaluation.results import Evaluation
+from raptor.evaluation.statistics import CONFIDENCE, RESAMPLES, bootstrap_means, estimates, metrics_of
 from raptor.evaluation.suites import (
     FIGURE_EIGHT_DURATION,
     FIGURE_EIGHT_INTERVALS,
@@ -37,7 +38,7 @@ from raptor.evaluation.suites import (
 )
 from raptor.quadrotor.parameters import NUM_ROTORS, PLATFORMS, Quadrotors
 from raptor.quadrotor.population import uncertainty_of
-from raptor.tasks.terms import Term, Terms, Use
+from raptor.tasks.terms import WEIGHTED, Term, Terms, Use
 from raptor.tasks.trajectories import Trajectory
 
 CountFunction = Callable[[str, int, int], None]
@@ -62,8 +63,8 @@ def evaluate(
     The first policy is the one that others are compared with. `num_quadrotors` are sampled; see `conditions` for the
     named platforms, and for `quadrotors` that are given in place of both. Suites are by default `SUITES`, or
     `GIVEN_SUITES`, and with a `reference`, the name or file of a trajectory, the suite of that name. Unless `compile`
-    says so, it is compiled where that saves time. `extra` are terms of one's own that all suites are flown under: their
-    disturbances act, their rewards count, their terminations end episodes; costs have no effect on a flight.
+    says so, it is compiled where that saves time. `extra` are terms of one's own that all suites are flown under:
+    disturbances act, rewards count, terminations end episodes, and the mean of each cost and reward is a metric.
 
     A `UserError` is raised for an unknown suite or device, one that does not go with given vehicles, a number out of
     range, no policy, or one of other dimensions.
@@ -97,7 +98,8 @@ def evaluate(
                 flown = functools.partial(lambda what, before, now: show(what, before + now, num_steps), what, done)
                 means |= _means(batch, _measure(policy, batch, pad_to, compile, flown), seed)
                 done += _num_steps(batch, pad_to)
-            results[name][suite] = estimates(means, planned[suite][0].groups)
+            first = planned[suite][0]
+            results[name][suite] = estimates(means, first.groups, [use.term.name for use in first.task.own(*WEIGHTED)])
     num_named = len(PLATFORMS if quadrotors is None else quadrotors)
     settings = {
         "version": importlib.metadata.version("raptor-python"),
@@ -182,8 +184,8 @@ def _measure(
 
     for first in range(0, len(quadrotors), pad_to):
         vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))
-        episodes, errors, *tracking = fly(policy, batch[0], (vehicles, begun, generator), pad_to, compile, stop=tell)
-        tables.append(metrics_of(episodes, errors, begun.reference, batch[0].survivors_only, *tracking))
+        episodes, errors, *more = fly(policy, batch[0], (vehicles, begun, generator), pad_to, compile, stop=tell)
+        tables.append(metrics_of(episodes, errors, begun.reference, batch[0].survivors_only, more))
         flown(len(tables) * batch[0].num_steps)
     return torch.cat(tables)
 
@@ -207,9 +209,13 @@ def fly(
     watch: Recorder | None = None,
     stop: Callable[[Snapshot], bool] | None = None,
 ) -> tuple[Any, ...]:
-    """One rollout under a condition, of vehicles that have begun: episodes, position errors, and others if tracked."""
+    """One rollout under a condition, of vehicles that have begun: episodes, position errors, and what else is kept."""
     quadrotors, start, generator = begun
-    tracked = [TrackingErrors.begin(quadrotors.mass, start.reference.yaw is not None)] if condition.tracked else []
+    more: list[Collector] = []
+    if condition.tracked:
+        more.append(TrackingErrors.begin(quadrotors.mass, start.reference.yaw is not None))
+    if own := condition.task.own(*WEIGHTED):
+        more.append(TermMeans.begin(quadrotors.mass, len(own)))
     episodes, errors = rollout(
         *controller_of(policy, len(quadrotors)),
         condition.task,
@@ -217,7 +223,7 @@ def fly(
         generator,
         start=start,
         num_steps=condition.num_steps,
-        collectors=[PositionErrors.begin(quadrotors.mass, condition.first_counted_step), *tracked],
+        collectors=[PositionErrors.begin(quadrotors.mass, condition.first_counted_step), *more],
         watch=watch,
         stop=stop,
         pad_to=pad_to,

@@ -1,4 +1,4 @@
-"""The outcome of an evaluation: metrics of each vehicle, their means with bootstrap intervals, a file and a table."""
+"""The outcome of an evaluation: estimates of metrics, a file and tables."""
 
 from __future__ import annotations
 
@@ -9,31 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
 from rich.table import Column, Table
 from rich.text import Text
-from torch import Tensor
 
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.errors import UserError, printable
-from raptor.environments.collectors import Episodes, PositionErrors, TrackingErrors
+from raptor.evaluation.statistics import OWN, Estimate, Estimates
 from raptor.evaluation.suites import NOMINAL, REFERENCE
-from raptor.tasks.reference import Reference
-
-METRICS = ("return", "terminated", "length", "position_rmse", "steady_offset")
-"""Names, in the order of the columns: the sum of rewards; 1 where the episode ended before its time; steps flown; the
-root mean square of the distance from the target, m; the length of the mean position error, m."""
-
-TRACKING_METRICS = ("worst_error", "yaw_rmse")
-"""Further columns of the suite `reference`: the largest distance from the target, m; and, of a target with a yaw, the
-root mean square of the error of yaw, rad."""
-
-RESAMPLES, CONFIDENCE = 2000, 0.95
-_CHUNK = 250  # resamples that are held in memory at once
-
-Floats = NDArray[np.float64]
 
 HEADINGS = {
     "paper": "paper: sampled, target hidden",
@@ -65,121 +47,6 @@ SHOWN = {  # name, factor and digits of each metric
     "yaw_rmse": ("yaw RMSE (°)", 180 / math.pi, 1),
 }
 HIGHER_IS_BETTER = frozenset({"return", "length"})  # of the other metrics, less is better
-
-
-class Estimate(NamedTuple):
-    """A mean and its interval; all NaN where there is nothing to average."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_dict(self) -> dict[str, float | None]:
-        """The three numbers by name, None in place of NaN, which JSON does not know."""
-        return {name: number if math.isfinite(number) else None for name, number in self._asdict().items()}
-
-    @classmethod
-    def from_dict(cls, numbers: Mapping[str, float | None]) -> Estimate:
-        """What `to_dict` gave."""
-        return cls(*(math.nan if (number := numbers[name]) is None else float(number) for name in cls._fields))
-
-
-Estimates = Mapping[str, Mapping[str, Mapping[str, Estimate]]]  # by policy, suite and metric
-
-
-class Means(NamedTuple):
-    """Means of M columns in each of S groups, and the same of R resamples."""
-
-    point: Floats  # (S, M)
-    samples: Floats  # (R, S, M)
-
-    def over_groups(self) -> Means:
-        """Mean of the groups, all of equal weight, as a single group; NaN where one of them has no mean."""
-        return Means(self.point.mean(0, keepdims=True), self.samples.mean(1, keepdims=True))
-
-    def estimate(self, group: int, column: int) -> Estimate:
-        """The mean of one column in one group with its percentile interval; resamples without a mean do not count."""
-        samples = self.samples[:, group, column]
-        samples = samples[np.isfinite(samples)]
-        value = float(self.point[group, column])
-        if not (math.isfinite(value) and samples.size):
-            return Estimate(value, math.nan, math.nan)
-        low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return Estimate(value, float(low), float(high))
-
-
-def metrics_of(
-    episodes: Episodes,
-    errors: PositionErrors,
-    reference: Reference,
-    survivors_only: bool = True,
-    tracking: TrackingErrors | None = None,
-) -> Tensor:
-    """Metrics of each vehicle, (N, M), in the order of `METRICS` and in float64; `reference` as at the start.
-
-    Position errors matter only of vehicles that flew to the end, and the steady offset only of those whose target stood
-    still; NaN for the others. Without `survivors_only` they matter for all. `TRACKING_METRICS` follow where they are.
-    """
-    offset = torch.linalg.vector_norm(errors.offset, dim=-1)
-    returns = episodes.returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # not left out: worst
-    columns = [returns, episodes.terminated, episodes.lengths, errors.rmse, offset]
-    columns += [] if tracking is None else tracking.columns
-    result = torch.stack([column.double() for column in columns], dim=-1)
-    if survivors_only:
-        followed = [course.scale.unsqueeze(-1) for course in reference.course]
-        paths = torch.cat([reference.amplitude, reference.legs, *followed], dim=-1)
-        moving = (reference.langevin_sigma != 0) | (paths != 0).any(dim=-1)
-        result[:, 3] = result[:, 3].masked_fill(episodes.terminated, torch.nan)
-        result[:, 4] = result[:, 4].masked_fill(episodes.terminated | moving, torch.nan)
-    return result
-
-
-def bootstrap_means(values: ArrayLike, groups: ArrayLike, seed: int = 0, num_resamples: int = RESAMPLES) -> Means:
-    """Resample the rows (n, M) within each group (n,) from 0 to S - 1, with replacement; NaN entries are left out.
-
-    The same seed and sizes give the same resampling: tables of the same vehicles are averaged resample by resample.
-    """
-    table, labels = np.asarray(values, dtype=np.float64), np.asarray(groups)
-    generator = np.random.default_rng(seed)
-    members = [table[labels == group] for group in range(int(labels.max()) + 1)]
-    point = np.stack([_means(np.ones((1, len(rows))), rows)[0] for rows in members])
-    samples = []
-    for rows in members:
-        num, parts = len(rows), []
-        for first in range(0, num_resamples, _CHUNK):
-            size = min(_CHUNK, num_resamples - first)
-            drawn = generator.integers(num, size=(size, num)) + num * np.arange(size)[:, None]
-            counts = np.bincount(drawn.ravel(), minlength=size * num).reshape(size, num)
-            parts.append(_means(counts.astype(np.float64), rows))
-        samples.append(np.concatenate(parts))
-    return Means(point, np.stack(samples, axis=1))
-
-
-def average(tables: Sequence[Means]) -> Means:
-    """Mean of several tables of the same shape, resample by resample; NaN where one of them has no mean."""
-    return Means(*(np.mean(parts, axis=0) for parts in zip(*tables, strict=True)))
-
-
-def estimates(means: Mapping[str, Means], groups: Sequence[str]) -> dict[str, Estimate]:
-    """Flatten to CONDITION/GROUP/METRIC, after the averages over conditions and over groups."""
-    rows = [("", average([table.over_groups() for table in means.values()]), 0)]
-    for name, table in means.items():
-        rows += [(f"{name}/", table.over_groups(), 0)] if name else []
-        rows += [(f"{name}/{group}/".lstrip("/"), table, index) for index, group in enumerate(groups)]
-    return {
-        prefix + metric: table.estimate(row, column)
-        for prefix, table, row in rows
-        for column, metric in zip(range(table.point.shape[1]), (*METRICS, *TRACKING_METRICS), strict=False)
-    }
-
-
-def _means(weights: Floats, rows: Floats) -> Floats:
-    """(R, M) weighted means of the entries that are not NaN; NaN where there is none."""
-    valid = ~np.isnan(rows)
-    with np.errstate(invalid="ignore"):  # an infinite entry makes its mean infinite, and a resample without it NaN
-        total = weights @ np.where(valid, rows, 0.0)
-    num = weights @ valid.astype(np.float64)
-    return np.divide(total, num, out=np.full_like(total, np.nan), where=num > 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +82,20 @@ class Evaluation:
     def only(self, names: Iterable[str]) -> Evaluation:
         """The same of some of the policies."""
         return Evaluation({name: self.policies[name] for name in names}, self.settings)
+
+    def standing(self, name: str) -> str:
+        """How often a policy is better than all others, or worse than one, beyond both intervals, in a sentence."""
+        others, better_than_all, worse, num = [other for other in self.policies if other != name], 0, [], 0
+        for suite in self.suites:
+            for label, metric, (own, *figures) in rows(self.only([name, *others]).policies, suite):
+                num += 1
+                better_than_all += all(better(own, figure, metric) for figure in figures)
+                if any(better(figure, own, metric) for figure in figures):
+                    worse.append(f"{suite} {label}")
+        where = f": {', '.join(worse)}" if worse else ""
+        return (
+            f"{name}: of {num} figures {better_than_all} are better than those of all others, {len(worse)} worse{where}"
+        )
 
     @property
     def suites(self) -> list[str]:
@@ -260,7 +141,7 @@ class Evaluation:
             texts = []
             for name, metric in columns:
                 given, varied = (self.policies[name]["sensitivity"][f"{c}/{metric}"] for c in (NOMINAL, condition))
-                _, scale, digits = SHOWN[metric]
+                _, scale, digits = _shown(metric)
                 text = "–" if math.isnan(varied.value) else f"{scale * varied.value:.{digits}f}"
                 texts.append(Text(text, style="red" if better(given, varied, metric) else ""))
             table.add_row(label, *texts)
@@ -299,6 +180,12 @@ def _unshrinkable(table: Table, labels: Iterable[str]) -> Table:
     return table
 
 
+def _shown(metric: str) -> tuple[str, float, int]:
+    """What a metric is called in a table, and factor and digits of its numbers."""
+    own = f"{metric.removeprefix(OWN).replace('_', ' ')} (mean)", 1, 3
+    return SHOWN.get(metric, own)
+
+
 class Row(NamedTuple):
     """One figure of a suite, for each policy in turn; None where a policy was not evaluated on it."""
 
@@ -314,12 +201,12 @@ def rows(policies: Estimates, suite: str, details: bool = True) -> Iterator[Row]
         *part, metric = key.split("/")
         shown = details or (suite, len(part)) == ("figure-eight", 1)
         if not part or (shown and metric in PART_METRICS.get(suite, ())):
-            yield Row(" ".join([*part, SHOWN[metric][0]]), metric, tuple(column.get(key) for column in columns))
+            yield Row(" ".join([*part, _shown(metric)[0]]), metric, tuple(column.get(key) for column in columns))
 
 
 def better(estimate: Estimate | None, than: Estimate | None, metric: str) -> bool:
-    """Whether the interval of one estimate lies wholly on the good side of the other's."""
-    if estimate is None or than is None or any(map(math.isnan, (*estimate, *than))):
+    """Whether the interval of one estimate lies on the good side of the other's; terms of one's own have no side."""
+    if estimate is None or than is None or metric.startswith(OWN) or any(map(math.isnan, (*estimate, *than))):
         return False
     return estimate.low > than.high if metric in HIGHER_IS_BETTER else estimate.high < than.low
 
@@ -328,7 +215,7 @@ def cell(estimate: Estimate | None, metric: str) -> str:
     """Value and interval as text; a dash where there is no number."""
     if estimate is None or math.isnan(estimate.value):
         return "–"
-    _, scale, digits = SHOWN[metric]
+    _, scale, digits = _shown(metric)
     value, low, high = (f"{scale * number:.{digits}f}" for number in estimate)
     return f"{value} [{low}, {high}]"
 

@@ -155,7 +155,7 @@ def _lines(card: Mapping[str, Any], width: int, indent: str) -> list[str]:
         if isinstance(value, Mapping) and value:
             lines += [head.rstrip(), *_lines(value, width, indent + "  ")]
             continue
-        values = value if isinstance(value, (list, tuple)) else [value]
+        values = value if isinstance(value, (list, tuple)) else [value] if value != {} else []
         text = ", ".join(f"{each:.6g}" if isinstance(each, float) else str(each) for each in values if each is not None)
         wrapper = textwrap.TextWrapper(max(width, len(head) + 20), head, " " * len(head), break_on_hyphens=False)
         wrapper.break_long_words = False

@@ -210,10 +210,10 @@ class Description:
     ) -> Any:
         """Remember an estimate and return its value; the uncertainty is that `of` a field of the vehicle, if named.
 
-        What is stated about the keys that it goes `by`, each to its power, takes the place of the uncertainty.
+        What is stated about the keys that it goes `by`, each to its power, counts where it is more than that.
         """
         if of and uncertainty is not None:
-            uncertainty = self._spread(of, by or {}, uncertainty)
+            uncertainty = max(uncertainty, self._spread(of, by or {}, 0.0))
         self.estimates.append(Estimate(field, value, unit, how, uncertainty))
         if of and uncertainty is not None:
             self.uncertainty[of] = uncertainty

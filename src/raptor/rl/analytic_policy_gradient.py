@@ -167,7 +167,7 @@ class SegmentGradient:
         def forward(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
             inputs: StepInputs = pytree.tree_unflatten([*carried, *given], structure)
             moved, cost, outcome = self.step(inputs)
-            return pytree.tree_leaves(inputs._replace(rollout=moved)[:3]), [cost, *outcome]
+            return pytree.tree_leaves(inputs._replace(rollout=moved)[:3]), [cost, outcome.reward, outcome.terminated]
 
         def backward(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
             inputs: StepInputs = pytree.tree_unflatten(given[: len(tensors)], structure)
