@@ -265,3 +265,11 @@ def test_trajectories_with_other_settings_are_other_tasks():
     assert alone[0] != alone[1]
     assert Trajectory("circle") == Trajectory("circle")
     assert hash(Trajectory("circle")) == hash(Trajectory("circle"))
+
+
+def test_the_summary_says_what_a_trajectory_asks_of_a_vehicle():
+    circle = find_term("circle")(radius=2.0, period=4.0)
+    task = Task(references=References(trajectory=Trajectory("circle", scale=0.5, duration=8.0)), extra=[circle])
+    speed = 2 * math.pi / 4
+    most = math.hypot(speed**2, speed / RAMP)  # at the end of the ramp
+    assert task.references.trajectory.summary == f"circle: 9 s, at most {speed:.2g} m/s and {most:.2g} m/s²"

@@ -97,6 +97,8 @@ def evaluate(
     if plot is not None and ((vehicles is None and reference is None) or (suite and drawn not in suite)):
         remedy = "give --quadrotor, or --reference for its suite, and leave out --suite or name it"
         raise UserError(f"--plot draws the suite {drawn}: {remedy}")
+    if trajectory is not None:
+        say(f"follows {trajectory.summary}", err=True)
     with counting(console) as progress:
         how = (suite or None, num_quadrotors, episodes, seed, device, progress, compile)
         evaluation = run(columns, *how, quadrotors=vehicles, reference=trajectory, extra=task.extra)

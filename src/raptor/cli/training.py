@@ -60,7 +60,10 @@ def train_direct(
 
     config = run.load(functools.partial(job.load_run_config, quadrotors=quadrotor or ()))
     with common.watched(run.output, run.resume, run.again) as (show, announce):
-        show = common.after_saying(f"minimises in each step: {config.objective.formula(config.task)}", announce, show)
+        followed = config.task.references.trajectory
+        lines = [f"minimises in each step: {config.objective.formula(config.task)}"]
+        lines += [f"follows {followed.summary}"] if followed.source else []
+        show = common.after_saying("\n".join(lines), announce, show)
         resuming: dict[str, Any] = {"resume": run.resume, "overwrite": run.overwrite}
         summary = job.train_direct(run.output, config, **resuming, progress=show, largest=largest_batch)
     common.say_result(summary, run.again)

@@ -214,6 +214,16 @@ class Trajectory(Settings):
         own = self.function.duration if isinstance(self.function, Table) else NOMINAL
         return (self.duration or own) + self.ramp_s / 2
 
+    @property
+    def summary(self) -> str:
+        """How long it is and what it asks of a vehicle, in words; settings with a range are at their lower ends."""
+        t = torch.arange(0.0, self.flight_s, 0.01, dtype=torch.float64)
+        drawn = torch.tensor([low for low, _ in self.drawn.values()], dtype=t.dtype).expand(len(t), -1)
+        velocity = self.scale * self.flown(t, drawn)[1][0]
+        faster = velocity.diff(dim=0).norm(dim=-1) / 0.01
+        name, most = str(self.source).partition("#")[0], [float(x.max()) for x in (velocity.norm(dim=-1), faster)]
+        return f"{name}: {self.flight_s:.3g} s, at most {most[0]:.2g} m/s and {most[1]:.2g} m/s²"
+
 
 @register()
 @dataclasses.dataclass(frozen=True)
