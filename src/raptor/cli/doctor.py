@@ -32,7 +32,10 @@ EXTRAS = {  # what each extra of pyproject.toml gives
 # In a process of its own with an empty cache: a kernel kept from earlier cannot hide that the compiler is gone, and a
 # compiler that crashes or hangs takes nothing else along.
 _COMPILE = """
-import sys, torch
+import contextlib, sys, torch
+with contextlib.suppress(Exception):  # probing the processor takes longer than compiling, and our kernels go without
+    import torch._inductor.config
+    torch._inductor.config.cpp.vec_isa_ok = True
 x = torch.linspace(-1, 1, 64, device=sys.argv[1])
 gradient = torch.func.grad(lambda x: (torch.sin(x) * x).sum())
 try:

@@ -99,7 +99,7 @@ def compile_flat(
     key = kernel_key(function, example)
     if key is not None and (kernel := load_kernel(key)) is not None:
         return kernel
-    log.info("compiling %s: about 20 s on an idle machine, kept for later starts", what)
+    log.info("compiling %s: half a minute or more, kept for later starts", what)
     with heartbeat(f"compiling {what}"):
         return _build(function, example, key)
 
