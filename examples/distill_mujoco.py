@@ -16,7 +16,7 @@ import torch
 
 import raptor
 from raptor.environments.vec_env import CheckedVecEnv
-from raptor.evaluation.results import Estimate, bootstrap_means
+from raptor.evaluation import Estimate, bootstrap_means
 from raptor.interop.from_gymnasium import make_gymnasium
 from raptor.rl.demonstrations import VecStudent, rollout_vec_env
 from raptor.training.distillation.config import StudentConfig
