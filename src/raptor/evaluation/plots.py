@@ -304,7 +304,8 @@ def learning_curve(
         for axis, (name, points) in zip(axes[0], curve.items(), strict=True):
             x, y = np.array(points, dtype=float).reshape(-1, 2).T
             axis.plot(x, y, color=COLOURS[1], lw=1.8, marker="o" if len(x) < 40 else None, ms=3.5)
-            axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0] if y.min() < 0 else 0.0))
+            low, high = axis.get_ylim()
+            axis.set_ylim(min(0.0, low if y.min() < 0 else 0.0), 1.04 * high if high > 0 else high)
             for label, level in (levels or {}).get(name, {}).items():
                 axis.axhline(level, color=COLOURS[0], lw=1.4, ls="--")
                 below = level > np.mean(axis.get_ylim())
