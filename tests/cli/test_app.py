@@ -145,13 +145,18 @@ def test_an_interruption_ends_any_command_with_status_130_and_a_word(number: int
         signal.raise_signal(number)
         time.sleep(10)
 
+    given = signal.getsignal(number)
+    if given is signal.SIG_IGN:  # as in the background of a shell
+        signal.signal(number, signal.default_int_handler)
     before = signal.getsignal(number)
     try:
         result = CliRunner().invoke(app, ["wait"])
+        restored = signal.getsignal(number)
     finally:
         app.registered_commands.pop()
+        signal.signal(number, given)
     assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
-    assert signal.getsignal(number) is before
+    assert restored is before
 
 
 def test_bytes_that_command_the_terminal_are_shown_escaped(refused: Run, tmp_path: Path) -> None:
