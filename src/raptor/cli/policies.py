@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from raptor.evaluation import Evaluation
+    from raptor.tasks import Task
     from raptor.training import TrainDirectConfig
 
 PUBLISHED, RL_TOOLS, SENSITIVITY = "published", "rl-tools", "sensitivity"
@@ -68,23 +69,14 @@ def evaluate(
     """
     console = Console(stderr=True)
     with console.status("loading"):
-        from raptor.config import load_config
         from raptor.core.devices import find_device
         from raptor.evaluation import evaluate as run
         from raptor.evaluation.results import column_names
         from raptor.formats import load_policy
         from raptor.quadrotor import load_quadrotors
-        from raptor.tasks import Task
 
         find_device(device)
-        given = [word for word in policies if word.startswith("task.")]
-        if others := [word for word in given if not word.startswith(FLOWN)]:
-            raise UserError(f"suites have tasks of their own, of which you set {' and '.join(FLOWN)}*: got {others[0]}")
-        given = [word.removeprefix("task.") for word in (*common.following(reference, ["task"]), *given)]
-        task = load_config(Task, None, given)
-        for use in task.idle_trajectories:
-            name = use.term.name.replace("_", "-")
-            raise UserError(f"task.extra.{use.term.name} is of a trajectory: give --reference {name}, or leave it out")
+        task = _task_of([word for word in policies if word.startswith("task.")], reference)
         trajectory = task.references.trajectory if reference is not None else None
         sources = [word for word in policies if not word.startswith("task.")]
         names = column_names([*([PUBLISHED] if published else []), *sources])
@@ -119,6 +111,21 @@ def evaluate(
             figure = plots.reference(flown, evaluation.vehicles[: len(plots.SHOWN)] or plots.SHOWN)
         write_atomically(plot, to_png(figure))
         say(f"wrote {plot}")
+
+
+def _task_of(words: Sequence[str], reference: str | None) -> Task:
+    """The settings `FLOWN` of a command line and the trajectory of --reference, as parts of a task."""
+    from raptor.config import load_config
+    from raptor.tasks import Task
+
+    if others := [word for word in words if not word.startswith(FLOWN)]:
+        raise UserError(f"suites have tasks of their own, of which you set {' and '.join(FLOWN)}*: got {others[0]}")
+    given = [word.removeprefix("task.") for word in (*common.following(reference, ["task"]), *words)]
+    task = load_config(Task, None, given)
+    for use in task.idle_trajectories:
+        name = use.term.name.replace("_", "-")
+        raise UserError(f"task.extra.{use.term.name} is of a trajectory: give --reference {name}, or leave it out")
+    return task
 
 
 def show_tables(evaluation: Evaluation, details: bool = True) -> None:

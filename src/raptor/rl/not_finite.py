@@ -18,11 +18,14 @@ from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, St
 from raptor.tasks.terms import Terms, Use
 
 
+def has_terms(gradient: SegmentGradient) -> bool:
+    """Whether terms of one's own, or chosen components of the observation, take part in a gradient."""
+    task = gradient.task
+    return bool(task.extra or task.extra_rewards or gradient.objective.terms) or not task.observes_default
+
+
 def warn_of_terms(gradient: SegmentGradient, *begun: Any) -> list[str]:
     """Warn of what `terms_not_finite` finds in the same segment; returns the warnings as lines of a log."""
-    task = gradient.task
-    if not (task.extra.uses or task.extra_rewards.uses or gradient.objective.terms.uses or not task.observes_default):
-        return []
     remedy = "add a small number under a root or in a logarithm, or clamp"
     notes = [f"{fault} in a segment: {remedy}" for fault in terms_not_finite(gradient, *begun)]
     for note in notes:

@@ -20,7 +20,7 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.adam import warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
-from raptor.rl.not_finite import warn_of_terms
+from raptor.rl.not_finite import has_terms, warn_of_terms
 from raptor.rl.objective import TeacherGuide
 from raptor.runs.learner import Rated
 from raptor.training.direct.config import GradientConfig
@@ -82,7 +82,7 @@ class GradientLearner:
         self.update_count = 0
         self.diverged_count = 0  # vehicles that left their bounds and were replaced
         self.skipped_count = 0  # updates without a step, because their gradient was not finite
-        self._explained = False  # whether numbers that are not finite were looked into
+        self._explained = not has_terms(self.gradient)  # whether numbers that are not finite need no look any more
         self.curriculum: Curriculum | None = None
         if config.curriculum.enabled:
             self.curriculum = Curriculum(config.curriculum, config.task, num, self.device)

@@ -20,7 +20,7 @@ from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.rl.adam import adam_start, adam_step, warm_up, warmup_cosine
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.collection import grid
-from raptor.rl.not_finite import warn_of_terms
+from raptor.rl.not_finite import has_terms, warn_of_terms
 from raptor.rl.objective import Objective
 from raptor.tasks.observation import TEACHER_DIM
 from raptor.training.teachers.learner import TeacherLearner, beside, chosen, hover_bias
@@ -75,10 +75,10 @@ class APGTeachers(TeacherLearner):
         bias = hover_bias(quadrotors).unsqueeze(-1).expand_as(last.bias)  # the first actions are near hover
         self.layers = laid_out((*hidden, Layer(config.initial_scale * last.weight, bias)))
         self.adam = adam_start(self.layers)
-        self._explained = False  # whether numbers that are not finite were looked into
         bounds = {"gradient_decay": config.gradient_decay, "adjoint_limit": config.adjoint_limit}
         how = {"method": config.method, "compile": self.compile, "controller": Teachers()}
         self.gradient = _segment_gradient(self.task, config.objective, **bounds, **how)
+        self._explained = not has_terms(self.gradient)  # whether numbers that are not finite need no look any more
         self.quadrotors = grid(quadrotors, config.num_envs)
         self.episode = self.curriculum.begin(self.quadrotors, self.generator)
         segments = math.ceil(self.task.episode_steps / config.segment_steps)
@@ -109,7 +109,7 @@ class APGTeachers(TeacherLearner):
         gradient, segment = self.gradient(self.layers, self.quadrotors, self.episode, (), noise)
         norm, loss = _norm(gradient), segment.cost.mean((0, 2))
         self.skipped += ~norm.isfinite()
-        if not ((norm + loss).isfinite().all() or self._explained):
+        if not (self._explained or (norm + loss).isfinite().all()):
             self._explained = True
             self.notes += warn_of_terms(self.gradient, self.layers, self.quadrotors, self.episode, (), noise)
         if self.step_count < config.shared_updates:
