@@ -32,10 +32,10 @@ GIVEN_HEADINGS = {
 }
 MOST_NAMED = 4  # vehicles that a heading names
 PART_METRICS = {
-    "platforms": ("return",),
-    "figure-eight": ("position_rmse",),
-    "robustness": ("return", "terminated"),
-    "reference": ("position_rmse",),
+    "platforms": ("return", "position_rmse", "action_change"),
+    "figure-eight": ("position_rmse", "action_change"),
+    "robustness": ("return", "terminated", "action_change"),
+    "reference": ("position_rmse", "action_change"),
 }
 SHOWN = {  # name, factor and digits of each metric
     "return": ("return", 1, 1),
@@ -43,6 +43,7 @@ SHOWN = {  # name, factor and digits of each metric
     "length": ("length (steps)", 1, 1),
     "position_rmse": ("position RMSE (m)", 1, 3),
     "steady_offset": ("steady offset (m)", 1, 3),
+    "action_change": ("action change per step", 1, 4),
     "worst_error": ("worst position error (m)", 1, 3),
     "yaw_rmse": ("yaw RMSE (°)", 180 / math.pi, 1),
 }

@@ -61,7 +61,7 @@ class Condition:
     quadrotors: Quadrotors  # N vehicles
     seed: int
     num_steps: int = VISIBLE.episode_steps
-    first_counted_step: int = VISIBLE.episode_steps // 2  # position errors count from here on
+    first_counted_step: int = VISIBLE.episode_steps // 2  # position errors and action changes count from here on
     survivors_only: bool = True  # whether position errors of terminated episodes are left out
     episodes: int = 1  # consecutive rows that are episodes of one vehicle, and are averaged
     tracked: bool = False  # whether the worst position error counts, too, and the error of yaw
