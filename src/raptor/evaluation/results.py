@@ -23,11 +23,13 @@ HEADINGS = {
     "platforms": "platforms: nine named quadrotors",
     "figure-eight": "figure-eight: s per figure",
     "robustness": "robustness: unseen, impaired",
+    "agility": "agility: s per figure, however fast",
 }
 GIVEN_HEADINGS = {
     "platforms": "platforms: {}, hovering",
     "figure-eight": "figure-eight: {}, s per figure",
     "robustness": "robustness: {}, impaired",
+    "agility": "agility: {}, s per figure, however fast",
     "sensitivity": "sensitivity: {}, one quantity off at a time",
 }
 MOST_NAMED = 4  # vehicles that a heading names
@@ -35,6 +37,7 @@ PART_METRICS = {
     "platforms": ("return", "position_rmse", "action_change"),
     "figure-eight": ("position_rmse", "action_change"),
     "robustness": ("return", "terminated", "action_change"),
+    "agility": ("position_rmse", "terminated"),
     "reference": ("position_rmse", "action_change"),
 }
 SHOWN = {  # name, factor and digits of each metric

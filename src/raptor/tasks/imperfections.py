@@ -32,7 +32,9 @@ _ACTIONS = Limit(
 class Motors(Settings):
     """What the rotors give of the thrust that the vehicle's model says; all of it by default."""
 
-    thrust: tuple[float, float] = setting((1.0, 1.0), "factor on the thrust of all rotors", ascending(positive))
+    thrust: tuple[float, float] = setting(
+        (1.0, 1.0), "factor on the thrust of all rotors; uniform in the logarithm", ascending(positive)
+    )
     weakest: tuple[float, float] = setting((1.0, 1.0), "factor on that of one, drawn among all", ascending(positive))
     sag: tuple[float, float] = setting(
         (0.0, 0.0), "fraction that the battery loses steadily until the end of an episode", ascending(between(0, 0.9))
@@ -184,7 +186,7 @@ def _draw_limits(deployment: Deployment, shares: Shares) -> Drawn:
 def _draw_thrust(motors: Motors, quadrotors: Quadrotors, shares: Shares, episode_s: float) -> Drawn:
     if motors.perfect:
         return {}
-    thrust = shares.among(_draw(shares, *motors.thrust), 1.0)
+    thrust = shares.among(_draw(shares, *map(math.log, motors.thrust)).exp(), 1.0)
     weak, sag = shares.among(_draw(shares, *motors.weakest), 1.0), shares.among(_draw(shares, *motors.sag), 0.0)
     weakest = draw_steps(shares, 0, NUM_ROTORS - 1)
     left = (NUM_ROTORS - 1 + weak) / NUM_ROTORS * (1 - sag)

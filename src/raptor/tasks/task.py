@@ -16,7 +16,7 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import Distribution
 from raptor.quadrotor.vehicles import LONGEST_STEP
 from raptor.tasks.checks import checked_width
-from raptor.tasks.components import DEFAULT, Layout, layout_of
+from raptor.tasks.components import DEFAULT, Layout, layout_of, present_only
 from raptor.tasks.imperfections import Air, Deployment, Motors
 from raptor.tasks.initial_state import Disturbances, InitialStates
 from raptor.tasks.observation import STUDENT_DIM, Sensing
@@ -179,6 +179,11 @@ TASKS = {
     "paper": Task.paper(),
 }
 """Tasks by name: hold the origin; follow random walks and figure eights; RAPTOR's own training task."""
+
+
+def without_preview(layout: Mapping[str, Any]) -> dict[str, Any]:
+    """The layout of a policy that looks ahead, for one who shows it the present target in place of future ones."""
+    return {**layout, "observation": list(present_only(layout["observation"]))} if layout else {}
 
 
 def make_task(task: str | Task, overrides: Mapping[str, Any]) -> Task:
