@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 import sys
@@ -13,8 +14,11 @@ from raptor.core.errors import MissingExtraError
 from raptor.environments import QuadrotorEnv, make_env
 from raptor.environments.episode import begin_episode
 from raptor.evaluation import evaluate
+from raptor.evaluation.evaluator import evaluate_conditions
+from raptor.evaluation.suites import figure_eight
 from raptor.formats import load_policy
 from raptor.interop.mujoco import BODIES_AT_ONCE, MujocoSimulator
+from raptor.nn import RaptorPolicy
 from raptor.quadrotor import load_platform, load_platforms, step
 from raptor.quadrotor.state import State
 from raptor.tasks import InitialStates, References, Task
@@ -95,6 +99,20 @@ def test_an_environment_in_mujoco_is_ours_with_other_dynamics(actions):
         one, other = theirs.step(action), ours.step(action)
         torch.testing.assert_close(one.observation, other.observation, rtol=0.01, atol=0.01)
         assert torch.equal(one.done, other.done)
+
+
+@needs_mujoco
+def test_a_policy_that_observes_targets_ahead_flies_in_mujoco():
+    policy = RaptorPolicy(observation_dim=6)
+    policy.layout = {"observation": ["position_error", "position_error@+25"]}
+    brief = dataclasses.replace(figure_eight(5.0, 1, 0, load_platforms()), num_steps=12)
+    how = {"planned": {"figure-eight": [brief]}, "compile": False}
+    theirs, ours = (
+        evaluate_conditions({"it": policy}, **how, simulate=simulate)[0]["it"]["figure-eight"]["5s/position_rmse"]
+        for simulate in (MujocoSimulator(), None)
+    )
+    assert theirs.value == pytest.approx(ours.value, rel=0.01)
+    assert theirs != ours
 
 
 @needs_mujoco
