@@ -1,11 +1,12 @@
 """Policies in another simulator: MuJoCo at 1 kHz, with drag, beside our own physics on the same episodes.
 
-    python benchmarks/in_mujoco.py [--starts 4] [--drag 0.1 0.3] [--output docs/experiments/mujoco.json] [POLICY ...]
+    python benchmarks/in_mujoco.py [--starts 4] [--drag 0.1 0.3] [--output FILE.json] [POLICY ...]
 
 Each of the nine named quadrotors hovers and follows figure eights, with what it observes on time and 20 ms late. Prints
 RMSE of the vehicles that are not lost and the share of those that are, with 95 % intervals over starts, and writes
-every figure as JSON, from which benchmarks/results.py takes rows of its table. Policies are given by name, run or file;
-the packaged ones take about ten minutes on one core.
+every figure as JSON, by default to runs/mujoco.json; benchmarks/results.py takes rows of its table from
+docs/experiments/mujoco.json. Policies are given by name, run or file; the packaged ones take about ten minutes on one
+core.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from raptor.formats.policy_files import POLICY_NAMES
 from raptor.interop.mujoco import TIME_STEP, MujocoSimulator
 from raptor.quadrotor import PLATFORMS, load_platforms
 
-OUTPUT = Path(__file__).parents[1] / "docs" / "experiments" / "mujoco.json"
+KEPT = Path(__file__).parents[1] / "docs" / "experiments" / "mujoco.json"
 LATE = "20ms-late"
 FLOWN = {"hover": ("platforms", "hover")} | {
     f"{interval:g} s figure eight": ("figure-eight", f"{interval:g}s") for interval in FIGURE_EIGHT_INTERVALS
@@ -99,7 +100,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=4, help="of each vehicle")
     parser.add_argument("--drag", type=float, nargs=2, default=(0.1, 0.3), metavar=("LOW", "HIGH"), help="1/s")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--output", type=Path, default=Path("runs/mujoco.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     names = column_names(arguments.policies)

@@ -14,7 +14,7 @@ import argparse
 import re
 from pathlib import Path
 
-from in_mujoco import FIGURES, OUTPUT, figure
+from in_mujoco import FIGURES, KEPT, figure
 from rich.console import Console
 
 from raptor.cli.progress import counting, wide_console
@@ -61,10 +61,10 @@ def markdown(evaluation: Evaluation, wanted: re.Pattern[str]) -> str:
 
 
 def in_mujoco(names: list[str]) -> str:
-    """Rows of the table from the figures of benchmarks/in_mujoco.py; none where it has not run."""
-    if not OUTPUT.exists():
+    """Rows of the table from the figures of benchmarks/in_mujoco.py; none where there are none."""
+    if not KEPT.exists():
         return ""
-    flown, lines = Evaluation.load(OUTPUT).policies, []
+    flown, lines = Evaluation.load(KEPT).policies, []
     for heading, (suite, condition, metric) in FIGURES.items():
         found = [flown[name][suite] if name in flown else None for name in names]
         estimates = [None if each is None else each[f"{condition}/{metric}"] for each in found]
