@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from raptor.config.settings import Settings, ascending, at_least, between, not_negative, positive, setting
 from raptor.core.errors import UserError
@@ -61,7 +61,8 @@ class GradientConfig(Settings):
     num_updates: int = setting(1200, "steps of the optimiser; the learning rate falls to its end over all", at_least(1))
     batch_size: int = setting(1024, "parallel vehicles", at_least(1))
     segment_steps: int = setting(100, "steps between two updates, over which the gradient is propagated", at_least(1))
-    learning_rate: float = setting(6e-2, "of Adam, at its highest", positive)
+    optimizer: Literal["soap", "adam"] = setting("soap", "soap: Adam in axes that turn with the gradient; adam")
+    learning_rate: float = setting(6e-2, "of the optimiser, at its highest", positive)
     final_learning_rate: float = setting(0.02, "fraction of the learning rate at the end of the cosine", between(0, 1))
     warm_up_updates: int = setting(20, "updates over which the learning rate rises", not_negative)
     gradient_norm: float = setting(0.5, "bound on the norm of the gradient", positive)
