@@ -1,14 +1,20 @@
 """Forward and backward env-steps per second of training through the simulator, beside the arithmetic limit.
 
     python benchmarks/direct.py [--threads 2] [--device cpu] [--sizes 256 1024 4096 16384] [--hidden 16]
+    python benchmarks/direct.py --threads 1 --beside ../other/src
 
 One update flies a segment forward and differentiates it backward. The arithmetic limit is what the policy's matrix
-products alone would allow at the speed that a large matrix product reaches in the same run.
+products alone would allow at the speed that a large matrix product reaches in the same run. With `--beside`, updates
+alternate with those of the package in that folder, and the ratio is that of the shortest ones: what else runs on the
+machine slows down both.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 import time
 
 import torch
@@ -44,21 +50,74 @@ def policy_flops(hidden: int) -> int:
     return 3 * 2 * (22 * hidden + 6 * hidden * hidden + 4 * hidden)
 
 
-def steps_per_second(num: int, hidden: int, device: torch.device, updates: int) -> tuple[float, float]:
-    """Env-steps per second of whole updates (median), and the seconds that the first update took."""
-    config = TrainDirectConfig(batch_size=num, hidden_dim=hidden, validation_interval=0, device=str(device))
-    learner = make_learner(config, first_policy(config))
-    start = time.perf_counter()
-    learner.update()
-    first = time.perf_counter() - start
-    times = []
-    for _ in range(updates):
+class Updates:
+    """Updates of a new learner, timed one by one."""
+
+    def __init__(self, arguments: argparse.Namespace, num: int) -> None:
+        device = arguments.device
+        config = TrainDirectConfig(batch_size=num, hidden_dim=arguments.hidden, validation_interval=0, device=device)
+        self.learner, self.env_steps = make_learner(config, first_policy(config)), num * config.segment_steps
+
+    def seconds(self) -> float:
+        """How long the next one takes; the first one compiles."""
+        device = torch.device(self.learner.device)
         wait(device)
         start = time.perf_counter()
-        learner.update()
+        self.learner.update()
         wait(device)
-        times.append(time.perf_counter() - start)
-    return num * learner.config.segment_steps / sorted(times)[len(times) // 2], first
+        return time.perf_counter() - start
+
+
+class OtherUpdates:
+    """The same with the package in another folder, in a process of its own."""
+
+    def __init__(self, arguments: argparse.Namespace, num: int) -> None:
+        settings = [
+            "--device",
+            arguments.device,
+            "--hidden",
+            f"{arguments.hidden}",
+            "--threads",
+            f"{arguments.threads}",
+        ]
+        command = [sys.executable, __file__, *settings, "--sizes", f"{num}", "--serve"]
+        environment = os.environ | {"PYTHONPATH": os.path.abspath(arguments.beside)}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True)
+
+    def seconds(self) -> float:
+        """See `Updates`."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Run an update for each line that comes in, and write how long it took."""
+    updates = Updates(arguments, arguments.sizes[0])
+    for _ in sys.stdin:
+        print(updates.seconds(), flush=True)
+
+
+def row(arguments: argparse.Namespace, num: int, limit: float) -> list[str]:
+    """Figures of one number of vehicles, those of the table."""
+    updates = Updates(arguments, num)
+    first, times, others = updates.seconds(), [], []
+    other = OtherUpdates(arguments, num) if arguments.beside else None
+    if other is not None:
+        other.seconds()
+    for _ in range(arguments.updates):
+        times.append(updates.seconds())
+        if other is not None:
+            others.append(other.seconds())
+    speed = updates.env_steps / sorted(times)[len(times) // 2]
+    figures = [f"{num}", f"{speed:,.0f}", f"{speed / limit:.1%}", f"{first:.1f}"]
+    if other is not None:
+        other.process.communicate()
+        figures += [f"{updates.env_steps / min(others):,.0f}", f"{min(others) / min(times):.2f}"]
+    return figures
 
 
 def main() -> None:
@@ -69,19 +128,24 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 1024, 4096, 16384])
     parser.add_argument("--hidden", type=int, default=16)
     parser.add_argument("--updates", type=int, default=9)
+    parser.add_argument("--beside", help="folder of another version of the package, such as ../other/src")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.serve:
+        serve(arguments)
+        return
     device = torch.device(arguments.device)
     limit = matrix_flops(device) / policy_flops(arguments.hidden)
     table = Table(
         title=f"training through the simulator, hidden {arguments.hidden}, {device}, {arguments.threads} thread(s)"
     )
-    for column in ("quadrotors", "env-steps/s", "share of the limit", "first update, compile included (s)"):
+    columns = ["quadrotors", "env-steps/s", "share of the limit", "first update, compile included (s)"]
+    for column in [*columns, "the other's best", "ratio to it"] if arguments.beside else columns:
         table.add_column(column, justify="right")
     for num in arguments.sizes:
-        speed, first = steps_per_second(num, arguments.hidden, device, arguments.updates)
-        table.add_row(f"{num}", f"{speed:,.0f}", f"{speed / limit:.1%}", f"{first:.1f}")
-    console = Console()
+        table.add_row(*row(arguments, num, limit))
+    console = Console(width=120)
     console.print(table)
     console.print(
         f"arithmetic limit of the policy's products: {limit:,.0f} env-steps/s "

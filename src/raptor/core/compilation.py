@@ -127,9 +127,29 @@ def _trace(function: FlatFunction, example: Sequence[Tensor]) -> torch.fx.GraphM
 
     with tracing(TracingContext(FakeTensorMode())):  # else each node is described in a mode of its own, which is slow
         graph: torch.fx.GraphModule = make_fx(function)(*example)
+    _take_apart(graph.graph)
     for node in graph.graph.nodes:
         node.meta.clear()
+    graph.recompile()
     return graph
+
+
+def _take_apart(graph: torch.fx.Graph) -> None:
+    """Use the parts themselves of what is stacked and then unbound; the compiler would write them to memory between."""
+    aten = torch.ops.aten
+    for node in graph.find_nodes(op="call_function", target=aten.unbind.int):
+        source, axes, axis = node.args[0], None, [*node.args, 0][1]
+        while source.target is aten.permute.default:
+            order = source.args[1]
+            axes = order if axes is None else [order[a] for a in axes]
+            source = source.args[0]
+        if source.target is not aten.stack.default:
+            continue
+        others = [] if axes is None else [*axes[:axis], *axes[axis + 1 :]]
+        if (axis if axes is None else axes[axis]) == [*source.args, 0][1] and others == sorted(others):
+            for user in list(node.users):
+                user.replace_all_uses_with(source.args[0][user.args[1]])
+    graph.eliminate_dead_code()
 
 
 def _compile(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> FlatFunction:
@@ -186,16 +206,16 @@ class CompiledStep:
     """A pure function (carried, given) -> (carried, outputs) of lists of tensors, each of fixed length.
 
     There is less to do at each call than for `compile_pure`, whose look at the structure of its arguments takes longer
-    than the step of a single vehicle: tensors that are carried on unchanged never pass through the compiled code, and
-    one graph serves whether or not its arguments carry a gradient. So many steps as `patience` says are run eagerly
-    before one is compiled; `what` is compiled, for the log.
+    than the step of a single vehicle: tensors that are carried on unchanged, in their place or another, never pass
+    through the compiled code, and one graph serves whether or not its arguments carry a gradient. So many steps as
+    `patience` says are run eagerly before one is compiled; `what` is compiled, for the log.
     """
 
     def __init__(
         self, function: FlatStep, compile: bool = True, patience: int = 0, what: str = "a step of the simulator"
     ) -> None:
         self._function, self._compile, self._patience, self._what = function, compile, patience, what
-        self._graphs: dict[Any, tuple[FlatFunction, list[bool]]] = {}  # and which of the carried tensors change
+        self._graphs: dict[Any, tuple[FlatFunction, list[int | None]]] = {}  # and what is carried on, from which place
 
     def __call__(self, carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
         """Run the step; shapes and types must be those of the first call."""
@@ -209,16 +229,16 @@ class CompiledStep:
         key = (requiring, tuple(tensor.stride() for tensor in given))
         if key not in self._graphs:
             self._graphs[key] = self._graph(arguments, len(carried), *key)
-        function, changes = self._graphs[key]
+        function, sources = self._graphs[key]
         outputs = iter(function(*arguments))
-        moved = [next(outputs) if changed else old for old, changed in zip(carried, changes, strict=True)]
+        moved = [next(outputs) if source is None else carried[source] for source in sources]
         return moved, list(outputs)
 
     def _graph(
         self, arguments: Tensors, num_carried: int, requiring: frozenset[int], layout: Any
-    ) -> tuple[FlatFunction, list[bool]]:
+    ) -> tuple[FlatFunction, list[int | None]]:
         """Compile for these arguments, or for more of them carrying a gradient, so that later steps need no other."""
-        changes: list[bool] = []
+        sources: list[int | None] = []
 
         def example() -> Tensors:
             return [tensor.detach().requires_grad_(i in requiring) for i, tensor in enumerate(arguments)]
@@ -226,8 +246,9 @@ class CompiledStep:
         def flat(*tensors: Tensor) -> Tensors:
             carried, given = list(tensors[:num_carried]), list(tensors[num_carried:])
             moved, outputs = self._function(carried, given)
-            changes[:] = [new is not old for new, old in zip(moved, carried, strict=True)]
-            return [*(tensor for tensor, changed in zip(moved, changes, strict=True) if changed), *outputs]
+            places = {id(tensor): i for i, tensor in enumerate(carried)}
+            sources[:] = [places.get(id(tensor)) for tensor in moved]
+            return [*(tensor for tensor in moved if id(tensor) not in places), *outputs]
 
         before: frozenset[int] = frozenset()
         while requiring != before:
@@ -236,7 +257,7 @@ class CompiledStep:
             requiring |= {i for i, tensor in enumerate(moved) if tensor.requires_grad}
         if (requiring, layout) not in self._graphs:
             function = compile_flat(flat, example(), what=self._what)
-            if not changes:  # running eagerly: nothing was traced
+            if not sources:  # running eagerly: nothing was traced
                 flat(*example())
-            self._graphs[requiring, layout] = function, changes
+            self._graphs[requiring, layout] = function, sources
         return self._graphs[requiring, layout]

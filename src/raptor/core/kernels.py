@@ -31,6 +31,14 @@ from raptor.core.atomic import replacing
 from raptor.core.errors import UserError, first_line
 
 KEPT_S = 60 * 24 * 3600.0  # how long a library stays that is not used
+OPTIONS: dict[str, Any] = {
+    "pattern_matcher": False,  # which would add each bias by a copy of it for every vehicle
+    "memory_planning": True,  # one allocation for all that is intermediate
+    "cpp.use_decompose_tanh": True,  # several times as fast, exact to 2e-7
+    "cpp.enable_floating_point_contract_flag": "fast",  # multiplies and adds in one instruction
+}
+"""Of the compiler; those that an older one does not have are left out."""
+
 DECIDING = ("TORCHINDUCTOR_", "AOT_INDUCTOR_", "CXX")  # beginnings of variables that change what the compiler makes
 log = logging.getLogger("raptor.core.compilation")
 
@@ -56,7 +64,8 @@ def kernel_key(function: Callable[..., Sequence[Tensor]], example: Sequence[Tens
             outputs = function(*example)
     except _WritesError:
         return None
-    parts = (record.lines, record.named(outputs), torch.get_num_threads(), torch.get_default_dtype(), _platform())
+    settings = torch.get_num_threads(), torch.get_default_dtype(), OPTIONS
+    parts = (record.lines, record.named(outputs), settings, _platform())
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
@@ -87,7 +96,7 @@ def build_kernel(graph: torch.fx.GraphModule, example: Sequence[Tensor], key: st
         if (kernel := load_kernel(key)) is not None:
             return kernel
         # Probing the processor takes torch longer than compiling a kernel; if it is wrong about it, this fails.
-        options = {"aot_inductor.output_path": scratch, "cpp.vec_isa_ok": True}
+        options = {"aot_inductor.output_path": scratch, "cpp.vec_isa_ok": True, **_known_options()}
         if hasattr(config.aot_inductor, "enable_line_tables"):  # which take two thirds of the file
             options["aot_inductor.enable_line_tables"] = False
         with torch.no_grad(), warnings.catch_warnings():
@@ -104,6 +113,13 @@ def build_kernel(graph: torch.fx.GraphModule, example: Sequence[Tensor], key: st
         except (OSError, UserError) as error:
             log_once("compiled code is not kept for later starts", first_line(error))
         return _loaded(library)
+
+
+def _known_options() -> dict[str, Any]:
+    from torch._inductor import config
+
+    groups = {name: getattr(config, group) if (group := name.rpartition(".")[0]) else config for name in OPTIONS}
+    return {name: value for name, value in OPTIONS.items() if hasattr(groups[name], name.rpartition(".")[2])}
 
 
 @functools.cache

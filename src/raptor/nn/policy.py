@@ -54,15 +54,15 @@ def policy_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of the recurrent policy as a pure function, (B, D) and (B, H) -> action (B, A) and hidden state (B, H).
 
-    The action is linear, component by component in memory as in the simulator's tensors; the hidden state row by row.
+    The action is linear. Both results are component by component in memory, as the simulator's tensors are.
     """
-    p = parameters
-    x = torch.relu(product(observation, p.input_weight.mT, precision) + p.input_bias)
-    given = product(x, p.gru_weight_ih.mT, precision) + p.gru_bias_ih
-    recalled = product(hidden, p.gru_weight_hh.mT, precision) + p.gru_bias_hh
-    _, update, candidate = gru_gates(given.chunk(3, dim=-1), recalled.chunk(3, dim=-1))
+    p, hidden = parameters, hidden.mT
+    x = torch.relu(product(p.input_weight, observation.mT, precision) + p.input_bias.unsqueeze(-1))
+    given = product(p.gru_weight_ih, x, precision) + p.gru_bias_ih.unsqueeze(-1)
+    recalled = product(p.gru_weight_hh, hidden, precision) + p.gru_bias_hh.unsqueeze(-1)
+    _, update, candidate = gru_gates(given.chunk(3), recalled.chunk(3))
     following = candidate + update * (hidden - candidate)
-    return _action(p, following, precision), following
+    return _action(p, following.mT, precision), following.mT
 
 
 def mlp_step(parameters: MLPParameters, observation: Tensor, precision: str = "float32") -> Tensor:

@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.compilation import CompiledStep, Tensors
+from raptor.core.packing import Packing, Rows
 from raptor.environments.episode import Episode, Noise, Own, StepOutcome, advance
 from raptor.environments.rollout import Controller, Memory, Student
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
-from raptor.quadrotor.state import components, from_components
+from raptor.quadrotor.state import component_major, components, from_components
 from raptor.rl.objective import Objective, TeacherGuide, in_bounds, rounded_norm, step_cost
 from raptor.tasks.task import Task
 
@@ -40,8 +41,12 @@ class RolloutState(NamedTuple):
     @classmethod
     def begin(cls, episode: Episode, memory: Memory) -> RolloutState:
         """The start of a segment: every vehicle where its episode stands, and alive."""
-        begun = dataclasses.replace(episode, last_action=episode.previous_action)
-        return cls(begun, memory, torch.ones_like(episode.noise_scale))
+        return cls(episode, memory, torch.ones_like(episode.noise_scale))._acting()
+
+    def _acting(self, last_action: Tensor | None = None) -> RolloutState:
+        """The same where the reward compares the next action with this one, by default the previous one."""
+        last_action = self.episode.previous_action if last_action is None else last_action
+        return self._replace(episode=dataclasses.replace(self.episode, last_action=last_action))
 
     @property
     def _differentiable(self) -> tuple[Any, ...]:
@@ -81,6 +86,23 @@ class Segment(NamedTuple):
     terminated: Tensor  # (S, ...) bool; whether this step is one that would have ended the episode
 
 
+class _Steps(NamedTuple):
+    """What flies a segment forward and backward, for vehicles of one number, layout and structure."""
+
+    packing: Packing  # of the tensors of parameters, quadrotors and rollout
+    forward: CompiledStep
+    backward: CompiledStep
+    structure: pytree.TreeSpec  # of `StepInputs`
+    adjoint: Rows  # the tensors of `RolloutState.differentiable`
+
+    def inputs(self, tensors: Tensors) -> StepInputs:
+        """What a step depends on, from what is packed and its noise."""
+        num = self.packing.num_packed
+        leaves = [*self.packing.unpack(tensors[:num]), *tensors[num:]]
+        inputs: StepInputs = pytree.tree_unflatten(leaves, self.structure)
+        return inputs
+
+
 class StepInputs(NamedTuple):
     """Everything that one step depends on."""
 
@@ -104,7 +126,7 @@ class SegmentGradient:
     controller: Controller = Student()  # that is trained
 
     def __post_init__(self) -> None:
-        self._compiled: dict[Any, tuple[CompiledStep, CompiledStep]] = {}
+        self._compiled: dict[Any, _Steps] = {}
 
     @torch.no_grad()
     def __call__(
@@ -128,56 +150,68 @@ class SegmentGradient:
         draws = [tuple(draw for draw in step if draw is not None) for step in noise]
         start = StepInputs(parameters, quadrotors, RolloutState.begin(episode, memory), draws[0])
         segment, trail = self.fly(start, draws)
-        structure, arrived = pytree.tree_structure(start), RolloutState(*segment[:3])
-        pulls: list[Tensors] = [[]] * len(trail)
+        steps, pulls = self._steps(start), list[Tensors]([[]] * len(trail))
         if guide is not None:
-            episodes = [pytree.tree_unflatten(tensors, structure).rollout.episode for tensors in trail]
+            episodes = [steps.inputs(tensors).rollout.episode for tensors in trail]
             pulls = [[label, guide.weight] for label in guide.labels(quadrotors, episodes)]
         weights, nesting = pytree.tree_flatten(parameters)
-        carried = [torch.zeros_like(tensor) for tensor in (*weights, *arrived.differentiable)]
-        _, backward = self._steps(trail[0], structure)
+        arrived = [torch.zeros_like(tensor) for tensor in start.rollout.differentiable]
+        carried = [*map(torch.zeros_like, weights), steps.adjoint.pack(arrived)]
         for tensors, pull in zip(reversed(trail), reversed(pulls), strict=True):
-            carried, _ = backward(carried, [*tensors, *pull])
+            carried, _ = steps.backward(carried, [*tensors, *pull])
         samples = (segment.cost[:, 0] if segment.cost.ndim > 2 else segment.cost).numel()  # of each network
         return pytree.tree_unflatten([g / samples for g in carried[: len(weights)]], nesting), segment
 
     @torch.no_grad()
     def fly(self, start: StepInputs, draws: Sequence[tuple[Tensor, ...]]) -> tuple[Segment, list[Tensors]]:
-        """Fly one step for each entry of `draws`, the noise; also returns the flat inputs of each step."""
-        # Empty tensors come with any strides, which compiled code would refuse.
-        carried = [t if t.numel() else t.new_empty(t.shape) for t in pytree.tree_leaves(start[:3])]
-        structure, trail, log = pytree.tree_structure(start), [], []
-        forward, _ = self._steps([*carried, *draws[0]], structure)
+        """Fly one step for each entry of `draws`, the noise; also returns the packed inputs of each step."""
+        axes = start.quadrotors.mass.ndim
+        rollout = pytree.tree_map(lambda tensor: component_major(tensor, tensor.ndim - axes), start.rollout)
+        steps, trail, log = self._steps(start), [], []
+        packed = steps.packing.pack(pytree.tree_leaves(start._replace(rollout=rollout)[:3]))
         for draw in draws:
-            trail.append([*carried, *draw])
-            carried, outputs = forward(carried, list(draw))
+            trail.append([*packed, *draw])
+            packed, outputs = steps.forward(packed, list(draw))
             log.append(outputs)
-        arrived: RolloutState = pytree.tree_unflatten([*carried, *draws[0]], structure).rollout
+        arrived = steps.inputs([*packed, *draws[0]]).rollout._acting()
         return Segment(*arrived, *(torch.stack(column) for column in zip(*log, strict=True))), trail
 
-    def _steps(self, tensors: Tensors, structure: pytree.TreeSpec) -> tuple[CompiledStep, CompiledStep]:
-        """A step and its adjoint for flat inputs of these shapes and layouts, each compiled when it is first called.
+    def _steps(self, start: StepInputs) -> _Steps:
+        """A step and its adjoint for inputs of these shapes and layouts, each compiled when it is first called.
 
         Backward the gradient so far and the adjoint are carried, and the inputs given, then what a guide gives, if any.
         """
-        key = tuple((tensor.shape, tensor.stride()) for tensor in tensors)
+        tensors, structure = pytree.tree_flatten(start)
+        weights, num_noise = len(pytree.tree_leaves(start.parameters)), len(start.noise)
+        key = structure, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
+        key += tuple(tensor.stride() for tensor in (*tensors[:weights], *start.noise))
         if key in self._compiled:
             return self._compiled[key]
 
+        def move(inputs: StepInputs) -> tuple[Tensors, Tensors]:
+            last_action = inputs.rollout.episode.last_action  # is the previous action, so it need not be carried on
+            moved, cost, outcome = self.step(inputs._replace(rollout=inputs.rollout._acting()))
+            after = inputs._replace(rollout=moved._acting(last_action))
+            return pytree.tree_leaves(after[:3]), [cost, outcome.reward, outcome.terminated]
+
         def forward(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
-            inputs: StepInputs = pytree.tree_unflatten([*carried, *given], structure)
-            moved, cost, outcome = self.step(inputs)
-            return pytree.tree_leaves(inputs._replace(rollout=moved)[:3]), [cost, outcome.reward, outcome.terminated]
+            after, outputs = move(steps.inputs([*carried, *given]))
+            return packing.pack(after, carried[0]), outputs
 
         def backward(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
-            inputs: StepInputs = pytree.tree_unflatten(given[: len(tensors)], structure)
-            weights = len(pytree.tree_leaves(inputs.parameters))
-            gradient, before = self.step_adjoint(inputs, tuple(carried[weights:]), given[len(tensors) :])
+            num = packing.num_packed + num_noise
+            adjoint = tuple(steps.adjoint.unpack(carried[weights]))
+            gradient, before = self.step_adjoint(steps.inputs(given[:num]), adjoint, given[num:])
             added = zip(carried[:weights], pytree.tree_leaves(gradient), strict=True)
-            return [*(so_far + new for so_far, new in added), *before], []
+            return [*(so_far + new for so_far, new in added), steps.adjoint.pack(before)], []
 
-        steps = CompiledStep(forward, self.compile), CompiledStep(backward, self.compile, what="a step of the gradient")
-        self._compiled[key] = steps
+        example = [tensor.detach() for tensor in tensors]  # each of them another one
+        after, _ = move(pytree.tree_unflatten(example, structure))
+        packing = Packing(example[: len(after)], after, start.quadrotors.mass, weights)
+        rows = Rows(start.rollout.differentiable, start.quadrotors.mass.ndim)
+        there = CompiledStep(forward, self.compile)
+        back = CompiledStep(backward, self.compile, what="a step of the gradient")
+        steps = self._compiled[key] = _Steps(packing, there, back, structure, rows)
         return steps
 
     def step(self, inputs: StepInputs) -> tuple[RolloutState, Tensor, StepOutcome]:
@@ -202,10 +236,10 @@ class SegmentGradient:
             pairs = zip(components(new), components(old), strict=True)
             return from_components([torch.where(going, n, o) for n, o in pairs])
 
-        new, old = ((each.state, each.sensed, Own(*each.own[:3])) for each in (after, before))
+        new, old = ((each.state, each.sensed[0], Own(*each.own[:3])) for each in (after, before))
         state, sensed, own = pytree.tree_map(keep, new, old)
-        own = own._replace(draws=after.own.draws)
-        moved = RolloutState(dataclasses.replace(after, state=state, sensed=sensed, own=own), memory, alive)
+        changes = {"state": state, "sensed": (sensed, *after.sensed[1:]), "own": own._replace(draws=after.own.draws)}
+        moved = RolloutState(dataclasses.replace(after, **changes), memory, alive)
         return moved, torch.where(alive > 0, cost, 0.0), outcome
 
     def step_adjoint(
@@ -237,14 +271,12 @@ class SegmentGradient:
         # The weights are shared, so what one vehicle's dynamics send back must be finite before it reaches them.
         by_action = from_components([torch.where(slope.isfinite(), slope, 0.0) for slope in slopes])
         gradient, by_observed = pull_act((by_action, by_memory))
-        parts = [a + b for a, b in zip(by_state, by_observed, strict=True)]
-        return gradient, self._contained(parts, len(rollout.memory))
+        pairs = zip(by_state, by_observed, strict=True)
+        return gradient, self._contained([[*map(torch.add, *map(components, pair))] for pair in pairs])
 
-    def _contained(self, parts: Tensors, num_memory: int) -> Tensors:
-        """The adjoint of each vehicle, decayed, no longer than its limit, and zero where it is not finite."""
-        norm = rounded_norm([c for part in parts[:NUM_PHYSICAL] for c in components(part)], 0.0)
-        scale = self.gradient_decay * (self.adjoint_limit / norm.clamp(min=self.adjoint_limit)).unsqueeze(-1)
-        contained = [torch.where(norm.isfinite().unsqueeze(-1), part * scale, 0.0) for part in parts]
-        # Each part stays in the memory layout of its own: what is remembered row by row, all else by components.
-        remembered = range(NUM_PHYSICAL, NUM_PHYSICAL + num_memory)
-        return [p if i in remembered else from_components(components(p)) for i, p in enumerate(contained)]
+    def _contained(self, parts: Sequence[Sequence[Tensor]]) -> Tensors:
+        """The adjoint of each vehicle, given in components: decayed, within its limit, and zero if not finite."""
+        norm = rounded_norm([c for part in parts[:NUM_PHYSICAL] for c in part], 0.0)
+        scale = self.gradient_decay * (self.adjoint_limit / norm.clamp(min=self.adjoint_limit))
+        finite = norm.isfinite()
+        return [from_components([torch.where(finite, c * scale, 0.0) for c in part]) for part in parts]
