@@ -221,16 +221,17 @@ def make_plan(config: PostTrainConfig, teachers: TeacherPopulation, world: World
     if config.num_epochs:
         num, steps = config.num_active(len(teachers)) * config.num_episodes, config.task.episode_steps
         kept = num * config.num_slots
-        shape, parts = (steps, config.task.observation_dim, NUM_ROTORS), world.size * config.accumulation
-        data, learning = imitation_bytes(config, kept, shape, parts)
+        shape = (steps, config.task.observation_dim, NUM_ROTORS)
+        together = min(math.ceil(config.batch_size / world.size), config.block_size or config.batch_size)
+        data, learning = imitation_bytes(config, kept, shape, together)
         imitation += data + learning + num * (episode + 4.0 * BLOCK_STEPS * (TEACHER_DIM + 24)) / world.size
         fewer = "num_episodes, num_active_teachers" + ("" if config.on_policy else ", num_data_epochs")
         what = f"{kept} episodes of {steps} steps and batches of {config.batch_size} sequences take"
         memory.refuse_too_large(what, imitation, budget, f"lower {fewer} or batch_size")
         collected = f"{num} episodes an epoch: {data / memory.GIB:.2g} GiB of data"
     if tuned.num_updates:
-        each = memory.segment_bytes(config.tuning, untrained(config), world)
-        tuning += tuned.batch_size * (each + _labels_bytes(config, teachers, world))
+        labels = _labels_bytes(config, teachers)
+        tuning += memory.batch_bytes(config.tuning, untrained(config), tuned.batch_size, world, labels)
         what = f"fine-tuning with {tuned.batch_size} quadrotors at once through {tuned.segment_steps} steps takes"
         memory.refuse_too_large(what, tuning, budget, "lower fine_tune.batch_size or fine_tune.segment_steps")
     used = f"{max(imitation, tuning) / memory.GIB:.2g} GiB in all of {budget / memory.GIB:.3g} GiB"
@@ -248,20 +249,19 @@ def check_parts(config: PostTrainConfig, num_teachers: int, world: World) -> Non
     """Check that all processes get something to do, and equal parts of a batch; names what is too few or uneven."""
     Parts(world).refuse_fewer("validation vehicles", config.num_validation)
     if config.num_epochs:
-        Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
+        Parts(world).refuse_uneven("batch_size", config.batch_size)
         Parts(world).refuse_fewer("teachers", config.num_active(num_teachers))
     if config.fine_tune.num_updates:
-        parts = Parts(world, config.fine_tune.accumulation)
-        parts.refuse_uneven("fine_tune.batch_size", config.fine_tune.batch_size)
+        Parts(world).refuse_uneven("fine_tune.batch_size", config.fine_tune.batch_size)
         tuning = shared_evenly(config.tuning, num_teachers) if config.num_epochs else config.tuning
-        parts.refuse_fewer("vehicles flown at once", tuning.batch_size)
+        Parts(world).refuse_fewer("vehicles flown at once", tuning.batch_size)
 
 
 def with_largest_batch(config: PostTrainConfig, teachers: TeacherPopulation, world: World) -> PostTrainConfig:
     """The settings with the largest `fine_tune.batch_size` that fits."""
-    besides = _labels_bytes(config, teachers, world), config.num_validation * _episode_bytes(config)
+    besides, labels = config.num_validation * _episode_bytes(config), _labels_bytes(config, teachers)
     policy = untrained(config)
-    num = memory.largest_batch(config.tuning, policy, config.device, world, config.memory_gib, besides)
+    num = memory.largest_batch(config.tuning, policy, config.device, world, config.memory_gib, besides, labels)
     return dataclasses.replace(config, fine_tune=dataclasses.replace(config.fine_tune, batch_size=num))
 
 
@@ -272,10 +272,10 @@ def _episode_bytes(config: PostTrainConfig) -> float:
     return 2 * memory.nbytes((vehicles, episode)) / memory.SAMPLE_VEHICLES
 
 
-def _labels_bytes(config: PostTrainConfig, teachers: TeacherPopulation, world: World) -> float:
-    """Of what teachers see and do along a segment, for each vehicle."""
+def _labels_bytes(config: PostTrainConfig, teachers: TeacherPopulation) -> float:
+    """Of what teachers see and do along a segment, for each vehicle that is flown."""
     tuned = config.fine_tune
     if not (config.num_epochs and tuned.is_guided):
         return 0.0
     numbers = 2 * TEACHER_DIM + 2 * max(teachers.widths) + 8
-    return 4.0 * numbers * tuned.segment_steps / (world.size * tuned.accumulation)
+    return 4.0 * numbers * tuned.segment_steps

@@ -48,7 +48,7 @@ class SimulatorSource:
     def __post_init__(self) -> None:
         config, self.device = self.config, torch.device(self.config.device)
         self.teachers = self.teachers.to(self.device)
-        self.parts = Parts(self.world, config.accumulation)
+        self.parts = Parts(self.world, config.block_size)
         self.generator = torch.Generator(self.device).manual_seed(TRAINING_SEEDS + config.seed)
         self.student_returns = torch.full((len(self.teachers),), -math.inf, device=self.device)
         self.num_active = config.num_active(len(self.teachers))

@@ -1,0 +1,442 @@
+"""Processes beside this one that compute pieces of a job on idle cores.
+
+A piece is a pure function of what it is given, so that its result has the same bits whoever computes it. This process
+computes pieces, too, and what another one does not bring back in time it computes itself: it never waits for the
+slowest, and one that dies takes nothing with it. The others yield to whatever else wants their cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import os
+import pickle
+import queue
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+from raptor.core.errors import UserError, first_line
+
+Work = Callable[..., Any]
+"""Pure, hashable and picklable; with tensors in any nesting as arguments and as result."""
+
+NICENESS = 19  # of the other processes
+PATIENCE = 1.5  # times as long as its last piece took, that another process is waited for
+ROUNDS, GAIN = 3, 0.97  # batches of a trial, with and without; and what must be left of the time for a change
+LEAST_INTERVAL, MOST_INTERVAL = 8, 128  # batches between two trials
+
+
+class ProcessWarning(UserWarning):
+    """Another process does not take part in a run, or does not any more."""
+
+
+def num_processes(asked: int | Literal["auto"], device: str = "cpu", together: int = 1) -> int:
+    """How many processes a job has on this machine, where `together` were started by torchrun."""
+    if device != "cpu" or together > 1:
+        if asked not in ("auto", 1):
+            why = f"{together} processes share the job" if together > 1 else f"device is {device}"
+            raise UserError(f"processes must be auto or 1 where {why}, got {asked}")
+        return 1
+    if asked != "auto":
+        return asked
+    import torch
+
+    return max(1, num_cores() // torch.get_num_threads())
+
+
+def num_cores() -> int:
+    """Cores that this process may use: of the machine, or of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # "max 100000" where there is no limit
+        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
+        cores = min(cores, max(1, quota // period))
+    return cores
+
+
+class Pool:
+    """This process, and others beside it that it starts where there are pieces for them.
+
+    `notes` are lines about what became of the others, for a log.
+    """
+
+    def __init__(self, processes: int = 1) -> None:
+        self._most = processes - 1  # other processes
+        self._known: dict[Work, _Known] = {}
+        self._helpers: list[_Helper] = []  # that were started and are not lost
+        self._ready: list[_Helper] = []  # of these, the ones that can be given pieces
+        self._batch: _Batch | None = None
+        self._changed = threading.Condition()
+        self._news: list[str] = []
+        self._said: set[str] = set()
+        self.notes: list[str] = []
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the other processes."""
+        with self._changed:
+            helpers, self._helpers, self._ready, self._most = self._helpers, [], [], 0
+            self._changed.notify_all()
+        for helper in helpers:
+            helper.end()
+
+    def map(self, work: Work, pieces: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The results of a work for some pieces, each of which is a tuple of arguments, in their order."""
+        known = self._known.get(work)
+        if self._most < 1 or len(pieces) < 2 or (known and known.content is None):
+            return [work(*piece) for piece in pieces]
+        if known is None:  # this process alone, so that what it compiles is there when others come to it
+            results = [work(*piece) for piece in pieces[:-1]]
+            begun = time.perf_counter()
+            results.append(work(*pieces[-1]))
+            self._learn(work, len(pieces) - 1, time.perf_counter() - begun)
+            return results
+        batch = _Batch(known, pieces, known.trial.choose(len(self._ready)))
+        begun = time.perf_counter()
+        with self._changed:
+            self._batch = batch
+            self._changed.notify_all()
+        try:
+            while (place := self._own_place(batch)) is not None:
+                known.seconds = self._time(work, batch, place)
+        finally:
+            self._batch = None
+        known.trial.note((time.perf_counter() - begun) / len(pieces))
+        self._tell()
+        return [batch.results[place] for place in range(len(pieces))]
+
+    def _time(self, work: Work, batch: _Batch, place: int) -> float:
+        begun = time.perf_counter()
+        result = work(*batch.pieces[place])
+        with self._changed:
+            batch.results.setdefault(place, result)
+        return time.perf_counter() - begun
+
+    def _own_place(self, batch: _Batch) -> int | None:
+        """The next piece for this process, perhaps after some waiting; None where all are done."""
+        with self._changed:
+            while len(batch.results) < len(batch.pieces):
+                if batch.waiting:
+                    return batch.waiting.popleft()
+                now = time.perf_counter()
+                flights = [flight for flight in batch.flights.values() if flight.place not in batch.results]
+                latest = max(flights, key=lambda flight: flight.expected)
+                if latest.expected - now > batch.known.seconds:
+                    return latest.place
+                overdue = min(flights, key=lambda flight: flight.deadline)
+                if overdue.deadline <= now:
+                    return overdue.place
+                self._changed.wait(overdue.deadline - now)
+            return None
+
+    def _learn(self, work: Work, num: int, seconds: float) -> None:
+        """Prepare a work for other processes, and start up to `num` of them; a piece took so many seconds here."""
+        try:
+            content = _dumps(work)
+        except Exception as error:  # whatever the parts of a work raise
+            content = None
+            self._news.append(f"one process computes alone, because its work cannot be handed over: {_cause(error)}")
+        self._known[work] = _Known(len(self._known), content, seconds)
+        while content is not None and len(self._helpers) < min(num, self._most):
+            try:
+                helper = _Helper()
+            except OSError as error:
+                self._most = len(self._helpers)
+                text = f"no process can be started beside this one: {_cause(error)}"
+                self._news.append(f"{text}; {len(self._helpers) + 1} go on" if self._helpers else text)
+                break
+            self._helpers.append(helper)
+            threading.Thread(target=self._drive, args=(helper,), daemon=True).start()
+        self._tell()
+
+    def _drive(self, helper: _Helper) -> None:
+        """Give a process piece after piece; a thread of its own."""
+        problem = None
+        try:
+            helper.receive()
+            with self._changed:
+                self._ready.append(helper)
+            while (given := self._place_for(helper)) is not None:
+                batch, place = given
+                kind, found = helper.compute(batch.known, batch.pieces[place])
+                with self._changed:
+                    del batch.flights[helper]
+                    if kind == "failed":
+                        batch.give_back(place)
+                    else:
+                        batch.results.setdefault(place, found)
+                    self._changed.notify_all()
+                if kind == "failed":
+                    problem = f"a process beside this one cannot take part: {found}"
+                    break
+        except (EOFError, OSError):
+            problem = f"process {helper.process.pid} of this run {helper.how_it_ended()}: the run goes on without it"
+        self._lose(helper, problem)
+
+    def _place_for(self, helper: _Helper) -> tuple[_Batch, int] | None:
+        """The next piece for another process, once there is one; None where it is not needed any more."""
+        with self._changed:
+            while helper in self._helpers:
+                batch = self._batch
+                if batch is not None and batch.waiting and helper in self._ready[: batch.num_helpers]:
+                    place, now = batch.waiting.popleft(), time.perf_counter()
+                    seconds = helper.seconds.get(batch.known.number) or math.inf
+                    batch.flights[helper] = _Flight(place, now + seconds, now + PATIENCE * seconds)
+                    return batch, place
+                self._changed.wait()
+            return None
+
+    def _lose(self, helper: _Helper, problem: str | None) -> None:
+        with self._changed:
+            if helper in self._helpers and problem is not None:
+                self._helpers.remove(helper)
+                self._news.append(problem)
+                self._most = min(self._most, len(self._helpers))
+            if helper in self._ready:
+                self._ready.remove(helper)
+            if (batch := self._batch) is not None and (flight := batch.flights.pop(helper, None)) is not None:
+                batch.give_back(flight.place)
+            self._changed.notify_all()
+        helper.end()
+
+    def _tell(self) -> None:
+        """Warn of what happened, once of each."""
+        with self._changed:
+            news, self._news = self._news, []
+        for text in news:
+            if text not in self._said:
+                self._said.add(text)
+                self.notes.append(text)
+                warnings.warn(text, ProcessWarning, stacklevel=4)
+
+
+@dataclasses.dataclass(eq=False)
+class _Flight:
+    """A piece that another process has."""
+
+    place: int
+    expected: float  # when it is expected back
+    deadline: float  # when it is not waited for any more
+
+
+@dataclasses.dataclass(eq=False)
+class _Known:
+    """A work that has been done before."""
+
+    number: int
+    content: bytes | None  # that makes it in another process; None where that is impossible
+    seconds: float  # that this process took for its last piece
+
+    def __post_init__(self) -> None:
+        self.trial = Trial()
+
+
+@dataclasses.dataclass(eq=False)
+class _Batch:
+    """Pieces that are computed now."""
+
+    known: _Known
+    pieces: Sequence[tuple[Any, ...]]
+    num_helpers: int  # most other processes that may take part
+
+    def __post_init__(self) -> None:
+        self.waiting = deque(range(len(self.pieces)))
+        self.results: dict[int, Any] = {}
+        self.flights: dict[_Helper, _Flight] = {}
+
+    def give_back(self, place: int) -> None:
+        """Have this process, or another one, compute a piece that did not come back."""
+        if place not in self.results:
+            self.waiting.appendleft(place)
+
+
+class Trial:
+    """How many other processes pay: some batches with fewer or more of them are timed beside as many as usual.
+
+    They may not pay though they yield: two cores may be one in truth, or a container may have less time than cores.
+    """
+
+    def __init__(self) -> None:
+        self._most = self._resting = 0
+        self._interval = self._left = LEAST_INTERVAL  # batches until the next trial
+        self._other: int | None = None  # how many are tried; None between two trials
+        self._fewer = False  # whether the last trial was of fewer
+        self._times: tuple[list[float], list[float]] = [], []  # with as many as usual, and with the others
+
+    def choose(self, most: int) -> int:
+        """How many are to take part in the next batch, of so many that there are."""
+        if most != self._most:
+            self._most, self._other, self._left = most, None, LEAST_INTERVAL
+            self._resting = min(self._resting, most)
+        usual = most - self._resting
+        if self._other is None and most:
+            self._left -= 1
+            if self._left <= 0:
+                step = max(1, usual // 4)
+                self._fewer = usual > 0 and not (self._fewer and self._resting)
+                self._other = max(0, usual - step) if self._fewer else min(most, usual + step)
+                self._times = [], []
+        with_usual, with_other = self._times
+        return self._other if self._other is not None and len(with_other) < len(with_usual) else usual
+
+    def note(self, seconds: float) -> None:
+        """Note how long the batch took that `choose` was asked for."""
+        if self._other is None:
+            return
+        with_usual, with_other = self._times
+        (with_other if len(with_other) < len(with_usual) else with_usual).append(seconds)
+        if len(with_other) < ROUNDS:
+            return
+        if statistics.median(with_other) < GAIN * statistics.median(with_usual):
+            self._resting, self._interval = self._most - self._other, LEAST_INTERVAL
+        else:
+            self._interval = min(2 * self._interval, MOST_INTERVAL)
+        self._other, self._left = None, self._interval
+
+
+class _Helper:
+    """Another process, at the other end of a pipe."""
+
+    def __init__(self) -> None:
+        import torch
+
+        ours, theirs = _pipe()
+        # It does not run the script of this process, as `multiprocessing` would, and begins with Ctrl-C blocked.
+        begin = f"import sys; sys.path[:] = {sys.path!r}; from raptor.core.pool import serve; serve({theirs.fileno()})"
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", begin],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.connection = ours
+        self.seconds: dict[int, float | None] = {}  # of its last piece, by the number of the work; None after the first
+        self.connection.send((torch.get_num_threads(), torch.get_default_dtype()))
+
+    def receive(self) -> tuple[str, Any]:
+        """What it sends."""
+        answer: tuple[str, Any] = _loads(self.connection.recv_bytes())
+        return answer
+
+    def compute(self, known: _Known, piece: tuple[Any, ...]) -> tuple[str, Any]:
+        """Have it compute a piece: "done" and the result, or "failed" and why."""
+        if is_new := known.number not in self.seconds:
+            self.connection.send_bytes(_dumps((known.number, known.content)))
+        begun = time.perf_counter()
+        self.connection.send_bytes(_dumps((known.number, piece)))
+        answer = self.receive()
+        self.seconds[known.number] = None if is_new else time.perf_counter() - begun  # the first one loads, too
+        return answer
+
+    def how_it_ended(self) -> str:
+        """In words."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(timeout=5)
+            return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        return "does not answer"
+
+    def end(self) -> None:
+        """End it."""
+        self.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=5)
+
+
+def _pipe() -> tuple[Connection, Connection]:
+    import multiprocessing
+
+    if os.name != "posix":
+        raise OSError("this system hands no pipe to a process")
+    return multiprocessing.Pipe()
+
+
+def serve(descriptor: int) -> None:
+    """Compute piece after piece; the main function of another process, which ends when the pipe does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process's owner gets it, too, and says what follows
+    os.nice(NICENESS)
+    connection, tasks = Connection(descriptor), queue.SimpleQueue[bytes]()
+    threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
+    import torch
+
+    threads, dtype = pickle.loads(tasks.get())
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
+    works: dict[int, Work] = {}
+    connection.send_bytes(_dumps(("ready", None)))
+    while True:
+        try:
+            number, given = _loads(tasks.get())
+            if isinstance(given, bytes):
+                works[number] = _loads(given)
+                continue
+            answer = "done", works[number](*given)
+        except Exception as error:  # whatever a work raises, or the loading of it
+            works, answer = {}, ("failed", _cause(error))
+        connection.send_bytes(_dumps(answer))
+
+
+def _listen(connection: Connection, tasks: queue.SimpleQueue[bytes]) -> None:
+    """Receive what is to do, also while something is done, to end at once when the other end of the pipe is gone."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            tasks.put(connection.recv_bytes())
+    os._exit(0)
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles tensors by their content, in the memory order that they have."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        torch = sys.modules["torch"]
+        if not isinstance(obj, torch.Tensor):
+            return NotImplemented
+        tensor = obj.detach()
+        extent = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+        if extent != tensor.numel():  # it is expanded, or a part of another one
+            tensor = tensor.contiguous()
+        flat = tensor.as_strided((tensor.numel(),), (1,))
+        return _tensor, (flat.view(torch.uint8).numpy().tobytes(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
+def _tensor(content: bytes, dtype: Any, shape: tuple[int, ...], stride: tuple[int, ...]) -> Any:
+    torch = sys.modules["torch"]
+    if not content:
+        return torch.empty(shape, dtype=dtype)
+    flat = torch.frombuffer(bytearray(content), dtype=dtype)
+    return flat.clone().as_strided(shape, stride)  # memory that torch allocated, as this process's own pieces are in
+
+
+def _dumps(thing: Any) -> bytes:
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(thing)
+    return buffer.getvalue()
+
+
+def _loads(content: bytes) -> Any:
+    return pickle.loads(content)
