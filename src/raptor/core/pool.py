@@ -68,11 +68,12 @@ def num_cores() -> int:
 class Pool:
     """This process, and others beside it that it starts where there are pieces for them.
 
-    `notes` are lines about what became of the others, for a log.
+    What becomes of the others is a warning, and a line for `log`.
     """
 
-    def __init__(self, processes: int = 1) -> None:
+    def __init__(self, processes: int = 1, log: Callable[[str], None] | None = None) -> None:
         self._most = processes - 1  # other processes
+        self._log = log or (lambda line: None)
         self._known: dict[Work, _Known] = {}
         self._helpers: list[_Helper] = []  # that were started and are not lost
         self._ready: list[_Helper] = []  # of these, the ones that can be given pieces
@@ -80,7 +81,6 @@ class Pool:
         self._changed = threading.Condition()
         self._news: list[str] = []
         self._said: set[str] = set()
-        self.notes: list[str] = []
 
     def __enter__(self) -> Pool:
         return self
@@ -222,7 +222,7 @@ class Pool:
         for text in news:
             if text not in self._said:
                 self._said.add(text)
-                self.notes.append(text)
+                self._log(f"warning: {text}")
                 warnings.warn(text, ProcessWarning, stacklevel=4)
 
 

@@ -16,7 +16,6 @@ from raptor.quadrotor.parameters import Quadrotors
 from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.objective import TeacherGuide
 from raptor.tasks.task import Task
-from raptor.tasks.trajectory_files import remember, text_of
 
 VEHICLES = {"cpu": 512, "cuda": 65536}
 """Most vehicles whose noise is drawn together, by type of device; on a CPU also most that are flown together."""
@@ -88,10 +87,4 @@ class BlockGradient:
         return Flown(means, (*segment[:3], segment.terminated.any(0).to(segment.alive.dtype)))
 
     def __getstate__(self) -> dict[str, Any]:
-        text = text_of(self.gradient.task.references.trajectory.source)
-        return {"gradient": dataclasses.replace(self.gradient), "num_steps": self.num_steps, "trajectory": text}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if (text := state.pop("trajectory")) is not None:
-            remember(text)
-        self.__dict__.update(state)
+        return {**self.__dict__, "gradient": dataclasses.replace(self.gradient)}  # without what it has compiled

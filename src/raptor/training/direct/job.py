@@ -109,7 +109,7 @@ def train_direct(
             config = dataclasses.replace(config, batch_size=num)
         Parts(world).refuse_uneven("batch_size", config.batch_size)
         processes = num_processes(config.processes, config.device, world.size)
-        with memory_explained(f"batch_size {config.batch_size}"), Pool(processes) as pool:
+        with memory_explained(f"batch_size {config.batch_size}"), Pool(processes, folder.log) as pool:
             learner = make_learner(config, first_policy(config, begins=stored is None), world, around, pool)
             how = f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
 

@@ -138,8 +138,6 @@ class GradientLearner:
         config, count, imitation = self.config, self.update_count, self.imitation
         begun, places = (self.quadrotors, self.episode, self.memory), self._places(slice(0, config.batch_size))
         (*gradient, cost, reward), (self.episode, self.memory, alive, terminated) = self._fly()
-        self.notes += self.pool.notes
-        self.pool.notes.clear()
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
         share = count / max(config.num_updates, 1)
         rate = warmup_cosine(config.learning_rate, config.final_learning_rate, share, count, config.warm_up_updates)

@@ -15,6 +15,7 @@ from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
+from raptor.core.pool import Pool, num_processes
 from raptor.environments.episode import begin_episode
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
@@ -119,7 +120,12 @@ def post_train(
             check_parts(config, len(strong), world)
         note = noted or TeacherNote.of(teachers, population)
         batches = f"batch_size {config.batch_size} or fine_tune.batch_size {config.fine_tune.batch_size}"
-        with held(folder, config, resume, overwrite, world) as stop, memory_explained(batches):
+        processes = num_processes(config.processes, config.device, world.size)
+        with (
+            held(folder, config, resume, overwrite, world) as stop,
+            memory_explained(batches),
+            Pool(processes, folder.log) as pool,
+        ):
             with world.main_process_first():
                 if folder.writes and stored is not None and stored.fine_tune != config.fine_tune:
                     for ending in (folder.summary, folder.path / FINAL):  # imitation is no longer the end of the run
@@ -127,7 +133,7 @@ def post_train(
                     folder.write_manifest(config)
                 if folder.writes and noted is None:
                     write_atomically(note_file, f"{json.dumps(note._asdict())}\n")
-            return _train(folder, config, strong, tuple(weak), stop, progress, world, clock, called)
+            return _train(folder, config, strong, tuple(weak), stop, progress, world, clock, called, pool)
 
 
 @dataclasses.dataclass
@@ -159,6 +165,7 @@ def _train(
     world: World,
     clock: Clock,
     callbacks: Callbacks,
+    pool: Pool,
 ) -> PostTrainSummary:
     policy = untrained(config, TRAINING_SEEDS + config.seed).to(config.device)
     imitates, num_epochs = config.num_epochs > 0, config.num_epochs
@@ -172,14 +179,14 @@ def _train(
     of_imitation, of_tuning = validation(config.flown_task), validation(tuning.task)
 
     def imitation() -> Learner:
-        return Distiller(config, policy, SimulatorSource(config, teachers, world), of_imitation)
+        return Distiller(config, policy, SimulatorSource(config, teachers, world, pool), of_imitation)
 
     def fine_tuning() -> Learner:
         if not imitates:
             shrink_output_layer(policy)
         guidance = guidance_of(tuning, teachers, config.device, config.compile) if imitates else None
         shown = {"group": "fine_tuning", "updates_per_step": tuning.updates_per_epoch}
-        options = {**compute, **shown, "validation": of_tuning, "guidance": guidance}
+        options = {**compute, **shown, "validation": of_tuning, "guidance": guidance, "pool": pool}
         return GradientLearner(tuning, policy, config.seed, **options)
 
     by, interval = config.best_by.replace("_", " "), config.checkpoint_interval
