@@ -17,6 +17,7 @@ from raptor.config import to_dict
 from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
+from raptor.core.threads import few_threads
 from raptor.environments.collectors import Collector, PositionErrors, Recorder, Snapshot, TermMeans, TrackingErrors
 from raptor.environments.episode import Episode
 from raptor.environments.rollout import VEHICLES_AT_ONCE, Policy, controller_of, rollout
@@ -45,6 +46,7 @@ CountFunction = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
 
 
+@few_threads()
 def evaluate(
     policies: Mapping[str, Policy],
     suites: Sequence[str] | None = None,

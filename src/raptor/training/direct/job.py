@@ -19,6 +19,7 @@ from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
 from raptor.core.pool import Pool, num_processes
+from raptor.core.threads import few_threads
 from raptor.formats.policy_files import load_policy
 from raptor.nn.policy import RaptorPolicy
 from raptor.quadrotor.around import Around, Spread
@@ -67,6 +68,7 @@ class TrainDirectSummary(RunSummary):
     skipped: int  # updates without a step, because their gradient was not finite
 
 
+@few_threads()
 def train_direct(
     output: PathLike,
     config: TrainDirectConfig | None = None,

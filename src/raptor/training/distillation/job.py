@@ -16,6 +16,7 @@ from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
 from raptor.core.pool import Pool, num_processes
+from raptor.core.threads import few_threads
 from raptor.environments.episode import begin_episode
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
@@ -55,6 +56,7 @@ class PostTrainSummary(RunSummary):
     imitated: dict[str, float]  # epoch and figures of the best student before fine-tuning; empty before that
 
 
+@few_threads()
 def post_train(
     output: PathLike,
     teachers: TeacherSource | None = None,
