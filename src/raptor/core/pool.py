@@ -98,6 +98,7 @@ class Pool:
 
     def map(self, work: Work, pieces: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The results of a work for some pieces, each of which is a tuple of arguments, in their order."""
+        self._tell()
         known = self._known.get(work)
         if self._most < 1 or len(pieces) < 2 or (known and known.content is None):
             return [work(*piece) for piece in pieces]
@@ -118,7 +119,6 @@ class Pool:
         finally:
             self._batch = None
         known.trial.note((time.perf_counter() - begun) / len(pieces))
-        self._tell()
         return [batch.results[place] for place in range(len(pieces))]
 
     def _time(self, work: Work, batch: _Batch, place: int) -> float:
