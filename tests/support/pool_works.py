@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -33,3 +35,17 @@ def threads(_: Any) -> tuple[int, int]:
     """Who computes, and on how many threads."""
     time.sleep(HELD_S)
     return os.getpid(), sys.modules["torch"].get_num_threads()
+
+
+@dataclasses.dataclass(frozen=True)
+class Slow:
+    """A work that takes long in one process, so that others come to it."""
+
+    work: Callable[..., Any]
+    where: int = dataclasses.field(default_factory=os.getpid)
+
+    def __call__(self, *piece: Any) -> tuple[Any, int]:
+        """What the work gives, and who computed it."""
+        if os.getpid() == self.where:
+            time.sleep(HELD_S)
+        return self.work(*piece), os.getpid()
