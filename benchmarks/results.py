@@ -26,27 +26,29 @@ POLICIES = ("published", "default", "large", "robust")
 INTERVALS = (10.0, 5.0)
 """Seconds per figure of the flights in the picture."""
 
-
-DECIDING = re.compile(r"unseen: .*|figure-eight: .*|robustness: (noise|20ms-late) (return|terminated.*)")
+DECIDING = re.compile(
+    r"unseen: (return|terminated .*|action .*)|figure-eight: \S+s position .*"
+    r"|robustness: (noise|20ms-late) (return|terminated .*)"
+)
 """Rows of the README."""
+
+MORE = re.compile(
+    r"unseen: (return|terminated .*|action .*)|platforms: (return|terminated .*|action .*|\w+ position .*)"
+    r"|figure-eight: \S+s (position|action) .*|robustness: (\S+ return|noise action .*)"
+)
+"""Rows of docs/experiments/results.md."""
 
 MARKS = "<!-- results:start -->", "<!-- results:end -->"
 
 
-def markdown(evaluation: Evaluation, wanted: re.Pattern[str] | None = None) -> str:
-    """The figures as a Markdown table, of some rows; what beats the first policy beyond both intervals is bold."""
+def markdown(evaluation: Evaluation, wanted: re.Pattern[str]) -> str:
+    """The wanted figures as a Markdown table; what beats the first policy beyond both intervals is bold."""
     names = list(evaluation.policies)
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for suite in ("unseen", "platforms", "figure-eight", "robustness"):
-        for row in rows(evaluation.policies, suite, details=suite == "robustness"):
-            if row.metric not in ("return", "terminated") and suite != "figure-eight":
-                continue
-            if suite == "figure-eight" and (row.metric != "position_rmse" or "s " not in row.label):
-                continue
-            if suite == "robustness" and not row.label.endswith(" return") and wanted is None:
-                continue
+        for row in rows(evaluation.policies, suite):
             heading = f"{HEADINGS[suite].split(':')[0]}: {row.label}"
-            if wanted is not None and not wanted.fullmatch(heading):
+            if not wanted.fullmatch(heading):
                 continue
             cells = []
             for estimate in row.estimates:
@@ -86,7 +88,7 @@ def main() -> None:
         return
     evaluation.save(ROOT / "docs" / "experiments" / "results.json")
     insert(ROOT / "README.md", markdown(evaluation, DECIDING))
-    insert(ROOT / "docs" / "experiments" / "results.md", markdown(evaluation))
+    insert(ROOT / "docs" / "experiments" / "results.md", markdown(evaluation, MORE))
     draw(policies, ROOT / "docs" / "images" / "flight.png")
 
 

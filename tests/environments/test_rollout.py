@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from rollouts import constant, fly
+from rollouts import Listener, constant, fly
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raptor.environments.collectors import Recorder
+from raptor.environments.collectors import ActionChanges, Recorder
 from raptor.environments.episode import Noise, advance, begin_episode, draw_noise
 from raptor.environments.rollout import Student, controller_of, initial_memory, rollout
 from raptor.nn import MLPPolicy, RaptorPolicy
@@ -178,6 +178,41 @@ def test_a_rollout_that_is_interrupted_leaves_nothing_behind():
     assert all(torch.equal(a, b) for a, b in zip(again, expected, strict=True))
     short, _ = rollout(*arguments, seeded(), stop=lambda snapshot: snapshot.step == BLOCK, **options)
     assert short.lengths.max() == BLOCK
+
+
+def alternating(step):
+    """An action that jumps at the start, and then by 0.3 within bounds, 0.1 of which is beyond them."""
+    return 0.5 if step == 0 else 0.8 + 0.3 * (step % 2)
+
+
+def changes(policy, num_steps, first_counted_step=0, task=None):
+    quadrotors = load_platform("x500_sim")
+    collectors = [ActionChanges.begin(quadrotors.mass, first_counted_step)]
+    task = task or at_rest(0.0, termination=Termination(enabled=False))
+    how = {"num_steps": num_steps, "collectors": collectors, "compile": False}
+    _, (found,) = rollout(*controller_of(policy, 1), task, quadrotors, seeded(), **how)
+    return found
+
+
+def test_a_wobble_counts_by_how_far_the_clipped_action_moves_in_each_step():
+    assert changes(Listener(alternating), 11).mean.item() == pytest.approx((0.5 + 9 * 0.2) / 10)
+    late = changes(Listener(alternating), 11, first_counted_step=5)
+    assert (late.num_steps.item(), late.mean.item()) == (6, pytest.approx(0.2))
+
+
+def test_actions_that_are_fed_back_unclipped_change_as_far_as_the_motors_see():
+    task = at_rest(0.0, termination=Termination(enabled=False), clip_previous_action=False)
+    assert changes(Listener(alternating), 11, 1, task).mean.item() == pytest.approx((0.5 + 9 * 0.2) / 10)
+
+
+def test_action_changes_end_with_the_episode():
+    fallen = changes(Listener(alternating), 60, task=at_rest(0.0, termination=Termination(linear_velocity=0.2)))
+    assert 1 < fallen.num_steps.item() < 60
+    assert math.isnan(changes(constant(-1), 60, 30, at_rest(0.0)).mean.item())  # too fast after 21 steps
+
+
+def test_an_action_that_is_not_finite_changes_by_the_whole_range():
+    assert changes(Listener(lambda step: math.nan if step else 0.0), 2).mean.item() == 2
 
 
 class Actions(NamedTuple):

@@ -188,6 +188,8 @@ def test_the_table_shows_every_policy_suite_and_platform(evaluation):
     text = shown(evaluation)
     for expected in ("published", "off", "unseen", "platforms", "robustness", *PLATFORMS, *CONDITIONS):
         assert expected in text
+    for figure in ("mrs position RMSE (m)", "mrs action change per step", "noise action change per step"):
+        assert figure in text
     value = evaluation.policies["published"]["unseen"]["return"]
     assert f"{value.value:.1f} [{value.low:.1f}, {value.high:.1f}]" in text
     assert "–" in text  # the position error of nobody

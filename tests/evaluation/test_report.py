@@ -223,11 +223,21 @@ def test_pictures_of_figure_eights_say_how_far_off_each_policy_was(constant):
 
 def test_bars_are_as_long_as_the_figures(evaluation):
     figure = plots.platform_bars(evaluation)
-    returns, slow, fast = figure.axes
+    returns, hover, change, slow, fast = figure.axes
     assert [bar.get_width() for bar in returns.patches] == [0.5] * 9 + [0.75] * 9
     assert [bar.get_width() for bar in slow.patches] == [50.0] * 9 + [75.0] * 9
+    assert [bar.get_width() for bar in hover.patches] == [50.0] * 9 + [75.0] * 9
+    assert [bar.get_width() for bar in change.patches] == [0.5] * 9 + [0.75] * 9
     assert fast.get_title() == "RMSE (cm), 5 s figure eight"
     assert [label.get_text() for label in returns.get_yticklabels()] == list(PLATFORMS)
+
+
+def test_figures_that_an_evaluation_lacks_have_no_bars(evaluation):
+    for suites in evaluation.policies.values():
+        suites["platforms"] = {k: v for k, v in suites["platforms"].items() if not k.endswith("action_change")}
+    titles = [axis.get_title() for axis in plots.platform_bars(evaluation).axes]
+    assert titles[:2] == ["return (at most 750)", "RMSE (cm), hovering"]
+    assert "action change per step" not in titles
 
 
 def test_learning_curves_show_the_level_to_beat():

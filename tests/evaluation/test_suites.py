@@ -183,6 +183,23 @@ def test_every_suite_that_shows_the_target_flies_the_same_task_so_that_it_is_com
     assert tasks == {VISIBLE}
 
 
+def test_agility_is_ever_faster_figures_on_which_a_vehicle_may_be_fast_then_the_same_late_and_noisy():
+    flown = conditions("agility", 32, 1, 0, CPU)
+    clean, impaired = flown[:7], flown[7:]
+    assert [c.name for c in clean] == ["10s", "6.5s", "5s", "4s", "3s", "2.5s", "2s"]
+    assert [c.name for c in impaired] == [f"{c.name}-noise+20ms-late" for c in clean]
+    assert len({c.task for c in flown}) == 1
+    assert flown[0].task.termination.linear_velocity > 5
+    for condition in (clean[-1], impaired[-1]):
+        start, _ = condition.begin()
+        late = condition is impaired[-1]
+        assert (start.observation_delay == 2 * late).all()
+        assert (start.noise_scale == late).all()
+        speed = start.reference.amplitude * start.reference.rate
+        assert speed.norm(dim=-1).amin().item() == pytest.approx(2**0.5 * torch.pi, rel=1e-4)
+    assert len(conditions("agility", 32, 1, 0, CPU, quadrotors=load_platforms()[:2])) == 14
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

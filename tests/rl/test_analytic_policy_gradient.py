@@ -14,12 +14,20 @@ from raptor.quadrotor.state import State, component_major, components, from_comp
 from raptor.rl import analytic_policy_gradient
 from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, StepInputs
 from raptor.rl.objective import Objective, TeacherGuide, step_cost
-from raptor.tasks import Lissajous, References, Sensing, Task, Termination, Trajectory
+from raptor.tasks import Air, Deployment, Lissajous, Motors, References, Sensing, Task, Termination, Trajectory
 from raptor.tasks.terms import find_term
 
 TASK = Task(
     references=References(langevin_share=0.4, lissajous_share=0.4, lissajous=Lissajous(interval=(4, 8))),
     sensing=Sensing(position_noise=0.01, observation_delay=(0, 2), action_delay=(0, 1)),
+)
+IMPERFECT = dataclasses.replace(
+    TASK,
+    sensing=dataclasses.replace(TASK.sensing, position_bias=0.1, lost=(0.2, 0.4), velocity_delay=(0, 2)),
+    motors=Motors(thrust=(0.7, 1.5), weakest=(0.8, 1), sag=(0, 0.1)),
+    air=Air(drag=(0, 0.3), wind=(0, 3), gusts=(0, 1)),
+    deployment=Deployment(position_limit=(0.1, 1), velocity_limit=(0.3, 2), dt_factor=(0.8, 1)),
+    each_share=0.7,
 )
 BOXED = Objective(box=10.0, velocity=0.1)
 
@@ -67,6 +75,15 @@ def test_the_gradient_with_a_trajectory_and_its_yaw_is_that_of_autograd(about_ta
     segment_gradient = SegmentGradient(task, BOXED, compile=False)
     gradient, segment = segment_gradient(*inputs)
     assert not torch.equal(segment.episode.reference.yaw, inputs[2].reference.yaw)
+    for ours, theirs in zip(gradient, autograd_gradient(segment_gradient, *inputs), strict=True):
+        assert theirs.norm() > 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_the_gradient_with_every_imperfection_is_that_of_autograd():
+    inputs = flight(num=12, steps=6, task=IMPERFECT)
+    segment_gradient = SegmentGradient(IMPERFECT, BOXED, compile=False)
+    gradient, _ = segment_gradient(*inputs)
     for ours, theirs in zip(gradient, autograd_gradient(segment_gradient, *inputs), strict=True):
         assert theirs.norm() > 0
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)

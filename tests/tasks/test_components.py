@@ -10,6 +10,7 @@ from raptor import Task, UserError
 from raptor.quadrotor.state import rotation_matrix
 from raptor.tasks.components import DEFAULT
 from raptor.tasks.reference import Lissajous, References, look_ahead
+from raptor.tasks.task import without_preview
 
 FIGURE = References(langevin_share=0.0, lissajous_share=1.0, lissajous=Lissajous(ramp=(0.0, 0.0)))
 
@@ -57,6 +58,18 @@ def test_a_target_ahead_is_where_the_target_comes_to():
     for _ in range(4):
         env.step(torch.zeros(3, 4))
     torch.testing.assert_close(env.episode.reference.position, target.position)
+
+
+def test_without_a_preview_the_present_target_is_seen_in_its_place():
+    names = ("position_error@+4", "linear_velocity@0..+2", "previous_action@-1..0")
+    blind = without_preview({"observation": list(names), "extra": {"kept": 1}})
+    assert blind["extra"] == {"kept": 1}
+    present, _ = flown(tuple(blind["observation"]), steps=2, references=FIGURE)
+    default, _ = flown(DEFAULT, steps=2, references=FIGURE)
+    position, velocity, action = default[..., :3], default[..., 12:15], default[..., 18:]
+    before = torch.cat([action[:1], action[:-1]])
+    assert torch.equal(present, torch.cat([position, *[velocity] * 3, before, action], -1))
+    assert without_preview({}) == {}
 
 
 def test_errors_are_observed_in_the_body_and_in_the_level_frame():

@@ -41,6 +41,10 @@ def evaluate(
     episodes: Annotated[int, option("--episodes N", "Episodes of each vehicle.", True, min=1)] = 1,
     seed: Annotated[int, option("--seed SEED", "Of the vehicles and their episodes.", True)] = 0,
     device: Annotated[str, option("--device DEVICE", "cpu, cuda, cuda:1.", True)] = "cpu",
+    preview: Annotated[
+        bool,
+        option("--preview/--no-preview", "Show policies that look ahead the target's future, or its present.", True),
+    ] = True,
     published: Annotated[bool, option("--published/--no-published", "Evaluate the published one, too.", True)] = True,
     compile: Annotated[
         bool | None,
@@ -74,6 +78,7 @@ def evaluate(
         from raptor.evaluation.results import column_names
         from raptor.formats import load_policy
         from raptor.quadrotor import load_quadrotors
+        from raptor.tasks.task import without_preview
 
         find_device(device)
         task = _task_of([word for word in policies if word.startswith("task.")], reference)
@@ -81,6 +86,9 @@ def evaluate(
         sources = [word for word in policies if not word.startswith("task.")]
         names = column_names([*([PUBLISHED] if published else []), *sources])
         columns = {name: load_policy(source, device) for source, name in names.items()}
+        if not preview:
+            for policy in columns.values():
+                policy.layout = without_preview(policy.layout)
         vehicles = load_quadrotors(quadrotor) if quadrotor else None
     for file in (json, plot):
         if file is not None and (file.is_dir() or not file.parent.is_dir()):

@@ -102,6 +102,33 @@ class PositionErrors(NamedTuple):
         return self.total / self.num_steps.unsqueeze(-1)
 
 
+class ActionChanges(NamedTuple):
+    """Sum of how far the clipped action moves per step, over the steps from the first that counts while it flies."""
+
+    first: Tensor  # (...) number of the first step that counts, from 1: no action comes before that of step 0
+    num_steps: Tensor  # (...) that counted
+    total: Tensor  # (...) of absolute changes, each the mean over the rotors
+
+    @classmethod
+    def begin(cls, like: Tensor, first_counted_step: int) -> ActionChanges:
+        """Nothing summed."""
+        zero = torch.zeros_like(like)
+        return cls(torch.full_like(like, max(1, first_counted_step)), zero, zero)
+
+    def add(self, moment: Moment) -> ActionChanges:
+        """Count the action of the step, while the episode lasts; one that is not finite moves by all there is, 2."""
+        actions = (components(episode.previous_action) for episode in (moment.after, moment.before))
+        moved = [(new.clamp(-1, 1) - old.clamp(-1, 1)).abs() for new, old in zip(*actions, strict=True)]
+        mean = sum(torch.where(change <= 2, change, 2.0) for change in moved) / len(moved)
+        counted = moment.flying * (moment.step >= self.first)
+        return ActionChanges(self.first, self.num_steps + counted, self.total + counted * mean)
+
+    @property
+    def mean(self) -> Tensor:
+        """(...) absolute change per step and rotor, from 0 to 2; NaN where no step counted."""
+        return self.total / self.num_steps
+
+
 class TrackingErrors(NamedTuple):
     """Worst distance from the target, and the sum of squared errors of yaw, where the target has one."""
 

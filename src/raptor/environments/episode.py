@@ -18,6 +18,18 @@ from raptor.quadrotor.dynamics import WITH_EXACT_ROTORS, Method, step
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, component_major, components, from_components
 from raptor.tasks.components import compose
+from raptor.tasks.imperfections import (
+    Imperfections,
+    Shares,
+    biased,
+    drag_force,
+    draw_first_action,
+    draw_imperfections,
+    draw_steps,
+    limited,
+    next_gust,
+    thrust_factor,
+)
 from raptor.tasks.initial_state import sample_disturbance, sample_initial_state, uniform
 from raptor.tasks.observation import (
     NUM_SENSED,
@@ -57,9 +69,11 @@ class Episode:
     noise_scale: Tensor  # (...) factor on the sensor noise of this vehicle
     observation_delay: Tensor  # (...) steps, as floating-point numbers
     action_delay: Tensor  # (...) steps, as floating-point numbers
-    sensed: tuple[Tensor, ...]  # (..., 18) each; what was sensed at this step and at the steps before, newest first
+    sensed: tuple[Tensor, ...]
+    """(..., 18) each: what was sensed at this step and before, newest first; then (..., 3): older linear velocities."""
     commanded: tuple[Tensor, ...]  # (..., 4) each; actions that have not reached the motors, newest first
     own: Own = Own()
+    imperfections: Imperfections = Imperfections()
 
 
 class Noise(NamedTuple):
@@ -67,14 +81,24 @@ class Noise(NamedTuple):
 
     reference: Tensor  # (..., 3)
     sensor: Tensor | None = None  # (..., 18); None where the sensors are perfect
+    lost: Tensor | None = None  # (..., 1), of samples; None where none is lost
+    gust: Tensor | None = None  # (..., 3); None where the air does not change
     terms: Tensor | None = None  # (..., K), of the terms that have noise, one after the other; None where none has
 
     @classmethod
     def of(cls, task: Task, tensors: Sequence[Tensor]) -> Noise:
         """The noise whose tensors, without None, are these."""
         remaining = iter(tensors)
-        reference = next(remaining)
-        return cls(reference, next(remaining) if task.sensing.noisy else None, next(remaining, None))
+        reference, *others = (next(remaining) if size else None for size in cls.sizes(task))
+        assert reference is not None
+        return cls(reference, *others)
+
+    @staticmethod
+    def sizes(task: Task) -> tuple[int, ...]:
+        """Width of each field."""
+        sensing = task.sensing
+        sensor, lost = NUM_SENSED * sensing.noisy, int(sensing.lost[1] > 0)
+        return 3, sensor, lost, 3 * task.gusty, sum(use.term.noise for use in task.stateful)
 
 
 class StepOutcome(NamedTuple):
@@ -88,48 +112,50 @@ class StepOutcome(NamedTuple):
 def draw_noise(task: Task, like: Tensor, generator: torch.Generator, num_steps: int = 1) -> list[Noise]:
     """Draw the noise of so many steps for a population shaped as `like` (...)."""
 
-    def normal(size: int) -> Tensor:
+    def normal(size: int) -> Tensor | list[None]:
+        if not size:
+            return [None] * num_steps
         draw = torch.randn((num_steps, size, *like.shape), generator=generator, dtype=like.dtype, device=like.device)
         return draw.movedim(1, -1)
 
-    reference = normal(3)
-    sensor = normal(NUM_SENSED) if task.sensing.noisy else [None] * num_steps
-    of_terms = sum(use.term.noise for use in task.stateful)
-    terms = normal(of_terms) if of_terms else [None] * num_steps
-    return [Noise(*draws) for draws in zip(reference, sensor, terms, strict=True)]
+    return [Noise(*draws) for draws in zip(*map(normal, Noise.sizes(task)), strict=True)]
 
 
-def _measure(task: Task, state: State, reference: Reference, noise_scale: Tensor, noise: Tensor | None) -> Tensor:
-    clean = sense(state, reference, task.target_visible)
-    if noise is None:
-        return clean
-    deviations = task.sensing.standard_deviations
-    parts = zip(components(clean), deviations, components(noise), strict=True)
-    return from_components([x + noise_scale * deviation * n for x, deviation, n in parts])
+def _measure(
+    task: Task, state: State, reference: Reference, noise_scale: Tensor, imperfections: Imperfections, noise: Noise
+) -> Tensor:
+    """What the flight controller makes of a sample of the sensors, (..., 18)."""
+    sensed = biased(sense(state, reference, task.target_visible), imperfections)
+    if noise.sensor is not None:
+        deviations = task.sensing.standard_deviations
+        parts = zip(components(sensed), deviations, components(noise.sensor), strict=True)
+        sensed = from_components([x + noise_scale * deviation * n for x, deviation, n in parts])
+    return limited(sensed, imperfections)
 
 
 def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator) -> Episode:
     """Start one episode for each vehicle.
 
-    The first observed previous action would hold the rotors' initial speed; the first one that the reward compares with
-    is zero. Source: l2f `sample_initial_state`.
+    Unless the task says otherwise, the first observed previous action would hold the rotors' initial speed; the first
+    one that the reward compares with is zero. Source: l2f `sample_initial_state`.
     """
-    like, shape = quadrotors.mass, tuple(quadrotors.shape)
+    like, shape, episode_s = quadrotors.mass, tuple(quadrotors.shape), task.episode_steps * task.dt
     state = sample_initial_state(quadrotors, task.initial_states, generator)
-    reference = sample_reference(shape, task.references, like, generator, task.episode_steps * task.dt)
+    reference = sample_reference(shape, task.references, like, generator, episode_s)
     state = start_with_target(state, reference)
     force, torque = sample_disturbance(quadrotors, task.disturbances, generator)
 
-    def draw_steps(low: int, high: int) -> Tensor:
-        if high == low:
-            return torch.full_like(like, low)
-        return uniform(shape, like, generator, low, high + 1).floor().clamp(max=high)
-
-    sensing = task.sensing
-    noise_scale = uniform(shape, like, generator, *sensing.noise_scale)
+    sensing, shares = task.sensing, Shares(like, generator, task.clean_share, task.each_share)
+    noise_scale = shares.among(uniform(shape, like, generator, *sensing.noise_scale), 0.0)
     noise = draw_noise(task, like, generator)[0]
     held = from_components(scaled_rotor_speed(state.rotor_speed, quadrotors))
-    measured = _measure(task, state, reference, noise_scale, noise.sensor)
+    seen_late, moved_late = (
+        shares.among(draw_steps(shares, *delay), 0.0) for delay in (sensing.observation_delay, sensing.action_delay)
+    )
+    settings = sensing, task.motors, task.air, task.deployment
+    imperfections = draw_imperfections(*settings, quadrotors, shares, task.dt, episode_s)
+    measured = _measure(task, state, reference, noise_scale, imperfections, noise)
+    velocity = from_components(components(measured)[12:15])
 
     def drawn(size: int) -> Tensor:
         draw = torch.randn((size, *shape), generator=generator, dtype=like.dtype, device=like.device)
@@ -140,17 +166,18 @@ def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator
         reference=reference,
         force=force,
         torque=torque,
-        previous_action=held,
+        previous_action=draw_first_action(task.deployment, held, shares),
         last_action=component_major(torch.zeros_like(held)),
         noise_scale=noise_scale,
-        observation_delay=draw_steps(*sensing.observation_delay),
-        action_delay=draw_steps(*sensing.action_delay),
-        sensed=(measured,) * (sensing.observation_delay[1] + 1),
+        observation_delay=seen_late,
+        action_delay=moved_late,
+        sensed=(measured,) * (sensing.observation_delay[1] + 1) + (velocity,) * sensing.velocity_delay[1],
         commanded=(held,) * sensing.action_delay[1],
         own=Own(
             memory=tuple(_nothing(like, use.term.memory) for use in task.stateful if use.term.memory),
             draws=tuple(drawn(use.term.draws) for use in task.stateful if use.term.draws),
         ),
+        imperfections=imperfections,
     )
     return dataclasses.replace(episode, own=look(task, quadrotors, episode, noise, None))
 
@@ -185,7 +212,7 @@ def look(task: Task, quadrotors: Quadrotors, episode: Episode, noise: Noise, pas
     """What `own` is where the vehicles are now; `past` is None at the start of an episode."""
     if task.observes_default:
         return episode.own
-    position, rotation, velocity, rates = split_sensed(_delayed(episode.sensed, episode.observation_delay))
+    position, rotation, velocity, rates = split_sensed(_seen(episode))
     exact = (quadrotors, episode.state, episode.reference, task.dt)
     slots = _slots(task, episode.own, noise, quadrotors.mass)
     measured = (position, rotation, velocity, rates, episode.previous_action)
@@ -219,11 +246,32 @@ def _delayed(history: tuple[Tensor, ...], delay: Tensor) -> Tensor:
     return from_components(chosen)
 
 
+def _seen(episode: Episode) -> Tensor:
+    """What of the sensors has arrived, (..., 18)."""
+    whole = tuple(entry for entry in episode.sensed if entry.shape[-1] == NUM_SENSED)
+    seen = _delayed(whole, episode.observation_delay)
+    if not episode.imperfections.velocity_delay:
+        return seen
+    velocities = tuple(from_components(components(entry)[12:15]) for entry in whole) + episode.sensed[len(whole) :]
+    late = _delayed(velocities, episode.observation_delay + episode.imperfections.velocity_delay[0])
+    parts = components(seen)
+    return from_components([*parts[:12], *components(late), *parts[15:]])
+
+
+def _shifted(sensed: tuple[Tensor, ...], newest: Tensor) -> tuple[Tensor, ...]:
+    """What was sensed, one step later."""
+    whole = sum(entry.shape[-1] == NUM_SENSED for entry in sensed)
+    velocities = sensed[whole:]
+    if velocities:
+        velocities = (from_components(components(sensed[whole - 1])[12:15]), *velocities[:-1])
+    return (newest, *sensed[: whole - 1], *velocities)
+
+
 def observe(episode: Episode) -> Tensor:
     """What the policy observes, (..., D): the components of `task.observation`, by default 22 numbers."""
     if episode.own.observation:
         return episode.own.observation[0]
-    return student_observation(_delayed(episode.sensed, episode.observation_delay), episode.previous_action)
+    return student_observation(_seen(episode), episode.previous_action)
 
 
 def observe_as_teacher(quadrotors: Quadrotors, episode: Episode) -> Tensor:
@@ -252,8 +300,12 @@ def advance(
     motors = _delayed(commanded, episode.action_delay)
     method = WITH_EXACT_ROTORS.get(method, method) if task.exact_rotors else method
     force, torque, own = _disturbed(task, quadrotors, episode, motors, noise)
-    state = simulate(quadrotors, episode.state, motors, task.dt, force=force, torque=torque, method=method)
-    reference = advance_reference(episode.reference, task.references, noise.reference, task.dt)
+    imperfections = episode.imperfections
+    dt = imperfections.dt[0] if imperfections.dt else task.dt
+    thrust = thrust_factor(imperfections, episode.reference.time)
+    more = {} if thrust is None else {"thrust": thrust}
+    state = simulate(quadrotors, episode.state, motors, dt, force=force, torque=torque, method=method, **more)
+    reference = advance_reference(episode.reference, task.references, noise.reference, dt)
     before, after = (episode.state, episode.reference), (state, reference)
     rated = StepView(quadrotors, *before, fed_back, episode.last_action, *after, task.dt)
     ends = [
@@ -261,16 +313,21 @@ def advance(
         *(use(rated) for use in task.own("termination")),
     ]
     over = functools.reduce(torch.logical_or, ends)
-    measured = _measure(task, state, reference, episode.noise_scale, noise.sensor)
+    measured = _measure(task, state, reference, episode.noise_scale, imperfections, noise)
+    if noise.lost is not None:
+        is_lost = components(noise.lost)[0] < imperfections.lost[0]
+        pairs = zip(components(episode.sensed[0]), components(measured), strict=True)
+        measured = from_components([torch.where(is_lost, old, new) for old, new in pairs])
     moved = dataclasses.replace(
         episode,
         state=state,
         reference=reference,
         previous_action=fed_back,
         last_action=fed_back,
-        sensed=(measured, *episode.sensed)[: len(episode.sensed)],
+        sensed=_shifted(episode.sensed, measured),
         commanded=commanded[: len(episode.commanded)],
         own=own,
+        imperfections=next_gust(task.air, imperfections, noise.gust, task.dt),
     )
     looked = dataclasses.replace(moved, own=look(task, quadrotors, moved, noise, own.past))
     terms = tuple(use(rated) for use in task.own(*WEIGHTED))
@@ -282,6 +339,9 @@ def _disturbed(
 ) -> tuple[Tensor, Tensor, Own]:
     """Force and torque on the vehicles in this step, and what the disturbances of one's own remember."""
     force, torque, uses = episode.force, episode.torque, task.own("disturbance")
+    if episode.imperfections.drag:
+        drag = drag_force(quadrotors, episode.state, episode.imperfections)
+        force = from_components([f + d for f, d in zip(components(force), drag, strict=True)])
     if not uses:
         return force, torque, episode.own
     slots, memory = _slots(task, episode.own, noise, quadrotors.mass), dict[Use, Tensor]()

@@ -18,7 +18,15 @@ from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
 from raptor.core.threads import few_threads
-from raptor.environments.collectors import Collector, PositionErrors, Recorder, Snapshot, TermMeans, TrackingErrors
+from raptor.environments.collectors import (
+    ActionChanges,
+    Collector,
+    PositionErrors,
+    Recorder,
+    Snapshot,
+    TermMeans,
+    TrackingErrors,
+)
 from raptor.environments.episode import Episode
 from raptor.environments.rollout import VEHICLES_AT_ONCE, Policy, controller_of, rollout
 from raptor.evaluation.results import Evaluation
@@ -186,8 +194,9 @@ def _measure(
 
     for first in range(0, len(quadrotors), pad_to):
         vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))
-        episodes, errors, *more = fly(policy, batch[0], (vehicles, begun, generator), pad_to, compile, stop=tell)
-        tables.append(metrics_of(episodes, errors, begun.reference, batch[0].survivors_only, more))
+        flight = fly(policy, batch[0], (vehicles, begun, generator), pad_to, compile, stop=tell)
+        episodes, errors, changes, *more = flight
+        tables.append(metrics_of(episodes, errors, changes, begun.reference, batch[0].survivors_only, more))
         flown(len(tables) * batch[0].num_steps)
     return torch.cat(tables)
 
@@ -211,24 +220,25 @@ def fly(
     watch: Recorder | None = None,
     stop: Callable[[Snapshot], bool] | None = None,
 ) -> tuple[Any, ...]:
-    """One rollout under a condition, of vehicles that have begun: episodes, position errors, and what else is kept."""
+    """One rollout under a condition, of vehicles that have begun: episodes, position errors, action changes, others."""
     quadrotors, start, generator = begun
-    more: list[Collector] = []
+    first = condition.first_counted_step
+    collectors: list[Collector] = [kind.begin(quadrotors.mass, first) for kind in (PositionErrors, ActionChanges)]
     if condition.tracked:
-        more.append(TrackingErrors.begin(quadrotors.mass, start.reference.yaw is not None))
+        collectors.append(TrackingErrors.begin(quadrotors.mass, start.reference.yaw is not None))
     if own := condition.task.own(*WEIGHTED):
-        more.append(TermMeans.begin(quadrotors.mass, len(own)))
-    episodes, errors = rollout(
+        collectors.append(TermMeans.begin(quadrotors.mass, len(own)))
+    episodes, collected = rollout(
         *controller_of(policy, len(quadrotors)),
         condition.task,
         quadrotors,
         generator,
         start=start,
         num_steps=condition.num_steps,
-        collectors=[PositionErrors.begin(quadrotors.mass, condition.first_counted_step), *more],
+        collectors=collectors,
         watch=watch,
         stop=stop,
         pad_to=pad_to,
         compile=compile,
     )
-    return episodes, *errors
+    return episodes, *collected

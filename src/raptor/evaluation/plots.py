@@ -231,21 +231,26 @@ def num_recovered(recording: Recording) -> int:
 
 
 def platform_bars(evaluation: Evaluation) -> Figure:
-    """Bars with intervals for each platform, or given vehicle, and policy: return, and error on each figure eight."""
+    """Bars with intervals for each platform, or given vehicle, and policy: of hovering, and RMSE on figure eights."""
     names = evaluation.vehicles or PLATFORMS
     prefix = "" if len(names) == 1 else "{}/"
-    panels = [("platforms", f"{prefix}return", "return (at most 750)", 1)]
+    panels = [
+        ("platforms", f"{prefix}return", "return (at most 750)", 1),
+        ("platforms", f"{prefix}position_rmse", "RMSE (cm), hovering", 100),
+        ("platforms", f"{prefix}action_change", "action change per step", 1),
+    ]
     for interval in evaluation.settings.get("figure_eight_intervals_s", ()):
         title = f"RMSE (cm), {interval:g} s figure eight"
         panels.append(("figure-eight", f"{interval:g}s/{prefix}position_rmse", title, 100))
-    panels = [panel for panel in panels if panel[0] in evaluation.suites]
+    flown = evaluation.policies.values()
+    panels = [panel for panel in panels if any(panel[1].format(names[0]) in each.get(panel[0], ()) for each in flown)]
     height = 0.8 / len(evaluation.policies)
     with matplotlib.rc_context(STYLE):
         size = 3.1 * max(1, len(panels)) + 0.8, 0.6 + len(names) * (0.2 + 0.2 * len(evaluation.policies))
         figure, axes = grid(1, max(1, len(panels)), size, sharey=True)
         for axis, (suite, key, title, scale) in zip(axes[0], panels, strict=False):
-            for index, (suites, colour) in enumerate(zip(evaluation.policies.values(), cycle(COLOURS), strict=False)):
-                if suite in suites:
+            for index, (suites, colour) in enumerate(zip(flown, cycle(COLOURS), strict=False)):
+                if key.format(names[0]) in suites.get(suite, ()):
                     places = np.arange(len(names)) - 0.4 + height * (index + 0.5)
                     value, low, high = scale * np.array([suites[suite][key.format(name)] for name in names]).T
                     axis.barh(places, value, height=0.9 * height, color=colour)

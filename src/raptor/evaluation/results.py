@@ -23,19 +23,22 @@ HEADINGS = {
     "platforms": "platforms: nine named quadrotors",
     "figure-eight": "figure-eight: s per figure",
     "robustness": "robustness: unseen, impaired",
+    "agility": "agility: s per figure, however fast",
 }
 GIVEN_HEADINGS = {
     "platforms": "platforms: {}, hovering",
     "figure-eight": "figure-eight: {}, s per figure",
     "robustness": "robustness: {}, impaired",
+    "agility": "agility: {}, s per figure, however fast",
     "sensitivity": "sensitivity: {}, one quantity off at a time",
 }
 MOST_NAMED = 4  # vehicles that a heading names
 PART_METRICS = {
-    "platforms": ("return",),
-    "figure-eight": ("position_rmse",),
-    "robustness": ("return", "terminated"),
-    "reference": ("position_rmse",),
+    "platforms": ("return", "position_rmse", "action_change"),
+    "figure-eight": ("position_rmse", "action_change"),
+    "robustness": ("return", "terminated", "action_change"),
+    "agility": ("position_rmse", "terminated"),
+    "reference": ("position_rmse", "action_change"),
 }
 SHOWN = {  # name, factor and digits of each metric
     "return": ("return", 1, 1),
@@ -43,6 +46,7 @@ SHOWN = {  # name, factor and digits of each metric
     "length": ("length (steps)", 1, 1),
     "position_rmse": ("position RMSE (m)", 1, 3),
     "steady_offset": ("steady offset (m)", 1, 3),
+    "action_change": ("action change per step", 1, 4),
     "worst_error": ("worst position error (m)", 1, 3),
     "yaw_rmse": ("yaw RMSE (°)", 180 / math.pi, 1),
 }

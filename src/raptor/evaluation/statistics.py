@@ -11,12 +11,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from raptor.environments.collectors import Episodes, PositionErrors, TermMeans, TrackingErrors
+from raptor.environments.collectors import ActionChanges, Episodes, PositionErrors, TermMeans, TrackingErrors
 from raptor.tasks.reference import Reference
 
-METRICS = ("return", "terminated", "length", "position_rmse", "steady_offset")
+METRICS = ("return", "terminated", "length", "position_rmse", "steady_offset", "action_change")
 """Names, in the order of the columns: the sum of rewards; 1 where the episode ended before its time; steps flown; the
-root mean square of the distance from the target, m; the length of the mean position error, m."""
+root mean square of the distance from the target, m; the length of the mean position error, m; the mean absolute change
+of the clipped action per step, over steps and rotors while the vehicle flies. The last three are of the second half of
+episodes of 5 s, so that the recovery at the start hides neither an offset nor a wobble, and of every step of figure
+eights and of the suite `reference`."""
 
 TRACKING_METRICS = ("worst_error", "yaw_rmse")
 """Further columns of the suite `reference`: the largest distance from the target, m; and, of a target with a yaw, the
@@ -75,6 +78,7 @@ class Means(NamedTuple):
 def metrics_of(
     episodes: Episodes,
     errors: PositionErrors,
+    changes: ActionChanges,
     reference: Reference,
     survivors_only: bool = True,
     more: Sequence[TrackingErrors | TermMeans] = (),
@@ -82,11 +86,12 @@ def metrics_of(
     """Metrics of each vehicle, (N, M), in the order of `METRICS` and in float64; `reference` as at the start.
 
     Position errors matter only of vehicles that flew to the end, and the steady offset only of those whose target stood
-    still; NaN for the others. Without `survivors_only` they matter for all. After them come the columns of `more`.
+    still; NaN for the others. Without `survivors_only` they matter for all. Action changes matter of all vehicles;
+    NaN for those that were lost before a step counted. After them come the columns of `more`.
     """
     offset = torch.linalg.vector_norm(errors.offset, dim=-1)
     returns = episodes.returns.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # not left out: worst
-    columns = [returns, episodes.terminated, episodes.lengths, errors.rmse, offset]
+    columns = [returns, episodes.terminated, episodes.lengths, errors.rmse, offset, changes.mean]
     columns += [column for collected in more for column in collected.columns]
     result = torch.stack([column.double() for column in columns], dim=-1)
     if survivors_only:

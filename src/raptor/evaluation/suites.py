@@ -32,13 +32,18 @@ GIVEN_SUITES = ("platforms", "figure-eight", "robustness", "sensitivity")
 """Suites of given vehicles, in place of the named or sampled ones. `sensitivity`: `unseen` with one quantity of each
 vehicle at a time at the lower and at the upper end of its uncertainty."""
 
-ALL_SUITES = tuple(dict.fromkeys((*SUITES, *GIVEN_SUITES)))
+
+AGILITY = "agility"
+"""Suite of figure eights that become faster and faster, clean, and late with noise; the vehicle may be fast."""
+
+ALL_SUITES = tuple(dict.fromkeys((*SUITES, *GIVEN_SUITES, AGILITY)))
 
 REFERENCE = "reference"
 """Suite of a trajectory that is given: named, or given, vehicles follow it from rest, whole."""
 
 TEST_SEEDS = 3_000_000  # those of training are from 1 000 000 on, of validation from 2 000 000 on
 FIGURE_EIGHT_INTERVALS = (10.0, 6.5, 5.0)  # s that each figure takes
+AGILITY_INTERVALS = (10.0, 6.5, 5.0, 4.0, 3.0, 2.5, 2.0)
 FIGURE_EIGHT_DURATION = 30.0  # s that are flown of each figure, from rest at the origin, through the ramp
 FIGURE_EIGHT_BOX = 2.0  # m; half side of a box about the origin: leaving it counts as terminated
 NOISE = Sensing(position_noise=0.01, orientation_noise=0.02, linear_velocity_noise=0.05, angular_velocity_noise=0.1)
@@ -61,7 +66,7 @@ class Condition:
     quadrotors: Quadrotors  # N vehicles
     seed: int
     num_steps: int = VISIBLE.episode_steps
-    first_counted_step: int = VISIBLE.episode_steps // 2  # position errors count from here on
+    first_counted_step: int = VISIBLE.episode_steps // 2  # position errors and action changes count from here on
     survivors_only: bool = True  # whether position errors of terminated episodes are left out
     episodes: int = 1  # consecutive rows that are episodes of one vehicle, and are averaged
     tracked: bool = False  # whether the worst position error counts, too, and the error of yaw
@@ -124,6 +129,8 @@ IMPAIRMENTS = {
 """Sensors and motors of `robustness`: noise, and steps of 10 ms by which all but the previous action is seen late, or
 the motors answer late."""
 
+LATE_AND_NOISY = "noise+20ms-late"
+
 NOMINAL = "as-given"  # condition of `sensitivity`
 MOST_GROUPS = 16  # given vehicles of which each has figures of its own
 
@@ -166,6 +173,13 @@ def conditions(
     if suite == "figure-eight":
         num_starts = starts_of_each(len(named), num_quadrotors, episodes, 32)
         return [figure_eight(interval, num_starts, seed, named) for interval in FIGURE_EIGHT_INTERVALS]
+    if suite == AGILITY:
+        num_starts = starts_of_each(len(named), num_quadrotors, episodes, 32)
+        return [
+            figure_eight(interval, num_starts, seed, named, sensing, agile=True)
+            for sensing in (_sensing(), _sensing(noise=1, observation_delay=2))
+            for interval in AGILITY_INTERVALS
+        ]
     task, starts = (Task.paper(), Task.paper()) if suite == "paper" else (VISIBLE, Task(sensing=_sensing()))
     if quadrotors is None:
         sampled = sample_quadrotors(num_quadrotors, seed=TEST_SEEDS + seed).to(device).repeat_interleave(episodes)
@@ -179,10 +193,10 @@ def check_suite(suite: str, given: bool) -> None:
     """Refuse a suite that does not exist, or not with or without `given` vehicles."""
     if suite not in ALL_SUITES:
         raise UserError(f"there is no suite {suite!r}: choose from {', '.join(ALL_SUITES)}")
-    if not given and suite not in SUITES:
+    if not given and suite not in (*SUITES, AGILITY):
         raise UserError(f"the suite {suite} is of given vehicles: give some with --quadrotor, or leave it out")
-    if given and suite not in GIVEN_SUITES:
-        choice = f"choose from {', '.join(GIVEN_SUITES)}"
+    if given and suite not in (*GIVEN_SUITES, AGILITY):
+        choice = f"choose from {', '.join((*GIVEN_SUITES, AGILITY))}"
         raise UserError(f"the suite {suite} samples vehicles of its own and cannot fly given ones: {choice}")
 
 
@@ -228,15 +242,27 @@ def _started(quadrotors: Quadrotors, num: int) -> dict[str, Any]:
     return {"quadrotors": rows, "groups": names if len(names) > 1 else ()}
 
 
-def figure_eight(interval: float, num_starts: int, seed: int, quadrotors: Quadrotors) -> Condition:
-    """Each vehicle so often on figure eights of `interval` s, from rest at the origin, rotors at random speeds."""
+def figure_eight(
+    interval: float,
+    num_starts: int,
+    seed: int,
+    quadrotors: Quadrotors,
+    sensing: Sensing | None = None,
+    agile: bool = False,
+) -> Condition:
+    """Each vehicle so often on figure eights of `interval` s, from rest at the origin, rotors at random speeds.
+
+    `agile` flight may be as fast as it likes.
+    """
+    noise = "" if sensing is None or not sensing.noise_scale[0] else f"-{LATE_AND_NOISY}"
+    bounds = Termination(linear_velocity=FASTEST) if agile else Termination()
     started = _started(_boxed(quadrotors), num_starts)
     figure = Lissajous(interval=(interval, interval))
     references = References(langevin_share=0.0, lissajous_share=1.0, lissajous=figure)
     return Condition(
-        name=f"{interval:g}s",
-        task=VISIBLE,
-        starts=Task(initial_states=InitialStates(guidance=1.0), references=references, sensing=_sensing()),
+        name=f"{interval:g}s{noise}",
+        task=dataclasses.replace(VISIBLE, termination=bounds),
+        starts=Task(initial_states=InitialStates(guidance=1.0), references=references, sensing=sensing or _sensing()),
         seed=seed,
         num_steps=round(FIGURE_EIGHT_DURATION / VISIBLE.dt),
         first_counted_step=0,

@@ -46,7 +46,12 @@ def _scaled(factor: Tensor, v: Any) -> Vector:
 
 
 def _derivative(
-    quadrotors: Quadrotors, force: Tensor | None, torque: Tensor | None, rates: tuple[Flat, Flat], setpoint: Flat
+    quadrotors: Quadrotors,
+    force: Tensor | None,
+    torque: Tensor | None,
+    thrust: Tensor | None,
+    rates: tuple[Flat, Flat],
+    setpoint: Flat,
 ) -> Callable[[Flat], Flat]:
     """The derivative of a state; what depends on the vehicles alone is computed once."""
     per_mass = 1 / quadrotors.mass
@@ -62,12 +67,15 @@ def _derivative(
     inertia, inertia_inverse = _rows(quadrotors.inertia), _rows(quadrotors.inertia_inverse)
     pull = _sum([gravity] if force is None else [gravity, _scaled(per_mass, components(force))])
     twist = [] if torque is None else [_sum([components(torque)])]
+    factors = None if thrust is None else components(thrust)
 
     def derivative(y: Flat) -> Flat:
         orientation: Any = y[3:7]
         omega: Any = y[10:13]
         speeds = y[13:17]
         forces = [c[0] + speed * (c[1] + speed * c[2]) for c, speed in zip(curves, speeds, strict=True)]
+        if factors is not None:
+            forces = [factor * f for factor, f in zip(factors, forces, strict=True)]
 
         def weigh(per_thrust: list[Vector]) -> Vector:
             return _sum([_scaled(f, d) for f, d in zip(forces, per_thrust, strict=True)])
@@ -97,16 +105,17 @@ def step(
     quadrotors: Quadrotors,
     state: State,
     action: Tensor,
-    dt: float = 0.01,
+    dt: float | Tensor = 0.01,
     force: Tensor | None = None,
     torque: Tensor | None = None,
     method: Method = "rk4",
+    thrust: Tensor | None = None,
 ) -> State:
-    """Advance N quadrotors by one Runge-Kutta step of `dt` seconds; differentiable in every tensor.
+    """Advance N quadrotors by one Runge-Kutta step of `dt` seconds, or (N,) of each; differentiable in every tensor.
 
-    The action (..., 4), where -1 and 1 are the action limits, is clipped and held; so are the force (..., 3) in N,
-    world, and the torque (..., 3) in N m, body, if given. The next state has its quaternion normalised and its rotor
-    speeds within the action limits. Leading shapes are broadcast.
+    The action (..., 4), where -1 and 1 are the action limits, is clipped and held; so are, if given, the force (..., 3)
+    in N, world, the torque (..., 3) in N m, body, and the factor `thrust` (..., 4) on what the rotors give. The next
+    state has its quaternion normalised and its rotor speeds within the action limits. Leading shapes are broadcast.
 
     The method "rk4", of fourth order, is the simulator; "midpoint", of second order, costs half as much and differs by
     less than a policy can notice. With "-exact-rotors", rotors whose time constant tau is shorter than dt / 0.8 have
@@ -117,10 +126,10 @@ def step(
     rising = tuple(1 / tau for tau in components(quadrotors.rotor_time_constants_rising))
     falling = tuple(1 / tau for tau in components(quadrotors.rotor_time_constants_falling))
     setpoint = components(rotor_setpoint(quadrotors, action))
-    derivative = _derivative(quadrotors, force, torque, (rising, falling), setpoint)
+    derivative = _derivative(quadrotors, force, torque, thrust, (rising, falling), setpoint)
     y0: Flat = tuple(component for part in state.parts() for component in components(part))
 
-    def ahead(slope: Flat, weight: float, time: float) -> Flat:
+    def ahead(slope: Flat, weight: float | Tensor, time: float | Tensor) -> Flat:
         y = tuple(y + weight * k for y, k in zip(y0, slope, strict=True))
         if not method.endswith("-exact-rotors"):
             return y

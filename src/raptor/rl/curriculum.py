@@ -129,15 +129,18 @@ class Curriculum:
         """The stages, broadcasting with a tensor of leading shape (num, ...) and so many axes."""
         return self.stage.reshape(-1, *[1] * (num_dims - 1))
 
-    def begin(self, quadrotors: Quadrotors, generator: torch.Generator) -> Episode:
+    def begin(self, quadrotors: Quadrotors, generator: torch.Generator, clean_share: float | None = None) -> Episode:
         """Draw an episode for each vehicle (num,) or (num, E), of its present stage; for the population, of any shape.
 
-        All stages draw from the same state of the generator: each episode is that of `begin_episode` with its task.
+        All stages draw from the same state of the generator: each episode is that of `begin_episode` with its task,
+        but with `clean_share` in place of the task's where it is given.
         """
         state = generator.get_state()
         drawn = []
         for stage, task in zip(self.config.stages, self._tasks, strict=True):
             generator.set_state(state)
+            if clean_share is not None:
+                task = dataclasses.replace(task, clean_share=clean_share)
             boxed = dataclasses.replace(quadrotors, max_position=stage.position * quadrotors.max_position)
             drawn.append(begin_episode(task, boxed, generator))
         num_dims = len(quadrotors.shape)

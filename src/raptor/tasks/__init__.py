@@ -1,5 +1,8 @@
 """Tasks: starts, references, disturbances, observations, reward and termination."""
 
+from raptor.tasks.imperfections import Air as Air
+from raptor.tasks.imperfections import Deployment as Deployment
+from raptor.tasks.imperfections import Motors as Motors
 from raptor.tasks.initial_state import Disturbances as Disturbances
 from raptor.tasks.initial_state import InitialStates as InitialStates
 from raptor.tasks.initial_state import sample_disturbance as sample_disturbance

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -144,11 +144,22 @@ def layout_of(names: tuple[str, ...], own: Terms) -> Layout:
     return Layout(tuple(component for entry in names for component in _components(entry, given)))
 
 
-def _components(entry: str, given: dict[str, Use]) -> list[Component]:
+def present_only(names: Sequence[str]) -> tuple[str, ...]:
+    """The same components, with the present target in place of a future one."""
+    parts = [(name, range(first, last + 1)) for name, first, last in map(_parsed, names)]
+    return tuple(f"{name}@{min(lag, 0)}" for name, lags in parts for lag in lags)
+
+
+def _parsed(entry: str) -> tuple[str, int, int]:
+    """Name, and first and last lag, of an entry of an observation."""
     parts = re.fullmatch(r"(\w+)(?:@([-+]?\d+)(?:\.\.([-+]?\d+))?)?", entry)
     if not parts:
         raise UserError(f"observation holds {entry!r}: components are NAME, NAME@-3, NAME@+25 or NAME@-3..0")
-    name, first, last = parts[1], int(parts[2] or 0), int(parts[3] or parts[2] or 0)
+    return parts[1], int(parts[2] or 0), int(parts[3] or parts[2] or 0)
+
+
+def _components(entry: str, given: dict[str, Use]) -> list[Component]:
+    name, first, last = _parsed(entry)
     if name not in given:
         try:
             found = find_term(name)

@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import Tensor
 
-from raptor.config.settings import Settings, ascending, not_negative, setting
+from raptor.config.settings import Settings, ascending, between, not_negative, setting
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.state import State, components, difference, from_components, rotation_matrix
 from raptor.tasks.reference import Reference
@@ -18,14 +18,22 @@ TEACHER_DIM = 26
 
 @dataclasses.dataclass(frozen=True)
 class Sensing(Settings):
-    """Noise and delays; none by default, as in RAPTOR. Ranges are drawn from once per vehicle and episode."""
+    """Noise, bias and delays; none by default, as in RAPTOR. All but noise is drawn once per vehicle and episode."""
 
     position_noise: float = setting(0.0, "m, standard deviation per axis", not_negative)
     orientation_noise: float = setting(0.0, "standard deviation per entry of the rotation matrix", not_negative)
     linear_velocity_noise: float = setting(0.0, "m/s, standard deviation per axis", not_negative)
     angular_velocity_noise: float = setting(0.0, "rad/s, standard deviation per axis", not_negative)
     noise_scale: tuple[float, float] = setting((1.0, 1.0), "factor on all noise", ascending(not_negative))
+    position_bias: float = setting(0.0, "m, standard deviation per axis", not_negative)
+    orientation_bias: float = setting(0.0, "rad, standard deviation about each axis of the body", not_negative)
+    linear_velocity_bias: float = setting(0.0, "m/s, standard deviation per axis", not_negative)
+    angular_velocity_bias: float = setting(0.0, "rad/s, standard deviation per axis", not_negative)
+    lost: tuple[float, float] = setting(
+        (0.0, 0.0), "fraction of samples in whose place the one before is seen", ascending(between(0, 1))
+    )
     observation_delay: tuple[int, int] = setting((0, 0), "steps, but for the previous action", ascending(not_negative))
+    velocity_delay: tuple[int, int] = setting((0, 0), "steps more for linear velocity alone", ascending(not_negative))
     action_delay: tuple[int, int] = setting((0, 0), "steps until the motors get the action", ascending(not_negative))
 
     @property
@@ -38,6 +46,12 @@ class Sensing(Settings):
         """One per sensed component."""
         position, orientation = [self.position_noise] * 3, [self.orientation_noise] * 9
         return (*position, *orientation, *[self.linear_velocity_noise] * 3, *[self.angular_velocity_noise] * 3)
+
+    @property
+    def biases(self) -> tuple[float, ...]:
+        """Standard deviations: position 3, rotation vector 3, linear and angular velocity 3 each."""
+        of = self.position_bias, self.orientation_bias, self.linear_velocity_bias, self.angular_velocity_bias
+        return tuple(deviation for deviation in of for _ in range(3))
 
 
 def sense(state: State, reference: Reference, target_visible: bool) -> Tensor:

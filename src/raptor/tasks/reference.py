@@ -185,8 +185,8 @@ def start_with_target(state: State, reference: Reference) -> State:
     )
 
 
-def advance_reference(reference: Reference, config: References, noise: Tensor, dt: float) -> Reference:
-    """Move the references on by one step of dt seconds; `noise` is (..., 3) standard normal."""
+def advance_reference(reference: Reference, config: References, noise: Tensor, dt: float | Tensor) -> Reference:
+    """Move the references on by one step of dt seconds, or (...) of each; `noise` is (..., 3) standard normal."""
     langevin, walk, axes = config.langevin, components(reference.walk), []
     for x, v, raw_x, raw_v, n in zip(walk[:3], walk[3:6], walk[6:9], walk[9:], components(noise), strict=True):
         drift = -langevin.gamma * raw_v - langevin.omega**2 * raw_x

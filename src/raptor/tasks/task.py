@@ -9,14 +9,15 @@ from typing import Any
 import torch
 
 from raptor.config import differences, from_dict, to_dict
-from raptor.config.settings import Settings, at_least, positive, setting
+from raptor.config.settings import Settings, at_least, between, positive, setting
 from raptor.core.errors import UserError
 from raptor.quadrotor.around import Around
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import Distribution
 from raptor.quadrotor.vehicles import LONGEST_STEP
 from raptor.tasks.checks import checked_width
-from raptor.tasks.components import DEFAULT, Layout, layout_of
+from raptor.tasks.components import DEFAULT, Layout, layout_of, present_only
+from raptor.tasks.imperfections import Air, Deployment, Motors
 from raptor.tasks.initial_state import Disturbances, InitialStates
 from raptor.tasks.observation import STUDENT_DIM, Sensing
 from raptor.tasks.reference import Lissajous, References
@@ -32,6 +33,13 @@ class Task(Settings):
     references: References = References()
     disturbances: Disturbances = Disturbances()
     sensing: Sensing = Sensing()
+    motors: Motors = Motors()
+    air: Air = Air()
+    deployment: Deployment = Deployment()
+    clean_share: float = setting(
+        0.0, "fraction of episodes without any imperfection of sensors, motors, air and deployment", between(0, 1)
+    )
+    each_share: float = setting(1.0, "probability of each imperfection in the other episodes", between(0, 1))
     reward: Reward = Reward()
     termination: Termination = Termination()
     target_visible: bool = setting(True, "whether position and velocity are observed relative to the target")
@@ -113,7 +121,13 @@ class Task(Settings):
     @property
     def num_noise(self) -> int:
         """How many tensors the noise of a step has."""
-        return 1 + self.sensing.noisy + any(use.term.noise for use in self.stateful)
+        of_terms = any(use.term.noise for use in self.stateful)
+        return 1 + self.sensing.noisy + (self.sensing.lost[1] > 0) + self.gusty + of_terms
+
+    @property
+    def gusty(self) -> bool:
+        """Whether the air changes from step to step."""
+        return not self.air.still and self.air.gusts[1] > 0
 
     @property
     def summary(self) -> str:
@@ -140,7 +154,8 @@ class Task(Settings):
         if self.exact_rotors is not None:
             return self
         shortest = torch.as_tensor(vehicles.shortest_time_constant).amin().item()
-        return dataclasses.replace(self, exact_rotors=True) if self.dt > LONGEST_STEP * shortest else self
+        longest = self.dt * self.deployment.dt_factor[1]
+        return dataclasses.replace(self, exact_rotors=True) if longest > LONGEST_STEP * shortest else self
 
     @classmethod
     def paper(cls) -> Task:
@@ -164,6 +179,11 @@ TASKS = {
     "paper": Task.paper(),
 }
 """Tasks by name: hold the origin; follow random walks and figure eights; RAPTOR's own training task."""
+
+
+def without_preview(layout: Mapping[str, Any]) -> dict[str, Any]:
+    """The layout of a policy that looks ahead, for one who shows it the present target in place of future ones."""
+    return {**layout, "observation": list(present_only(layout["observation"]))} if layout else {}
 
 
 def make_task(task: str | Task, overrides: Mapping[str, Any]) -> Task:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from raptor.config.settings import Limit, Settings, at_least, between, not_negative, optional, positive, setting
+from raptor.config.settings import (
+    Limit,
+    Settings,
+    ascending,
+    at_least,
+    between,
+    not_negative,
+    optional,
+    positive,
+    setting,
+)
 from raptor.core.errors import UserError
 from raptor.nn.stacked_mlp import Precision
 from raptor.quadrotor.around import Spread
@@ -41,6 +51,11 @@ class GradientConfig(Settings):
     gradient_norm: float = setting(0.5, "bound on the norm of the gradient", positive)
     gradient_decay: float = setting(1.0, "factor on each vehicle's adjoint per step backwards", between(0, 1))
     adjoint_limit: float = setting(1000.0, "bound on the norm of each vehicle's adjoint", positive)
+    distrust: tuple[float, float] = setting(
+        (0.0, 0.0),
+        "parts of the updates at which imperfections begin and are as frequent as the task says; clean flight before",
+        ascending(between(0, 1)),
+    )
     method: Method = setting("midpoint", "integrator")
     block_size: int | None = setting(
         None, "most vehicles flown together, fewer save memory; null: 512, GPU: all", optional(at_least(1)), free=True

@@ -122,6 +122,13 @@ class GradientLearner:
             return 0.0
         return self.guidance.initial_weight * max(0.0, 1 - self.update_count / self.guidance.num_updates)
 
+    @property
+    def clean_share(self) -> float:
+        """Fraction of the episodes that begin now without imperfections."""
+        (first, last), begun = self.config.distrust, self.update_count / max(self.config.num_updates, 1)
+        distrust = min(1.0, max(0.0, (begun - first) / (last - first))) if last > first else float(begun >= first)
+        return 1 - distrust * (1 - self.config.task.clean_share)
+
     def _draw(self, places: Tensor) -> tuple[Quadrotors, Episode]:
         """New vehicles for these places of the batch, and their episodes."""
         if self.guidance and self.imitation:
@@ -130,8 +137,9 @@ class GradientLearner:
             quadrotors = draw_vehicles(self.drawn_from, len(places), self.generator, self.device)
         quadrotors = quadrotors.component_major()
         if self.curriculum is None:
-            return quadrotors, begin_episode(self.config.task, quadrotors, self.generator)
-        return quadrotors, self.curriculum.begin(quadrotors, self.generator)
+            task = dataclasses.replace(self.config.task, clean_share=self.clean_share)
+            return quadrotors, begin_episode(task, quadrotors, self.generator)
+        return quadrotors, self.curriculum.begin(quadrotors, self.generator, self.clean_share)
 
     def update(self) -> dict[str, float] | None:
         """Run one segment and take one step of the optimiser; figures where that completes a step of the training."""
