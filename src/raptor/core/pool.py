@@ -33,7 +33,7 @@ Work = Callable[..., Any]
 """Pure, hashable and picklable; with tensors in any nesting as arguments and as result."""
 
 NICENESS = 19  # of the other processes
-PATIENCE = 1.5  # times as long as its last piece took, that another process is waited for
+PATIENCE = 1.3  # times as long as its last piece took, that another process is waited for
 ROUNDS, GAIN = 3, 0.97  # batches of a trial, with and without; and what must be left of the time for a change
 LEAST_INTERVAL, MOST_INTERVAL = 8, 128  # batches between two trials
 
@@ -94,19 +94,24 @@ class Pool:
             helpers, self._helpers, self._ready, self._most = self._helpers, [], [], 0
             self._changed.notify_all()
         for helper in helpers:
+            helper.process.kill()
+        for helper in helpers:
             helper.end()
 
     def map(self, work: Work, pieces: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The results of a work for some pieces, each of which is a tuple of arguments, in their order."""
         self._tell()
-        known = self._known.get(work)
-        if self._most < 1 or len(pieces) < 2 or (known and known.content is None):
+        if self._most < 1 or len(pieces) < 2:
             return [work(*piece) for piece in pieces]
-        if known is None:  # this process alone, so that what it compiles is there when others come to it
+        known, kinds = self._known.get(work), set(map(_kind, pieces))
+        if known is None or known.content is None or not kinds <= known.kinds:
+            # This process alone, so that what it has to compile is there when others come to it.
             results = [work(*piece) for piece in pieces[:-1]]
             begun = time.perf_counter()
             results.append(work(*pieces[-1]))
-            self._learn(work, len(pieces) - 1, time.perf_counter() - begun)
+            known = known or self._learn(work, len(pieces) - 1)
+            known.kinds |= kinds
+            known.seconds = time.perf_counter() - begun
             return results
         batch = _Batch(known, pieces, known.trial.choose(len(self._ready)))
         begun = time.perf_counter()
@@ -145,14 +150,14 @@ class Pool:
                 self._changed.wait(overdue.deadline - now)
             return None
 
-    def _learn(self, work: Work, num: int, seconds: float) -> None:
-        """Prepare a work for other processes, and start up to `num` of them; a piece took so many seconds here."""
+    def _learn(self, work: Work, num: int) -> _Known:
+        """Prepare a work for other processes, and start up to `num` of them."""
         try:
             content = _dumps(work)
         except Exception as error:  # whatever the parts of a work raise
             content = None
             self._news.append(f"one process computes alone, because its work cannot be handed over: {_cause(error)}")
-        self._known[work] = _Known(len(self._known), content, seconds)
+        known = self._known[work] = _Known(len(self._known), content)
         while content is not None and len(self._helpers) < min(num, self._most):
             try:
                 helper = _Helper()
@@ -164,6 +169,7 @@ class Pool:
             self._helpers.append(helper)
             threading.Thread(target=self._drive, args=(helper,), daemon=True).start()
         self._tell()
+        return known
 
     def _drive(self, helper: _Helper) -> None:
         """Give a process piece after piece; a thread of its own."""
@@ -187,6 +193,8 @@ class Pool:
                     break
         except (EOFError, OSError):
             problem = f"process {helper.process.pid} of this run {helper.how_it_ended()}: the run goes on without it"
+            if helper not in self._ready:
+                problem = f"a process beside this one {helper.how_it_ended()} when it should begin"
         self._lose(helper, problem)
 
     def _place_for(self, helper: _Helper) -> tuple[_Batch, int] | None:
@@ -241,10 +249,11 @@ class _Known:
 
     number: int
     content: bytes | None  # that makes it in another process; None where that is impossible
-    seconds: float  # that this process took for its last piece
 
     def __post_init__(self) -> None:
         self.trial = Trial()
+        self.kinds: set[Any] = set()  # of the pieces that were computed so far
+        self.seconds = 0.0  # that this process took for its last piece
 
 
 @dataclasses.dataclass(eq=False)
@@ -318,7 +327,8 @@ class _Helper:
 
         ours, theirs = _pipe()
         # It does not run the script of this process, as `multiprocessing` would, and begins with Ctrl-C blocked.
-        begin = f"import sys; sys.path[:] = {sys.path!r}; from raptor.core.pool import serve; serve({theirs.fileno()})"
+        call = f"from raptor.core.pool import serve; serve({theirs.fileno()}, {NICENESS})"
+        begin = f"import sys; sys.path[:] = {[*map(str, sys.path)]!r}; {call}"
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with theirs:
@@ -367,15 +377,15 @@ class _Helper:
 def _pipe() -> tuple[Connection, Connection]:
     import multiprocessing
 
-    if os.name != "posix":
-        raise OSError("this system hands no pipe to a process")
+    if os.name != "posix" or getattr(sys, "frozen", False) or not sys.executable:
+        raise OSError("there is no Python to hand a pipe to")
     return multiprocessing.Pipe()
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int, niceness: int) -> None:
     """Compute piece after piece; the main function of another process, which ends when the pipe does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process's owner gets it, too, and says what follows
-    os.nice(NICENESS)
+    os.nice(niceness)
     connection, tasks = Connection(descriptor), queue.SimpleQueue[bytes]()
     threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
     import torch
@@ -384,6 +394,8 @@ def serve(descriptor: int) -> None:
     torch.set_num_threads(threads)
     torch.set_default_dtype(dtype)
     works: dict[int, Work] = {}
+    # Its result would have other bits than that of compiled code.
+    warnings.filterwarnings("error", message="torch's compiler does not work here")
     connection.send_bytes(_dumps(("ready", None)))
     while True:
         try:
@@ -403,6 +415,16 @@ def _listen(connection: Connection, tasks: queue.SimpleQueue[bytes]) -> None:
         while True:
             tasks.put(connection.recv_bytes())
     os._exit(0)
+
+
+def _kind(piece: tuple[Any, ...]) -> Any:
+    """What compiled code depends on: nesting, shapes, memory orders and types."""
+    from torch import Tensor
+    from torch.utils import _pytree as pytree
+
+    leaves, nesting = pytree.tree_flatten(piece)
+    tensors = [(leaf.shape, leaf.stride(), leaf.dtype) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves]
+    return nesting, tuple(tensors)
 
 
 def _cause(error: Exception) -> str:
