@@ -9,30 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import math
 import os
-import pickle
-import queue
-import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from raptor.core.errors import UserError, first_line
+from raptor.core.errors import UserError
+from raptor.core.helper import Helper, Work, cause, dumps
 
-Work = Callable[..., Any]
-"""Pure, hashable and picklable; with tensors in any nesting as arguments and as result."""
-
-NICENESS = 19  # of the other processes
 PATIENCE = 1.3  # times as long as its last piece took, that another process is waited for
 ROUNDS, GAIN = 3, 0.97  # batches of a trial, with and without; and what must be left of the time for a change
 LEAST_INTERVAL, MOST_INTERVAL = 8, 128  # batches between two trials
@@ -44,7 +34,7 @@ class ProcessWarning(UserWarning):
 
 def num_processes(asked: int | Literal["auto"], device: str = "cpu", together: int = 1) -> int:
     """How many processes a job has on this machine, where `together` were started by torchrun."""
-    if device != "cpu" or together > 1:
+    if not device.startswith("cpu") or together > 1:
         if asked not in ("auto", 1):
             why = f"{together} processes share the job" if together > 1 else f"device is {device}"
             raise UserError(f"processes must be auto or 1 where {why}, got {asked}")
@@ -75,8 +65,8 @@ class Pool:
         self._most = processes - 1  # other processes
         self._log = log or (lambda line: None)
         self._known: dict[Work, _Known] = {}
-        self._helpers: list[_Helper] = []  # that were started and are not lost
-        self._ready: list[_Helper] = []  # of these, the ones that can be given pieces
+        self._helpers: list[Helper] = []  # that were started and are not lost
+        self._ready: list[Helper] = []  # of these, the ones that can be given pieces
         self._batch: _Batch | None = None
         self._changed = threading.Condition()
         self._news: list[str] = []
@@ -153,17 +143,17 @@ class Pool:
     def _learn(self, work: Work, num: int) -> _Known:
         """Prepare a work for other processes, and start up to `num` of them."""
         try:
-            content = _dumps(work)
+            content = dumps(work)
         except Exception as error:  # whatever the parts of a work raise
             content = None
-            self._news.append(f"one process computes alone, because its work cannot be handed over: {_cause(error)}")
+            self._news.append(f"one process computes alone, because its work cannot be handed over: {cause(error)}")
         known = self._known[work] = _Known(len(self._known), content)
         while content is not None and len(self._helpers) < min(num, self._most):
             try:
-                helper = _Helper()
+                helper = Helper()
             except OSError as error:
                 self._most = len(self._helpers)
-                text = f"no process can be started beside this one: {_cause(error)}"
+                text = f"no process can be started beside this one: {cause(error)}"
                 self._news.append(f"{text}; {len(self._helpers) + 1} go on" if self._helpers else text)
                 break
             self._helpers.append(helper)
@@ -171,7 +161,7 @@ class Pool:
         self._tell()
         return known
 
-    def _drive(self, helper: _Helper) -> None:
+    def _drive(self, helper: Helper) -> None:
         """Give a process piece after piece; a thread of its own."""
         problem = None
         try:
@@ -180,7 +170,7 @@ class Pool:
                 self._ready.append(helper)
             while (given := self._place_for(helper)) is not None:
                 batch, place = given
-                kind, found = helper.compute(batch.known, batch.pieces[place])
+                kind, found = helper.compute(batch.known.number, batch.known.content or b"", batch.pieces[place])
                 with self._changed:
                     del batch.flights[helper]
                     if kind == "failed":
@@ -197,7 +187,7 @@ class Pool:
                 problem = f"a process beside this one {helper.how_it_ended()} when it should begin"
         self._lose(helper, problem)
 
-    def _place_for(self, helper: _Helper) -> tuple[_Batch, int] | None:
+    def _place_for(self, helper: Helper) -> tuple[_Batch, int] | None:
         """The next piece for another process, once there is one; None where it is not needed any more."""
         with self._changed:
             while helper in self._helpers:
@@ -210,7 +200,7 @@ class Pool:
                 self._changed.wait()
             return None
 
-    def _lose(self, helper: _Helper, problem: str | None) -> None:
+    def _lose(self, helper: Helper, problem: str | None) -> None:
         with self._changed:
             if helper in self._helpers and problem is not None:
                 self._helpers.remove(helper)
@@ -267,7 +257,7 @@ class _Batch:
     def __post_init__(self) -> None:
         self.waiting = deque(range(len(self.pieces)))
         self.results: dict[int, Any] = {}
-        self.flights: dict[_Helper, _Flight] = {}
+        self.flights: dict[Helper, _Flight] = {}
 
     def give_back(self, place: int) -> None:
         """Have this process, or another one, compute a piece that did not come back."""
@@ -319,104 +309,6 @@ class Trial:
         self._other, self._left = None, self._interval
 
 
-class _Helper:
-    """Another process, at the other end of a pipe."""
-
-    def __init__(self) -> None:
-        import torch
-
-        ours, theirs = _pipe()
-        # It does not run the script of this process, as `multiprocessing` would, and begins with Ctrl-C blocked.
-        call = f"from raptor.core.pool import serve; serve({theirs.fileno()}, {NICENESS})"
-        begin = f"import sys; sys.path[:] = {[*map(str, sys.path)]!r}; {call}"
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            with theirs:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-c", begin],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self.connection = ours
-        self.seconds: dict[int, float | None] = {}  # of its last piece, by the number of the work; None after the first
-        self.connection.send((torch.get_num_threads(), torch.get_default_dtype()))
-
-    def receive(self) -> tuple[str, Any]:
-        """What it sends."""
-        answer: tuple[str, Any] = _loads(self.connection.recv_bytes())
-        return answer
-
-    def compute(self, known: _Known, piece: tuple[Any, ...]) -> tuple[str, Any]:
-        """Have it compute a piece: "done" and the result, or "failed" and why."""
-        if is_new := known.number not in self.seconds:
-            self.connection.send_bytes(_dumps((known.number, known.content)))
-        begun = time.perf_counter()
-        self.connection.send_bytes(_dumps((known.number, piece)))
-        answer = self.receive()
-        self.seconds[known.number] = None if is_new else time.perf_counter() - begun  # the first one loads, too
-        return answer
-
-    def how_it_ended(self) -> str:
-        """In words."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self.process.wait(timeout=5)
-            return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        return "does not answer"
-
-    def end(self) -> None:
-        """End it."""
-        self.process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=5)
-
-
-def _pipe() -> tuple[Connection, Connection]:
-    import multiprocessing
-
-    if os.name != "posix" or getattr(sys, "frozen", False) or not sys.executable:
-        raise OSError("there is no Python to hand a pipe to")
-    return multiprocessing.Pipe()
-
-
-def serve(descriptor: int, niceness: int) -> None:
-    """Compute piece after piece; the main function of another process, which ends when the pipe does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process's owner gets it, too, and says what follows
-    os.nice(niceness)
-    connection, tasks = Connection(descriptor), queue.SimpleQueue[bytes]()
-    threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
-    import torch
-
-    threads, dtype = pickle.loads(tasks.get())
-    torch.set_num_threads(threads)
-    torch.set_default_dtype(dtype)
-    works: dict[int, Work] = {}
-    # Its result would have other bits than that of compiled code.
-    warnings.filterwarnings("error", message="torch's compiler does not work here")
-    connection.send_bytes(_dumps(("ready", None)))
-    while True:
-        try:
-            number, given = _loads(tasks.get())
-            if isinstance(given, bytes):
-                works[number] = _loads(given)
-                continue
-            answer = "done", works[number](*given)
-        except Exception as error:  # whatever a work raises, or the loading of it
-            works, answer = {}, ("failed", _cause(error))
-        connection.send_bytes(_dumps(answer))
-
-
-def _listen(connection: Connection, tasks: queue.SimpleQueue[bytes]) -> None:
-    """Receive what is to do, also while something is done, to end at once when the other end of the pipe is gone."""
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            tasks.put(connection.recv_bytes())
-    os._exit(0)
-
-
 def _kind(piece: tuple[Any, ...]) -> Any:
     """What compiled code depends on: nesting, shapes, memory orders and types."""
     from torch import Tensor
@@ -425,40 +317,3 @@ def _kind(piece: tuple[Any, ...]) -> Any:
     leaves, nesting = pytree.tree_flatten(piece)
     tensors = [(leaf.shape, leaf.stride(), leaf.dtype) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves]
     return nesting, tuple(tensors)
-
-
-def _cause(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
-
-
-class _Pickler(pickle.Pickler):
-    """Pickles tensors by their content, in the memory order that they have."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        torch = sys.modules["torch"]
-        if not isinstance(obj, torch.Tensor):
-            return NotImplemented
-        tensor = obj.detach()
-        extent = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-        if extent != tensor.numel():  # it is expanded, or a part of another one
-            tensor = tensor.contiguous()
-        flat = tensor.as_strided((tensor.numel(),), (1,))
-        return _tensor, (flat.view(torch.uint8).numpy().tobytes(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-
-
-def _tensor(content: bytes, dtype: Any, shape: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-    torch = sys.modules["torch"]
-    if not content:
-        return torch.empty(shape, dtype=dtype)
-    flat = torch.frombuffer(bytearray(content), dtype=dtype)
-    return flat.clone().as_strided(shape, stride)  # memory that torch allocated, as this process's own pieces are in
-
-
-def _dumps(thing: Any) -> bytes:
-    buffer = io.BytesIO()
-    _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(thing)
-    return buffer.getvalue()
-
-
-def _loads(content: bytes) -> Any:
-    return pickle.loads(content)
