@@ -10,8 +10,16 @@ import torch
 from rollouts import fly
 
 from raptor.core.errors import UserError
-from raptor.evaluation import SUITES, TEST_SEEDS
-from raptor.evaluation.suites import IMPAIRMENTS, NOISE, THRUST_FACTORS, VISIBLE, conditions, figure_eight
+from raptor.evaluation import SUITES, TEST_SEEDS, Estimate, Evaluation, plots
+from raptor.evaluation.suites import (
+    IMPAIRMENTS,
+    NOISE,
+    SURVIVAL_AXES,
+    THRUST_FACTORS,
+    VISIBLE,
+    conditions,
+    figure_eight,
+)
 from raptor.quadrotor import PLATFORMS, load_platforms, rotation_matrix
 from raptor.tasks import References, Task, advance_reference
 from raptor.training.validation import TRAINING_SEEDS, VALIDATION_SEED
@@ -198,6 +206,38 @@ def test_agility_is_ever_faster_figures_on_which_a_vehicle_may_be_fast_then_the_
         speed = start.reference.amplitude * start.reference.rate
         assert speed.norm(dim=-1).amin().item() == pytest.approx(2**0.5 * torch.pi, rel=1e-4)
     assert len(conditions("agility", 32, 1, 0, CPU, quadrotors=load_platforms()[:2])) == 14
+
+
+def test_survival_makes_one_thing_at_a_time_worse():
+    flown = {condition.name: condition for condition in conditions("survival", 4, 1, 0, CPU)}
+    assert len(flown) == 6 + 6 + 7 + 6
+    starts = {name: condition.begin()[0] for name, condition in flown.items()}
+    plain = starts["delay-0"]
+    assert (starts["delay-40"].observation_delay == 4).all()
+    assert (starts["noise-1.5"].noise_scale == 1.5).all()
+    assert (starts["delay-40"].noise_scale == 0).all()
+    ratio = flown["thrust-0.7"].quadrotors.full_thrust / flown["thrust-1"].quadrotors.full_thrust
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 0.7))
+    wind = starts["wind-8"].imperfections.wind[0]
+    torch.testing.assert_close(wind[:, :2].norm(dim=-1), torch.full((4,), 8.0))
+    assert (wind[:, 3] == 2).all()
+    assert (starts["wind-8"].imperfections.drag[0] == 0.3).all()
+    for name, start in starts.items():
+        assert torch.equal(start.state.position, plain.state.position), name
+        assert len(start.sensed) == 6
+    assert len({condition.task for condition in flown.values()}) == 2
+
+
+def test_the_picture_of_survival_has_a_line_for_each_policy_along_each_axis():
+    names = [f"{axis}-{amount:g}" for axis, amounts in SURVIVAL_AXES.items() for amount in amounts]
+    found = {f"{name}/return": Estimate(600.0, 590.0, 610.0) for name in names}
+    found |= {f"{name}/terminated": Estimate(0.25, 0.2, 0.3) for name in names}
+    figure = plots.survival(Evaluation({name: {"survival": found} for name in ("one", "other")}, {}))
+    returns, lost = figure.axes[:4], figure.axes[4:]
+    for axis, amounts in zip(returns, SURVIVAL_AXES.values(), strict=True):
+        assert [line.get_xdata().tolist() for line in axis.lines] == [[*amounts]] * 2
+        assert (axis.lines[0].get_ydata() == 600).all()
+    assert all((axis.lines[1].get_ydata() == 25).all() for axis in lost)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ Suites = Annotated[
     list[str] | None,
     option(
         "--suite -s SUITE",
-        "paper, unseen, platforms, figure-eight, robustness, sensitivity, reference; several; else all that can be.",
+        "paper, unseen, platforms, figure-eight, robustness, sensitivity, reference; several; else all that can be. "
+        "On demand: agility, survival.",
     ),
 ]
 NumQuadrotors = Annotated[int, option("--num-quadrotors N", "Vehicles drawn for each suite.", True, min=1)]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from raptor.tasks import Task
     from raptor.training import TrainDirectConfig
 
-PUBLISHED, RL_TOOLS, SENSITIVITY = "published", "rl-tools", "sensitivity"
+PUBLISHED, RL_TOOLS, SENSITIVITY, SURVIVAL = "published", "rl-tools", "sensitivity", "survival"
 QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen",), 256
 """A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
 FLOWN = ("task.extra.", "task.references.trajectory.")
@@ -36,7 +36,9 @@ def evaluate(
     suite: common.Suites = None,
     reference: common.Reference = None,
     json: Annotated[Path | None, option("--json FILE", "Write every figure with its interval.")] = None,
-    plot: Annotated[Path | None, option("--plot FILE.png", "Draw the suite reference, or else sensitivity.")] = None,
+    plot: Annotated[
+        Path | None, option("--plot FILE.png", "Draw the suite reference, survival or sensitivity.")
+    ] = None,
     num_quadrotors: common.NumQuadrotors = 2048,
     episodes: Annotated[int, option("--episodes N", "Episodes of each vehicle.", True, min=1)] = 1,
     seed: Annotated[int, option("--seed SEED", "Of the vehicles and their episodes.", True)] = 0,
@@ -65,6 +67,8 @@ def evaluate(
     raptor evaluate runs/mine default --reference my.csv --plot flown.png    # on a trajectory, see how-to
     raptor evaluate default large --reference circle task.extra.circle.radius=2 task.references.trajectory.scale=0.5
     raptor evaluate default large -s unseen -s figure-eight --json results.json
+    raptor evaluate default large -s survival --plot survival.png    # against delay, noise, thrust and wind
+    raptor evaluate agile -s agility                           # ever faster figure eights
     raptor evaluate robust --extend my_gusts.py task.extra.gusts.strength=0.5    # in a disturbance of your own
     raptor evaluate published -s paper --num-quadrotors 4096
     ```
@@ -93,10 +97,11 @@ def evaluate(
     for file in (json, plot):
         if file is not None and (file.is_dir() or not file.parent.is_dir()):
             raise UserError(f"{file} cannot be written: name a file in a folder that exists")
-    drawn = SENSITIVITY if reference is None else "reference"
-    if plot is not None and ((vehicles is None and reference is None) or (suite and drawn not in suite)):
-        remedy = "give --quadrotor, or --reference for its suite, and leave out --suite or name it"
-        raise UserError(f"--plot draws the suite {drawn}: {remedy}")
+    drawn = "reference" if reference is not None else SURVIVAL if SURVIVAL in (suite or ()) else SENSITIVITY
+    flown = suite or ([drawn] if reference is not None or vehicles is not None else [])
+    if plot is not None and drawn not in flown:
+        remedy = "give --quadrotor for sensitivity or --reference for its suite, and leave out --suite or name it"
+        raise UserError(f"--plot draws the suite {drawn}: {remedy}; or give --suite survival")
     if trajectory is not None:
         say(f"follows {trajectory.summary}", err=True)
     with counting(console) as progress:
@@ -112,11 +117,11 @@ def evaluate(
         from raptor.evaluation import plots
 
         if trajectory is None:
-            figure = plots.sensitivity(evaluation)
+            figure = (plots.survival if drawn == SURVIVAL else plots.sensitivity)(evaluation)
         else:
             how_seen = (trajectory, vehicles, seed, device)
-            flown = {name: plots.record_reference(policy, *how_seen) for name, policy in columns.items()}
-            figure = plots.reference(flown, evaluation.vehicles[: len(plots.SHOWN)] or plots.SHOWN)
+            seen = {name: plots.record_reference(policy, *how_seen) for name, policy in columns.items()}
+            figure = plots.reference(seen, evaluation.vehicles[: len(plots.SHOWN)] or plots.SHOWN)
         write_atomically(plot, to_png(figure))
         say(f"wrote {plot}")
 

@@ -26,6 +26,9 @@ from raptor.evaluation.results import Evaluation
 from raptor.evaluation.suites import (
     FIGURE_EIGHT_INTERVALS,
     NOMINAL,
+    SURVIVAL,
+    SURVIVAL_AXES,
+    WINDY_DRAG,
     begin_together,
     conditions,
     figure_eight,
@@ -295,6 +298,35 @@ def sensitivity(evaluation: Evaluation) -> Figure:
         marks = (("--", None, "as given"), ("", "<", "less"), ("", ">", "more"))
         extra = [Line2D([], [], color=INK, lw=1, ls=ls, marker=marker, label=label) for ls, marker, label in marks]
         _legend(figure, list(policies), extra)
+    return figure
+
+
+def survival(evaluation: Evaluation) -> Figure:
+    """Return with its interval, and lost episodes below, against delay, noise, thrust and wind."""
+    labels = {
+        "delay": "delay (ms)",
+        "noise": "noise (of the suite robustness)",
+        "thrust": "thrust (of the modelled)",
+        "wind": f"wind (m/s), drag {WINDY_DRAG:g} 1/s",
+    }
+    metrics = {"return": ("return (at most 750)", 1), "terminated": ("lost (%)", 100)}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(2, len(labels), (3.1 * len(labels) + 0.6, 5.4), sharex="col", sharey="row")
+        for column, (name, label) in enumerate(labels.items()):
+            amounts = SURVIVAL_AXES[name]
+            for row, (metric, (title, scale)) in enumerate(metrics.items()):
+                axis = axes[row, column]
+                for suites, colour in zip(evaluation.policies.values(), cycle(COLOURS), strict=False):
+                    found = [suites[SURVIVAL][f"{name}-{amount:g}/{metric}"] for amount in amounts]
+                    value, low, high = scale * np.array(found).T
+                    axis.plot(amounts, value, color=colour, lw=1.8, marker="o", ms=3.5)
+                    axis.fill_between(amounts, low, high, color=colour, alpha=0.2, lw=0)
+                if column == 0:
+                    axis.set_ylabel(title)
+            axes[1, column].set_xlabel(label)
+        axes[0, 0].set_ylim(bottom=0)
+        axes[1, 0].set_ylim(0, 100)
+        _legend(figure, list(evaluation.policies))
     return figure
 
 

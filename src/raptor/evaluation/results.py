@@ -24,12 +24,14 @@ HEADINGS = {
     "figure-eight": "figure-eight: s per figure",
     "robustness": "robustness: unseen, impaired",
     "agility": "agility: s per figure, however fast",
+    "survival": "survival: ms late, times the noise, times the thrust, m/s of wind",
 }
 GIVEN_HEADINGS = {
     "platforms": "platforms: {}, hovering",
     "figure-eight": "figure-eight: {}, s per figure",
     "robustness": "robustness: {}, impaired",
     "agility": "agility: {}, s per figure, however fast",
+    "survival": "survival: {}, ms late, times the noise, times the thrust, m/s of wind",
     "sensitivity": "sensitivity: {}, one quantity off at a time",
 }
 MOST_NAMED = 4  # vehicles that a heading names
@@ -38,6 +40,7 @@ PART_METRICS = {
     "figure-eight": ("position_rmse", "action_change"),
     "robustness": ("return", "terminated", "action_change"),
     "agility": ("position_rmse", "terminated"),
+    "survival": ("return", "terminated"),
     "reference": ("position_rmse", "action_change"),
 }
 SHOWN = {  # name, factor and digits of each metric

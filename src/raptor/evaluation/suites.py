@@ -14,6 +14,7 @@ from raptor.environments.episode import Episode, begin_episode
 from raptor.environments.rollout import Policy
 from raptor.quadrotor.parameters import Quadrotors, load_platforms
 from raptor.quadrotor.population import sample_quadrotors, scale_quantity, uncertainty_of
+from raptor.tasks.imperfections import Air
 from raptor.tasks.initial_state import InitialStates
 from raptor.tasks.observation import Sensing
 from raptor.tasks.reference import Lissajous, References
@@ -36,7 +37,13 @@ vehicle at a time at the lower and at the upper end of its uncertainty."""
 AGILITY = "agility"
 """Suite of figure eights that become faster and faster, clean, and late with noise; the vehicle may be fast."""
 
-ALL_SUITES = tuple(dict.fromkeys((*SUITES, *GIVEN_SUITES, AGILITY)))
+SURVIVAL = "survival"
+"""Suite of ever later and noisier sensors, ever more or less thrust, and ever more wind, one at a time."""
+
+ON_DEMAND = (AGILITY, SURVIVAL)
+"""Suites of named or sampled, and of given vehicles, that are flown only where they are asked for."""
+
+ALL_SUITES = tuple(dict.fromkeys((*SUITES, *GIVEN_SUITES, *ON_DEMAND)))
 
 REFERENCE = "reference"
 """Suite of a trajectory that is given: named, or given, vehicles follow it from rest, whole."""
@@ -129,6 +136,19 @@ IMPAIRMENTS = {
 """Sensors and motors of `robustness`: noise, and steps of 10 ms by which all but the previous action is seen late, or
 the motors answer late."""
 
+AIR = Air(drag=(0, 1), gusts=(0, 1))
+"""The air of tasks that are flown in wind; what they differ in is data of the episode."""
+
+SURVIVAL_AXES: dict[str, tuple[float, ...]] = {
+    "delay": (0, 10, 20, 30, 40, 50),  # ms
+    "noise": (0, 0.5, 1, 1.5, 2, 3),  # times `NOISE`
+    "thrust": (0.7, 0.8, 0.9, 1, 1.25, 1.5, 2),  # of the vehicle over that of its model
+    "wind": (0, 2, 4, 6, 8, 10),  # m/s, with gusts of a quarter of it, where drag is `WINDY_DRAG`
+}
+"""Conditions of `survival`, each named by its axis and its place on it: `delay-20`."""
+
+WINDY_DRAG = 0.3  # 1/s
+
 LATE_AND_NOISY = "noise+20ms-late"
 
 NOMINAL = "as-given"  # condition of `sensitivity`
@@ -186,17 +206,18 @@ def conditions(
         plain = Condition("", task, starts, sampled, seed, episodes=episodes)
     else:
         plain = Condition("", task, starts, seed=seed, **started(16 if suite == "sensitivity" else 8))
-    return {"robustness": _impaired, "sensitivity": _varied}.get(suite, lambda plain: [plain])(plain)
+    of_many = {"robustness": _impaired, "sensitivity": _varied, SURVIVAL: _worsened}
+    return of_many.get(suite, lambda plain: [plain])(plain)
 
 
 def check_suite(suite: str, given: bool) -> None:
     """Refuse a suite that does not exist, or not with or without `given` vehicles."""
     if suite not in ALL_SUITES:
         raise UserError(f"there is no suite {suite!r}: choose from {', '.join(ALL_SUITES)}")
-    if not given and suite not in (*SUITES, AGILITY):
+    if not given and suite not in (*SUITES, *ON_DEMAND):
         raise UserError(f"the suite {suite} is of given vehicles: give some with --quadrotor, or leave it out")
-    if given and suite not in (*GIVEN_SUITES, AGILITY):
-        choice = f"choose from {', '.join((*GIVEN_SUITES, AGILITY))}"
+    if given and suite not in (*GIVEN_SUITES, *ON_DEMAND):
+        choice = f"choose from {', '.join((*GIVEN_SUITES, *ON_DEMAND))}"
         raise UserError(f"the suite {suite} samples vehicles of its own and cannot fly given ones: {choice}")
 
 
@@ -208,6 +229,27 @@ def _impaired(plain: Condition) -> list[Condition]:
         *(dataclasses.replace(plain, name=name, starts=starts) for name, starts in impaired.items()),
         *(dataclasses.replace(plain, name=name, quadrotors=quadrotors) for name, quadrotors in scaled.items()),
     ]
+
+
+def _worsened(plain: Condition) -> list[Condition]:
+    """The conditions of `survival`."""
+    late = dataclasses.replace(NOISE, observation_delay=(0, round(SURVIVAL_AXES["delay"][-1] / 10)))
+    task = dataclasses.replace(VISIBLE, sensing=late)
+
+    def worsened(axis: str, amount: float) -> Condition:
+        name, starts, quadrotors = f"{axis}-{amount:g}", plain.starts, plain.quadrotors
+        if axis == "wind":
+            air = Air(drag=(WINDY_DRAG, WINDY_DRAG), wind=(amount, amount), gusts=(amount / 4, amount / 4))
+            starts, windy = dataclasses.replace(starts, air=air), dataclasses.replace(task, air=AIR)
+            return dataclasses.replace(plain, name=name, task=windy, starts=starts)
+        if axis == "thrust":
+            quadrotors = quadrotors.with_thrust_scaled(amount)
+        if axis in ("delay", "noise"):
+            sensing = _sensing(observation_delay=round(amount / 10)) if axis == "delay" else _sensing(noise=amount)
+            starts = dataclasses.replace(starts, sensing=sensing)
+        return dataclasses.replace(plain, name=name, task=task, starts=starts, quadrotors=quadrotors)
+
+    return [worsened(axis, amount) for axis, amounts in SURVIVAL_AXES.items() for amount in amounts]
 
 
 def _varied(plain: Condition) -> list[Condition]:

@@ -23,17 +23,45 @@ from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.population import Distribution
 from raptor.rl.curriculum import CurriculumConfig
 from raptor.rl.objective import Objective
+from raptor.tasks.imperfections import Air, Deployment, Motors
+from raptor.tasks.observation import Sensing
 from raptor.tasks.reference import Lissajous, References
 from raptor.tasks.task import Task
 
 TRAINING_TASK = Task(
     references=References(
-        langevin_share=0.4,
-        lissajous_share=0.3,
-        lissajous=Lissajous(amplitude=((0.0, 0.0, 0.0), (0.6, 1.0, 0.3)), interval=(4.5, 11.0), ramp=(1.0, 3.0)),
-    )
+        langevin_share=0.3,
+        lissajous_share=0.5,
+        lissajous=Lissajous(amplitude=((0.2, 0.4, 0.0), (0.6, 1.0, 0.3)), interval=(4.5, 11.0), ramp=(1.0, 3.0)),
+    ),
+    sensing=Sensing(
+        position_noise=0.01,
+        orientation_noise=0.02,
+        linear_velocity_noise=0.05,
+        angular_velocity_noise=0.1,
+        noise_scale=(0.0, 1.2),
+        position_bias=0.01,
+        orientation_bias=0.01,
+        linear_velocity_bias=0.02,
+        angular_velocity_bias=0.02,
+        lost=(0.0, 0.2),
+        observation_delay=(0, 3),
+        velocity_delay=(0, 3),
+        action_delay=(0, 2),
+    ),
+    motors=Motors(thrust=(0.7, 2.0), weakest=(0.8, 1.0), sag=(0.0, 0.1)),
+    air=Air(drag=(0.0, 0.3), wind=(0.0, 3.0), gusts=(0.0, 1.0)),
+    deployment=Deployment(
+        position_limit=(0.5, 1.0),
+        velocity_limit=(1.0, 2.0),
+        first_action=("held", -1, 0, 0.32),
+        dt_factor=(0.8, 1.0),
+    ),
+    clean_share=0.25,
+    each_share=0.4,
 )
-"""The task that training flies: RAPTOR's, with figure eights among the references."""
+"""The task that training flies: RAPTOR's, with figure eights among the references, and with what real vehicles, sensors
+and flight controllers do to a policy."""
 
 
 @dataclasses.dataclass(frozen=True)
