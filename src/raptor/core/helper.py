@@ -140,16 +140,16 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         tensor = obj.detach()
         extent = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-        if extent != tensor.numel():  # it is expanded, or a part of another one
+        if tensor.numel() not in (0, extent):  # it is expanded, or a part of another one
             tensor = tensor.contiguous()
-        flat = tensor.as_strided((tensor.numel(),), (1,))
+        flat = tensor.as_strided((tensor.numel(),), (1,))  # as it lies in memory
         return _tensor, (flat.view(torch.uint8).numpy().tobytes(), tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
 def _tensor(content: bytes, dtype: Any, shape: tuple[int, ...], stride: tuple[int, ...]) -> Any:
     torch = sys.modules["torch"]
     if not content:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty_strided(shape, stride, dtype=dtype)
     flat = torch.frombuffer(bytearray(content), dtype=dtype)
     return flat.clone().as_strided(shape, stride)  # memory that torch allocated, as this process's own pieces are in
 
