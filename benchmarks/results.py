@@ -4,7 +4,8 @@
 
 Evaluates the packaged policies beside the published one on test quadrotors and prints the table. With --write it also
 writes the rows that decide to README.md, more rows to docs/experiments/results.md, all figures to
-docs/experiments/results.json, and the picture to docs/images/flight.png.
+docs/experiments/results.json, and the picture to docs/images/flight.png. docs/experiments/results.md also gets rows
+from the figures of benchmarks/in_mujoco.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import re
 from pathlib import Path
 
+from in_mujoco import FIGURES, KEPT, figure
 from rich.console import Console
 
 from raptor.cli.progress import counting, wide_console
@@ -58,6 +60,21 @@ def markdown(evaluation: Evaluation, wanted: re.Pattern[str]) -> str:
     return "\n".join(lines)
 
 
+def in_mujoco(names: list[str]) -> str:
+    """Rows of the table from the figures of benchmarks/in_mujoco.py; none where there are none."""
+    if not KEPT.exists():
+        return ""
+    flown, lines = Evaluation.load(KEPT).policies, []
+    for heading, (suite, condition, metric) in FIGURES.items():
+        found = [flown[name][suite] if name in flown else None for name in names]
+        estimates = [None if each is None else each[f"{condition}/{metric}"] for each in found]
+        texts = ["–" if each is None else figure(each, condition, metric) for each in found]
+        bold = [better(estimate, estimates[0], metric) for estimate in estimates]
+        cells = [f"**{text}**" if wins else text for text, wins in zip(texts, bold, strict=True)]
+        lines.append(f"\n| MuJoCo, {heading} | {' | '.join(cells)} |")
+    return "".join(lines)
+
+
 def insert(page: Path, table: str) -> None:
     """Put a table between the marks of a page."""
     start, end = MARKS
@@ -88,7 +105,9 @@ def main() -> None:
         return
     evaluation.save(ROOT / "docs" / "experiments" / "results.json")
     insert(ROOT / "README.md", markdown(evaluation, DECIDING))
-    insert(ROOT / "docs" / "experiments" / "results.md", markdown(evaluation, MORE))
+    insert(
+        ROOT / "docs" / "experiments" / "results.md", markdown(evaluation, MORE) + in_mujoco(list(evaluation.policies))
+    )
     draw(policies, ROOT / "docs" / "images" / "flight.png")
 
 

@@ -26,7 +26,7 @@ from raptor.training.teachers.config import PreTrainConfig
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 COMMANDS = typer.main.get_command(app).commands
-OPTIONAL = {"stable_baselines3": "stable_baselines3", "raptor/L2F-v0": "l2f"}
+OPTIONAL = {"stable_baselines3": "stable_baselines3", "raptor/L2F-v0": "l2f", "interop.mujoco": "mujoco"}
 SETTINGS = {
     "train-direct": TrainDirectConfig,
     "quickstart": TrainDirectConfig,

@@ -309,7 +309,7 @@ def test_random_quadrotors_are_new_in_each_episode():
         ({"episode_steps": 0}, "episode_steps must be at least 1, got 0"),
         ({"references": {"trajectory": "round"}}, "there is no term round"),
         ({"termination": {"about": True}}, "termination.about is unknown"),
-        ({"simulator": "gazebo"}, "simulator must be one of raptor, l2f, got 'gazebo'"),
+        ({"simulator": "gazebo"}, "simulator must be one of raptor, l2f, mujoco, got 'gazebo'"),
     ],
 )
 def test_what_cannot_be_made_is_said_in_a_sentence(settings, message):

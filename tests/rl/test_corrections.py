@@ -10,6 +10,7 @@ import torch
 from raptor.environments.episode import begin_episode, draw_noise
 from raptor.environments.rollout import controller_of, rollout
 from raptor.formats import load_policy
+from raptor.nn import RaptorPolicy
 from raptor.quadrotor import load_platforms, sample_quadrotors
 from raptor.quadrotor.state import component_major
 from raptor.rl.corrections import correct
@@ -56,6 +57,20 @@ def test_corrected_actions_return_more_with_every_vehicle(corrected):
     episodes, corrections = found[8]
     assert (episodes.returns > own.returns + 0.1).all()
     assert corrections.shape == (STEPS, 4, NUM)
+
+
+def test_policies_that_observe_targets_ahead_are_corrected_too():
+    ahead = ("position_error", "position_error@+25", "position_error@-1", "previous_action")
+    task = Task(episode_steps=STEPS, observation=ahead)
+    torch.manual_seed(0)
+    policy, quadrotors, generator = RaptorPolicy(observation_dim=13), sample_quadrotors(NUM, seed=1), seeded()
+    start = begin_episode(task, quadrotors, generator)
+    noise = draw_noise(task, quadrotors.mass, generator, STEPS)
+    given = (*controller_of(policy, NUM), task, quadrotors, start, noise)
+    how = {"learning_rate": 0.003, "compile": False}
+    (before, _), (after, _) = (correct(*given, num_updates=number, **how) for number in (0, 4))
+    assert (after.returns >= before.returns).all()
+    assert after.returns.mean() > before.returns.mean()
 
 
 def test_what_hovers_perfectly_stays_as_it_is():

@@ -23,7 +23,7 @@ EXTRAS = {  # what each extra of pyproject.toml gives
     "l2f": "the original C++ simulator as raptor/L2F-v0, to train, evaluate or cross-check in",
     "sb3": "stable-baselines3's learning algorithms on the Gymnasium environments",
     "rsl": "rsl_rl's runners on our environments, and our student in its distillation",
-    "sim": "the MuJoCo environments of Gymnasium, to distill in",
+    "sim": "MuJoCo: as a simulator of our vehicles, and the environments of Gymnasium, to distill in",
     "ray": "training on a cluster (engine=ray)",
     "docs": "building the documentation (make docs)",
     "dev": "working on raptor itself (make test, make lint, make types)",

@@ -25,7 +25,11 @@ from raptor.tasks.task import Task, make_task
 
 Tree = TypeVar("Tree")
 
-SIMULATORS = {"raptor": None, "l2f": "raptor.interop.l2f:L2FSimulator"}
+SIMULATORS = {
+    "raptor": None,
+    "l2f": "raptor.interop.l2f:L2FSimulator",
+    "mujoco": "raptor.interop.mujoco:MujocoSimulator",
+}
 """Simulators by name, as import strings; None is the dynamics of this package."""
 
 
@@ -256,9 +260,9 @@ def make_env(
 
     `quadrotor` is what `raptor.load_quadrotors` reads, a platform's name for instance, or "random" for a new vehicle in
     each episode; fewer vehicles than `num` fly in turn: vehicle i of V flies in the environments i, i + V, ... `task`
-    is a `Task`, or "hover", "track" or "paper"; `simulator` is "raptor", or "l2f" for the original one (extra `l2f`);
-    the settings are `device`, `compile` and `auto_reset` of `QuadrotorEnv`, and fields of the task, for instance
-    `termination=Termination(enabled=False)` or `references={"trajectory": "circle"}`.
+    is a `Task`, or "hover", "track" or "paper"; `simulator` is "raptor", or "l2f" for the original one (extra `l2f`),
+    or "mujoco" (extra `sim`); the settings are `device`, `compile` and `auto_reset` of `QuadrotorEnv`, and fields of
+    the task, for instance `termination=Termination(enabled=False)` or `references={"trajectory": "circle"}`.
     """
     own = {name: settings.pop(name) for name in ("device", "compile", "auto_reset") if name in settings}
     task = make_task(task, settings)

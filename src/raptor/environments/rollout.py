@@ -22,8 +22,9 @@ from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.policy import MLPParameters, MLPPolicy, PolicyParameters, RaptorPolicy, mlp_step, policy_step
 from raptor.nn.stacked_mlp import Layers, act
 from raptor.quadrotor.dynamics import Method
+from raptor.quadrotor.dynamics import step as own_dynamics
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
-from raptor.quadrotor.state import component_major, components, from_components
+from raptor.quadrotor.state import State, component_major, components, from_components
 from raptor.tasks.task import Task
 
 BLOCK_STEPS = 50
@@ -160,6 +161,7 @@ def rollout(
     world: World = ALONE,
     together: int = 1,
     block_steps: int = BLOCK_STEPS,
+    simulate: Callable[..., State] = own_dynamics,
 ) -> tuple[Episodes, tuple[Any, ...]]:
     """Fly one episode with each vehicle; returns what came of the episodes, and the collectors at the end.
 
@@ -174,10 +176,11 @@ def rollout(
 
     The step is compiled once for each task, method, controller, kind of collectors and shape; weights and vehicles are
     its arguments. Compiled, `pad_to` vehicles fly, at least N, by repeating them, which keeps their number the same
-    from call to call. The processes of `world` share the vehicles, `together` in a row of which stay in one process,
-    and each is given everything.
+    from call to call. With another function than `raptor.quadrotor.step` to `simulate`, nothing is compiled. The
+    processes of `world` share the vehicles, `together` in a row of which stay in one process, and each is given
+    everything.
     """
-    task = task.for_vehicles(quadrotors)
+    task, compile = task.for_vehicles(quadrotors), compile and simulate is own_dynamics
     num_steps = task.episode_steps if num_steps is None else num_steps
     start = begin_episode(task, quadrotors, generator) if start is None else start
     num, axes, zero = len(quadrotors), quadrotors.mass.ndim, torch.zeros_like(quadrotors.mass)
@@ -200,7 +203,7 @@ def rollout(
     carried, structure = pytree.tree_flatten(_Carried(within[0], vehicles, start, within[1], begun))
     kinds = tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in carried)
     acting: Any = controller  # hashable, which its protocol cannot say
-    step = _compiled(acting, task, method, structure, kinds, compile)
+    step = _compiled(acting, task, method, structure, kinds, compile, simulate)
 
     def snapshot(done: int) -> Snapshot:
         now: _Carried = pytree.tree_unflatten(carried, structure)
@@ -225,7 +228,13 @@ def rollout(
 
 @functools.lru_cache(maxsize=64)
 def _compiled(
-    controller: Controller, task: Task, method: Method, structure: pytree.TreeSpec, kinds: Hashable, compile: bool
+    controller: Controller,
+    task: Task,
+    method: Method,
+    structure: pytree.TreeSpec,
+    kinds: Hashable,
+    compile: bool,
+    simulate: Callable[..., State],
 ) -> CompiledStep:
     """One step of all that is carried; given are its number, its noise, and that of the actions where there is any."""
     num_noise = task.num_noise
@@ -235,7 +244,7 @@ def _compiled(
         number, noise, deviations = given[0], Noise.of(task, given[1 : 1 + num_noise]), given[1 + num_noise :]
         action, memory = controller.act(parameters, quadrotors, episode, memory)
         applied = deviations[0] + action if deviations else action
-        after, outcome = advance(task, quadrotors, episode, applied, noise, method)
+        after, outcome = advance(task, quadrotors, episode, applied, noise, method, simulate)
         moment = Moment(number, quadrotors, episode, action, after, outcome, collectors[0].flying)
         collectors = tuple(collector.add(moment) for collector in collectors)
         moved = pytree.tree_leaves(_Carried(parameters, quadrotors, after, memory, collectors))

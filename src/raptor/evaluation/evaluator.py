@@ -45,13 +45,18 @@ from raptor.evaluation.suites import (
     names_of,
     starts_of_each,
 )
+from raptor.quadrotor.dynamics import step
 from raptor.quadrotor.parameters import NUM_ROTORS, PLATFORMS, Quadrotors
 from raptor.quadrotor.population import uncertainty_of
+from raptor.quadrotor.state import State
 from raptor.tasks.terms import WEIGHTED, Term, Terms, Use
 from raptor.tasks.trajectories import Trajectory
 
 CountFunction = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
+
+Simulate = Callable[..., State]
+"""Called as `raptor.quadrotor.step` is."""
 
 
 @few_threads()
@@ -67,6 +72,7 @@ def evaluate(
     quadrotors: Quadrotors | None = None,
     reference: str | Trajectory | None = None,
     extra: Terms | Sequence[Use | Term] = (),
+    simulate: Simulate | None = None,
 ) -> Evaluation:
     """Evaluate policies by name on suites; each of them meets the same vehicles, starts, references and noise.
 
@@ -75,6 +81,8 @@ def evaluate(
     `GIVEN_SUITES`, and with a `reference`, the name or file of a trajectory, the suite of that name. Unless `compile`
     says so, it is compiled where that saves time. `extra` are terms of one's own that all suites are flown under:
     disturbances act, rewards count, terminations end episodes, and the mean of each cost and reward is a metric.
+    `simulate` replaces our own physics, for instance by a `raptor.interop.mujoco.MujocoSimulator`; nothing is compiled
+    then.
 
     A `UserError` is raised for an unknown suite or device, one that does not go with given vehicles, a number out of
     range, no policy, or one of other dimensions.
@@ -84,7 +92,6 @@ def evaluate(
     suites = choice if suites is None else suites
     if isinstance(suites, str) or not suites:
         raise UserError(f"suites must be some of {', '.join(choice)}, got {suites!r}")
-    _check_dimensions(policies)
     planned = {
         suite: [
             condition.under(extra)
@@ -92,24 +99,7 @@ def evaluate(
         ]
         for suite in dict.fromkeys(suites)
     }
-    most = VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"])
-    pad_to = min(most, max(map(_num_vehicles, planned.values())))
-    batches = {suite: _batches(group, pad_to) for suite, group in planned.items()}
-    num_steps = len(policies) * sum(_num_steps(batch, pad_to) for group in batches.values() for batch in group)
-    compile = num_steps > steps_before_compiling(pad_to) if compile is None else compile
-    results: dict[str, dict[str, Any]] = {name: {} for name in policies}
-    show, done = progress or (lambda what, done, total: None), 0
-    for suite, group in batches.items():
-        for name, policy in policies.items():
-            means: dict[str, Any] = {}
-            for batch in group:
-                which = batch[0].name if len(batch) == 1 else f"({len(batch)} conditions)"
-                what = f"{name}: {suite} {which}".strip()
-                flown = functools.partial(lambda what, before, now: show(what, before + now, num_steps), what, done)
-                means |= _means(batch, _measure(policy, batch, pad_to, compile, flown), seed)
-                done += _num_steps(batch, pad_to)
-            first = planned[suite][0]
-            results[name][suite] = estimates(means, first.groups, [use.term.name for use in first.task.own(*WEIGHTED)])
+    results, how = evaluate_conditions(policies, planned, seed, progress, compile, simulate)
     num_named = len(PLATFORMS if quadrotors is None else quadrotors)
     settings = {
         "version": importlib.metadata.version("raptor-python"),
@@ -123,8 +113,7 @@ def evaluate(
         "figure_eight_intervals_s": list(FIGURE_EIGHT_INTERVALS),
         "figure_eight_duration_s": FIGURE_EIGHT_DURATION,
         "figure_eight_starts_per_platform": starts_of_each(num_named, num_quadrotors, episodes, 32),
-        "vehicles_at_once": pad_to,
-        "compiled": compile,
+        **how,
         **({"extra": to_dict(extra)} if extra else {}),
         "confidence": CONFIDENCE,
         "bootstrap_resamples": RESAMPLES,
@@ -133,6 +122,42 @@ def evaluate(
         **({"trajectory": to_dict(reference)} if isinstance(reference, Trajectory) else {}),
     }
     return Evaluation(results, settings)
+
+
+def evaluate_conditions(
+    policies: Mapping[str, Policy],
+    planned: Mapping[str, Sequence[Condition]],
+    seed: int = 0,
+    progress: CountFunction | None = None,
+    compile: bool | None = None,
+    simulate: Simulate | None = None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Estimates by policy, suite and metric for suites of conditions of one's own; also how it was flown.
+
+    The arguments are those of `evaluate`; the seed is that of the intervals.
+    """
+    _check_dimensions(policies)
+    where = next(condition.quadrotors.device for group in planned.values() for condition in group)
+    most = VEHICLES_AT_ONCE.get(where.type, VEHICLES_AT_ONCE["cpu"])
+    pad_to = min(most, max(map(_num_vehicles, planned.values())))
+    batches = {suite: _batches(group, pad_to) for suite, group in planned.items()}
+    num_steps = len(policies) * sum(_num_steps(batch, pad_to) for group in batches.values() for batch in group)
+    compile = num_steps > steps_before_compiling(pad_to) if compile is None else compile
+    compile = compile and simulate is None
+    results: dict[str, dict[str, Any]] = {name: {} for name in policies}
+    show, done = progress or (lambda what, done, total: None), 0
+    for suite, group in batches.items():
+        for name, policy in policies.items():
+            means: dict[str, Any] = {}
+            for batch in group:
+                which = batch[0].name if len(batch) == 1 else f"({len(batch)} conditions)"
+                what = f"{name}: {suite} {which}".strip()
+                flown = functools.partial(lambda what, before, now: show(what, before + now, num_steps), what, done)
+                means |= _means(batch, _measure(policy, batch, pad_to, compile, flown, simulate), seed)
+                done += _num_steps(batch, pad_to)
+            first = planned[suite][0]
+            results[name][suite] = estimates(means, first.groups, [use.term.name for use in first.task.own(*WEIGHTED)])
+    return results, {"vehicles_at_once": pad_to, "compiled": compile}
 
 
 def _check_dimensions(policies: Mapping[str, Policy]) -> None:
@@ -181,7 +206,12 @@ def _num_steps(batch: Sequence[Condition], pad_to: int) -> int:
 
 
 def _measure(
-    policy: Policy, batch: Sequence[Condition], pad_to: int, compile: bool, flown: Callable[[int], None]
+    policy: Policy,
+    batch: Sequence[Condition],
+    pad_to: int,
+    compile: bool,
+    flown: Callable[[int], None],
+    simulate: Simulate | None,
 ) -> torch.Tensor:
     """Metrics (N, M) of all vehicles of a batch, at most `pad_to` in a rollout; `flown` is told steps so far."""
     batch = [condition.seen_by(policy) for condition in batch]
@@ -194,7 +224,8 @@ def _measure(
 
     for first in range(0, len(quadrotors), pad_to):
         vehicles, begun = pytree.tree_map(lambda t, first=first: t[first : first + pad_to], (quadrotors, start))
-        flight = fly(policy, batch[0], (vehicles, begun, generator), pad_to, compile, stop=tell)
+        start_of_all = vehicles, begun, generator
+        flight = fly(policy, batch[0], start_of_all, pad_to, compile, stop=tell, simulate=simulate)
         episodes, errors, changes, *more = flight
         tables.append(metrics_of(episodes, errors, changes, begun.reference, batch[0].survivors_only, more))
         flown(len(tables) * batch[0].num_steps)
@@ -219,6 +250,7 @@ def fly(
     compile: bool,
     watch: Recorder | None = None,
     stop: Callable[[Snapshot], bool] | None = None,
+    simulate: Simulate | None = None,
 ) -> tuple[Any, ...]:
     """One rollout under a condition, of vehicles that have begun: episodes, position errors, action changes, others."""
     quadrotors, start, generator = begun
@@ -240,5 +272,6 @@ def fly(
         stop=stop,
         pad_to=pad_to,
         compile=compile,
+        simulate=simulate or step,
     )
     return episodes, *collected

@@ -249,7 +249,7 @@ def platform_bars(evaluation: Evaluation) -> Figure:
     panels = [panel for panel in panels if any(panel[1].format(names[0]) in each.get(panel[0], ()) for each in flown)]
     height = 0.8 / len(evaluation.policies)
     with matplotlib.rc_context(STYLE):
-        size = 3.1 * max(1, len(panels)) + 0.8, 0.6 + len(names) * (0.2 + 0.2 * len(evaluation.policies))
+        size = 2.6 * max(1, len(panels)) + 0.8, 0.6 + len(names) * (0.2 + 0.2 * len(evaluation.policies))
         figure, axes = grid(1, max(1, len(panels)), size, sharey=True)
         for axis, (suite, key, title, scale) in zip(axes[0], panels, strict=False):
             for index, (suites, colour) in enumerate(zip(flown, cycle(COLOURS), strict=False)):

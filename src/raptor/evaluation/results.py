@@ -49,7 +49,7 @@ SHOWN = {  # name, factor and digits of each metric
     "length": ("length (steps)", 1, 1),
     "position_rmse": ("position RMSE (m)", 1, 3),
     "steady_offset": ("steady offset (m)", 1, 3),
-    "action_change": ("action change per step", 1, 4),
+    "action_change": ("action change per step", 1, 5),
     "worst_error": ("worst position error (m)", 1, 3),
     "yaw_rmse": ("yaw RMSE (°)", 180 / math.pi, 1),
 }

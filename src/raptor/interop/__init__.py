@@ -1,1 +1,1 @@
-"""Other projects behind our interfaces: Gymnasium, Isaac Lab, l2f, rsl_rl."""
+"""Other projects behind our interfaces: Gymnasium, Isaac Lab, l2f, MuJoCo, rsl_rl."""
