@@ -27,8 +27,9 @@ PIECES = [(torch.full((3,), float(place)),) for place in range(8)]
 
 @pytest.fixture(autouse=True)
 def important(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let other processes not yield to whatever else runs here."""
+    """Let other processes neither yield to whatever else runs here nor rest."""
     monkeypatch.setattr(helper, "NICENESS", 0)
+    monkeypatch.setattr(pools, "LEAST_INTERVAL", 10**9)
 
 
 def until(holds: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -82,7 +83,7 @@ def test_pieces_of_a_new_kind_are_computed_here_first_because_they_may_be_compil
     with Pool(2) as pool:
         begun(pool, doubled, PIECES, 1)
         until(lambda: len({pid for _, pid in pool.map(doubled, PIECES)}) == 2)
-        longer = [(torch.zeros(4),), (torch.zeros(5),)]
+        longer = [(torch.zeros(4),), (torch.zeros(5),)] * 3
         assert {pid for _, pid in pool.map(doubled, longer)} == {os.getpid()}
         until(lambda: len({pid for _, pid in pool.map(doubled, longer)}) == 2)
 
@@ -222,7 +223,8 @@ def usual(trial: Trial, seconds: Callable[[int], float], batches: int, most: int
     return max(set(last), key=last.count)
 
 
-def test_as_many_take_part_as_pay_and_that_is_found_out_again_when_it_changes() -> None:
+def test_as_many_take_part_as_pay_and_that_is_found_out_again_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     trial = Trial()
     assert usual(trial, lambda num: 1 / (1 + num), 300) == 4
     assert usual(trial, lambda num: 1 + num, 600) == 0
@@ -230,7 +232,8 @@ def test_as_many_take_part_as_pay_and_that_is_found_out_again_when_it_changes() 
     assert usual(trial, lambda num: 1 / (1 + num), 600) == 4
 
 
-def test_trials_are_rare_where_nothing_changes() -> None:
+def test_trials_are_rare_where_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     trial, chosen = Trial(), []
     for _ in range(2000):
         chosen.append(trial.choose(1))

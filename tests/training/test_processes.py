@@ -16,6 +16,7 @@ from short_distillation import tiny as short
 from torch.utils import _pytree as pytree
 
 from raptor.core import helper
+from raptor.core import pool as pools
 from raptor.core.errors import UserError
 from raptor.core.pool import Pool
 from raptor.formats import load_policy
@@ -33,8 +34,9 @@ BLOCKS = ("batch_size=8", "block_size=2")
 
 @pytest.fixture(autouse=True)
 def important(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let other processes not yield to whatever else runs here."""
+    """Let other processes neither yield to whatever else runs here nor rest."""
     monkeypatch.setattr(helper, "NICENESS", 0)
+    monkeypatch.setattr(pools, "LEAST_INTERVAL", 10**9)
 
 
 @dataclasses.dataclass
