@@ -46,6 +46,7 @@ TINY = (
     "fine_tune.imitation=1",
     "fine_tune.imitation_updates=3",
     "fine_tune.task.episode_steps=6",
+    "fine_tune.task.clean_share=1",
 )
 """Two epochs of teachers, two of the student, then three of fine-tuning, the last one of a single update."""
 

@@ -14,6 +14,7 @@ TINY = (
     "batch_size=4",
     "segment_steps=2",
     "task.episode_steps=6",
+    "task.clean_share=1",
     "compile=false",
     "checkpoint_interval=2",
     "validation_interval=3",

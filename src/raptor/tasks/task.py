@@ -149,6 +149,14 @@ class Task(Settings):
         others = [f"  {setting}" for setting in differences(type(self)(), self)]
         return "\n".join([f"Task of {self.summary}", *(others or ["  all settings as by default"])])
 
+    @property
+    def simplified(self) -> Task:
+        """The same without imperfections that no episode has, so that nothing of them is computed."""
+        if self.clean_share < 1 and self.each_share > 0:
+            return self
+        perfect: dict[str, Any] = {"sensing": Sensing(), "motors": Motors(), "air": Air(), "deployment": Deployment()}
+        return dataclasses.replace(self, **perfect, clean_share=0.0, each_share=1.0)
+
     def for_vehicles(self, vehicles: Quadrotors | Distribution | Around) -> Task:
         """The task with `exact_rotors` decided: true where a rotor of the vehicles is too fast for a step of dt."""
         if self.exact_rotors is not None:

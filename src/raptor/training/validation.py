@@ -33,6 +33,7 @@ def validation_task(task: Task) -> Task:
 
     Sensors and delays are those of `task`: a policy that meets them is chosen with them.
     """
+    task = task.simplified
     references = dataclasses.replace(
         task.references, langevin_share=0.5, lissajous_share=0.0, lissajous=Lissajous(), way_points_share=0.0
     )

@@ -100,8 +100,7 @@ def test_no_seed_of_training_draws_the_vehicles_of_validation(config: type) -> N
 
 
 def test_what_no_episode_of_validation_tracks_makes_no_difference_to_it() -> None:
-    plain = validation_task(Task())
-    assert validation_task(TRAINING_TASK) == plain
+    assert validation_task(Task(references=TRAINING_TASK.references)) == validation_task(Task())
     sensing = Sensing(position_noise=0.01)
     assert validation_task(dataclasses.replace(TRAINING_TASK, sensing=sensing)).sensing == sensing
 
@@ -146,7 +145,7 @@ def test_a_few_updates_fly_better_than_none(tiny: Tiny) -> None:
             "segment_steps=25",
             "task.episode_steps=25",
             "num_updates=16",
-            "learning_rate=2e-2",
+            "learning_rate=6e-2",
             "warm_up_updates=1",
         )
     )
@@ -156,6 +155,40 @@ def test_a_few_updates_fly_better_than_none(tiny: Tiny) -> None:
     after = validated(one, num=32)
     assert after["mean_return"] > before["mean_return"] + 4
     assert after["termination_rate"] < before["termination_rate"]
+
+
+def test_clean_flight_comes_first_then_imperfections_up_to_the_share_of_the_task(tiny: Tiny) -> None:
+    def shares(*overrides: str) -> list[float]:
+        one, seen = learner(tiny("num_updates=10", *overrides)), []
+        for _ in range(10):
+            seen.append(one.clean_share)
+            one.update()
+        return seen
+
+    noisy = ("task.clean_share=0.2", "task.sensing.position_noise=0.01")
+    expected = [1.0] * 3 + [0.8, 0.6, 0.4] + [0.2] * 4
+    assert shares(*noisy, "distrust=[0.2,0.6]") == pytest.approx(expected)
+    assert shares(*noisy) == pytest.approx([0.2] * 10)
+    assert shares(*noisy, "distrust=[0.5,0.5]") == pytest.approx([1.0] * 5 + [0.2] * 5)
+
+
+def test_what_no_episode_has_is_not_computed(tiny: Tiny) -> None:
+    one = learner(tiny("task.clean_share=1"))
+    assert one.config.task == Task(references=TRAINING_TASK.references, episode_steps=6)
+    assert one.validation is not None
+    assert one.validation.task.sensing == Sensing()
+    flawed = learner(tiny("task.clean_share=0.5"))
+    assert flawed.config.task.sensing == TRAINING_TASK.sensing
+
+
+def test_adam_takes_the_place_of_soap_if_one_says_so(tiny: Tiny) -> None:
+    weights = []
+    for optimizer in ("soap", "adam"):
+        one = learner(tiny(f"optimizer={optimizer}"))
+        for _ in range(3):
+            one.update()
+        weights.append(one.policy.input_layer.weight.detach().clone())
+    assert not torch.equal(*weights)
 
 
 def test_validation_flies_whole_episodes_whatever_the_segments(tiny: Tiny) -> None:
@@ -299,7 +332,7 @@ def test_validation_asks_for_the_same_whatever_the_training_task_asks_for(tiny: 
 def test_validation_flies_with_the_sensors_and_motors_that_the_policy_is_to_live_with(
     tiny: Tiny, impairment: str
 ) -> None:
-    plain, impaired = learner(tiny()), learner(tiny(impairment))
+    plain, impaired = learner(tiny()), learner(tiny(impairment, "task.clean_share=0", "task.each_share=1"))
     assert validated(impaired, plain.policy, 4)["mean_return"] != pytest.approx(validated(plain)["mean_return"])
 
 

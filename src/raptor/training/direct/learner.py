@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.curriculum import Curriculum
 from raptor.rl.not_finite import has_terms, warn_of_terms
 from raptor.rl.objective import TeacherGuide
+from raptor.rl.soap import Soap
 from raptor.runs.learner import Rated
 from raptor.training.direct.blocks import VEHICLES, BlockGradient, Places
 from raptor.training.direct.config import GradientConfig
@@ -62,7 +64,8 @@ class GradientLearner:
     updates_per_step: int = 1  # updates that make a step, see `raptor.runs.learner.Learner`
 
     def __post_init__(self) -> None:
-        config, num, guidance = self.config, self.config.batch_size, self.guidance
+        self.config = config = dataclasses.replace(self.config, task=self.config.task.simplified)
+        num, guidance = config.batch_size, self.guidance
         on_cpu = torch.device(self.device).type == "cpu"
         self.parts = Parts(self.world, config.block_size or (VEHICLES["cpu"] if on_cpu else None))
         self.parts.refuse_fewer("vehicles flown at once", num)
@@ -71,7 +74,8 @@ class GradientLearner:
         self.rated: Rated | None = None
         self.notes: list[str] = []
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(trained, lr=config.learning_rate, betas=(0.9, 0.999))
+        optimizers: dict[str, Any] = {"soap": Soap, "adam": functools.partial(torch.optim.Adam, betas=(0.9, 0.999))}
+        self.optimizer: torch.optim.Optimizer = optimizers[config.optimizer](trained, lr=config.learning_rate)
         self.drawn_from = self.around or config.distribution
         task = config.task.for_vehicles(self.drawn_from)
         self.gradient = SegmentGradient(
