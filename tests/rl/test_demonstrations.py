@@ -18,7 +18,7 @@ from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.policy import MLPPolicy, RaptorPolicy
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, sample_quadrotors
-from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
+from raptor.rl.demonstrations import DemonstrationFlight, Demonstrations, SimulatedDemonstrations
 from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks.observation import Sensing
 from raptor.tasks.reward import Termination
@@ -56,10 +56,9 @@ def source(
     task: Task = TASK, offset: Tensor = OFFSET, quadrotors: Quadrotors | None = None, **more
 ) -> SimulatedDemonstrations:
     """In several blocks, of several labellings each."""
-    compile = more.pop("compile", False)
-    made = SimulatedDemonstrations(task, quadrotors or vehicles(), networks(), EPISODES, offset, compile, **more)
-    made.block_steps, made.labelled_rows = 5, 2 * EPISODES * 5
-    return made
+    few = {"block_steps": 5, "labelled_rows": 2 * EPISODES * 5}
+    flight = DemonstrationFlight(task, EPISODES, **{"compile": False, **few, **more})
+    return SimulatedDemonstrations(flight, quadrotors or vehicles(), networks(), offset)
 
 
 def collect(who: StudentParameters | None, *arguments, **options) -> tuple[Demonstrations, Episodes]:

@@ -13,7 +13,7 @@ from raptor.formats import load_policy
 from raptor.nn.stacked_mlp import Layer, Layers, initial_layers
 from raptor.quadrotor import Quadrotors, load_platform
 from raptor.rl.collection import ExperienceCollector
-from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
+from raptor.rl.demonstrations import DemonstrationFlight, Demonstrations, SimulatedDemonstrations
 from raptor.rl.teacher_test import TeacherTest
 from raptor.tasks import InitialStates, References, Task
 
@@ -55,7 +55,8 @@ def lost_by_teachers(task: Task) -> torch.Tensor:
 
 
 def lost_in_demonstrations(task: Task) -> torch.Tensor:
-    source = SimulatedDemonstrations(task, vehicles(), hovering_teachers(), 2, torch.zeros(NUM, 3), compile=False)
+    flight = DemonstrationFlight(task, 2, compile=False)
+    source = SimulatedDemonstrations(flight, vehicles(), hovering_teachers(), torch.zeros(NUM, 3))
     room = Demonstrations.empty(2 * NUM, task.episode_steps, torch.zeros(0))
     return source.collect(None, generator(), room).terminated
 

@@ -97,10 +97,10 @@ def test_a_batch_whose_gradient_is_not_finite_is_left_out() -> None:
     assert flat(one).isfinite().all()
 
 
-def test_a_batch_computed_in_parts_gives_the_same_step() -> None:
+def test_a_batch_computed_in_blocks_gives_the_same_step() -> None:
     whole, data = imitation(batch_size=4), demonstrations()
     torch.manual_seed(5)
-    parts = Imitation(whole.config, RaptorPolicy(hidden_dim=5), Parts(accumulation_steps=2))
+    parts = Imitation(whole.config, RaptorPolicy(hidden_dim=5), Parts(block_size=2))
     for one in (whole, parts):
         one.epoch(data, order())
     torch.testing.assert_close(flat(parts), flat(whole))

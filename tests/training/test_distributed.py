@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from raptor.cli import app
 from raptor.core import distributed
 from raptor.core.devices import gpu_use
-from raptor.core.distributed import ALONE, DryRunWorld, Parts, World, cut
+from raptor.core.distributed import ALONE, DryRunWorld, Parts, World, blocks_of, cut
 from raptor.core.errors import LostProcessError, UserError
 from raptor.environments.episode import begin_episode
 from raptor.formats import save_teachers
@@ -36,7 +36,7 @@ from raptor.training import TrainDirectConfig, load_run_config, memory, train_di
 from raptor.training.direct.job import LAYOUT, first_policy, make_learner
 from raptor.training.direct.learner import GradientLearner
 from raptor.training.distillation import teachers as selection
-from raptor.training.distillation.job import PostTrainConfig, load_post_train_config, post_train
+from raptor.training.distillation.job import PostTrainConfig, check_parts, load_post_train_config, post_train
 from raptor.training.distillation.learner import Distiller, first_student, guidance_of, shared_evenly
 from raptor.training.distillation.sources import SimulatorSource
 from raptor.training.memory import BASE_BYTES, largest_batch
@@ -135,24 +135,24 @@ def weights(policy: torch.nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("curriculum", [(), ("curriculum.enabled=true", "curriculum.window=4")])
-def test_parts_flown_one_after_another_train_as_the_whole_batch_does(tiny: Tiny, curriculum: tuple[str, ...]) -> None:
+def test_blocks_flown_one_after_another_train_as_the_whole_batch_does(tiny: Tiny, curriculum: tuple[str, ...]) -> None:
     whole, parts = (
-        direct(tiny("batch_size=8", "num_validation=8", f"accumulation={num}", "seed=1", *curriculum)) for num in (1, 4)
+        direct(tiny("batch_size=8", "num_validation=8", f"block_size={num}", "seed=1", *curriculum)) for num in (8, 2)
     )
     for _ in range(6):
         assert parts.update() == pytest.approx(whole.update(), rel=1e-4, abs=1e-5)
     torch.testing.assert_close(weights(parts.policy), weights(whole.policy), rtol=1e-4, atol=1e-5)
-    assert len(parts.gradient._compiled) == 1  # all parts have one shape and one memory order, at every update
+    assert len(parts.gradient._compiled) == 1  # all blocks have one shape and one memory order, at every update
     assert parts.validate() == pytest.approx(whole.validate(), rel=1e-4)
 
 
 @pytest.mark.parametrize("num", [2, 3])
-def test_parts_of_teachers_vehicles_are_held_by_their_own_teachers(num: int) -> None:
-    """Also where a part has some of the vehicles of a teacher, and another part the rest."""
+def test_blocks_of_teachers_vehicles_are_held_by_their_own_teachers(num: int) -> None:
+    """Also where a block has some of the vehicles of a teacher, and another block the rest."""
     config = short("fine_tune.batch_size=12", "fine_tune.imitation=100").fine_tune
     learners = []
-    for accumulation in (1, num):
-        sized = shared_evenly(dataclasses.replace(config, accumulation=accumulation), 4)
+    for block_size in (12, 12 // num):
+        sized = shared_evenly(dataclasses.replace(config, block_size=block_size), 4)
         student, guidance = first_student(short().student, 5), guidance_of(sized, few_teachers(4), "cpu", compile=False)
         learners.append(GradientLearner(sized, student, compile=False, guidance=guidance))
     whole, parts = learners
@@ -161,11 +161,11 @@ def test_parts_of_teachers_vehicles_are_held_by_their_own_teachers(num: int) -> 
 
 
 @pytest.mark.parametrize("kind", ["gru", "mlp"])
-def test_parts_of_a_batch_of_sequences_train_as_the_whole_batch_does(kind: str) -> None:
+def test_blocks_of_a_batch_of_sequences_train_as_the_whole_batch_does(kind: str) -> None:
     settings = ("batch_size=4", f"student.kind={kind}", "num_epochs=3")
     learners = []
-    for accumulation in (1, 2):
-        config = short(*settings, f"accumulation={accumulation}")
+    for block_size in (4, 2):
+        config = short(*settings, f"block_size={block_size}")
         learners.append(distiller(config))
     whole, parts = learners
     for _ in range(3):
@@ -193,8 +193,8 @@ def test_only_the_policy_is_rounded_in_flight_and_validation_is_not(tiny: Tiny) 
     assert found == pytest.approx(expected, rel=0.02)
 
 
-def test_parts_cover_a_batch_once_and_are_put_together_in_its_memory_order() -> None:
-    parts = Parts(accumulation_steps=3)
+def test_blocks_cover_a_batch_once_and_are_put_together_in_its_memory_order() -> None:
+    parts = Parts(block_size=3)
     quadrotors = sample_quadrotors(7, seed=0).component_major()
     episode = begin_episode(Task(), quadrotors, torch.Generator().manual_seed(0))
     tree = [episode.state, torch.arange(14.0).view(7, 2), torch.arange(7.0)]
@@ -204,10 +204,10 @@ def test_parts_cover_a_batch_once_and_are_put_together_in_its_memory_order() -> 
         assert before.stride() == after.stride()
 
 
-def test_shares_of_processes_are_made_of_their_parts() -> None:
+def test_shares_of_processes_are_made_of_their_blocks() -> None:
     sizes = []
     for rank in range(3):
-        parts = Parts(World(rank, 3), accumulation_steps=2)
+        parts = Parts(World(rank, 3), block_size=3)
         own, share = parts.own(13), parts.shares(13)[rank]
         assert (own[0].start, own[-1].stop) == (share.start, share.stop)
         assert own[0].stop == own[1].start
@@ -216,22 +216,27 @@ def test_shares_of_processes_are_made_of_their_parts() -> None:
     assert max(sizes) - min(sizes) == 1
 
 
-def test_a_batch_that_cannot_be_cut_evenly_is_refused_before_anything_is_written(tmp_path: Path, tiny: Tiny) -> None:
-    with pytest.raises(UserError, match=r"batch_size must be a multiple of 3 for accumulation 3, got 4: take 3"):
-        train_direct(tmp_path / "run", tiny("accumulation=3"))
+def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
     with pytest.raises(UserError, match=r"batch_size must be a multiple of 2 for 2 processes, got 5: take 4"):
         Parts(TWO).refuse_uneven("batch_size", 5)
-    for settings, named in (("accumulation=4", "batch_size"), ("fine_tune.accumulation=2", "fine_tune.batch_size")):
-        with pytest.raises(UserError, match=f"^{named} must be a multiple of"):
-            post_train(tmp_path / "run", few_teachers(), short(settings))
-    assert not (tmp_path / "run").exists()
+    for settings, named in (("batch_size=3", "batch_size"), ("fine_tune.batch_size=7", "fine_tune.batch_size")):
+        with pytest.raises(UserError, match=f"^{named} must be a multiple of 2"):
+            check_parts(short(settings), 4, TWO)
 
 
-def test_fewer_things_than_parts_are_refused() -> None:
-    with pytest.raises(UserError, match="at least 2 teachers for 2 processes, got 1"):
+def test_fewer_things_than_processes_are_refused() -> None:
+    with pytest.raises(UserError, match="at least 2 teachers for as many processes, got 1"):
         Parts(TWO).refuse_fewer("teachers", 1)
-    with pytest.raises(UserError, match="at least 6 vehicles for 2 processes and accumulation 3, got 5"):
-        Parts(TWO, accumulation_steps=3).refuse_fewer("vehicles", 5)
+
+
+@pytest.mark.parametrize(
+    ("num", "most", "sizes"), [(1024, 512, {512}), (1025, 512, {205}), (1006, 512, {503}), (509, 256, {254, 255})]
+)
+def test_blocks_have_one_size_where_that_takes_not_many_more_of_them(num: int, most: int, sizes: set[int]) -> None:
+    blocks = blocks_of(num, most)
+    assert {block.stop - block.start for block in blocks} == sizes
+    assert [block.start for block in blocks] == [0, *(block.stop for block in blocks[:-1])]
+    assert blocks_of(num) == [slice(0, num)]
 
 
 def test_a_process_that_torchrun_stops_because_another_died_tells_of_that() -> None:
@@ -254,9 +259,9 @@ def test_processes_that_do_not_find_each_other_say_so(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_may_be_resumed_in_more_parts(tmp_path: Path, tiny: Tiny) -> None:
+def test_a_run_may_be_resumed_in_smaller_blocks(tmp_path: Path, tiny: Tiny) -> None:
     train_direct(tmp_path, tiny())
-    assert train_direct(tmp_path, tiny("accumulation=2"), resume=True).finished
+    assert train_direct(tmp_path, tiny("block_size=2"), resume=True).finished
 
 
 @pytest.mark.parametrize(("device", "problem"), [("cuda:1", "cpu or cuda"), ("cuda", "2 processes need as many GPUs")])
@@ -304,14 +309,14 @@ def test_metrics_tell_how_a_gpu_is_used_as_far_as_its_libraries_say(monkeypatch:
     assert gpu_use("cuda") == {"speed/gpu_memory_gib": 1.5}
 
 
-def test_the_largest_batch_fits_into_what_is_planned_with_and_grows_with_the_parts(tiny: Tiny) -> None:
-    def largest(room_mib: float, accumulation: int = 1) -> int:
-        long = tiny("segment_steps=200", "task.episode_steps=200", f"accumulation={accumulation}")
+def test_the_largest_batch_fits_into_what_is_planned_with_and_grows_with_smaller_blocks(tiny: Tiny) -> None:
+    def largest(room_mib: float, block_size: int = 100_000) -> int:
+        long = tiny("segment_steps=200", "task.episode_steps=200", f"block_size={block_size}")
         budget_gib = (BASE_BYTES + room_mib * 2**20) / memory.FRACTION_OF_BUDGET / 2**30
         return largest_batch(long, first_policy(long), "cpu", memory_gib=budget_gib)
 
-    one, four, more = largest(16), largest(16, 4), largest(160)
-    assert 0 < one < four
+    one, blocks, more = largest(16), largest(16, 8), largest(160)
+    assert 0 < one < blocks
     assert one % memory.MULTIPLE == 0
     assert 8 * one < more < 20 * one
     assert largest(16) == one
@@ -322,8 +327,8 @@ def test_the_largest_batch_fits_into_what_is_planned_with_and_grows_with_the_par
 def test_a_batch_that_takes_other_memory_too_is_smaller(tiny: Tiny) -> None:
     gib = (BASE_BYTES + 2**24) / memory.FRACTION_OF_BUDGET / 2**30
     alone = largest_batch(tiny(), first_policy(tiny()), "cpu", memory_gib=gib)
-    for besides in ((1000.0, 0.0), (0.0, 2.0**23)):
-        assert largest_batch(tiny(), first_policy(tiny()), "cpu", memory_gib=gib, besides=besides) < alone
+    for more in ({"labels": 1000.0}, {"besides": 2.0**23}):
+        assert largest_batch(tiny(), first_policy(tiny()), "cpu", memory_gib=gib, **more) < alone
 
 
 def test_the_largest_batch_is_stored_and_kept_on_resuming(

@@ -127,11 +127,7 @@ app.command(cls=distill.SettingsCommand, context_settings={"ignore_unknown_optio
 
 
 def main() -> None:
-    """Run the command line of this process, on one thread where `OMP_NUM_THREADS` does not say otherwise.
-
-    The kernels are small, and threads wait for each other after each of them: more processes use more cores well.
-    """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+    """Run the command line of this process."""
     app()
 
 

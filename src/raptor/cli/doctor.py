@@ -118,13 +118,15 @@ def machine_table() -> Table:
     """The processor, every GPU, and the threads."""
     import torch
 
+    from raptor.core.threads import num_threads
+
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     rows = {"cpu": f"{usable} usable of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"}
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
         rows[f"cuda:{index}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
     omp = os.environ.get("OMP_NUM_THREADS")
-    threads = f"{torch.get_num_threads()} inside an operation, {torch.get_num_interop_threads()} between operations"
+    threads = f"{num_threads()} inside an operation, {torch.get_num_interop_threads()} between operations"
     return _table("Machine", rows | {"threads": f"{threads} (OMP_NUM_THREADS={omp})" if omp else threads})
 
 

@@ -1,7 +1,7 @@
-"""Several processes at one job, and batches that are computed in parts.
+"""Several processes that torchrun starts for one job, and batches that are computed in blocks.
 
-Each process holds and draws everything and computes its own part; results are put together in the order of the batch.
-So they do not depend, but for rounding, on how many processes and parts there are.
+Each process holds everything and computes its own blocks; results are put together in the order of the batch. So they
+do not depend, but for rounding, on how many processes and blocks there are.
 """
 
 from __future__ import annotations
@@ -93,49 +93,47 @@ class DryRunWorld(World):
         whole[own.stop :].zero_()
 
 
+def blocks_of(num: int, most: int | None = None) -> list[slice]:
+    """Cut a batch into blocks of at most so many: the fewest, or up to twice as many where those have one size."""
+    least = 1 if most is None else max(1, -(-num // most))
+    count = next((count for count in range(least, 2 * least + 1) if num % count == 0), least)
+    ends = [block * num // count for block in range(count + 1)]
+    return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """How a batch is cut: into a share for each process, and each share into parts computed one after another."""
+    """How a batch is cut: into a share for each process that torchrun started, and each share into blocks."""
 
     world: World = ALONE
-    accumulation_steps: int = 1
-
-    @property
-    def num(self) -> int:
-        """Parts of all processes."""
-        return self.world.size * self.accumulation_steps
-
-    def _slices(self, num: int) -> list[slice]:
-        ends = [part * num // self.num for part in range(self.num + 1)]
-        return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
+    block_size: int | None = None  # most that are computed together; None: a share is one block
 
     def shares(self, num: int) -> list[slice]:
         """The share of each process of a batch of `num`."""
-        return Parts(self.world)._slices(num)
+        ends = [rank * num // self.world.size for rank in range(self.world.size + 1)]
+        return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
 
     def own(self, num: int) -> list[slice]:
-        """The parts of this process of a batch of `num`."""
-        first = self.world.rank * self.accumulation_steps
-        return self._slices(num)[first : first + self.accumulation_steps]
-
-    def __str__(self) -> str:
-        ways = {"{} processes": self.world.size, "accumulation {}": self.accumulation_steps}
-        return " and ".join(way.format(num) for way, num in ways.items() if num > 1)
+        """The blocks of this process of a batch of `num`."""
+        share = self.shares(num)[self.world.rank]
+        blocks = blocks_of(share.stop - share.start, self.block_size)
+        return [slice(share.start + block.start, share.start + block.stop) for block in blocks]
 
     def refuse_fewer(self, what: str, num: int) -> None:
-        """Raise a `UserError` that names `what` if there are fewer than parts."""
-        if num < self.num:
-            raise UserError(f"there must be at least {self.num} {what} for {self}, got {num}")
+        """Raise a `UserError` that names `what` if there are fewer than processes."""
+        if num < self.world.size:
+            raise UserError(f"there must be at least {self.world.size} {what} for as many processes, got {num}")
 
     def refuse_uneven(self, name: str, num: int) -> None:
-        """Raise a `UserError` that names the setting `name` if `num` cannot be cut evenly."""
-        if num % self.num:
-            near = max(1, round(num / self.num)) * self.num
-            raise UserError(f"{name} must be a multiple of {self.num} for {self}, got {num}: take {near}")
+        """Raise a `UserError` that names the setting `name` if `num` cannot be shared evenly."""
+        size = self.world.size
+        if num % size:
+            near = max(1, round(num / size)) * size
+            raise UserError(f"{name} must be a multiple of {size} for {size} processes, got {num}: take {near}")
 
     def mean(self, values: Sequence[Sequence[Tensor]], num: int) -> list[Tensor]:
-        """Means over a batch of `num`, from those over the parts of this process; the same bits in each process."""
-        if self.num == 1:
+        """Means over a batch of `num`, from those over the blocks of this process; the same bits in each process."""
+        if self.world.size == len(values) == 1:
             return list(values[0])
         weights = [(part.stop - part.start) / num for part in self.own(num)]
         flat = [weight * torch.cat([v.flatten() for v in part]) for weight, part in zip(weights, values, strict=True)]
@@ -146,11 +144,11 @@ class Parts:
         return [mean.view(value.shape) for mean, value in zip(rows.sum(0).split(sizes), values[0], strict=True)]
 
     def gather(self, pieces: Sequence[T], num: int) -> T:
-        """Put a batch of `num` together again, from the parts of this process and those of all others.
+        """Put a batch of `num` together again, from the blocks of this process and those of all others.
 
-        Each part is any nesting of tensors (n, ...) of one floating-point type, whose memory order is kept.
+        Each block is any nesting of tensors (n, ...) of one floating-point type, whose memory order is kept.
         """
-        if self.num == 1:
+        if self.world.size == len(pieces) == 1:
             return pieces[0]
         leaves, structure = pytree.tree_flatten(pieces[0])
         rows = [torch.cat([leaf.unsqueeze(-1).flatten(1) for leaf in pytree.tree_leaves(piece)], 1) for piece in pieces]

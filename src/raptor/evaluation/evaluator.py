@@ -17,6 +17,7 @@ from raptor.config import to_dict
 from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
+from raptor.core.threads import few_threads
 from raptor.environments.collectors import (
     ActionChanges,
     Collector,
@@ -58,6 +59,7 @@ Simulate = Callable[..., State]
 """Called as `raptor.quadrotor.step` is."""
 
 
+@few_threads()
 def evaluate(
     policies: Mapping[str, Policy],
     suites: Sequence[str] | None = None,

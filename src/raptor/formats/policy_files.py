@@ -16,6 +16,7 @@ from torch import Tensor
 from raptor.core.atomic import PathLike, checked_path
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError, first_line
+from raptor.core.threads import num_threads
 from raptor.core.yaml_files import to_plain
 from raptor.formats.checkpoint import LARGEST, LARGEST_WIDTH, StudentPolicy, checked_layout, is_width, read_policy
 from raptor.formats.rl_tools import read_rl_tools
@@ -131,7 +132,7 @@ class OnnxPolicy(Stepwise):
             raise UserError(f"running {path} needs onnxruntime, which is missing: pip install onnxruntime") from error
         self._path, options = path, onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = num_threads()
         try:
             self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
             metadata = self._session.get_modelmeta().custom_metadata_map

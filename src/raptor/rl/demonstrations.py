@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils import _pytree as pytree
 
-from raptor.core.distributed import ALONE, Parts, World, cut
+from raptor.core.distributed import ALONE, Parts, World, blocks_of, cut
+from raptor.core.pool import Pool
 from raptor.environments.collectors import Episodes, Moment, Snapshot
 from raptor.environments.episode import observe, observe_as_teacher
 from raptor.environments.rollout import (
@@ -64,46 +65,47 @@ class Demonstrations(NamedTuple):
         return cls(observation, label, torch.zeros(num, dtype=torch.long, device=like.device))
 
 
-@dataclasses.dataclass(eq=False)
-class SimulatedDemonstrations:
-    """T vehicles in our simulator, B episodes of each, labelled by each vehicle's own teacher.
+EPISODES_TOGETHER = 512
+"""Most episodes that are flown together on a CPU, unless a single teacher has more."""
 
-    The demonstrations of a teacher stand next to each other: E = T B, the vehicle's number first.
-    """
+
+@dataclasses.dataclass(frozen=True)
+class DemonstrationFlight:
+    """Flies B episodes with each of some vehicles, labelled by the vehicles' own teachers; a pure piece of work."""
 
     task: Task  # the student sees what it says (target, sensor noise, delay), a teacher always sees all
-    quadrotors: dataclasses.InitVar[Quadrotors]  # T
-    layers: Layers  # of the T teachers
     num_episodes: int  # B
-    position_offset: dataclasses.InitVar[Tensor]  # (T, 3) m, subtracted from stored positions, and nowhere else
     compile: bool = True  # False runs eagerly
     teacher_noise: float = 0.0  # standard deviation, on the actions of teachers that act; labels stay clean
     method: Method = "rk4"  # integrator
     activations: Activations = RELU_TANH  # of the teachers
-    world: World = ALONE  # shares the vehicles, by teachers; each process is given all of everything
     block_steps: int = BLOCK_STEPS  # steps that are labelled together
     labelled_rows: int = 2000  # that a CPU labels at once: few, so that the hidden layers' outputs stay in its cache
 
-    def __post_init__(self, quadrotors: Quadrotors, position_offset: Tensor) -> None:
-        shares, each = Parts(self.world).shares(len(quadrotors)), self.num_episodes
-        self._shares = [slice(share.start * each, share.stop * each) for share in shares]
-        self.layers = cut(self.layers, shares[self.world.rank])
-        plain = dataclasses.replace(quadrotors, names=None, documents=None)
-        self._quadrotors = plain.repeat_interleave(each).component_major()
-        # Zeros stand for the components before the position error, if that is observed.
-        place, offset = self.task.place_of("position_error"), position_offset.repeat_interleave(each, dim=0)
-        self._offset = component_major(pad(torch.zeros_like(offset) if place is None else offset, (place or 0, 0)))
-        self._seen = torch.empty(0)  # (N, block_steps, 26), what the teachers see in a block
+    def __call__(
+        self,
+        quadrotors: Quadrotors,
+        layers: Layers,
+        position_offset: Tensor,
+        student: StudentParameters | None,
+        randomness: torch.Generator | int,
+        out: Demonstrations | None = None,
+        world: World = ALONE,
+    ) -> tuple[Demonstrations, Episodes]:
+        """Demonstrations (T B), and what came of the episodes (T, B), of T vehicles and teachers.
 
-    def collect(self, student: StudentParameters | None, generator: torch.Generator, out: Demonstrations) -> Episodes:
-        """Fill `out` with one collection; the same student and state of the generator give the same one.
-
-        The student acts, recurrent or not, or the teachers where it is None. Returns what came of the episodes, (T, B).
+        The student acts, or the teachers where it is None; `randomness` is a generator, or the seed of one. What is
+        demonstrated goes into `out` where that is given.
         """
-        own, like = Demonstrations(*(tensor[self._shares[self.world.rank]] for tensor in out)), self._quadrotors.mass
-        if self._seen.shape[:2] != (len(own.length), self.block_steps):
-            self._seen = like.new_empty(len(own.length), self.block_steps, TEACHER_DIM)
-        done = 0
+        each, steps = self.num_episodes, self.task.episode_steps
+        vehicles = quadrotors.repeat_interleave(each).component_major()
+        like, width = vehicles.mass, self.task.observation_dim
+        out = Demonstrations.empty(len(like), steps, like, width) if out is None else out
+        shares = Parts(world).shares(len(quadrotors))
+        layers = cut(layers, shares[world.rank])
+        episodes_of = [slice(share.start * each, share.stop * each) for share in shares]
+        own, done = Demonstrations(*(tensor[episodes_of[world.rank]] for tensor in out)), 0
+        seen = like.new_empty(len(own.length), self.block_steps, TEACHER_DIM)  # by the teachers, in a block of steps
 
         def write(snapshot: Snapshot) -> None:
             nonlocal done
@@ -115,38 +117,43 @@ class SimulatedDemonstrations:
                 own.label[:, step] = rows.answer
                 return
             first = step - step % self.block_steps
-            self._seen[:, step - first] = rows.answer
-            if done in (first + self.block_steps, self.task.episode_steps):
-                self._label(self._seen[:, : done - first], tally.lengths - first, own.label[:, first:done])
+            seen[:, step - first] = rows.answer
+            if done in (first + self.block_steps, steps):
+                self._label(layers, seen[:, : done - first], tally.lengths - first, own.label[:, first:done])
 
         def over(snapshot: Snapshot) -> bool:
-            return not self.world.any_rank(bool(snapshot.collectors[0].flying.any()))
+            return not world.any_rank(bool(snapshot.collectors[0].flying.any()))
 
+        # Zeros stand for the components before the position error, if that is observed.
+        place, offset = self.task.place_of("position_error"), position_offset.repeat_interleave(each, dim=0)
+        offset = component_major(pad(torch.zeros_like(offset) if place is None else offset, (place or 0, 0)))
         answer = like.new_zeros(len(like), NUM_ROTORS if student is None else TEACHER_DIM)
+        if isinstance(randomness, int):
+            randomness = torch.Generator(like.device).manual_seed(randomness)
         episodes, _ = rollout(
             Teachers(self.activations) if student is None else Student(),
-            pytree.tree_map(torch.Tensor.contiguous, self.layers if student is None else student),
+            pytree.tree_map(torch.Tensor.contiguous, layers if student is None else student),
             () if student is None else initial_memory(student, len(like)),
             self.task,
-            self._quadrotors,
-            generator,
-            collectors=[_Rows(self._offset, like.new_zeros(len(like), self.task.observation_dim), answer)],
+            vehicles,
+            randomness,
+            collectors=[_Rows(offset, like.new_zeros(len(like), width), answer)],
             watch=write,
             stop=over,
             method=self.method,
             action_noise=self.teacher_noise if student is None else 0.0,
             compile=self.compile,
-            world=self.world,
-            together=self.num_episodes,
+            world=world,
+            together=each,
             block_steps=self.block_steps,
         )
         for whole, tensor in zip(out[:2], own[:2], strict=True):
             tensor[:, done:].zero_()
-            self.world.all_gather_into(whole, self._shares)
+            world.all_gather_into(whole, episodes_of)
         out.length.copy_(episodes.lengths)
-        return Episodes(*(tensor.unflatten(0, (-1, self.num_episodes)) for tensor in episodes))
+        return out, Episodes(*(tensor.unflatten(0, (-1, each)) for tensor in episodes))
 
-    def _label(self, seen: Tensor, length: Tensor, label: Tensor) -> None:
+    def _label(self, layers: Layers, seen: Tensor, length: Tensor, label: Tensor) -> None:
         """Write what the teachers do at `seen` (N, K, 26) to `label` (N, K, 4), for the first `length` (N,) steps."""
         num_steps, each = seen.shape[1], self.num_episodes
         counted = (torch.arange(num_steps, device=length.device) < length.unsqueeze(-1)).unsqueeze(-1)
@@ -155,8 +162,50 @@ class SimulatedDemonstrations:
         for first in range(0, len(seen) // each, size):
             rows = slice(first * each, (first + size) * each)
             observation = seen[rows].reshape(-1, each * num_steps, TEACHER_DIM)
-            done = act(members(self.layers, slice(first, first + size)), observation, self.activations)
+            done = act(members(layers, slice(first, first + size)), observation, self.activations)
             label[rows] = torch.where(counted[rows], done.view(-1, num_steps, NUM_ROTORS), 0.0)
+
+
+@dataclasses.dataclass(eq=False)
+class SimulatedDemonstrations:
+    """T vehicles in our simulator, B episodes of each, labelled by each vehicle's own teacher.
+
+    The demonstrations of a teacher stand next to each other: E = T B, the vehicle's number first. On a CPU they are
+    flown in blocks, each with randomness of its own, so that it makes no difference which process flies one.
+    """
+
+    flight: DemonstrationFlight
+    quadrotors: Quadrotors  # T
+    layers: Layers  # of the T teachers
+    position_offset: Tensor  # (T, 3) m, subtracted from stored positions, and nowhere else
+    _: dataclasses.KW_ONLY
+    world: World = ALONE  # shares the vehicles, by teachers; each process is given all of everything
+    pool: Pool = dataclasses.field(default_factory=Pool)  # that flies the blocks, where `world` is one process
+    most_together: int = EPISODES_TOGETHER
+
+    def __post_init__(self) -> None:
+        self.quadrotors = dataclasses.replace(self.quadrotors, names=None, documents=None)
+        whole = self.world.size > 1 or self.quadrotors.device.type != "cpu"
+        most = None if whole else max(1, self.most_together // self.flight.num_episodes)
+        self._blocks = blocks_of(len(self.quadrotors), most)
+
+    def collect(self, student: StudentParameters | None, generator: torch.Generator, out: Demonstrations) -> Episodes:
+        """Fill `out` with one collection; the same student and state of the generator give the same one.
+
+        The student acts, recurrent or not, or the teachers where it is None. Returns what came of the episodes, (T, B).
+        """
+        flown = self.quadrotors, self.layers, self.position_offset
+        if len(self._blocks) == 1:
+            return self.flight(*flown, student, generator, out, self.world)[1]
+        seeds = torch.randint(2**31, (len(self._blocks),), generator=generator).tolist()
+        pieces = [
+            (self.quadrotors[own], *cut((self.layers, self.position_offset), own), student, seed)
+            for own, seed in zip(self._blocks, seeds, strict=True)
+        ]
+        found, episodes = zip(*self.pool.map(self.flight, pieces), strict=True)
+        for tensor, parts in zip(out, zip(*found, strict=True), strict=True):
+            torch.cat(parts, out=tensor)
+        return Episodes(*(torch.cat(parts) for parts in zip(*episodes, strict=True)))
 
 
 class _Rows(NamedTuple):

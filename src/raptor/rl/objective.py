@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
@@ -177,7 +178,7 @@ class TeacherGuide:
     ) -> None:
         self.layers, self.activations = layers, activations
         self.weight = layers[0].bias.new_tensor(weight)  # of the mean squared difference, beside the cost of a step
-        self._observe = compile_pure(observe_as_teacher, compile)
+        self._compile = compile
         self._missing = (0, 0)  # vehicles of the first and of the last teacher that are not there
 
     def of(self, places: slice, num: int) -> TeacherGuide:
@@ -195,9 +196,14 @@ class TeacherGuide:
     def labels(self, quadrotors: Quadrotors, episodes: Sequence[Episode]) -> list[Tensor]:
         """Actions (T B, 4) in each of these episodes, component-major; the vehicles of a teacher stand side by side."""
         num_teachers, (before, after) = len(self.layers[0].bias), self._missing
-        seen = torch.stack([self._observe(quadrotors, episode).mT for episode in episodes])  # (S, 26, T B)
+        seen = torch.stack([_observer(self._compile)(quadrotors, episode).mT for episode in episodes])  # (S, 26, T B)
         seen = pad(seen, self._missing) if before or after else seen
         rows = seen.unflatten(-1, (num_teachers, -1)).permute(2, 0, 3, 1)  # (T, S, B, 26)
         actions = act(self.layers, rows.flatten(1, 2), self.activations)
         by_step = actions.unflatten(1, rows.shape[1:3]).permute(1, 3, 0, 2).flatten(2)  # (S, 4, T B)
         return [action.mT for action in by_step[..., before : before + len(quadrotors)].contiguous().unbind()]
+
+
+@functools.cache
+def _observer(compile: bool) -> Callable[..., Tensor]:
+    return compile_pure(observe_as_teacher, compile)

@@ -12,18 +12,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib.metadata
 import importlib.util
 import inspect
 import keyword
+import pickle
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from raptor.config.load import from_dict
+from raptor.config.load import from_dict, to_dict
 from raptor.config.settings import NamedGroups, Settings, setting
 from raptor.core.atomic import PathLike, checked_path
 from raptor.core.errors import UserError, first_line
@@ -67,6 +69,15 @@ class Term:
         except UserError as error:
             raise UserError(f"the term {self.name} cannot be used so: {error}") from error
 
+    def __deepcopy__(self, memo: Any) -> Term:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it by its name, and the file that declares it."""
+        if _registered.get(self.name) is not self:
+            raise pickle.PicklingError(f"the term {self.name} is not the one that is known by this name")
+        return _found, (self.name, [str(file) for file, names in _extensions.items() if self.name in names])
+
     @property
     def meaning(self) -> str:
         """The first line of its docstring."""
@@ -89,6 +100,9 @@ class Use:
         """What the function gives for a view of its kind, unweighted."""
         given = {name: value for name, value in vars(self.settings).items() if name != "weight" or not self._weighted}
         return self.term.function(view, **given)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(self.term, **to_dict(self.settings)), ()
 
     @property
     def _weighted(self) -> bool:
@@ -243,6 +257,13 @@ def _declaring(folder: Path) -> Iterator[None]:
         _running = None
         with contextlib.suppress(ValueError):
             sys.path.remove(str(folder))
+
+
+def _found(name: str, files: Sequence[str]) -> Term:
+    """The term of this name in another process, which runs the files that declare it."""
+    for file in files:
+        extend(file)
+    return find_term(name)
 
 
 def extensions() -> tuple[Path, ...]:

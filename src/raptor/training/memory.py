@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -15,6 +16,7 @@ from raptor.environments.episode import draw_noise
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.rl.analytic_policy_gradient import RolloutState
 from raptor.tasks.task import Task
+from raptor.training.direct.blocks import VEHICLES
 from raptor.training.direct.config import GradientConfig
 from raptor.training.direct.learner import GradientLearner
 
@@ -22,7 +24,7 @@ GIB = 2**30
 BASE_BYTES = 0.6 * GIB  # of a process that does nothing yet: the libraries and the compiler
 FRACTION_OF_FREE = 0.7  # that may be taken where nothing is said
 FRACTION_OF_BUDGET = 0.9  # that the largest batch takes, so that the run can be resumed where a little less is free
-MULTIPLE, MOST_VEHICLES = 64, 2**22  # the largest batch is a multiple for each part, and at most so large
+MULTIPLE, MOST_VEHICLES = 64, 2**22  # the largest batch is a multiple for each process, and at most so large
 SAMPLE_VEHICLES = 8  # of the small learner that is measured
 
 
@@ -55,15 +57,27 @@ def step_bytes(task: Task, learner: Any, memory: Any = ()) -> int:
     return nbytes((RolloutState.begin(learner.episode, memory).moving, noise)) + 12 * learner.quadrotors.mass.numel()
 
 
-def segment_bytes(config: GradientConfig, policy: StudentPolicy, world: World = ALONE) -> float:
-    """What each vehicle of a batch takes in a process; a small batch of these settings and this policy is measured."""
-    parts = world.size * config.accumulation
-    num = max(SAMPLE_VEHICLES, parts)
-    small = _trial(config, policy, num, "cpu", world)
-    step = step_bytes(config.task, small, small.memory)
-    noise = nbytes(draw_noise(config.task, small.quadrotors.mass, small.generator))
-    drawn = noise if parts > 1 else 0  # for the whole batch, beside that of the part
-    return (config.segment_steps * (step / parts + drawn) + 4 * nbytes((small.quadrotors, small.episode))) / num
+def batch_bytes(
+    config: GradientConfig, policy: StudentPolicy, num: int, world: World = ALONE, labels: float = 0.0
+) -> float:
+    """What a batch of `num` vehicles takes in a process; a small batch of these settings and this policy is measured.
+
+    `labels` are bytes of each vehicle that is flown, along its segment, that come on top.
+    """
+    each, flown = _vehicle_bytes(config, policy)
+    return num * each + min(num / world.size, _most_flown(config, "cpu")) * (flown + labels)
+
+
+def _vehicle_bytes(config: GradientConfig, policy: StudentPolicy) -> tuple[float, float]:
+    """What each vehicle of a batch takes, and what comes on top while it is flown along its segment."""
+    small = _trial(config, policy, SAMPLE_VEHICLES, "cpu", ALONE)
+    vehicle, step = 4 * nbytes((small.quadrotors, small.episode)), step_bytes(config.task, small, small.memory)
+    return vehicle / SAMPLE_VEHICLES, config.segment_steps * step / SAMPLE_VEHICLES
+
+
+def _most_flown(config: GradientConfig, device: str) -> float:
+    """Most vehicles that are flown together."""
+    return config.block_size or (VEHICLES["cpu"] if torch.device(device).type == "cpu" else math.inf)
 
 
 def largest_batch(
@@ -72,27 +86,31 @@ def largest_batch(
     device: str,
     world: World = ALONE,
     memory_gib: float | None = None,
-    besides: tuple[float, float] = (0.0, 0.0),
+    besides: float = 0.0,
+    labels: float = 0.0,
 ) -> int:
     """The largest batch that fits on a device, if any; all processes come to the same one, and the policy is used up.
 
     On a GPU the peak of two updates of two small batches is measured; elsewhere the tensors of a small batch are.
-    `besides` are bytes of each vehicle, and of all together, that come on top.
+    `besides` are bytes that come on top, `labels` those of each vehicle that is flown.
     """
-    smallest = MULTIPLE * world.size * config.accumulation
+    smallest, most = MULTIPLE * world.size, _most_flown(config, device)
     if torch.device(device).type == "cuda":
-        sizes = smallest, 4 * smallest
-        low, high = (max(world.all_gather(_peak(config, policy, num, device, world))) for num in sizes)
-        each = (high - low) / (3 * smallest)
-        fixed = low - each * smallest
+        low = smallest if math.isinf(most) else max(smallest, int(most) * world.size)
+        used = [max(world.all_gather(_peak(config, policy, num, device, world))) for num in (low, 4 * low)]
+        each = (used[1] - used[0]) / (3 * low)
+        fixed, flown = used[0] - each * low, 0.0
     else:
-        each, fixed = segment_bytes(config, policy, world), BASE_BYTES
-    budget = FRACTION_OF_BUDGET * budget_of_each(memory_gib, device, world)
-    num = int((budget - fixed - besides[1]) / (each + besides[0]))
+        fixed = BASE_BYTES
+        each, flown = _vehicle_bytes(config, policy)
+    room = FRACTION_OF_BUDGET * budget_of_each(memory_gib, device, world) - fixed - besides
+    num = room / (each + (flown + labels) / world.size)
+    if num > most * world.size:
+        num = max(most * world.size, (room - most * (flown + labels)) / each)
     if num < smallest:
         what = f"not even a batch of {smallest} vehicles fits into memory"
-        raise UserError(f"{what}: lower segment_steps or raise accumulation")
-    return min(num, MOST_VEHICLES) // smallest * smallest
+        raise UserError(f"{what}: lower segment_steps or block_size")
+    return int(min(num, MOST_VEHICLES)) // smallest * smallest
 
 
 def _trial(config: GradientConfig, policy: StudentPolicy, num: int, device: str, world: World) -> GradientLearner:

@@ -24,8 +24,9 @@ _RUNS: Purpose = "of the run"
 _RATES: Purpose = "rated by"
 
 _RUN = (
-    *("device", "compile", "accumulation", "checkpoint_interval", "checkpoint_interval_s", "keep_checkpoints"),
-    *("memory_gib", "video", "video_length", "video_interval", "experiment_name", "run_name", "engine", "shard_size"),
+    *("device", "compile", "block_size", "processes"),
+    *("checkpoint_interval", "checkpoint_interval_s", "keep_checkpoints", "memory_gib"),
+    *("video", "video_length", "video_interval", "experiment_name", "run_name", "engine", "shard_size"),
     "tensorboard_teachers",
 )
 _RATED = (
@@ -53,7 +54,7 @@ BY_JOB: dict[str, dict[str, Purpose]] = {
         **_COMMON,
         "task": "both",
         **{key: purpose for key, purpose in _ONLY_RATING.items() if "termination" not in key},
-        **{f"fine_tune.{key}": purpose for key, purpose in {**_OF_GRADIENT, "accumulation": _RUNS}.items()},
+        **{f"fine_tune.{key}": purpose for key, purpose in {**_OF_GRADIENT, "block_size": _RUNS}.items()},
     },
     "distill": {"": "trained on", **_COMMON},
 }

@@ -17,7 +17,7 @@ from raptor.rl.analytic_policy_gradient import RolloutState, StepInputs
 from raptor.rl.objective import TeacherGuide
 from raptor.training.direct.learner import GradientLearner
 from raptor.training.distillation.learner import first_student, guidance_of, shared_evenly
-from raptor.training.memory import nbytes, segment_bytes
+from raptor.training.memory import batch_bytes, nbytes
 
 
 def student(kind: str = "gru") -> StudentPolicy:
@@ -107,7 +107,7 @@ def test_the_plan_of_the_memory_is_what_a_segment_keeps(segment_steps: int) -> N
     flight = RolloutState.begin(one.episode, one.memory)
     _, trail = one.gradient.fly(StepInputs(one.policy.tensors(), one.quadrotors, flight, draws[0]), draws)
     measured = nbytes(list({tensor for inputs in trail for tensor in inputs}))
-    assert 0.3 < measured / (60 * segment_bytes(one.config, student())) < 1.0
+    assert 0.3 < measured / batch_bytes(one.config, student(), 60) < 1.0
 
 
 @pytest.mark.parametrize("after", [1, 4])

@@ -16,7 +16,7 @@ from raptor.environments.rollout import StudentParameters
 from raptor.nn.policy import MLPPolicy, RaptorPolicy
 from raptor.nn.stacked_mlp import Layer
 from raptor.nn.teachers import TeacherPopulation
-from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
+from raptor.rl.demonstrations import DemonstrationFlight, Demonstrations, SimulatedDemonstrations
 from raptor.rl.imitation import pack, weights_of
 from raptor.training.distillation.learner import Distiller, first_student
 from raptor.training.distillation.sources import SimulatorSource
@@ -47,8 +47,8 @@ def flown_by(who: StudentParameters | None, one: Distiller, state: Tensor) -> tu
     """Labels and mean return of the flights of all teachers' vehicles from this state of the generator."""
     config, teachers = one.config, one.source.teachers
     offset = torch.zeros(len(teachers), 3)
-    who_flies = (config.flown_task, teachers.quadrotors, teachers.layers, config.num_episodes)
-    flights = SimulatedDemonstrations(*who_flies, offset, compile=False, method=config.method)
+    flight = DemonstrationFlight(config.flown_task, config.num_episodes, compile=False, method=config.method)
+    flights = SimulatedDemonstrations(flight, teachers.quadrotors, teachers.layers, offset)
     generator = torch.Generator()
     generator.set_state(state)
     data = Demonstrations.empty(one.source.num_episodes, config.task.episode_steps, torch.zeros(0))

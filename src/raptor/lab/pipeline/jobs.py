@@ -187,7 +187,7 @@ class PostTrain(Job):
     """Distils a student."""
 
     NAME, GIVES, NEEDS, INHERITS, TRAINS = "post-train", POLICY, ("teachers",), _EVERYTHING, True
-    FREE = (*_KEPT, "settings.video_interval", "settings.memory_gib")
+    FREE = (*_KEPT, "settings.video_interval", "settings.memory_gib", "settings.processes")
     HELD, TASKS = _WHERE, ("settings.task", "settings.fine_tune.task")
 
     teachers: str | tuple[str, ...] | None = reference(TEACHERS, "a stage or a folder, or several")
@@ -206,7 +206,7 @@ class TrainDirect(Job):
     """Trains a policy through the simulator alone."""
 
     NAME, GIVES, INHERITS, TRAINS = "train-direct", POLICY, _EVERYTHING, True
-    HELD, TASKS = (*_WHERE, *_KEPT), ("settings.task",)
+    FREE, HELD, TASKS = ("settings.processes",), (*_WHERE, *_KEPT), ("settings.task",)
 
     quadrotors: str | tuple[str, ...] | None = reference(QUADROTORS, f"what to train around: {VEHICLES}")
     initial_policy: str | None = reference(POLICY, "what to begin with; null: what the settings say")

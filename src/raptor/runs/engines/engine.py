@@ -46,7 +46,7 @@ class EngineConfig(Settings):
     devices: tuple[str, ...] = setting((), "processes: one for each, [cuda:0,cuda:1]; empty: all like `device`")
     num_workers: int | None = setting(None, "tasks at once; null: by cores, GPUs or Ray", optional(at_least(1)))
     threads_per_worker: int | None = setting(
-        None, "the same number gives the same rounding everywhere; null: 1, local: torch's", optional(at_least(1))
+        None, "the same number gives the same rounding everywhere; null: 1", optional(at_least(1))
     )
     retries: int = setting(3, "how often a task that loses its worker is started again", at_least(0))
     cpus_per_task: float = setting(1.0, "ray: cores that a task reserves", positive)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from raptor.config.settings import Settings, ascending, at_least, between, not_negative, positive, setting
+from raptor.config.settings import (
+    Limit,
+    Settings,
+    ascending,
+    at_least,
+    between,
+    not_negative,
+    optional,
+    positive,
+    setting,
+)
 from raptor.core.errors import UserError
 from raptor.nn.stacked_mlp import Precision
 from raptor.quadrotor.around import Spread
@@ -58,6 +68,8 @@ and flight controllers do to a policy."""
 class GradientConfig(Settings):
     """Settings of training through the gradient of the simulator."""
 
+    RENAMED: ClassVar[dict[str, str]] = {"accumulation": "block_size"}
+
     num_updates: int = setting(1200, "steps of the optimiser; the learning rate falls to its end over all", at_least(1))
     batch_size: int = setting(1024, "parallel vehicles", at_least(1))
     segment_steps: int = setting(100, "steps between two updates, over which the gradient is propagated", at_least(1))
@@ -74,7 +86,9 @@ class GradientConfig(Settings):
         ascending(between(0, 1)),
     )
     method: Method = setting("midpoint", "integrator")
-    accumulation: int = setting(1, "parts of the batch, computed one at a time to save memory", at_least(1), free=True)
+    block_size: int | None = setting(
+        None, "most vehicles flown together, fewer save memory; null: 512, GPU: all", optional(at_least(1)), free=True
+    )
     precision: Precision = setting("float32", "of the policy's products in training; all else is float32")
     distribution: Distribution = Distribution()
     task: Task = TRAINING_TASK
@@ -94,6 +108,10 @@ class GradientConfig(Settings):
             raise UserError(f"curriculum.window must be at most {most}, got {window}: {why}")
 
 
+Processes = int | Literal["auto"]
+PROCESSES = Limit("auto or at least 1", lambda asked: asked == "auto" or asked >= 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainDirectConfig(GradientConfig):
     """Settings of `raptor train-direct`: those of the learner, and those of the run."""
@@ -108,6 +126,7 @@ class TrainDirectConfig(GradientConfig):
     seed: int = setting(0, "of the weights, the vehicles and their episodes", between(0, 999_999))
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")
+    processes: Processes = setting("auto", "that share each batch; auto: on idle cores", PROCESSES, free=True)
     checkpoint_interval: int = setting(100, "updates between two checkpoints", at_least(1), free=True)
     keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1), free=True)
     validation_interval: int = setting(100, "updates between two validations; 0: none", at_least(0))

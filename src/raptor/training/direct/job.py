@@ -18,6 +18,8 @@ from raptor.core.compilation import steps_before_compiling
 from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
+from raptor.core.pool import Pool, num_processes
+from raptor.core.threads import few_threads
 from raptor.formats.policy_files import load_policy
 from raptor.nn.policy import RaptorPolicy
 from raptor.quadrotor.around import Around, Spread
@@ -66,6 +68,7 @@ class TrainDirectSummary(RunSummary):
     skipped: int  # updates without a step, because their gradient was not finite
 
 
+@few_threads()
 def train_direct(
     output: PathLike,
     config: TrainDirectConfig | None = None,
@@ -106,9 +109,10 @@ def train_direct(
         if seeking:
             num = largest_batch(config, first_policy(config, begins=False), config.device, world)
             config = dataclasses.replace(config, batch_size=num)
-        Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
-        with memory_explained(f"batch_size {config.batch_size}"):
-            learner = make_learner(config, first_policy(config, begins=stored is None), world, around)
+        Parts(world).refuse_uneven("batch_size", config.batch_size)
+        processes = num_processes(config.processes, config.device, world.size)
+        with memory_explained(f"batch_size {config.batch_size}"), Pool(processes, folder.log) as pool:
+            learner = make_learner(config, first_policy(config, begins=stored is None), world, around, pool)
             how = f"{config.batch_size} quadrotors flown at once, segments of {config.segment_steps} steps"
 
             def describe(step: int) -> str:
@@ -176,9 +180,13 @@ def keep_vehicles(run: Path, quadrotors: Quadrotors) -> None:
 
 
 def make_learner(
-    config: TrainDirectConfig, policy: RaptorPolicy, world: World = ALONE, around: Around | None = None
+    config: TrainDirectConfig,
+    policy: RaptorPolicy,
+    world: World = ALONE,
+    around: Around | None = None,
+    pool: Pool | None = None,
 ) -> GradientLearner:
-    """The learner of `raptor train-direct`."""
+    """The learner of `raptor train-direct`; its blocks are computed by a pool, or by this process alone."""
     task, num, drawn_from = config.task, config.num_validation, around or config.distribution
     device, compile, validation = config.device, config.compile, None
     if isinstance(drawn_from, Around):
@@ -188,7 +196,8 @@ def make_learner(
         pays = num_steps > steps_before_compiling(num) / 4  # it is kept for later runs
         how: dict[str, Any] = {"device": device, "compile": compile and pays, "world": world}
         validation = Validation(task, num, distribution=drawn_from, **how)
-    return GradientLearner(config, policy, config.seed, device, compile, world, validation=validation, around=around)
+    more: dict[str, Any] = {"validation": validation, "around": around, "pool": pool or Pool()}
+    return GradientLearner(config, policy, config.seed, device, compile, world, **more)
 
 
 def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy:

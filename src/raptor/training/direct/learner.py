@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from raptor.core.distributed import ALONE, Parts, World, cut
-from raptor.environments.episode import Episode, Noise, begin_episode, draw_noise
+from raptor.core.pool import Pool
+from raptor.environments.episode import Episode, begin_episode
 from raptor.environments.rollout import Memory, Student, controller_of
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.quadrotor.around import Around, draw_vehicles
@@ -25,6 +26,7 @@ from raptor.rl.not_finite import has_terms, warn_of_terms
 from raptor.rl.objective import TeacherGuide
 from raptor.rl.soap import Soap
 from raptor.runs.learner import Rated
+from raptor.training.direct.blocks import VEHICLES, BlockGradient, Places
 from raptor.training.direct.config import GradientConfig
 from raptor.training.validation import TRAINING_SEEDS, Validation
 
@@ -54,6 +56,7 @@ class GradientLearner:
     compile: bool = True  # False runs eagerly
     world: World = ALONE  # the processes that share each batch; every one of them holds all vehicles
     _: dataclasses.KW_ONLY
+    pool: Pool = dataclasses.field(default_factory=Pool)  # that computes the blocks of the batch
     validation: Validation | None = None
     guidance: Guidance | None = None
     around: Around | None = None  # what vehicles are drawn from; by default the distribution in the settings
@@ -63,7 +66,8 @@ class GradientLearner:
     def __post_init__(self) -> None:
         self.config = config = dataclasses.replace(self.config, task=self.config.task.simplified)
         num, guidance = config.batch_size, self.guidance
-        self.parts = Parts(self.world, config.accumulation)
+        on_cpu = torch.device(self.device).type == "cpu"
+        self.parts = Parts(self.world, config.block_size or (VEHICLES["cpu"] if on_cpu else None))
         self.parts.refuse_fewer("vehicles flown at once", num)
         self.generator = torch.Generator(self.device).manual_seed(TRAINING_SEEDS + self.seed)
         self.policy.to(self.device)
@@ -83,6 +87,7 @@ class GradientLearner:
             compile=self.compile,
             controller=Student(config.precision),
         )
+        self.block = BlockGradient(self.gradient, config.segment_steps)
         self.update_count = 0
         self.diverged_count = 0  # vehicles that left their bounds and were replaced
         self.skipped_count = 0  # updates without a step, because their gradient was not finite
@@ -143,9 +148,8 @@ class GradientLearner:
     def update(self) -> dict[str, float] | None:
         """Run one segment and take one step of the optimiser; figures where that completes a step of the training."""
         config, count, imitation = self.config, self.update_count, self.imitation
-        noise = draw_noise(config.task, self.quadrotors.mass, self.generator, config.segment_steps)
-        begun = (self.quadrotors, self.episode, self.memory, noise)
-        (*gradient, cost, reward), (self.episode, self.memory, alive, terminated) = self._fly(noise)
+        begun, places = (self.quadrotors, self.episode, self.memory), self._places(slice(0, config.batch_size))
+        (*gradient, cost, reward), (self.episode, self.memory, alive, terminated) = self._fly()
         norm = torch.stack([(g * g).sum() for g in gradient]).sum().sqrt().item()
         share = count / max(config.num_updates, 1)
         rate = warmup_cosine(config.learning_rate, config.final_learning_rate, share, count, config.warm_up_updates)
@@ -172,7 +176,8 @@ class GradientLearner:
         sound = math.isfinite(norm + figures["loss"] + figures["reward"]) and figures["out_of_bounds"] < 1
         if not (sound or self._explained):
             self._explained = True
-            self.notes += warn_of_terms(self.gradient, self.policy.tensors(), *begun)
+            noise = places.noise(self.gradient.task, self.quadrotors.mass, config.segment_steps)
+            self.notes += warn_of_terms(self.gradient, self.policy.tensors(), *begun, noise)
         if self.guidance is not None:
             figures["imitation"] = imitation
         if self.fraction:
@@ -181,23 +186,21 @@ class GradientLearner:
         groups = ((self.group, figures), ("curriculum", stages))
         return {f"{group}/{name}": value for group, values in groups for name, value in values.items()}
 
-    def _fly(self, noise: Sequence[Noise]) -> tuple[list[Tensor], tuple[Episode, Memory, Tensor, Tensor]]:
-        """Fly a segment part by part; gives the gradient with the mean cost and reward, and the end of the segment.
-
-        That is the episode, the memory, and (N,) 1 or 0 each, whether a vehicle stayed within bounds, and whether some
-        step would have ended its episode.
-        """
+    def _fly(self) -> tuple[list[Tensor], tuple[Episode, Memory, Tensor, Tensor]]:
+        """Fly a segment block by block; gives the means over the batch, and the end of the segment, see `Flown`."""
         num, parameters, guide = self.config.batch_size, self.policy.tensors(), None
         if self.guidance and self.imitation:
             guide = self.guidance.guide
             guide.weight.fill_(self.imitation)
-        means, ends = [], []
-        for places in self.parts.own(num):
-            there = cut((self.quadrotors, self.episode, self.memory, list(noise)), places)
-            gradient, segment = self.gradient(parameters, *there, guide and guide.of(places, num))
-            means.append([*gradient, segment.cost.mean(), segment.reward.clamp(min=-20).mean()])
-            ends.append((*segment[:3], segment.terminated.any(0).to(segment.alive.dtype)))
+        pieces = []
+        for own in self.parts.own(num):
+            there = cut((self.quadrotors, self.episode, self.memory), own)
+            pieces.append((parameters, *there, self._places(own), guide and guide.of(own, num)))
+        means, ends = zip(*self.pool.map(self.block, pieces), strict=True)
         return self.parts.mean(means, num), self.parts.gather(ends, num)
+
+    def _places(self, own: slice) -> Places:
+        return Places(own.start, own.stop, self.config.batch_size, self.update_count, self.generator.initial_seed())
 
     def _replace(self, alive: Tensor) -> None:
         """Put new vehicles where an episode is over or a vehicle left its bounds."""

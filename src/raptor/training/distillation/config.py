@@ -11,7 +11,7 @@ from raptor.nn.stacked_mlp import Precision
 from raptor.quadrotor.dynamics import Method
 from raptor.rl.imitation import ImitationConfig
 from raptor.tasks.task import Task
-from raptor.training.direct.config import GradientConfig
+from raptor.training.direct.config import PROCESSES, GradientConfig, Processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +72,16 @@ class PostTrainConfig(DistillConfig):
     """
 
     JOB: ClassVar[str] = "post-train"
+    RENAMED: ClassVar[dict[str, str]] = {"accumulation": "block_size"}
 
     num_epochs: int = setting(150, "of imitation: episodes of all active teachers' vehicles, then training; 0: none")
     num_episodes: int = setting(3, "of each active teacher and epoch", at_least(1))
-    accumulation: int = setting(1, "parts of a share of a batch, one at a time to save memory", at_least(1), free=True)
+    block_size: int | None = setting(
+        None, "most sequences learnt from together, fewer save memory; null: all", optional(at_least(1)), free=True
+    )
+    processes: Processes = setting(
+        "auto", "that share flights and fine-tuning, one thread each; auto: idle cores", PROCESSES, free=True
+    )
     precision: Precision = setting("float32", "of the student's products in training; all else is float32")
     teacher_noise: float = setting(0.1, "standard deviation of noise with teacher_deterministic=false", not_negative)
     num_active_teachers: int | None = setting(

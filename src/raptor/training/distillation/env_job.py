@@ -16,6 +16,7 @@ import torch
 from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.devices import find_device, memory_explained
 from raptor.core.errors import UserError
+from raptor.core.threads import few_threads
 from raptor.core.yaml_files import dump_yaml, to_plain
 from raptor.environments.vec_env import CheckedVecEnv, VecEnv
 from raptor.runs.callbacks import Callback, Callbacks
@@ -43,6 +44,7 @@ class EnvDistillSummary(RunSummary):
     teacher: dict[str, float]  # figures of the teacher, in the episodes of the evaluations
 
 
+@few_threads()
 def distill(
     env: VecEnv,
     expert: Expert,

@@ -15,6 +15,8 @@ from raptor.core.atomic import PathLike, write_atomically
 from raptor.core.devices import find_device, memory_explained
 from raptor.core.distributed import ALONE, Parts, World, process_group
 from raptor.core.errors import UserError
+from raptor.core.pool import Pool, num_processes
+from raptor.core.threads import few_threads
 from raptor.environments.episode import begin_episode
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
@@ -54,6 +56,7 @@ class PostTrainSummary(RunSummary):
     imitated: dict[str, float]  # epoch and figures of the best student before fine-tuning; empty before that
 
 
+@few_threads()
 def post_train(
     output: PathLike,
     teachers: TeacherSource | None = None,
@@ -119,7 +122,12 @@ def post_train(
             check_parts(config, len(strong), world)
         note = noted or TeacherNote.of(teachers, population)
         batches = f"batch_size {config.batch_size} or fine_tune.batch_size {config.fine_tune.batch_size}"
-        with held(folder, config, resume, overwrite, world) as stop, memory_explained(batches):
+        processes = num_processes(config.processes, config.device, world.size)
+        with (
+            held(folder, config, resume, overwrite, world) as stop,
+            memory_explained(batches),
+            Pool(processes, folder.log) as pool,
+        ):
             with world.main_process_first():
                 if folder.writes and stored is not None and stored.fine_tune != config.fine_tune:
                     for ending in (folder.summary, folder.path / FINAL):  # imitation is no longer the end of the run
@@ -127,7 +135,7 @@ def post_train(
                     folder.write_manifest(config)
                 if folder.writes and noted is None:
                     write_atomically(note_file, f"{json.dumps(note._asdict())}\n")
-            return _train(folder, config, strong, tuple(weak), stop, progress, world, clock, called)
+            return _train(folder, config, strong, tuple(weak), stop, progress, world, clock, called, pool)
 
 
 @dataclasses.dataclass
@@ -159,6 +167,7 @@ def _train(
     world: World,
     clock: Clock,
     callbacks: Callbacks,
+    pool: Pool,
 ) -> PostTrainSummary:
     policy = untrained(config, TRAINING_SEEDS + config.seed).to(config.device)
     imitates, num_epochs = config.num_epochs > 0, config.num_epochs
@@ -172,14 +181,14 @@ def _train(
     of_imitation, of_tuning = validation(config.flown_task), validation(tuning.task)
 
     def imitation() -> Learner:
-        return Distiller(config, policy, SimulatorSource(config, teachers, world), of_imitation)
+        return Distiller(config, policy, SimulatorSource(config, teachers, world, pool), of_imitation)
 
     def fine_tuning() -> Learner:
         if not imitates:
             shrink_output_layer(policy)
         guidance = guidance_of(tuning, teachers, config.device, config.compile) if imitates else None
         shown = {"group": "fine_tuning", "updates_per_step": tuning.updates_per_epoch}
-        options = {**compute, **shown, "validation": of_tuning, "guidance": guidance}
+        options = {**compute, **shown, "validation": of_tuning, "guidance": guidance, "pool": pool}
         return GradientLearner(tuning, policy, config.seed, **options)
 
     by, interval = config.best_by.replace("_", " "), config.checkpoint_interval
@@ -221,16 +230,17 @@ def make_plan(config: PostTrainConfig, teachers: TeacherPopulation, world: World
     if config.num_epochs:
         num, steps = config.num_active(len(teachers)) * config.num_episodes, config.task.episode_steps
         kept = num * config.num_slots
-        shape, parts = (steps, config.task.observation_dim, NUM_ROTORS), world.size * config.accumulation
-        data, learning = imitation_bytes(config, kept, shape, parts)
+        shape = (steps, config.task.observation_dim, NUM_ROTORS)
+        together = min(math.ceil(config.batch_size / world.size), config.block_size or config.batch_size)
+        data, learning = imitation_bytes(config, kept, shape, together)
         imitation += data + learning + num * (episode + 4.0 * BLOCK_STEPS * (TEACHER_DIM + 24)) / world.size
         fewer = "num_episodes, num_active_teachers" + ("" if config.on_policy else ", num_data_epochs")
         what = f"{kept} episodes of {steps} steps and batches of {config.batch_size} sequences take"
         memory.refuse_too_large(what, imitation, budget, f"lower {fewer} or batch_size")
         collected = f"{num} episodes an epoch: {data / memory.GIB:.2g} GiB of data"
     if tuned.num_updates:
-        each = memory.segment_bytes(config.tuning, untrained(config), world)
-        tuning += tuned.batch_size * (each + _labels_bytes(config, teachers, world))
+        labels = _labels_bytes(config, teachers)
+        tuning += memory.batch_bytes(config.tuning, untrained(config), tuned.batch_size, world, labels)
         what = f"fine-tuning with {tuned.batch_size} quadrotors at once through {tuned.segment_steps} steps takes"
         memory.refuse_too_large(what, tuning, budget, "lower fine_tune.batch_size or fine_tune.segment_steps")
     used = f"{max(imitation, tuning) / memory.GIB:.2g} GiB in all of {budget / memory.GIB:.3g} GiB"
@@ -248,20 +258,19 @@ def check_parts(config: PostTrainConfig, num_teachers: int, world: World) -> Non
     """Check that all processes get something to do, and equal parts of a batch; names what is too few or uneven."""
     Parts(world).refuse_fewer("validation vehicles", config.num_validation)
     if config.num_epochs:
-        Parts(world, config.accumulation).refuse_uneven("batch_size", config.batch_size)
+        Parts(world).refuse_uneven("batch_size", config.batch_size)
         Parts(world).refuse_fewer("teachers", config.num_active(num_teachers))
     if config.fine_tune.num_updates:
-        parts = Parts(world, config.fine_tune.accumulation)
-        parts.refuse_uneven("fine_tune.batch_size", config.fine_tune.batch_size)
+        Parts(world).refuse_uneven("fine_tune.batch_size", config.fine_tune.batch_size)
         tuning = shared_evenly(config.tuning, num_teachers) if config.num_epochs else config.tuning
-        parts.refuse_fewer("vehicles flown at once", tuning.batch_size)
+        Parts(world).refuse_fewer("vehicles flown at once", tuning.batch_size)
 
 
 def with_largest_batch(config: PostTrainConfig, teachers: TeacherPopulation, world: World) -> PostTrainConfig:
     """The settings with the largest `fine_tune.batch_size` that fits."""
-    besides = _labels_bytes(config, teachers, world), config.num_validation * _episode_bytes(config)
+    besides, labels = config.num_validation * _episode_bytes(config), _labels_bytes(config, teachers)
     policy = untrained(config)
-    num = memory.largest_batch(config.tuning, policy, config.device, world, config.memory_gib, besides)
+    num = memory.largest_batch(config.tuning, policy, config.device, world, config.memory_gib, besides, labels)
     return dataclasses.replace(config, fine_tune=dataclasses.replace(config.fine_tune, batch_size=num))
 
 
@@ -272,10 +281,10 @@ def _episode_bytes(config: PostTrainConfig) -> float:
     return 2 * memory.nbytes((vehicles, episode)) / memory.SAMPLE_VEHICLES
 
 
-def _labels_bytes(config: PostTrainConfig, teachers: TeacherPopulation, world: World) -> float:
-    """Of what teachers see and do along a segment, for each vehicle."""
+def _labels_bytes(config: PostTrainConfig, teachers: TeacherPopulation) -> float:
+    """Of what teachers see and do along a segment, for each vehicle that is flown."""
     tuned = config.fine_tune
     if not (config.num_epochs and tuned.is_guided):
         return 0.0
     numbers = 2 * TEACHER_DIM + 2 * max(teachers.widths) + 8
-    return 4.0 * numbers * tuned.segment_steps / (world.size * tuned.accumulation)
+    return 4.0 * numbers * tuned.segment_steps

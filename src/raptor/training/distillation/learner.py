@@ -155,10 +155,13 @@ def shared_evenly(config: FineTuneConfig, num_teachers: int) -> FineTuneConfig:
 
 
 def imitation_bytes(
-    config: PostTrainConfig | EnvDistillConfig, num: int, shape: tuple[int, int, int], parts: int = 1
+    config: PostTrainConfig | EnvDistillConfig, num: int, shape: tuple[int, int, int], together: int | None = None
 ) -> tuple[float, float]:
-    """What `num` kept episodes take, see `Source.shape`, and what learning from them does: their order, and a batch."""
+    """What `num` kept episodes take, see `Source.shape`, and what learning from them does: their order, and a batch.
+
+    So many sequences of a batch as `together` says, or else all, are computed at once.
+    """
     steps, *widths = shape
     data = float(num) * memory.nbytes(Demonstrations.empty(1, steps, torch.empty(0, device="meta"), *widths))
-    batch = 4.0 * config.sequence_length * config.batch_size * (2 * sum(widths) + 12 * config.student.hidden_dim)
-    return data, 20.0 * num * steps + batch / parts
+    sequence = 4.0 * config.sequence_length * (2 * sum(widths) + 12 * config.student.hidden_dim)
+    return data, 20.0 * num * steps + sequence * (together or config.batch_size)

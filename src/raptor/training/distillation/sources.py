@@ -13,13 +13,20 @@ from torch import Tensor
 
 from raptor.core.distributed import ALONE, Parts, World
 from raptor.core.errors import UserError
+from raptor.core.pool import Pool
 from raptor.environments.rollout import StudentParameters
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
 from raptor.quadrotor.parameters import NUM_ROTORS
 from raptor.rl import demonstrations
-from raptor.rl.demonstrations import Demonstrations, Observations, SimulatedDemonstrations, VecStudent
+from raptor.rl.demonstrations import (
+    DemonstrationFlight,
+    Demonstrations,
+    Observations,
+    SimulatedDemonstrations,
+    VecStudent,
+)
 from raptor.rl.imitation import weights_of
 from raptor.training.distillation.config import EnvDistillConfig, PostTrainConfig
 from raptor.training.validation import TRAINING_SEEDS
@@ -44,11 +51,12 @@ class SimulatorSource:
     config: PostTrainConfig
     teachers: TeacherPopulation  # with their vehicles
     world: World = ALONE  # the processes that share rollouts and batches; every one of them holds all data
+    pool: Pool = dataclasses.field(default_factory=Pool)  # that flies, where `world` is one process
 
     def __post_init__(self) -> None:
         config, self.device = self.config, torch.device(self.config.device)
         self.teachers = self.teachers.to(self.device)
-        self.parts = Parts(self.world, config.accumulation)
+        self.parts = Parts(self.world, config.block_size)
         self.generator = torch.Generator(self.device).manual_seed(TRAINING_SEEDS + config.seed)
         self.student_returns = torch.full((len(self.teachers),), -math.inf, device=self.device)
         self.num_active = config.num_active(len(self.teachers))
@@ -93,9 +101,9 @@ class SimulatorSource:
         offset = offset if config.steady_state_position_correction else torch.zeros_like(offset)
         noise = 0.0 if config.teacher_deterministic else config.teacher_noise
         assert teachers.quadrotors is not None
-        flown = config.flown_task, teachers.quadrotors, teachers.layers, config.num_episodes, offset
-        how = config.compile, noise, config.method, teachers.activations, self.world
-        return SimulatedDemonstrations(*flown, *how)
+        how = config.compile, noise, config.method, teachers.activations
+        flight, who = DemonstrationFlight(config.flown_task, config.num_episodes, *how), teachers.quadrotors
+        return SimulatedDemonstrations(flight, who, teachers.layers, offset, world=self.world, pool=self.pool)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next plan depends on."""

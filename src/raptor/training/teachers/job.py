@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from raptor.core.atomic import PathLike
 from raptor.core.devices import find_device
 from raptor.core.errors import UserError
+from raptor.core.threads import few_threads
 from raptor.quadrotor.parameters import Quadrotors
 from raptor.quadrotor.population import read_population, sample_quadrotors
 from raptor.quadrotor.reader import Source, load_quadrotors
@@ -38,6 +39,7 @@ LAYOUT = Layout("pre-train", best=None, own=OWN)
 PATIENCE_S = 20.0  # with another part that begins the run
 
 
+@few_threads()
 def pre_train(
     output: PathLike,
     quadrotors: Source | None = None,
