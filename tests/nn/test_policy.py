@@ -243,3 +243,11 @@ def test_print_says_what_the_network_is_and_how_its_weights_came_about(policy):
         "  observation (..., 22) -> action (..., 4), memory 16",
         "  training    60 updates",
     ]
+
+
+def test_a_policy_that_looks_ahead_says_what_it_needs(policy):
+    policy.layout = {"observation": ["position_error", "position_error@+25"]}
+    with pytest.raises(
+        ValueError, match=r"22 numbers, .*\(3, 21\); they are position_error, position_error@\+25: Quad"
+    ):
+        policy(torch.zeros(3, 21))

@@ -112,7 +112,7 @@ class Stepwise:
         shape = observation.shape[:-1]
         if observation.shape[-1:] != (self.observation_dim,):
             got = f"got an observation of shape {tuple(observation.shape)}"
-            raise ValueError(f"the policy observes {self.observation_dim} numbers, {got}")
+            raise ValueError(f"the policy observes {self.observation_dim} numbers, {got}{self._components}")
         if hidden is None:
             hidden = self.initial_hidden_state(*shape)
         if hidden.shape != (*shape, self.memory_dim):
@@ -123,6 +123,13 @@ class Stepwise:
         rows = observation.reshape(batch, self.observation_dim), hidden.reshape(batch, self.memory_dim)
         action, hidden = self.step_rows(*rows)
         return action.reshape(*shape, self.action_dim), hidden.reshape(*shape, self.memory_dim)
+
+    @property
+    def _components(self) -> str:
+        """What it observes, where that is not the default, as the end of an error."""
+        names = getattr(self, "layout", {}).get("observation", ())
+        shown = "QuadrotorEnv(..., Task().observing(policy.layout)) shows them"
+        return f"; they are {', '.join(names)}: {shown}" if names else ""
 
     def reset(self) -> None:
         """Forget: the next `evaluate_step` starts from the initial hidden state."""
