@@ -214,7 +214,6 @@ def test_so_many_episodes_are_clean_and_so_many_have_each_imperfection(generator
     drawn = episode.imperfections
     has = torch.stack(
         [
-            episode.noise_scale > 0,
             (drawn.bias[0] != 0).any(-1),
             drawn.lost[0] > -math.inf,
             drawn.limits[0][:, 0] < math.inf,
@@ -227,8 +226,11 @@ def test_so_many_episodes_are_clean_and_so_many_have_each_imperfection(generator
     torch.testing.assert_close(has.mean(-1), torch.full((len(has),), (1 - clean) * each), atol=0.03, rtol=0)
     none = (1 - has).prod(0).mean()
     assert none == pytest.approx(clean + (1 - clean) * (1 - each) ** len(has), abs=0.03)
+    noisy = episode.noise_scale > 0
+    assert noisy.float().mean() == pytest.approx(1 - clean, abs=0.03)
+    assert noisy[has.sum(0) > 0].all()
     if each == 1:
-        perfect = has.sum(0) == 0
+        perfect = ~noisy
         assert (observe(episode)[perfect][:, :18] == seen(episode)[perfect]).all()
         assert (episode.observation_delay[perfect] == 0).all()
         assert (episode.action_delay[perfect] == 0).all()

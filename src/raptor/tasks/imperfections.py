@@ -98,12 +98,12 @@ class Imperfections(NamedTuple):
 
 @dataclasses.dataclass
 class Shares:
-    """Which imperfections an episode has: none in some episodes, and in others each with the same probability."""
+    """Which imperfections an episode has: none in some; in others noise, and each of the rest with one probability."""
 
     like: Tensor  # (...) shape, type and device of what is drawn
     generator: torch.Generator
     clean: float  # fraction of episodes without any
-    each: float  # probability of each in the others
+    each: float  # probability of each but noise in the others
 
     def __post_init__(self) -> None:
         self._always = self.clean == 0 and self.each == 1
@@ -111,6 +111,10 @@ class Shares:
 
     def _uniform(self) -> Tensor:
         return uniform(tuple(self.like.shape), self.like, self.generator)
+
+    def of_flawed(self, value: Tensor, without: float) -> Tensor:
+        """The value (...) in episodes that have any imperfection, else what it is without."""
+        return value if self._flawed is None else torch.where(self._flawed, value, without)
 
     def among(self, value: Tensor, without: float | Tensor) -> Tensor:
         """The value (...) or (..., K) in episodes that have this imperfection, else what it is without."""

@@ -39,7 +39,9 @@ class Task(Settings):
     clean_share: float = setting(
         0.0, "fraction of episodes without any imperfection of sensors, motors, air and deployment", between(0, 1)
     )
-    each_share: float = setting(1.0, "probability of each imperfection in the other episodes", between(0, 1))
+    each_share: float = setting(
+        1.0, "probability of each imperfection in the other episodes, all of which have noise", between(0, 1)
+    )
     reward: Reward = Reward()
     termination: Termination = Termination()
     target_visible: bool = setting(True, "whether position and velocity are observed relative to the target")
@@ -152,7 +154,7 @@ class Task(Settings):
     @property
     def simplified(self) -> Task:
         """The same without imperfections that no episode has, so that nothing of them is computed."""
-        if self.clean_share < 1 and self.each_share > 0:
+        if self.clean_share < 1:
             return self
         perfect: dict[str, Any] = {"sensing": Sensing(), "motors": Motors(), "air": Air(), "deployment": Deployment()}
         return dataclasses.replace(self, **perfect, clean_share=0.0, each_share=1.0)

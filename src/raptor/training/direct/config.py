@@ -58,10 +58,13 @@ TRAINING_TASK = Task(
         dt_factor=(0.8, 1.0),
     ),
     clean_share=0.25,
-    each_share=0.4,
+    each_share=0.35,
 )
 """The task that training flies: RAPTOR's, with figure eights among the references, and with what real vehicles, sensors
 and flight controllers do to a policy."""
+
+TRAINING_OBJECTIVE = Objective(velocity=0.2, tracking=3.0, speed=20.0, box=0.0)
+"""The cost that training descends: errors of the velocity damp, and errors of the position count more in motion."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +81,10 @@ class GradientConfig(Settings):
     final_learning_rate: float = setting(0.02, "fraction of the learning rate at the end of the cosine", between(0, 1))
     warm_up_updates: int = setting(20, "updates over which the learning rate rises", not_negative)
     gradient_norm: float = setting(0.5, "bound on the norm of the gradient", positive)
-    gradient_decay: float = setting(1.0, "factor on each vehicle's adjoint per step backwards", between(0, 1))
+    gradient_decay: float = setting(0.998, "factor on each vehicle's adjoint per step backwards", between(0, 1))
     adjoint_limit: float = setting(1000.0, "bound on the norm of each vehicle's adjoint", positive)
     distrust: tuple[float, float] = setting(
-        (0.0, 0.0),
+        (0.2, 0.4),
         "parts of the updates at which imperfections begin and are as frequent as the task says; clean flight before",
         ascending(between(0, 1)),
     )
@@ -92,7 +95,7 @@ class GradientConfig(Settings):
     precision: Precision = setting("float32", "of the policy's products in training; all else is float32")
     distribution: Distribution = Distribution()
     task: Task = TRAINING_TASK
-    objective: Objective = Objective()
+    objective: Objective = TRAINING_OBJECTIVE
     curriculum: CurriculumConfig = CurriculumConfig(per="population", window=2048)
 
     def __post_init__(self) -> None:
