@@ -18,7 +18,7 @@ from raptor.training.direct.job import first_policy, make_learner
 def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:
     """Train, save and print; returns the mean length of validation episodes before and after, in seconds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num-updates", type=int, default=20)
+    parser.add_argument("--num-updates", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=32, help="vehicles flown at once")
     parser.add_argument("--segment-steps", type=int, default=25, help="steps between two updates")
     parser.add_argument("--compile", action="store_true", help="half a minute once, then many times faster")
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:
         num_updates=options.num_updates,
         batch_size=options.batch_size,
         segment_steps=options.segment_steps,
-        learning_rate=1e-2,
+        learning_rate=3e-2,
         warm_up_updates=2,
         num_validation=options.batch_size,
         seed=options.seed,

@@ -44,7 +44,7 @@ def test_a_tiny_training_improves_the_policy_and_saves_it(tmp_path):
     assert after > 1.1 * before
     policy = raptor.load_policy(file)
     assert policy.num_parameters == 2084
-    assert policy.card["training"] == "20 updates"
+    assert policy.card["training"] == "40 updates"
 
 
 def test_a_described_quadrotor_becomes_a_file_and_flies(tmp_path, capsys):

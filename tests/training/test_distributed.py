@@ -43,6 +43,7 @@ from raptor.training.memory import BASE_BYTES, largest_batch
 
 Tiny = Callable[..., TrainDirectConfig]
 TWO = World(rank=0, size=2)
+ADAM = "optimizer=adam"  # SOAP turns its axes, which magnifies rounding
 EIGHT = ("fine_tune.batch_size=8",)
 
 
@@ -92,7 +93,7 @@ def test_a_run_that_two_processes_began_goes_on_after_a_stop_and_a_death_and_end
     tmp_path: Path, tiny: Tiny, tiny_overrides: list[str]
 ) -> None:
     run, straight = tmp_path / "together", tmp_path / "alone"
-    command = ["train-direct", "--output", str(run), "--resume", *tiny_overrides]
+    command = ["train-direct", "--output", str(run), "--resume", *tiny_overrides, ADAM]
     first, second = together(command, "SIGTERM", at=3)
     assert (first.status, second.status) == (130, 130)
     assert "stopped after update 3 of 6, with a checkpoint" in first.said
@@ -104,7 +105,7 @@ def test_a_run_that_two_processes_began_goes_on_after_a_stop_and_a_death_and_end
     assert "go on with --resume" in first.said
     assert updates(run) == [2, 3, 4]
     assert train_direct(run, resume=True).finished
-    train_direct(straight, tiny())
+    train_direct(straight, tiny(ADAM))
     assert_same_curves(straight, run)
 
 
@@ -137,7 +138,8 @@ def weights(policy: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("curriculum", [(), ("curriculum.enabled=true", "curriculum.window=4")])
 def test_blocks_flown_one_after_another_train_as_the_whole_batch_does(tiny: Tiny, curriculum: tuple[str, ...]) -> None:
     whole, parts = (
-        direct(tiny("batch_size=8", "num_validation=8", f"block_size={num}", "seed=1", *curriculum)) for num in (8, 2)
+        direct(tiny("batch_size=8", "num_validation=8", f"block_size={num}", "seed=1", ADAM, *curriculum))
+        for num in (8, 2)
     )
     for _ in range(6):
         assert parts.update() == pytest.approx(whole.update(), rel=1e-4, abs=1e-5)

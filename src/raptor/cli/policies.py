@@ -100,7 +100,7 @@ def evaluate(
     drawn = "reference" if reference is not None else SURVIVAL if SURVIVAL in (suite or ()) else SENSITIVITY
     flown = suite or ([drawn] if reference is not None or vehicles is not None else [])
     if plot is not None and drawn not in flown:
-        remedy = "give --quadrotor for sensitivity or --reference for its suite, and leave out --suite or name it"
+        remedy = "give --quadrotor, or --reference for its suite, and leave out --suite or name it"
         raise UserError(f"--plot draws the suite {drawn}: {remedy}; or give --suite survival")
     if trajectory is not None:
         say(f"follows {trajectory.summary}", err=True)

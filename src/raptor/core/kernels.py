@@ -35,7 +35,6 @@ OPTIONS: dict[str, Any] = {
     "pattern_matcher": False,  # which would add each bias by a copy of it for every vehicle
     "memory_planning": True,  # one allocation for all that is intermediate
     "cpp.use_decompose_tanh": True,  # several times as fast, exact to 2e-7
-    "cpp.enable_floating_point_contract_flag": "fast",  # multiplies and adds in one instruction
 }
 """Of the compiler; those that an older one does not have are left out."""
 

@@ -84,7 +84,7 @@ def test_without_imitation_it_is_training_through_the_gradient_and_nothing_else(
 @pytest.mark.parametrize("kind", ["gru", "mlp"])
 def test_a_student_that_is_held_tightly_becomes_like_its_teachers(kind: str) -> None:
     settings = ("learning_rate=0.05", "num_updates=14", "warm_up_updates=0", "imitation_updates=1000")
-    one = tuner("imitation=100", *settings, kind=kind)
+    one = tuner("imitation=100", "optimizer=adam", *settings, kind=kind)
     guide = TeacherGuide(few_teachers().layers, compile=False)
 
     def apart() -> float:
@@ -95,7 +95,7 @@ def test_a_student_that_is_held_tightly_becomes_like_its_teachers(kind: str) -> 
     before = apart()
     for _ in range(14):
         one.update()
-    assert apart() < 0.3 * before
+    assert apart() < 0.35 * before
 
 
 @pytest.mark.parametrize("segment_steps", [10, 40])

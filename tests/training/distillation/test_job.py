@@ -239,7 +239,7 @@ def test_fine_tuning_begins_with_the_best_imitation_and_is_compared_by_its_valid
 def test_fine_tuning_is_validated_with_the_sensors_that_it_trains_with(tmp_path: Path, teachers: Path) -> None:
     """And so is the best imitated student, before it is compared with it."""
     settings = ("fine_tune.task.sensing.position_noise=0.3", "fine_tune.num_updates=1", "num_epochs=2")
-    config = tiny(*settings, "task.clip_previous_action=false")
+    config = tiny(*settings, "fine_tune.task.clean_share=0", "task.clip_previous_action=false")
     of_imitation, of_tuning = (
         Validation(task, config.num_validation, compile=False, episode_steps=config.validation_steps)
         for task in (config.flown_task, config.tuning.task)
