@@ -140,7 +140,7 @@ def test_what_is_said_to_be_trained_on_changes_the_policy_and_what_rates_does_no
         "task.termination.linear_velocity=4": False,
         "objective.position=50": True,
         "task.initial_states.max_angle=2": True,
-        "task.sensing.position_noise=0.1": True,
+        "task.disturbances.force=3": True,
     }
     for setting, trains in settings.items():
         assert (purpose_of("train-direct", setting.partition("=")[0]) != "rated by") is trains
@@ -152,8 +152,11 @@ def test_what_is_said_to_be_trained_on_changes_the_policy_and_what_rates_does_no
 
 def test_the_cost_is_a_formula_with_its_weights():
     config = TrainDirectConfig()
-    limits = "1 saturation² + 10 speed² (beyond 1.6 m/s) + 10 box² (beyond 0.8 of it), at most 20"
-    assert config.objective.formula(config.task) == f"1 position + 0.2 heading + 1 action_rate + {limits}"
+    limits = "1 saturation² + 20 speed² (beyond 1.6 m/s)"
+    more = "0.2 velocity + 3 tracking, at most 20"
+    assert config.objective.formula(config.task) == f"1 position + 0.2 heading + 1 action_rate + {limits} + {more}"
     config = load_config(TrainDirectConfig, None, ["objective=reward", "task.reward.position=50"])
-    assert config.objective.formula(config.task) == f"50 position + 0.1 orientation + 1 action_rate + {limits}"
+    assert (
+        config.objective.formula(config.task) == f"50 position + 0.1 orientation + 1 action_rate + {limits}, at most 20"
+    )
     assert learns_from_reward(config)

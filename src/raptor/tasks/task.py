@@ -152,6 +152,12 @@ class Task(Settings):
         return "\n".join([f"Task of {self.summary}", *(others or ["  all settings as by default"])])
 
     @property
+    def is_perfect(self) -> bool:
+        """Whether nothing of sensors, motors, air and deployment is imperfect."""
+        groups = self.sensing, self.motors, self.air, self.deployment
+        return groups == (Sensing(), Motors(), Air(), Deployment())
+
+    @property
     def simplified(self) -> Task:
         """The same without imperfections that no episode has, so that nothing of them is computed."""
         if self.clean_share < 1:

@@ -128,7 +128,9 @@ class GradientLearner:
 
     @property
     def clean_share(self) -> float:
-        """Fraction of the episodes that begin now without imperfections."""
+        """Fraction of the episodes that begin now without imperfections; 0 where there are none to draw."""
+        if self.config.task.is_perfect:
+            return 0.0
         (first, last), begun = self.config.distrust, self.update_count / max(self.config.num_updates, 1)
         distrust = min(1.0, max(0.0, (begun - first) / (last - first))) if last > first else float(begun >= first)
         return 1 - distrust * (1 - self.config.task.clean_share)
