@@ -118,7 +118,7 @@ def test_what_has_an_effect_is_no_warning(cls, settings, monkeypatch):
     monkeypatch.setattr(terms, "_registered", dict(terms._registered))
     term("cost", "slow")(lambda step: step.next_state.linear_velocity[..., 2] ** 2)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         warn_of_idle(load_config(cls, None, settings))
 
 
