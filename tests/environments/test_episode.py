@@ -6,19 +6,11 @@ import dataclasses
 
 import pytest
 import torch
+from rollouts import fly_actions as fly
 
-from raptor.environments import QuadrotorEnv, advance, begin_episode, draw_noise, observe, observe_as_teacher
+from raptor.environments import QuadrotorEnv, begin_episode, observe, observe_as_teacher
 from raptor.quadrotor import load_platform, sample_quadrotors
 from raptor.tasks import Reward, Sensing, Task, sense, teacher_observation
-
-
-def fly(task, quadrotors, actions, seed=0):
-    """The episode at the start and after each action."""
-    generator = torch.Generator().manual_seed(seed)
-    episodes = [begin_episode(task, quadrotors, generator)]
-    for action, noise in zip(actions, draw_noise(task, quadrotors.mass, generator, len(actions)), strict=True):
-        episodes.append(advance(task, quadrotors, episodes[-1], action, noise)[0])
-    return episodes
 
 
 @pytest.mark.parametrize("late", [0, 1, 3])

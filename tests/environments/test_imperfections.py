@@ -8,9 +8,10 @@ import math
 
 import pytest
 import torch
+from rollouts import fly_actions as fly
 
 from raptor.core.errors import UserError
-from raptor.environments import QuadrotorEnv, advance, begin_episode, draw_noise, observe
+from raptor.environments import QuadrotorEnv, begin_episode, observe
 from raptor.quadrotor import load_platform, sample_quadrotors
 from raptor.quadrotor.state import rotation_matrix
 from raptor.tasks import Air, Deployment, Disturbances, Motors, References, Sensing, Task, sense
@@ -35,15 +36,6 @@ ALL = Task(
         position_limit=(0.5, 1), velocity_limit=(1, 2), first_action=("held", -1, 0, 0.32), dt_factor=(0.8, 1)
     ),
 )
-
-
-def fly(task, quadrotors, actions, seed=0):
-    """The episode at the start and after each action."""
-    generator = torch.Generator().manual_seed(seed)
-    episodes = [begin_episode(task, quadrotors, generator)]
-    for action, noise in zip(actions, draw_noise(task, quadrotors.mass, generator, len(actions)), strict=True):
-        episodes.append(advance(task, quadrotors, episodes[-1], action, noise)[0])
-    return episodes
 
 
 def seen(episode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from raptor.environments import advance, begin_episode, draw_noise
 from raptor.environments.collectors import PositionErrors, Recorder
 from raptor.environments.rollout import controller_of, rollout
 
@@ -55,3 +56,12 @@ class Listener:
 def constant(action):
     """A `Constant` with the same action for all rotors."""
     return Constant([float(action)] * 4)
+
+
+def fly_actions(task, quadrotors, actions, seed=0):
+    """The episode at the start and after each action."""
+    generator = torch.Generator().manual_seed(seed)
+    episodes = [begin_episode(task, quadrotors, generator)]
+    for action, noise in zip(actions, draw_noise(task, quadrotors.mass, generator, len(actions)), strict=True):
+        episodes.append(advance(task, quadrotors, episodes[-1], action, noise)[0])
+    return episodes
