@@ -140,6 +140,10 @@ def _lengthened(folder: RunFolder, stored: Settings, settings: Settings, free: S
             f"the run in {folder.path} cannot be made longer, because {why} (with {rate}=1 it could have been): "
             "begin another one from its policy"
         )
+    known: Any = stored
+    if getattr(known, "distrust", (0, 0))[1] > 0 and not known.task.simplified.is_perfect:
+        why = f"its imperfections came in at parts of {name}={length} (with distrust=[0,0] it could have been)"
+        raise UserError(f"the run in {folder.path} cannot be made longer: {why}: begin another one from its policy")
     return (name,)
 
 

@@ -384,3 +384,7 @@ def test_a_run_whose_learning_rate_has_fallen_is_not_made_longer(tiny, tmp_path)
         train_direct(tmp_path / "run", tiny("num_updates=6"), resume=True)
     with pytest.raises(UserError, match="begun with other settings: num_updates"):
         train_direct(tmp_path / "run", tiny("num_updates=2"), resume=True)
+    flawed = ("final_learning_rate=1", "task.clean_share=0.5")
+    train_direct(tmp_path / "flawed", tiny("num_updates=4", *flawed))
+    with pytest.raises(UserError, match=r"imperfections came in at parts of num_updates=4 \(with distrust"):
+        train_direct(tmp_path / "flawed", tiny("num_updates=6", *flawed), resume=True)
