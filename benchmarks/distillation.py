@@ -23,7 +23,7 @@ from rich.table import Table
 from raptor import sample_quadrotors
 from raptor.nn import RaptorPolicy
 from raptor.nn.stacked_mlp import initial_layers
-from raptor.rl.demonstrations import Demonstrations, SimulatedDemonstrations
+from raptor.rl.demonstrations import DemonstrationFlight, Demonstrations, SimulatedDemonstrations
 from raptor.rl.sequence_gradient import SequenceGradient
 from raptor.tasks.reward import Termination
 from raptor.tasks.task import Task
@@ -96,7 +96,7 @@ def collection_works(teachers: int, episodes: int, device: torch.device) -> dict
     task, generator = Task(termination=Termination(enabled=False)), torch.Generator(device).manual_seed(0)
     layers, offset = initial_layers(teachers, TEACHER, generator), torch.zeros(teachers, 3, device=device)
     quadrotors = sample_quadrotors(teachers, generator=generator, device=device)
-    rollouts = SimulatedDemonstrations(task, quadrotors, layers, episodes, offset)
+    rollouts = SimulatedDemonstrations(DemonstrationFlight(task, episodes), quadrotors, layers, offset)
     student = RaptorPolicy().to(device).tensors()
     out = Demonstrations.empty(teachers * episodes, task.episode_steps, offset)
     return {

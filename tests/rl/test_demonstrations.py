@@ -56,7 +56,7 @@ def source(
     task: Task = TASK, offset: Tensor = OFFSET, quadrotors: Quadrotors | None = None, **more
 ) -> SimulatedDemonstrations:
     """In several blocks, of several labellings each."""
-    few = {"block_steps": 5, "labelled_rows": 2 * EPISODES * 5}
+    few = {"block_steps": 5}
     flight = DemonstrationFlight(task, EPISODES, **{"compile": False, **few, **more})
     return SimulatedDemonstrations(flight, quadrotors or vehicles(), networks(), offset)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from raptor.environments.episode import Episode, StepOutcome
 from raptor.quadrotor.parameters import Quadrotors
@@ -214,12 +217,43 @@ class Recording:
         return torch.acos((1 - 2 * (x * x + y * y)).clamp(-1, 1))
 
 
-class Snapshot(NamedTuple):
-    """Where a rollout stands."""
+class Part(NamedTuple):
+    """A part of a tree whose leaves stand in one list, one part after the other."""
+
+    structure: pytree.TreeSpec
+    place: slice  # of its leaves
+
+    @classmethod
+    def of(cls, trees: Iterable[Any]) -> list[Part]:
+        """Each of these trees, in the list of all their leaves."""
+        structures = [pytree.tree_structure(tree) for tree in trees]
+        ends = [*itertools.accumulate((structure.num_leaves for structure in structures), initial=0)]
+        return [cls(*pair) for pair in zip(structures, map(slice, ends, ends[1:]), strict=False)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """Where a rollout stands; only what is asked for is put together, which takes as long as a step of few vehicles."""
 
     step: int  # steps so far
-    episode: Episode
-    collectors: tuple[Any, ...]  # after the `EpisodeTally`
+    _tensors: Sequence[Tensor]
+    _episode: Part
+    _collectors: Part
+
+    def _get(self, part: Part) -> Any:
+        return pytree.tree_unflatten(self._tensors[part.place], part.structure)
+
+    @property
+    def episode(self) -> Episode:
+        """What the vehicles are in."""
+        episode: Episode = self._get(self._episode)
+        return episode
+
+    @property
+    def collectors(self) -> tuple[Any, ...]:
+        """The `EpisodeTally`, and those that were given."""
+        collectors: tuple[Any, ...] = self._get(self._collectors)
+        return collectors
 
 
 class Recorder:

@@ -146,7 +146,7 @@ def begin_episode(task: Task, quadrotors: Quadrotors, generator: torch.Generator
     force, torque = sample_disturbance(quadrotors, task.disturbances, generator)
 
     sensing, shares = task.sensing, Shares(like, generator, task.clean_share, task.each_share)
-    noise_scale = shares.of_flawed(uniform(shape, like, generator, *sensing.noise_scale), 0.0)
+    noise_scale = shares.among(uniform(shape, like, generator, *sensing.noise_scale), 0.0, task.noise_share)
     noise = draw_noise(task, like, generator)[0]
     held = from_components(scaled_rotor_speed(state.rotor_speed, quadrotors))
     seen_late, moved_late = (

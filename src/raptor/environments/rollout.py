@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.core.compilation import CompiledStep, Tensors
 from raptor.core.distributed import ALONE, Parts, World, cut
-from raptor.environments.collectors import Collector, Episodes, EpisodeTally, Moment, Snapshot
+from raptor.environments.collectors import Collector, Episodes, EpisodeTally, Moment, Part, Snapshot
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe, observe_as_teacher
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.policy import MLPParameters, MLPPolicy, PolicyParameters, RaptorPolicy, mlp_step, policy_step
@@ -200,14 +200,15 @@ def rollout(
     parameters, memory = pytree.tree_map(lambda tensor: tensor.detach().to(like.device), (parameters, memory))
     called = controller if isinstance(controller, CalledPolicy) else None
     within = (parameters, memory) if called is None else (start.previous_action, ())
-    carried, structure = pytree.tree_flatten(_Carried(within[0], vehicles, start, within[1], begun))
+    everything = _Carried(within[0], vehicles, start, within[1], begun)
+    carried, structure = pytree.tree_flatten(everything)
+    _, _, flying, _, collected = Part.of(everything)
     kinds = tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in carried)
     acting: Any = controller  # hashable, which its protocol cannot say
     step = _compiled(acting, task, method, structure, kinds, compile, simulate)
 
     def snapshot(done: int) -> Snapshot:
-        now: _Carried = pytree.tree_unflatten(carried, structure)
-        return Snapshot(done, now.episode, now.collectors)
+        return Snapshot(done, carried, flying, collected)
 
     if watch is not None:
         watch(snapshot(0))
@@ -222,8 +223,8 @@ def rollout(
             carried, _ = step(carried, [numbers[done], *drawn])
             if watch is not None:
                 watch(snapshot(done + 1))
-    tally, *collected = _whole(snapshot(num_steps).collectors, len(like), num, shares, world)
-    return Episodes(tally.returns, tally.lengths, tally.flying == 0), tuple(collected)
+    tally, *results = _whole(snapshot(num_steps).collectors, len(like), num, shares, world)
+    return Episodes(tally.returns, tally.lengths, tally.flying == 0), tuple(results)
 
 
 @functools.lru_cache(maxsize=64)

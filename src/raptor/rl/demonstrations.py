@@ -31,7 +31,8 @@ from raptor.environments.rollout import (
 )
 from raptor.environments.vec_env import CheckedVecEnv
 from raptor.nn.activations import RELU_TANH, Activations
-from raptor.nn.stacked_mlp import Layers, act, members
+from raptor.nn.stacked_kernel import StackedActor
+from raptor.nn.stacked_mlp import Layers
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import component_major, components, from_components
@@ -65,7 +66,7 @@ class Demonstrations(NamedTuple):
         return cls(observation, label, torch.zeros(num, dtype=torch.long, device=like.device))
 
 
-EPISODES_TOGETHER = 512
+EPISODES_TOGETHER = 2048
 """Most episodes that are flown together on a CPU, unless a single teacher has more."""
 
 
@@ -80,7 +81,6 @@ class DemonstrationFlight:
     method: Method = "rk4"  # integrator
     activations: Activations = RELU_TANH  # of the teachers
     block_steps: int = BLOCK_STEPS  # steps that are labelled together
-    labelled_rows: int = 2000  # that a CPU labels at once: few, so that the hidden layers' outputs stay in its cache
 
     def __call__(
         self,
@@ -106,6 +106,8 @@ class DemonstrationFlight:
         episodes_of = [slice(share.start * each, share.stop * each) for share in shares]
         own, done = Demonstrations(*(tensor[episodes_of[world.rank]] for tensor in out)), 0
         seen = like.new_empty(len(own.length), self.block_steps, TEACHER_DIM)  # by the teachers, in a block of steps
+        teachers, num_own = StackedActor(layers, self.activations, self.compile), len(own.length) // each
+        numbers = torch.arange(self.block_steps, device=like.device)
 
         def write(snapshot: Snapshot) -> None:
             nonlocal done
@@ -119,7 +121,10 @@ class DemonstrationFlight:
             first = step - step % self.block_steps
             seen[:, step - first] = rows.answer
             if done in (first + self.block_steps, steps):
-                self._label(layers, seen[:, : done - first], tally.lengths - first, own.label[:, first:done])
+                rows = seen[:, : done - first].reshape(num_own, -1, TEACHER_DIM)
+                labels = teachers(rows).view(len(seen), -1, NUM_ROTORS)
+                counted = numbers[: done - first] < (tally.lengths - first).unsqueeze(-1)
+                own.label[:, first:done] = torch.where(counted.unsqueeze(-1), labels, 0.0)
 
         def over(snapshot: Snapshot) -> bool:
             return not world.any_rank(bool(snapshot.collectors[0].flying.any()))
@@ -152,18 +157,6 @@ class DemonstrationFlight:
             world.all_gather_into(whole, episodes_of)
         out.length.copy_(episodes.lengths)
         return out, Episodes(*(tensor.unflatten(0, (-1, each)) for tensor in episodes))
-
-    def _label(self, layers: Layers, seen: Tensor, length: Tensor, label: Tensor) -> None:
-        """Write what the teachers do at `seen` (N, K, 26) to `label` (N, K, 4), for the first `length` (N,) steps."""
-        num_steps, each = seen.shape[1], self.num_episodes
-        counted = (torch.arange(num_steps, device=length.device) < length.unsqueeze(-1)).unsqueeze(-1)
-        most = self.labelled_rows if seen.device.type == "cpu" else len(seen) * num_steps
-        size = max(1, most // (each * num_steps))
-        for first in range(0, len(seen) // each, size):
-            rows = slice(first * each, (first + size) * each)
-            observation = seen[rows].reshape(-1, each * num_steps, TEACHER_DIM)
-            done = act(members(layers, slice(first, first + size)), observation, self.activations)
-            label[rows] = torch.where(counted[rows], done.view(-1, num_steps, NUM_ROTORS), 0.0)
 
 
 @dataclasses.dataclass(eq=False)

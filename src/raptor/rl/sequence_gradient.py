@@ -10,15 +10,14 @@ All that is per sequence has the sequences as its last axis in memory.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raptor.core.compilation import Tensors, compile_pure, compiler_problem
-from raptor.core.errors import first_line
+from raptor.core.compilation import Tensors, compile_pure
+from raptor.core.native import try_native
 from raptor.nn.policy import MLPParameters, PolicyParameters, gru_gates, mlp_step
 from raptor.nn.stacked_mlp import product
 from raptor.rl.sequence_kernel import SequenceKernel
@@ -56,12 +55,7 @@ class SequenceGradient:
         """The kernel for these widths; None, after a warning, where it cannot be built."""
         key = tuple((weight.shape, weight.dtype) for weight in weights)
         if key not in self._kernels:
-            try:
-                self._kernels[key] = None if compiler_problem() else SequenceKernel(weights)
-            except Exception as error:  # whatever the compiler's tool chain raises
-                problem = f"{type(error).__name__}: {first_line(error)}"
-                warnings.warn(f"sequences are trained at half the speed, without a kernel: {problem}", stacklevel=3)
-                self._kernels[key] = None
+            self._kernels[key] = try_native(lambda: SequenceKernel(weights), "sequences are trained at half the speed")
         return self._kernels[key]
 
     def _by_blocks(

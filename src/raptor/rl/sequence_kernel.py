@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from raptor.core.native import load_native
 from raptor.nn.policy import PolicyParameters
 
 NUM_SEQUENCES = 32
@@ -25,24 +26,11 @@ BLOCK_STEPS = 80
 
 @functools.cache
 def build_kernels(dtype: torch.dtype, hidden_dim: int, observation_dim: int, action_dim: int) -> tuple[Any, Any]:
-    """Compile the forward and the backward kernel for these widths, by a private interface of torch's compiler."""
-    from torch._inductor.codecache import CppPythonBindingsCodeCache
-
-    number = {torch.float32: "float", torch.float64: "double"}[dtype]
-    source = f"""
-#include <numeric>
-#include <torch/csrc/inductor/cpp_prefix.h>
-using T = {number};
-constexpr int64_t S = {NUM_SEQUENCES}, H = {hidden_dim}, D = {observation_dim}, A = {action_dim};
-{Path(__file__).with_suffix(".cpp").read_text(encoding="utf-8")}
-"""
-
-    def load(name: str, num_read: int, num_written: int) -> Any:
-        types = [f"const {number}*"] * num_read + [f"{number}*"] * num_written + ["const int64_t"] * 2
-        entry = source.replace(f"void sequence_{name}(", 'extern "C" void kernel(')
-        return CppPythonBindingsCodeCache.load_pybinding(types, entry)
-
-    return load("forward", 12, 4), load("backward", 7, 3)
+    """The forward and the backward kernel for these widths."""
+    constants = {"S": NUM_SEQUENCES, "H": hidden_dim, "D": observation_dim, "A": action_dim}
+    file = Path(__file__).with_suffix(".cpp")
+    forward = load_native(file, "sequence_forward", dtype, constants, (12, 4, 2))
+    return forward, load_native(file, "sequence_backward", dtype, constants, (7, 3, 2))
 
 
 class SequenceKernel:

@@ -98,29 +98,29 @@ class Imperfections(NamedTuple):
 
 @dataclasses.dataclass
 class Shares:
-    """Which imperfections an episode has: none in some; in others noise, and each of the rest with one probability."""
+    """Which imperfections an episode has: none in some; in others noise, and each of the rest, with a probability."""
 
     like: Tensor  # (...) shape, type and device of what is drawn
     generator: torch.Generator
     clean: float  # fraction of episodes without any
-    each: float  # probability of each but noise in the others
+    each: float  # probability of each in the others
 
     def __post_init__(self) -> None:
-        self._always = self.clean == 0 and self.each == 1
-        self._flawed = None if self._always else self._uniform() >= self.clean
+        self._flawed = None if self.clean == 0 else self._uniform() >= self.clean
 
     def _uniform(self) -> Tensor:
         return uniform(tuple(self.like.shape), self.like, self.generator)
 
-    def of_flawed(self, value: Tensor, without: float) -> Tensor:
-        """The value (...) in episodes that have any imperfection, else what it is without."""
-        return value if self._flawed is None else torch.where(self._flawed, value, without)
+    def among(self, value: Tensor, without: float | Tensor, share: float | None = None) -> Tensor:
+        """The value (...) or (..., K) in episodes that have this imperfection, else what it is without.
 
-    def among(self, value: Tensor, without: float | Tensor) -> Tensor:
-        """The value (...) or (..., K) in episodes that have this imperfection, else what it is without."""
-        if self._flawed is None:
+        Those are a `share` of the flawed ones, by default `each`.
+        """
+        share = self.each if share is None else share
+        if self._flawed is None and share == 1:
             return value
-        has = self._flawed & (self._uniform() < self.each)
+        has = self._uniform() < share
+        has = has if self._flawed is None else has & self._flawed
         has = has.unsqueeze(-1) if value.ndim > has.ndim else has
         return torch.where(has, value, torch.as_tensor(without, dtype=value.dtype, device=value.device))
 

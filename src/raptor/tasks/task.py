@@ -40,8 +40,9 @@ class Task(Settings):
         0.0, "fraction of episodes without any imperfection of sensors, motors, air and deployment", between(0, 1)
     )
     each_share: float = setting(
-        1.0, "probability of each imperfection in the other episodes, all of which have noise", between(0, 1)
+        1.0, "probability of each imperfection but noise in the other episodes", between(0, 1)
     )
+    noise_share: float = setting(1.0, "probability of noise in the other episodes", between(0, 1))
     reward: Reward = Reward()
     termination: Termination = Termination()
     target_visible: bool = setting(True, "whether position and velocity are observed relative to the target")
@@ -163,7 +164,7 @@ class Task(Settings):
         if self.clean_share < 1:
             return self
         perfect: dict[str, Any] = {"sensing": Sensing(), "motors": Motors(), "air": Air(), "deployment": Deployment()}
-        return dataclasses.replace(self, **perfect, clean_share=0.0, each_share=1.0)
+        return dataclasses.replace(self, **perfect, clean_share=0.0, each_share=1.0, noise_share=1.0)
 
     def for_vehicles(self, vehicles: Quadrotors | Distribution | Around) -> Task:
         """The task with `exact_rotors` decided: true where a rotor of the vehicles is too fast for a step of dt."""

@@ -49,7 +49,7 @@ TRAINING_TASK = Task(
         velocity_delay=(0, 3),
         action_delay=(0, 2),
     ),
-    motors=Motors(thrust=(0.7, 2.0), weakest=(0.8, 1.0), sag=(0.0, 0.1)),
+    motors=Motors(thrust=(0.7, 1.5), weakest=(0.8, 1.0), sag=(0.0, 0.1)),
     air=Air(drag=(0.0, 0.3), wind=(0.0, 3.0), gusts=(0.0, 1.0)),
     deployment=Deployment(
         position_limit=(0.5, 1.0),
@@ -58,7 +58,8 @@ TRAINING_TASK = Task(
         dt_factor=(0.8, 1.0),
     ),
     clean_share=0.25,
-    each_share=0.35,
+    each_share=0.4,
+    noise_share=0.6,
 )
 """The task that training flies: RAPTOR's, with figure eights among the references, and with what real vehicles, sensors
 and flight controllers do to a policy."""
@@ -77,7 +78,7 @@ class GradientConfig(Settings):
     batch_size: int = setting(1024, "parallel vehicles", at_least(1))
     segment_steps: int = setting(100, "steps between two updates, over which the gradient is propagated", at_least(1))
     optimizer: Literal["soap", "adam"] = setting("soap", "soap: Adam in axes that turn with the gradient; adam")
-    learning_rate: float = setting(6e-2, "of the optimiser, at its highest", positive)
+    learning_rate: float = setting(3e-2, "of the optimiser, at its highest", positive)
     final_learning_rate: float = setting(0.02, "fraction of the learning rate at the end of the cosine", between(0, 1))
     warm_up_updates: int = setting(20, "updates over which the learning rate rises", not_negative)
     gradient_norm: float = setting(0.5, "bound on the norm of the gradient", positive)
