@@ -199,9 +199,9 @@ def test_the_first_previous_action_is_one_of_those_given(generator):
     assert held.unique().numel() > 1000
 
 
-@pytest.mark.parametrize(("clean", "each"), [(0.4, 1.0), (0.0, 0.3), (0.25, 0.5)])
-def test_so_many_episodes_are_clean_and_so_many_have_each_imperfection(generator, clean, each):
-    task = dataclasses.replace(ALL, clean_share=clean, each_share=each)
+@pytest.mark.parametrize(("clean", "each", "noise"), [(0.4, 1.0, 1.0), (0.0, 0.3, 1.0), (0.25, 0.5, 0.6)])
+def test_so_many_episodes_are_clean_and_so_many_have_each_imperfection(generator, clean, each, noise):
+    task = dataclasses.replace(ALL, clean_share=clean, each_share=each, noise_share=noise)
     episode = begin_episode(task, load_platform("crazyflie").repeat_interleave(4000), generator)
     drawn = episode.imperfections
     has = torch.stack(
@@ -219,8 +219,9 @@ def test_so_many_episodes_are_clean_and_so_many_have_each_imperfection(generator
     none = (1 - has).prod(0).mean()
     assert none == pytest.approx(clean + (1 - clean) * (1 - each) ** len(has), abs=0.03)
     noisy = episode.noise_scale > 0
-    assert noisy.float().mean() == pytest.approx(1 - clean, abs=0.03)
-    assert noisy[has.sum(0) > 0].all()
+    assert noisy.float().mean() == pytest.approx((1 - clean) * noise, abs=0.03)
+    flawed = has.sum(0) > 0
+    assert noisy[flawed].float().mean() == pytest.approx(noise, abs=0.03)
     if each == 1:
         perfect = ~noisy
         assert (observe(episode)[perfect][:, :18] == seen(episode)[perfect]).all()

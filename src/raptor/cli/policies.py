@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,18 +112,23 @@ def evaluate(
         evaluation.save(json)
         say(f"wrote {json}")
     if plot is not None:
-        from raptor.core.atomic import write_atomically
-        from raptor.core.plotting import to_png
-        from raptor.evaluation import plots
-
-        if trajectory is None:
-            figure = (plots.survival if drawn == SURVIVAL else plots.sensitivity)(evaluation)
-        else:
-            how_seen = (trajectory, vehicles, seed, device)
-            seen = {name: plots.record_reference(policy, *how_seen) for name, policy in columns.items()}
-            figure = plots.reference(seen, evaluation.vehicles[: len(plots.SHOWN)] or plots.SHOWN)
-        write_atomically(plot, to_png(figure))
+        how_seen = None if trajectory is None else (trajectory, vehicles, seed, device)
+        _draw(plot, evaluation, drawn, columns, how_seen)
         say(f"wrote {plot}")
+
+
+def _draw(file: Path, evaluation: Evaluation, suite: str, columns: Mapping[str, Any], how_seen: Any) -> None:
+    """Write the picture of a suite; that of a trajectory is flown again as `how_seen` says."""
+    from raptor.core.atomic import write_atomically
+    from raptor.core.plotting import to_png
+    from raptor.evaluation import plots
+
+    if how_seen is None:
+        figure = (plots.survival if suite == SURVIVAL else plots.sensitivity)(evaluation)
+    else:
+        seen = {name: plots.record_reference(policy, *how_seen) for name, policy in columns.items()}
+        figure = plots.reference(seen, evaluation.vehicles[: len(plots.SHOWN)] or plots.SHOWN)
+    write_atomically(file, to_png(figure))
 
 
 def _task_of(words: Sequence[str], reference: str | None) -> Task:
