@@ -2,7 +2,7 @@
 
     python benchmarks/ablation.py [--output runs/ablation] [--num-quadrotors 1024] [--only NAME ...] [KEY=VALUE ...]
 
-Goes on with the runs that are there. The vehicles that are flown are neither those of training nor those of the results.
+Goes on with the runs that are there. The vehicles that are flown are those of neither training nor the results.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 Evaluates the packaged policies beside the published one on test quadrotors and prints the table. With --write it also
 writes the rows that decide to README.md, more rows to docs/experiments/results.md, all figures to
-docs/experiments/results.json, and the picture to docs/images/flight.png. docs/experiments/results.md also gets rows
-from the figures of benchmarks/in_mujoco.py.
+docs/experiments/results.json, and the pictures to docs/images/flight.png and survival.png. docs/experiments/results.md
+also gets rows from the figures of benchmarks/in_mujoco.py.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from in_mujoco import FIGURES, KEPT, figure
 from rich.console import Console
 
 from raptor.cli.progress import counting, wide_console
+from raptor.core.atomic import write_atomically
 from raptor.core.plotting import to_png
 from raptor.evaluation import SUITES, Evaluation, Policy, evaluate, plots
 from raptor.evaluation.results import HEADINGS, better, cell, rows
+from raptor.evaluation.suites import AGILITY, AGILITY_INTERVALS, SURVIVAL
 from raptor.formats import load_policy
+from raptor.quadrotor import PLATFORMS
 
 ROOT = Path(__file__).parents[1]
-POLICIES = ("published", "default", "large", "robust")
+POLICIES = ("published", "default", "large", "agile")
 INTERVALS = (10.0, 5.0)
 """Seconds per figure of the flights in the picture."""
 
@@ -35,8 +38,9 @@ DECIDING = re.compile(
 """Rows of the README."""
 
 MORE = re.compile(
-    r"unseen: (return|terminated .*|action .*)|platforms: (return|terminated .*|action .*|\w+ position .*)"
-    r"|figure-eight: \S+s (position|action) .*|robustness: (\S+ return|noise action .*)"
+    r"(paper|unseen): (return|terminated .*|action .*)|platforms: (return|terminated .*|action .*|\w+ position .*)"
+    r"|figure-eight: \S+s (position|action) .*|robustness: (\S+ (return|terminated .*)|noise action .*)"
+    r"|agility: [^ -]+s (position|terminated) .*|agility: \S+-late position .*"
 )
 """Rows of docs/experiments/results.md."""
 
@@ -47,7 +51,7 @@ def markdown(evaluation: Evaluation, wanted: re.Pattern[str]) -> str:
     """The wanted figures as a Markdown table; what beats the first policy beyond both intervals is bold."""
     names = list(evaluation.policies)
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for suite in ("unseen", "platforms", "figure-eight", "robustness"):
+    for suite in ("paper", "unseen", "platforms", "figure-eight", "robustness", AGILITY):
         for row in rows(evaluation.policies, suite):
             heading = f"{HEADINGS[suite].split(':')[0]}: {row.label}"
             if not wanted.fullmatch(heading):
@@ -58,6 +62,18 @@ def markdown(evaluation: Evaluation, wanted: re.Pattern[str]) -> str:
                 cells.append(f"**{text}**" if better(estimate, row.estimates[0], row.metric) else text)
             lines.append(f"| {heading} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def fastest(evaluation: Evaluation) -> str:
+    """Rows of the shortest figure eight of the suite agility that no start of a platform is lost in, in s."""
+    figures, lines = evaluation.policies, []
+    for vehicle in PLATFORMS:
+        cells = []
+        for suites in figures.values():
+            lost = {s: suites[AGILITY][f"{s:g}s/{vehicle}/terminated"].value for s in AGILITY_INTERVALS}
+            cells.append(next((f"{s:g}" for s in sorted(lost) if lost[s] == 0), "none"))
+        lines.append(f"\n| fastest figure without a loss: {vehicle} (s) | {' | '.join(cells)} |")
+    return "".join(lines)
 
 
 def in_mujoco(names: list[str]) -> str:
@@ -94,7 +110,7 @@ def main() -> None:
     """Evaluate, print, and write on request."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-quadrotors", type=int, default=4096)
-    parser.add_argument("--suites", nargs="+", default=list(SUITES))
+    parser.add_argument("--suites", nargs="+", default=[*SUITES, AGILITY, SURVIVAL])
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     policies: dict[str, Policy] = {name: load_policy(name) for name in POLICIES}
@@ -105,10 +121,11 @@ def main() -> None:
         return
     evaluation.save(ROOT / "docs" / "experiments" / "results.json")
     insert(ROOT / "README.md", markdown(evaluation, DECIDING))
-    insert(
-        ROOT / "docs" / "experiments" / "results.md", markdown(evaluation, MORE) + in_mujoco(list(evaluation.policies))
-    )
+    more = markdown(evaluation, MORE) + fastest(evaluation) + in_mujoco(list(evaluation.policies))
+    insert(ROOT / "docs" / "experiments" / "results.md", more)
     draw(policies, ROOT / "docs" / "images" / "flight.png")
+    seen = evaluation.only([name for name in policies if name != "agile"])
+    write_atomically(ROOT / "docs" / "images" / "survival.png", to_png(plots.survival(seen)))
 
 
 if __name__ == "__main__":

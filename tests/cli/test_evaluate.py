@@ -123,7 +123,7 @@ def test_tables_have_room_for_every_label_and_figure(width: int, monkeypatch: py
     late = {f"motors-20ms-late/{metric}": each for metric, each in figures.items()}
     suites = {"robustness": {**figures, **late}, "sensitivity": ends}
     settings = {"quadrotors": [{"name": "a"}], "uncertainty": {"mass": [0.2]}}
-    names = ["published", "default", "large", "robust", "a_policy_with_a_name"]
+    names = ["published", "default", "large", "agile", "a_policy_with_a_name"]
     file = io.StringIO()
     monkeypatch.setattr(policies, "wide_console", lambda: Console(file=file, width=width))
     policies.show_tables(Evaluation(dict.fromkeys(names, suites), settings))

@@ -39,7 +39,7 @@ def test_every_preset_of_a_job_is_valid_and_changes_something(config: Any) -> No
 
 
 def test_a_preset_is_found_under_the_job_that_it_is_of(tmp_path: Path) -> None:
-    assert presets() == presets("train-direct") == ["large", "paper", "robust", "vehicle"]
+    assert presets() == presets("train-direct") == ["agile", "large", "paper", "vehicle"]
     assert presets("pre-train") == ["paper"]
     assert load_config(PreTrainConfig, "paper").algorithm == "sac"
     file = written(tmp_path / "mine.yaml", "base: paper\nsac: {batch_size: 7}\n")

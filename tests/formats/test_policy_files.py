@@ -11,7 +11,7 @@ from raptor.core.errors import UserError
 from raptor.formats import CARD_FIELDS, POLICY_NAMES, format_card, load_policy, policy_card, save_policy
 from raptor.formats import policy_files as files
 
-PACKAGED = {"default": 2084, "large": 26756, "robust": 26756}
+PACKAGED = {"default": 2084, "large": 26756, "agile": 29060}
 
 
 def packaged(name):
@@ -33,10 +33,12 @@ def save(make_policy):
 def test_a_packaged_policy_has_its_size_and_a_complete_card(name):
     policy = load_policy(name)
     assert policy.num_parameters == PACKAGED[name]
-    assert (policy.observation_dim, policy.action_dim) == (22, 4)
+    assert (policy.observation_dim, policy.action_dim) == (58 if name == "agile" else 22, 4)
     assert all(policy.card.get(field) for field in CARD_FIELDS)
     assert "raptor" in policy.card["command"]
-    assert policy_card(name) == policy.card
+    card = policy_card(name)
+    assert ("position_error@+60" in card.pop("observes", {})) == (name == "agile")
+    assert card == policy.card
 
 
 @pytest.mark.parametrize("name", list(PACKAGED))
@@ -136,7 +138,7 @@ def test_a_missing_file_is_an_error_that_lists_the_sources(source, tmp_path, mon
 @pytest.mark.parametrize("name", ["policy.txt", "policy", "policy.tar.gz"])
 def test_a_file_of_an_unknown_kind_is_an_error(name, tmp_path):
     (tmp_path / name).write_text("hello")
-    with pytest.raises(UserError, match=r"unknown kind.*: give published, default, large, robust"):
+    with pytest.raises(UserError, match=r"unknown kind.*: give published, default, large, agile"):
         load_policy(tmp_path / name)
 
 
@@ -164,7 +166,7 @@ def test_a_policy_goes_to_the_device():
 
 
 def test_the_published_name_is_first_among_the_names():
-    assert POLICY_NAMES == ("published", "default", "large", "robust")
+    assert POLICY_NAMES == ("published", "default", "large", "agile")
 
 
 def test_a_card_reads_well():

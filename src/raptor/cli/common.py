@@ -39,7 +39,7 @@ def argument(metavar: str, help: str) -> Any:
     return typer.Argument(metavar=metavar, help=help, show_default=False)
 
 
-POLICY = "published, default, large, robust, the folder of a run, or a .pt, .h5 or .onnx file."
+POLICY = "published, default, large, agile, the folder of a run, or a .pt, .h5 or .onnx file."
 PICKLED = "VecNormalize of stable-baselines3 (.pkl) that the teacher was trained with; nothing in it is executed."
 
 Settings = Annotated[
@@ -47,7 +47,7 @@ Settings = Annotated[
     argument("KEY=VALUE", "Settings over the file's: learning_rate=1e-3 task.references.lissajous.interval=[4,10]"),
 ]
 Config = Annotated[
-    str | None, option("--config -c FILE", "YAML file, a run, or a preset: large, paper, robust, vehicle.")
+    str | None, option("--config -c FILE", "YAML file, a run, or a preset: agile, large, paper, vehicle.")
 ]
 PaperConfig = Annotated[str | None, option("--config -c FILE", "YAML file, a run, or the preset paper.")]
 Quadrotors = Annotated[

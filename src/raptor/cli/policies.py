@@ -63,13 +63,13 @@ def evaluate(
     ```
     raptor evaluate default -s unseen --num-quadrotors 256     # a quick look
     raptor evaluate runs/mine
-    raptor evaluate robust large --quadrotor examples/my_quadrotor.yaml --plot sensitivity.png
+    raptor evaluate default large --quadrotor examples/my_quadrotor.yaml --plot sensitivity.png
     raptor evaluate runs/mine default --reference my.csv --plot flown.png    # on a trajectory, see how-to
     raptor evaluate default large --reference circle task.extra.circle.radius=2 task.references.trajectory.scale=0.5
     raptor evaluate default large -s unseen -s figure-eight --json results.json
     raptor evaluate default large -s survival --plot survival.png    # against delay, noise, thrust and wind
     raptor evaluate agile -s agility                           # ever faster figure eights
-    raptor evaluate robust --extend my_gusts.py task.extra.gusts.strength=0.5    # in a disturbance of your own
+    raptor evaluate large --extend my_gusts.py task.extra.gusts.strength=0.5    # in a disturbance of your own
     raptor evaluate published -s paper --num-quadrotors 4096
     ```
 
@@ -299,7 +299,7 @@ def export(
     """Write a policy in a format that runs without this package, and verify the file against the original.
 
     The ONNX model takes observation (batch, D) and hidden (batch, H) and gives action and next_hidden, for any batch.
-    D is 22 unless the policy observes something else, H its hidden_dim: 16 for default, 64 for large and robust.
+    D is 22 unless the policy observes something else, H its hidden_dim: 16 for default, 64 for large and agile.
     That of a memoryless policy takes observation and gives action.
 
     ```

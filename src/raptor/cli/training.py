@@ -197,7 +197,7 @@ def pre_train(
 
 
 def run(
-    pipeline: Annotated[str, argument("PIPELINE", "YAML file, or a preset: small, full, paper, robust.")],
+    pipeline: Annotated[str, argument("PIPELINE", "YAML file, or a preset: small, full, paper.")],
     changes: Annotated[
         list[str] | None,
         argument("KEY=VALUE", "Over the file's: evaluation.num_quadrotors=512 teachers.settings.apg.num_updates=100"),

@@ -24,7 +24,7 @@ from raptor.nn.policy import RaptorPolicy, Stepwise
 
 PUBLISHED = "published"
 POLICIES = Path(__file__).parent / "packaged"
-PACKAGED = ("default", "large", "robust")
+PACKAGED = ("default", "large", "agile")
 POLICY_NAMES = (PUBLISHED, *PACKAGED)  # the policies that need no file
 PUBLISHED_CARD = {
     "name": PUBLISHED,
@@ -50,7 +50,7 @@ def load_policy(source: PathLike, device: torch.device | str = "cpu") -> Student
     """Load a policy, what is known about it in its `card`; nothing in a file is executed.
 
     The source is "published", the policy that was published with RAPTOR, from the package foundation-policy; "default",
-    "large" or "robust", which come with this package; the folder of a run, which gives its best checkpoint, or its
+    "large" or "agile", which come with this package; the folder of a run, which gives its best checkpoint, or its
     last; or a file of `save_policy` (.pt), an rl-tools checkpoint (.h5), or an exported policy (.onnx). A name in text
     comes before a file of that name: write ./default, or give a Path, for a folder of that name. The weights are on the
     device; an ONNX file runs on the CPU and answers on the device of the observation. A `UserError` about a source that

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 from collections.abc import Mapping
@@ -269,9 +268,5 @@ def test_presets_are_the_recipes_of_the_packaged_policies_of_their_names() -> No
         given = [[word for word in words if "=" in word] for words in commands]
         return [load_config(TrainDirectConfig, *pair) for pair in zip(presets, given, strict=True)]
 
-    assert recipes("large") == [load_config(TrainDirectConfig, "large")]
-    stages, before = load_pipeline("robust").stages, None
-    for stage, recipe in zip(stages, recipes("robust"), strict=True):
-        assert dataclasses.replace(recipe, initial_policy="large") == stage.job.settings
-        assert stage.job.initial_policy == before
-        before = stage.name
+    for name in ("large", "agile"):
+        assert recipes(name) == [load_config(TrainDirectConfig, name)]
