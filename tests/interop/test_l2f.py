@@ -20,6 +20,7 @@ from raptor.environments import QuadrotorEnv
 from raptor.interop.l2f import L2FSimulator, document_for_l2f
 from raptor.quadrotor import sample_quadrotors
 from raptor.tasks import Disturbances, Lissajous, References, Task
+from raptor.tasks.imperfections import Motors
 
 INSTALLED = importlib.util.find_spec("l2f") is not None
 needs_l2f = pytest.mark.skipif(not INSTALLED, reason="the extra l2f is not installed")
@@ -111,6 +112,8 @@ def test_new_vehicles_reach_l2f(actions):
 def test_l2f_is_limited_in_number_and_in_its_step():
     with pytest.raises(UserError, match="at most 8192 vehicles at once, got 8193"):
         L2FSimulator(8193, Task())
+    with pytest.raises(UserError, match=r"leave task.motors, task.air and task.deployment.dt_factor as by default"):
+        L2FSimulator(1, Task(motors=Motors(sag=(0.0, 0.1))))
     env = QuadrotorEnv(calm(1), Task(dt=0.02), simulator=L2FSimulator(1, Task()))
     env.reset()
     with pytest.raises(UserError, match=r"dt = 0\.02"):

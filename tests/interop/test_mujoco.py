@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from raptor.core.errors import MissingExtraError
+from raptor.core.errors import MissingExtraError, UserError
 from raptor.environments import QuadrotorEnv, make_env
 from raptor.environments.episode import begin_episode
 from raptor.evaluation import evaluate
@@ -22,6 +22,7 @@ from raptor.nn import RaptorPolicy
 from raptor.quadrotor import load_platform, load_platforms, step
 from raptor.quadrotor.state import State
 from raptor.tasks import InitialStates, References, Task
+from raptor.tasks.imperfections import Deployment, Motors
 
 needs_mujoco = pytest.mark.skipif(importlib.util.find_spec("mujoco") is None, reason="the extra sim is not installed")
 
@@ -99,6 +100,25 @@ def test_an_environment_in_mujoco_is_ours_with_other_dynamics(actions):
         one, other = theirs.step(action), ours.step(action)
         torch.testing.assert_close(one.observation, other.observation, rtol=0.01, atol=0.01)
         assert torch.equal(one.done, other.done)
+
+
+@needs_mujoco
+def test_weak_motors_are_weak_in_mujoco_and_steps_of_many_lengths_are_refused():
+    task = Task(motors=Motors(thrust=(0.7, 0.7), thrust_to_weight=1.01), references=References(langevin_share=0))
+    theirs, ours = (
+        make_env(3, ["mrs", "race", "soft"], simulator=name, task=task, compile=False, auto_reset=False)
+        for name in ("mujoco", "raptor")
+    )
+    for env in (theirs, ours):
+        env.reset(seed=1)
+        for _ in range(20):
+            env.step(torch.zeros(3, 4))
+    torch.testing.assert_close(theirs.state.position, ours.state.position, rtol=0.01, atol=0.01)
+    uneven = Task(deployment=Deployment(dt_factor=(0.8, 1.0)))
+    env = make_env(2, ["mrs", "race"], simulator="mujoco", task=uneven, compile=False)
+    env.reset(seed=1)
+    with pytest.raises(UserError, match=r"leave task.deployment.dt_factor at \[1, 1\]"):
+        env.step(torch.zeros(2, 4))
 
 
 @needs_mujoco

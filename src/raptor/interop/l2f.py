@@ -39,6 +39,9 @@ class L2FSimulator:
         size = min((size for size in sizes if size >= num), default=None)
         if size is None:
             raise UserError(f"l2f flies at most {max(sizes)} vehicles at once, got {num}")
+        if not (task.motors.perfect and task.air.still and task.deployment.dt_factor[0] == 1):
+            settings = "task.motors, task.air and task.deployment.dt_factor"
+            raise UserError(f"l2f moves vehicles as they are modelled, in equal steps: leave {settings} as by default")
         self._num, self._size, self._task = num, size, task
         self._vector = sizes[size]
         self._device = self._l2f.Device()

@@ -57,18 +57,24 @@ class MujocoSimulator:
         quadrotors: Quadrotors,
         state: State,
         action: Tensor,
-        dt: float = 0.01,
+        dt: float | Tensor = 0.01,
         force: Tensor | None = None,
         torque: Tensor | None = None,
+        thrust: Tensor | None = None,
         **rest: Any,
     ) -> State:
         """Advance N vehicles by dt, see `raptor.quadrotor.step`; what is not finite makes its vehicle's state NaN."""
+        if isinstance(dt, Tensor):
+            raise UserError(
+                "MuJoCo moves all vehicles by equal steps: leave task.deployment.dt_factor at [1, 1]"
+            )
         self._build(quadrotors)
         num_steps = max(1, math.ceil(dt / TIME_STEP - 1e-6))
         parts = [part.numpy(force=True).astype(np.float64) for part in (*state.parts(), action)]
         finite = np.isfinite(np.concatenate(parts, axis=1)).all(1, keepdims=True)
         position, orientation, velocity, rates, speed, wanted = (np.where(finite, part, 0.0) for part in parts)
         thrusts, speed = _thrusts(quadrotors, speed, wanted, dt, num_steps)
+        thrusts = thrusts if thrust is None else thrusts * thrust.numpy(force=True)
         pose = np.concatenate([position.clip(-FASTEST, FASTEST), orientation], axis=1)
         twist = np.concatenate([velocity, rates], axis=1).clip(-FASTEST, FASTEST)
         wrench = _wrench(quadrotors, force, torque)

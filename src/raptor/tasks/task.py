@@ -39,9 +39,7 @@ class Task(Settings):
     clean_share: float = setting(
         0.0, "fraction of episodes without any imperfection of sensors, motors, air and deployment", between(0, 1)
     )
-    each_share: float = setting(
-        1.0, "probability of each imperfection but noise in the other episodes", between(0, 1)
-    )
+    each_share: float = setting(1.0, "probability of each imperfection but noise in the other episodes", between(0, 1))
     noise_share: float = setting(1.0, "probability of noise in the other episodes", between(0, 1))
     reward: Reward = Reward()
     termination: Termination = Termination()
