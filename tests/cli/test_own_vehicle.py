@@ -38,7 +38,7 @@ def test_training_around_a_vehicle_ends_with_a_table_beside_the_packaged_policie
     run = tmp_path / "mine"
     text = raptor("train-direct", "-o", run, "--quadrotor", own, "spread=20%", "spread.mass=5%", *TINY, "num_updates=1")
     evaluation = Evaluation.load(run / "evaluation.json")
-    assert list(evaluation.policies) == ["published", "default", "large", "agile", "mine"]
+    assert list(evaluation.policies) == ["published", "default", "large", "mine"]
     for name in evaluation.policies:
         assert name in text
     assert f"next: raptor evaluate {run} --quadrotor={own}" in text

@@ -184,8 +184,11 @@ def evaluate_on_own(
     from raptor.formats.policy_files import POLICY_NAMES
     from raptor.training.direct.job import kept_vehicles
 
-    policies = {name: load_policy(name, config.device) for name in POLICY_NAMES}
-    policies[printable(run.resolve().name)] = load_policy(run, config.device)
+    own = load_policy(run, config.device)
+    packaged = {name: load_policy(name, config.device) for name in POLICY_NAMES}
+    # Not those that see more of the target than is asked of them here, unless it sees the same.
+    policies = {name: policy for name, policy in packaged.items() if policy.layout in ({}, own.layout)}
+    policies[printable(run.resolve().name)] = own
     vehicles = kept_vehicles(run)
     say("returns so far are of vehicles around yours, in the task of training")
     say("evaluating it beside the packaged policies on the vehicles themselves")

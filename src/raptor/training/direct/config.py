@@ -49,7 +49,7 @@ TRAINING_TASK = Task(
         velocity_delay=(0, 3),
         action_delay=(0, 2),
     ),
-    motors=Motors(thrust=(0.7, 1.5), weakest=(0.8, 1.0), sag=(0.0, 0.1)),
+    motors=Motors(thrust=(0.7, 2.4), weakest=(0.8, 1.0), sag=(0.0, 0.1)),
     air=Air(drag=(0.0, 0.3), wind=(0.0, 3.0), gusts=(0.0, 1.0)),
     deployment=Deployment(
         position_limit=(0.5, 1.0),
@@ -59,7 +59,7 @@ TRAINING_TASK = Task(
     ),
     clean_share=0.25,
     each_share=0.4,
-    noise_share=0.6,
+    noise_share=0.8,
 )
 """The task that training flies: RAPTOR's, with figure eights among the references, and with what real vehicles, sensors
 and flight controllers do to a policy."""
@@ -74,9 +74,9 @@ class GradientConfig(Settings):
 
     RENAMED: ClassVar[dict[str, str]] = {"accumulation": "block_size"}
 
-    num_updates: int = setting(1200, "steps of the optimiser; the learning rate falls to its end over all", at_least(1))
+    num_updates: int = setting(600, "steps of the optimiser; the learning rate falls to its end over all", at_least(1))
     batch_size: int = setting(1024, "parallel vehicles", at_least(1))
-    segment_steps: int = setting(100, "steps between two updates, over which the gradient is propagated", at_least(1))
+    segment_steps: int = setting(200, "steps between two updates, over which the gradient is propagated", at_least(1))
     optimizer: Literal["soap", "adam"] = setting("soap", "soap: Adam in axes that turn with the gradient; adam")
     learning_rate: float = setting(3e-2, "of the optimiser, at its highest", positive)
     final_learning_rate: float = setting(0.02, "fraction of the learning rate at the end of the cosine", between(0, 1))
@@ -131,9 +131,9 @@ class TrainDirectConfig(GradientConfig):
     device: str = setting("cpu", "cpu, cuda, or cuda:1 and so on")
     compile: bool = setting(True, "false runs uncompiled: at once, but several times slower")
     processes: Processes = setting("auto", "that share each batch; auto: on idle cores", PROCESSES, free=True)
-    checkpoint_interval: int = setting(100, "updates between two checkpoints", at_least(1), free=True)
+    checkpoint_interval: int = setting(50, "updates between two checkpoints", at_least(1), free=True)
     keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least(1), free=True)
-    validation_interval: int = setting(100, "updates between two validations; 0: none", at_least(0))
+    validation_interval: int = setting(50, "updates between two validations; 0: none", at_least(0))
     num_validation: int = setting(2048, "vehicles of a validation, one episode each", at_least(1))
 
     @property

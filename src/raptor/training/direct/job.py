@@ -219,7 +219,7 @@ def first_policy(config: TrainDirectConfig, begins: bool = True) -> RaptorPolicy
         has = f"has hidden_dim={found.hidden_dim}, the settings ask for {config.hidden_dim}: give the same"
         raise UserError(f"initial_policy {config.initial_policy} {has}")
     if found.layout != config.task.policy_layout:
-        longer = "initial_policy=null and a longer training, such as num_updates=1200"
+        longer = "initial_policy=null and a longer training, such as num_updates=600"
         remedy = f"give the observation that it was trained with, or {longer}"
         raise UserError(f"initial_policy {config.initial_policy} observes other components than the task: {remedy}")
     return found

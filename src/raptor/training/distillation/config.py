@@ -50,12 +50,12 @@ class DistillConfig(ImitationConfig):
 class FineTuneConfig(GradientConfig):
     """Settings of what follows imitation, training through the simulator's gradient."""
 
-    num_updates: int = setting(3000, "steps of the optimiser; 0: imitation only", at_least(0))
-    batch_size: int = setting(2048, "parallel vehicles; rounded to a multiple of the teachers while these take part")
+    num_updates: int = setting(1500, "steps of the optimiser; 0: imitation only", at_least(0))
+    batch_size: int = setting(1024, "parallel vehicles; rounded to a multiple of the teachers while these take part")
     learning_rate: float = setting(2e-2, "of the optimiser, at its highest")
-    updates_per_epoch: int = setting(100, "updates that are validated and written as one epoch", at_least(1))
+    updates_per_epoch: int = setting(50, "updates that are validated and written as one epoch", at_least(1))
     imitation: float = setting(1.0, "initial weight of the mean squared error to the teachers' actions", not_negative)
-    imitation_updates: int = setting(300, "updates over which that weight falls to zero; 0: no teachers", at_least(0))
+    imitation_updates: int = setting(150, "updates over which that weight falls to zero; 0: no teachers", at_least(0))
 
     @property
     def is_guided(self) -> bool:
