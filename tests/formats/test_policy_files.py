@@ -37,7 +37,7 @@ def test_a_packaged_policy_has_its_size_and_a_complete_card(name):
     assert all(policy.card.get(field) for field in CARD_FIELDS)
     assert "raptor" in policy.card["command"]
     card = policy_card(name)
-    assert ("position_error@+60" in card.pop("observes", {})) == (name == "agile")
+    assert ("position_error@+60" in card.pop("observes", {}).get("observation", ())) == (name == "agile")
     assert card == policy.card
 
 
