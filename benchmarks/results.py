@@ -14,7 +14,7 @@ import argparse
 import re
 from pathlib import Path
 
-from in_mujoco import FIGURES, KEPT, figure
+from in_mujoco import FIGURES, KEPT, figure, keep
 from rich.console import Console
 
 from raptor.cli.progress import counting, wide_console
@@ -119,7 +119,7 @@ def main() -> None:
     wide_console().print(evaluation.table())
     if not arguments.write:
         return
-    evaluation.save(ROOT / "docs" / "experiments" / "results.json")
+    keep(evaluation, ROOT / "docs" / "experiments" / "results.json")
     insert(ROOT / "README.md", markdown(evaluation, DECIDING))
     more = markdown(evaluation, MORE) + fastest(evaluation) + in_mujoco(list(evaluation.policies))
     insert(ROOT / "docs" / "experiments" / "results.md", more)
