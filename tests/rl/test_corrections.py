@@ -13,7 +13,7 @@ from raptor.formats import load_policy
 from raptor.nn import RaptorPolicy
 from raptor.quadrotor import load_platforms, sample_quadrotors
 from raptor.quadrotor.state import component_major
-from raptor.rl.corrections import correct
+from raptor.rl.corrections import CorrectedFlights, correct
 from raptor.tasks import InitialStates, References, Task
 
 NUM, STEPS = 4, 16
@@ -57,6 +57,17 @@ def test_corrected_actions_return_more_with_every_vehicle(corrected):
     episodes, corrections = found[8]
     assert (episodes.returns > own.returns + 0.1).all()
     assert corrections.shape == (STEPS, 4, NUM)
+
+
+def test_what_steps_hand_on_keeps_the_layout_that_they_are_compiled_for(monkeypatch):
+    fly, flown = CorrectedFlights.fly, []
+    monkeypatch.setattr(CorrectedFlights, "fly", lambda *given: flown.append(fly(*given)) or flown[-1])
+    task, quadrotors, policy = Task(episode_steps=3), sample_quadrotors(NUM, seed=1), load_policy("published")
+    start = begin_episode(task, quadrotors, seeded())
+    noise = draw_noise(task, quadrotors.mass, seeded(), 3)
+    correct(*controller_of(policy, NUM), task, quadrotors, start, noise, num_updates=0, compile=False)
+    ((_, trail),) = flown
+    assert [tensor.stride() for tensor in trail[0]] == [tensor.stride() for tensor in trail[1]]
 
 
 def test_policies_that_observe_targets_ahead_are_corrected_too():

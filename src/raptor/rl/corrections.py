@@ -142,7 +142,8 @@ def correct(
     Returns:
         Of each vehicle's best iterate, what came of the episode, and the corrections (S, 4, N).
     """
-    vehicles, begun = pytree.tree_map(lambda tensor: component_major(tensor, tensor.ndim - 1), (quadrotors, start))
+    given = quadrotors, start, memory
+    vehicles, begun, memory = pytree.tree_map(lambda tensor: component_major(tensor, tensor.ndim - 1), given)
     rollout = RolloutState(begun, memory, torch.ones_like(quadrotors.mass))
     flights = CorrectedFlights(
         controller, task.for_vehicles(quadrotors), Start(parameters, vehicles, rollout), noise, objective, compile
