@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> tuple[float, float]:
         num_updates=options.num_updates,
         batch_size=options.batch_size,
         segment_steps=options.segment_steps,
+        optimizer="adam",  # SOAP, the default, wants hundreds of vehicles in each update
         learning_rate=3e-2,
         warm_up_updates=2,
         num_validation=options.batch_size,

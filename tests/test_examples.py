@@ -41,7 +41,7 @@ def test_the_published_policy_holds_the_x500(capsys):
 def test_a_tiny_training_improves_the_policy_and_saves_it(tmp_path):
     file = tmp_path / "tiny.pt"
     before, after = load("train_tiny_policy").main(["--output", str(file)])
-    assert after > 1.1 * before
+    assert after > 1.5 * before
     policy = raptor.load_policy(file)
     assert policy.num_parameters == 2084
     assert policy.card["training"] == "40 updates"

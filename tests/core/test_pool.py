@@ -165,7 +165,7 @@ def test_one_that_cannot_begin_is_done_without(monkeypatch: pytest.MonkeyPatch) 
 
 
 ABANDONED = """
-import sys, time
+import signal, sys, time
 import torch
 from pool_works import doubled
 from raptor.core import helper
@@ -173,6 +173,7 @@ from raptor.core.pool import Pool
 
 if __name__ == "__main__":
     helper.NICENESS = 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where the tests run in the background
     pool, pieces = Pool(2), [(torch.zeros(1),)] * 4
     pool.map(doubled, pieces)
     while not pool._ready:

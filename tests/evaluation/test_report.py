@@ -127,9 +127,7 @@ def test_the_curve_of_a_distillation_is_that_of_vehicles_without_a_teacher(write
     assert returns.lines[0].get_xydata().tolist() == [[10, 100], [20, 600]]
     assert returns.lines[1].get_ydata()[0] == terminated.lines[1].get_ydata()[0] == 0.5
     assert {axis.get_xlabel() for axis in drawn[0].axes} == {"epoch"}
-    assert (
-        "of quadrotors that training does not fly. Dashed: published on the vehicles of the suite unseen." in page.text
-    )
+    assert "Dashed: published on the suite unseen, which has none." in page.text
     assert len(loss.lines) == 1
 
 

@@ -95,7 +95,7 @@ def test_a_setting_of_several_jobs_is_described_once_and_listed_with_its_default
     page = reference.configuration_page()
     assert page.count("| `segment_steps` |") == 1
     rest = page.split("### fine_tune\n")[1].split("As of [raptor train-direct")[1].split("\n")[0]
-    assert "`segment_steps` `100`" in rest
+    assert "`segment_steps` `200`" in rest
     assert "`num_updates`" not in rest  # it has a meaning of its own there
 
 

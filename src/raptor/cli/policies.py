@@ -212,7 +212,7 @@ def quickstart(
         int | None, option("--num-quadrotors N", "Vehicles drawn for each suite; else 1024.", min=1)
     ] = None,
 ) -> None:
-    """Train a policy, compare it with the published one, export it, and write report.html: about five minutes.
+    """Train a policy, compare it with the published one, export it, and write report.html: three to four minutes.
 
     A training of fewer than 100 000 updates times vehicles is evaluated with 256 vehicles on unseen alone, unless told
     otherwise.
@@ -275,7 +275,7 @@ def quickstart(
     commands = {
         f"raptor card {output}": "what this policy is",
         f"raptor evaluate default large {output}{common.extensions()}": "beside the packaged policies",
-        "raptor train-direct -o runs/longer num_updates=10000": "a better one, given more time",
+        "raptor train-direct -o runs/longer num_updates=2500": "a better one, given more time",
         "raptor describe my_quadrotor.yaml": "your own quadrotor, from what you know of it",
         f"tensorboard --logdir {output}": "how the training went",
     }

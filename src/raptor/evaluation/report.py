@@ -119,9 +119,12 @@ def _learning_curve(curve: Curve, evaluation: Evaluation) -> dict[str, Any]:
     levels = {name: {first: unseen[metric].value} for name, metric in COMPARED.items() if metric in unseen}
     text = []
     if any(name in COMPARED for name in curve):
-        text.append("Return and termination rate are those of quadrotors that training does not fly.")
+        text.append(
+            "Return and termination rate are those of quadrotors that training does not fly, with the noise, delays and "
+            "other imperfections of its task, if it has any."
+        )
     if any(name in levels for name in curve):
-        text.append(f"Dashed: {first} on the vehicles of the suite unseen.")
+        text.append(f"Dashed: {first} on the suite unseen, which has none.")
     return _picture("Learning curve", " ".join(text), plots.learning_curve(curve, levels, unit))
 
 

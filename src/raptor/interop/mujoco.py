@@ -65,9 +65,7 @@ class MujocoSimulator:
     ) -> State:
         """Advance N vehicles by dt, see `raptor.quadrotor.step`; what is not finite makes its vehicle's state NaN."""
         if isinstance(dt, Tensor):
-            raise UserError(
-                "MuJoCo moves all vehicles by equal steps: leave task.deployment.dt_factor at [1, 1]"
-            )
+            raise UserError("MuJoCo moves all vehicles by equal steps: leave task.deployment.dt_factor at [1, 1]")
         self._build(quadrotors)
         num_steps = max(1, math.ceil(dt / TIME_STEP - 1e-6))
         parts = [part.numpy(force=True).astype(np.float64) for part in (*state.parts(), action)]

@@ -53,7 +53,7 @@ def test_a_policy_is_trained_around_vehicles_of_a_stage_a_file_and_a_platform(tm
     assert kept[:2] == Quadrotors.from_json(output / "quadrotors").mass.tolist()
     settings = read_settings(output / "policy")
     assert settings["quadrotors"] == [str(output / "quadrotors"), str(own), "race"]
-    assert settings["task"]["sensing"]["observation_delay"] == [0, 2]  # of the preset for vehicles
+    assert settings["task"]["references"]["lissajous"]["interval"] == [4.5, 9]  # of the preset for vehicles
     pipeline = load_pipeline(file)
     assert [step.action for step in make_plan(pipeline, output)] == ["skip", "skip"]
     own.write_text("mass: 0.7\nthrust_to_weight: 4\n")
