@@ -120,8 +120,8 @@ def _learning_curve(curve: Curve, evaluation: Evaluation) -> dict[str, Any]:
     text = []
     if any(name in COMPARED for name in curve):
         text.append(
-            "Return and termination rate are those of quadrotors that training does not fly, with the noise, delays and "
-            "other imperfections of its task, if it has any."
+            "Return and termination rate are those of quadrotors that training does not fly, with the noise, delays "
+            "and other imperfections of its task, if it has any."
         )
     if any(name in levels for name in curve):
         text.append(f"Dashed: {first} on the suite unseen, which has none.")
