@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 
 from raptor.core.errors import UserError
 from raptor.export import FORMATS, ExportError, export_onnx, export_policy, verify_onnx
-from raptor.formats import OnnxPolicy, load_policy, policy_card, save_policy
+from raptor.export import onnx as onnx_export
+from raptor.formats import POLICY_NAMES, OnnxPolicy, load_policy, policy_card, save_policy
 from raptor.nn import MLPPolicy, RaptorPolicy
 
 
@@ -174,11 +175,13 @@ def test_verification_notices_another_memoryless_policy(tmp_path):
         verify_onnx(random_policy(hidden_dim=8, seed=1, network=MLPPolicy), tmp_path / "policy.onnx")
 
 
-def test_a_failed_verification_leaves_nothing_new_and_the_old_file_as_it_was(policy, tmp_path):
+def test_a_failed_verification_leaves_nothing_new_and_the_old_file_as_it_was(policy, tmp_path, monkeypatch):
+    convert = onnx_export._convert
+    monkeypatch.setattr(onnx_export, "_convert", lambda given: convert(random_policy(seed=1)))
     path = tmp_path / "policy.onnx"
     path.write_bytes(b"old")
     with pytest.raises(ExportError, match=r"policy\.onnx differs from the policy by"):
-        export_onnx(policy, path, tolerance=1e-12)
+        export_onnx(policy, path)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["policy.onnx"]
 
@@ -312,3 +315,8 @@ def test_a_model_without_metadata_starts_from_zero(exported, tmp_path):
     loaded = load_policy(path)
     assert loaded.card == {}
     assert torch.equal(loaded.initial_hidden_state(2), torch.zeros(2, 16))
+
+
+@pytest.mark.parametrize("name", POLICY_NAMES)
+def test_every_packaged_policy_is_exported(name, tmp_path):
+    assert export_onnx(load_policy(name), tmp_path / "policy.onnx") < 1e-3
