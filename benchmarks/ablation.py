@@ -1,6 +1,6 @@
 """What each part of the recipe of `raptor train-direct` is worth: short trainings without one of them at a time.
 
-    python benchmarks/ablation.py [--output runs/ablation] [--num-quadrotors 1024] [--only NAME ...] [KEY=VALUE ...]
+    python benchmarks/ablation.py [KEY=VALUE ...] [--output runs/ablation] [--num-quadrotors 1024] [--only NAME ...]
 
 Goes on with the runs that are there. The vehicles that are flown are those of neither training nor the results.
 """
