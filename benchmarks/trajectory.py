@@ -21,7 +21,10 @@ from raptor.formats import load_policy
 from raptor.training import load_run_config, train_direct
 
 LENGTH, WIDTH, HEIGHT, SPEED, DT = 12.0, 6.0, 1.0, 4.0, 0.02  # m, m, m, m/s, s
-SETTINGS = ("initial_policy=default", "num_updates=400", "batch_size=512", "learning_rate=1e-2", "num_validation=256")
+SETTINGS = (
+    *("initial_policy=default", "distrust=[0,0]", "num_updates=200", "batch_size=512", "learning_rate=1e-2"),
+    "num_validation=256",
+)
 
 
 def write_lap(path: Path) -> None:
