@@ -12,8 +12,9 @@ from raptor.nn.stacked_mlp import Layer, forward, initial_layers
 from raptor.quadrotor import sample_quadrotors
 from raptor.quadrotor.state import State, component_major, components, from_components
 from raptor.rl import analytic_policy_gradient
-from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, StepInputs
+from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.objective import Objective, TeacherGuide, step_cost
+from raptor.rl.segment import RolloutState, StepInputs
 from raptor.tasks import Air, Deployment, Lissajous, Motors, References, Sensing, Task, Termination, Trajectory
 from raptor.tasks.terms import find_term
 

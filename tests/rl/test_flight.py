@@ -10,8 +10,9 @@ from raptor.environments.episode import begin_episode, draw_noise, observe
 from raptor.environments.rollout import Student
 from raptor.nn.policy import MLPParameters, MLPPolicy
 from raptor.quadrotor import sample_quadrotors
-from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, StepInputs
+from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.objective import Objective
+from raptor.rl.segment import RolloutState, StepInputs
 from raptor.tasks import Lissajous, References, Sensing, Task
 
 NUM, STEPS = 6, 5

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import operator
 import threading
 import time
 import warnings
@@ -135,21 +136,49 @@ def _trace(function: FlatFunction, example: Sequence[Tensor]) -> torch.fx.GraphM
 
 
 def _take_apart(graph: torch.fx.Graph) -> None:
-    """Use the parts themselves of what is stacked and then unbound; the compiler would write them to memory between."""
-    aten = torch.ops.aten
-    for node in graph.find_nodes(op="call_function", target=aten.unbind.int):
-        source, axes, axis = node.args[0], None, [*node.args, 0][1]
-        while source.target is aten.permute.default:
-            order = source.args[1]
-            axes = order if axes is None else [order[a] for a in axes]
-            source = source.args[0]
-        if source.target is not aten.stack.default:
-            continue
-        others = [] if axes is None else [*axes[:axis], *axes[axis + 1 :]]
-        if (axis if axes is None else axes[axis]) == [*source.args, 0][1] and others == sorted(others):
-            for user in list(node.users):
-                user.replace_all_uses_with(source.args[0][user.args[1]])
+    """Compute with the parts of what is stacked and later unbound; the compiler would write stacks to memory between.
+
+    Known by their parts are stacks, these with axes permuted, and sums with those; sums are what gradients add up in.
+    """
+    aten, known = torch.ops.aten, dict[Any, tuple[list[Any], int]]()  # the parts of a node, and their axis
+
+    def parts_of(node: Any, axis: int, num: int) -> list[Any]:
+        if node in known and known[node][1] == axis:
+            return known[node][0]
+        whole = graph.call_function(aten.unbind.int, (node, axis))
+        return [graph.call_function(operator.getitem, (whole, i)) for i in range(num)]
+
+    for node in list(graph.nodes):
+        operands = [each for each in node.args if isinstance(each, torch.fx.Node) and each in known]
+        if node.target is aten.stack.default:
+            known[node] = list(node.args[0]), [*node.args, 0][1]
+        elif node.target is aten.permute.default and operands:
+            (parts, axis), order = known[operands[0]], node.args[1]
+            others = [place for place in order if place != axis]
+            if others == sorted(others):
+                known[node] = parts, order.index(axis)
+        elif node.target is aten.add.Tensor and operands and not node.kwargs and _alike(*node.args):
+            parts, axis = known[operands[0]]
+            counted = [each for each in node.args if each.target is not aten.zeros_like.default]
+            with graph.inserting_before(node):
+                columns = [parts_of(each, axis, len(parts)) for each in counted]
+                if len(columns) > 1:
+                    parts = [graph.call_function(aten.add.Tensor, pair) for pair in zip(*columns, strict=True)]
+            known[node] = parts, axis
+        elif node.target in (aten.unbind.int, aten.select.int) and operands:
+            (parts, axis), (_, along, *place) = known[operands[0]], [*node.args, 0][:3]
+            if along == axis and node.target is aten.select.int:
+                node.replace_all_uses_with(parts[place[0]])
+            elif along == axis:
+                for user in list(node.users):
+                    user.replace_all_uses_with(parts[user.args[1]])
     graph.eliminate_dead_code()
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two operands are tensors of one shape."""
+    tensors = isinstance(one, torch.fx.Node) and isinstance(other, torch.fx.Node)
+    return tensors and one.meta["val"].shape == other.meta["val"].shape
 
 
 def _compile(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> FlatFunction:

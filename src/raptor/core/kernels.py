@@ -34,6 +34,7 @@ KEPT_S = 60 * 24 * 3600.0  # how long a library stays that is not used
 OPTIONS: dict[str, Any] = {
     "pattern_matcher": False,  # which would add each bias by a copy of it for every vehicle
     "memory_planning": True,  # one allocation for all that is intermediate
+    "max_fusion_size": 2000,
     "cpp.use_decompose_tanh": True,  # several times as fast, exact to 2e-7
 }
 """Of the compiler; those that an older one does not have are left out."""

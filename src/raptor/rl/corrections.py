@@ -21,8 +21,9 @@ from raptor.environments.rollout import Controller, Memory
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import component_major, components, from_components
 from raptor.rl.adam import adam_start, adam_step, warmup_cosine
-from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, StepInputs
+from raptor.rl.analytic_policy_gradient import SegmentGradient
 from raptor.rl.objective import Objective
+from raptor.rl.segment import RolloutState, StepInputs
 from raptor.tasks.task import Task
 
 SURROGATE = Objective(kind="reward", speed_limit=1.8, box_limit=0.9)

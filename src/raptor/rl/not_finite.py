@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 from raptor.environments.episode import Episode, Noise
 from raptor.environments.rollout import Memory
 from raptor.quadrotor.parameters import Quadrotors
-from raptor.rl.analytic_policy_gradient import RolloutState, SegmentGradient, StepInputs
+from raptor.rl.analytic_policy_gradient import SegmentGradient
+from raptor.rl.segment import RolloutState, StepInputs
 from raptor.tasks.terms import Terms, Use
 
 

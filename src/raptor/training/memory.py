@@ -14,7 +14,7 @@ from raptor.core.distributed import ALONE, DryRunWorld, World
 from raptor.core.errors import UserError
 from raptor.environments.episode import draw_noise
 from raptor.formats.checkpoint import StudentPolicy
-from raptor.rl.analytic_policy_gradient import RolloutState
+from raptor.rl.segment import RolloutState
 from raptor.tasks.task import Task
 from raptor.training.direct.blocks import VEHICLES
 from raptor.training.direct.config import GradientConfig

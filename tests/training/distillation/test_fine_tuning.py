@@ -13,8 +13,8 @@ from torch.utils import _pytree as pytree
 from raptor.environments.episode import draw_noise
 from raptor.formats.checkpoint import StudentPolicy
 from raptor.nn.teachers import TeacherPopulation
-from raptor.rl.analytic_policy_gradient import RolloutState, StepInputs
 from raptor.rl.objective import TeacherGuide
+from raptor.rl.segment import RolloutState, StepInputs
 from raptor.training.direct.learner import GradientLearner
 from raptor.training.distillation.learner import first_student, guidance_of, shared_evenly
 from raptor.training.memory import batch_bytes, nbytes

@@ -10,8 +10,8 @@ from raptor.config import load_config
 from raptor.core.errors import UserError
 from raptor.environments.episode import draw_noise
 from raptor.quadrotor import sample_quadrotors
-from raptor.rl.analytic_policy_gradient import RolloutState, StepInputs
 from raptor.rl.curriculum import Curriculum
+from raptor.rl.segment import RolloutState, StepInputs
 from raptor.training import memory
 from raptor.training.memory import BASE_BYTES, GIB, nbytes
 from raptor.training.teachers.config import PreTrainConfig
