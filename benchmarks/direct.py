@@ -1,12 +1,12 @@
 """Forward and backward env-steps per second of training through the simulator, beside the arithmetic limit.
 
     python benchmarks/direct.py [--threads 2] [--device cpu] [--sizes 256 1024 4096 16384] [--hidden 16]
-    python benchmarks/direct.py --threads 1 --beside ../other/src
+    python benchmarks/direct.py --threads 1 --clean --block-size 4096 --sizes 4096 --beside ../other/src
 
 One update flies a segment forward and differentiates it backward. The arithmetic limit is what the policy's matrix
 products alone would allow at the speed that a large matrix product reaches in the same run. With `--beside`, updates
 alternate with those of the package in that folder, and the ratio is that of the shortest ones: what else runs on the
-machine slows down both.
+machine slows down both. Segments have 200 steps, and vehicles the imperfections of the default task, unless `--clean`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from raptor.tasks import Task
 from raptor.training.direct.config import TrainDirectConfig
 from raptor.training.direct.job import first_policy, make_learner
 
@@ -54,8 +56,17 @@ class Updates:
     """Updates of a new learner, timed one by one."""
 
     def __init__(self, arguments: argparse.Namespace, num: int) -> None:
-        device = arguments.device
-        config = TrainDirectConfig(batch_size=num, hidden_dim=arguments.hidden, validation_interval=0, device=device)
+        settings: dict[str, Any] = {"task": Task()} if arguments.clean else {}
+        if arguments.block_size:
+            settings["block_size"] = arguments.block_size
+        config = TrainDirectConfig(
+            batch_size=num,
+            hidden_dim=arguments.hidden,
+            segment_steps=200,
+            validation_interval=0,
+            device=arguments.device,
+            **settings,
+        )
         self.learner, self.env_steps = make_learner(config, first_policy(config)), num * config.segment_steps
 
     def seconds(self) -> float:
@@ -80,6 +91,7 @@ class OtherUpdates:
             "--threads",
             f"{arguments.threads}",
         ]
+        settings += ["--clean"] * arguments.clean
         command = [sys.executable, __file__, *settings, "--sizes", f"{num}", "--serve"]
         environment = os.environ | {"PYTHONPATH": os.path.abspath(arguments.beside)}
         pipe = subprocess.PIPE
@@ -128,6 +140,10 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 1024, 4096, 16384])
     parser.add_argument("--hidden", type=int, default=16)
     parser.add_argument("--updates", type=int, default=9)
+    parser.add_argument("--clean", action="store_true", help="without imperfections of sensors, motors and air")
+    parser.add_argument(
+        "--block-size", type=int, help="most vehicles flown together, default 512 on a CPU; not of the other"
+    )
     parser.add_argument("--beside", help="folder of another version of the package, such as ../other/src")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
