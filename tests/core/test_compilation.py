@@ -202,3 +202,28 @@ def test_something_long_says_that_it_goes_on_and_stops_saying_so_when_it_ends(mo
         assert all(line.startswith("still compiling a step, for ") for line in lines)
         time.sleep(0.06)
         assert len(caplog.records) == len(lines)
+
+
+def test_what_is_stacked_and_taken_apart_is_computed_in_parts():
+    a, b = torch.rand(2, 5).unbind()
+    rows = torch.rand(3, 5)
+
+    def sums(a: Tensor, b: Tensor, rows: Tensor) -> list[Tensor]:
+        stack = torch.stack([a * b, a - b, b])
+        whole = stack.permute(1, 0) + torch.stack([b, a, a * a]).permute(1, 0) + torch.zeros_like(stack.permute(1, 0))
+        return [*whole.unbind(1), (rows + stack).select(0, 1)]
+
+    graph = compilation._trace(sums, [a, b, rows])
+    names = [str(node.target) for node in graph.graph.nodes]
+    assert not any("stack" in name for name in names)
+    torch.testing.assert_close(graph(a, b, rows), sums(a, b, rows))
+
+
+def test_stacks_along_another_axis_stay():
+    a, b = torch.rand(2, 2, 2).unbind()
+
+    def rows(a: Tensor, b: Tensor) -> list[Tensor]:
+        return [*torch.stack([a, b]).unbind(1), torch.stack([a, b], -1).select(0, 1), torch.stack([a, b]) + a]
+
+    graph = compilation._trace(rows, [a, b])
+    torch.testing.assert_close(graph(a, b), rows(a, b))

@@ -151,25 +151,29 @@ def _take_apart(graph: torch.fx.Graph) -> None:
     for node in list(graph.nodes):
         operands = [each for each in node.args if isinstance(each, torch.fx.Node) and each in known]
         if node.target is aten.stack.default:
-            known[node] = list(node.args[0]), [*node.args, 0][1]
-        elif node.target is aten.permute.default and operands:
-            (parts, axis), order = known[operands[0]], node.args[1]
+            known[node] = list(node.args[0]), [*node.args, 0][1] % node.meta["val"].ndim
+        if not operands:
+            continue
+        parts, axis = known[operands[0]]
+        if node.target is aten.permute.default:
+            order = [place % len(node.args[1]) for place in node.args[1]]
             others = [place for place in order if place != axis]
             if others == sorted(others):
                 known[node] = parts, order.index(axis)
-        elif node.target is aten.add.Tensor and operands and not node.kwargs and _alike(*node.args):
-            parts, axis = known[operands[0]]
+        elif node.target is aten.add.Tensor and not node.kwargs and _alike(*node.args):
             counted = [each for each in node.args if each.target is not aten.zeros_like.default]
             with graph.inserting_before(node):
                 columns = [parts_of(each, axis, len(parts)) for each in counted]
                 if len(columns) > 1:
                     parts = [graph.call_function(aten.add.Tensor, pair) for pair in zip(*columns, strict=True)]
             known[node] = parts, axis
-        elif node.target in (aten.unbind.int, aten.select.int) and operands:
-            (parts, axis), (_, along, *place) = known[operands[0]], [*node.args, 0][:3]
-            if along == axis and node.target is aten.select.int:
+        elif node.target in (aten.unbind.int, aten.select.int):
+            along, *place = [*node.args, 0][1:3]
+            if along % operands[0].meta["val"].ndim != axis:
+                continue
+            if node.target is aten.select.int:
                 node.replace_all_uses_with(parts[place[0]])
-            elif along == axis:
+            else:
                 for user in list(node.users):
                     user.replace_all_uses_with(parts[user.args[1]])
     graph.eliminate_dead_code()
