@@ -20,6 +20,7 @@ from raptor.environments.collectors import Collector, Episodes, EpisodeTally, Mo
 from raptor.environments.episode import Episode, Noise, advance, begin_episode, draw_noise, observe, observe_as_teacher
 from raptor.nn.activations import RELU_TANH, Activations
 from raptor.nn.policy import MLPParameters, MLPPolicy, PolicyParameters, RaptorPolicy, mlp_step, policy_step
+from raptor.nn.policy_kernel import PolicyKernel, policy_kernel
 from raptor.nn.stacked_mlp import Layers, act
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.dynamics import step as own_dynamics
@@ -92,16 +93,35 @@ class Policy(Protocol):
 class CalledPolicy:
     """Any other policy: it is called before each step, whose parameter its action is, outside of what is compiled."""
 
-    policy: Policy = dataclasses.field(compare=False)
+    policy: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = dataclasses.field(compare=False)
 
-    def call(self, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
+    def call(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """Action and memory of the policy."""
-        action, hidden = self.policy(observe(episode), memory[0])
-        return component_major(action.to(episode.noise_scale.device)), (hidden,)
+        action, hidden = self.policy(observation, memory[0])
+        return component_major(action.to(observation.device)), (hidden,)
 
     def act(self, parameters: Any, quadrotors: Quadrotors, episode: Episode, memory: Memory) -> tuple[Tensor, Memory]:
         """See `Controller`."""
         return parameters, memory
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelPolicy:
+    """A student whose steps a kernel computes."""
+
+    parameters: PolicyParameters
+    kernel: PolicyKernel
+
+    def __call__(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Policy`; everything is component by component in memory."""
+        action, following = self.kernel.step(self.parameters, observation.mT, hidden.mT)
+        return action.mT, following.mT
+
+
+def student_kernel(controller: Controller, parameters: Any, compile: bool = True) -> PolicyKernel | None:
+    """The kernel for a controller, None where there is none: a recurrent student in single precision on a CPU has."""
+    plain = compile and controller == Student() and isinstance(parameters, PolicyParameters)
+    return policy_kernel(parameters) if plain else None
 
 
 def student_step(
@@ -198,7 +218,10 @@ def rollout(
     vehicles, start, begun, memory = cut((*flown, memory), shares[world.rank])
     vehicles, start = pytree.tree_map(component_wise, (vehicles, start))
     parameters, memory = pytree.tree_map(lambda tensor: tensor.detach().to(like.device), (parameters, memory))
-    called = controller if isinstance(controller, CalledPolicy) else None
+    if (kernel := student_kernel(controller, parameters, compile)) is not None:
+        weights = PolicyParameters(*(weight.contiguous() for weight in parameters))
+        controller, memory = CalledPolicy(KernelPolicy(weights, kernel)), (component_major(memory[0]),)
+    called, seen = (controller, [observe(start)]) if isinstance(controller, CalledPolicy) else (None, [])
     within = (parameters, memory) if called is None else (start.previous_action, ())
     everything = _Carried(within[0], vehicles, start, within[1], begun)
     carried, structure = pytree.tree_flatten(everything)
@@ -219,8 +242,8 @@ def rollout(
         block = _draws(task, like, generator, min(block_steps, num_steps - first), action_noise)
         for done, drawn in enumerate(cut(block, shares[world.rank]), start=first):
             if called is not None:
-                carried[0], memory = called.call(snapshot(done).episode, memory)
-            carried, _ = step(carried, [numbers[done], *drawn])
+                carried[0], memory = called.call(component_major(seen[0]), memory)
+            carried, seen = step(carried, [numbers[done], *drawn])
             if watch is not None:
                 watch(snapshot(done + 1))
     tally, *results = _whole(snapshot(num_steps).collectors, len(like), num, shares, world)
@@ -237,7 +260,10 @@ def _compiled(
     compile: bool,
     simulate: Callable[..., State],
 ) -> CompiledStep:
-    """One step of all that is carried; given are its number, its noise, and that of the actions where there is any."""
+    """One step of all that is carried; given are its number, its noise, and that of the actions where there is any.
+
+    Outputs what a `CalledPolicy` observes then.
+    """
     num_noise = task.num_noise
 
     def step(carried: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
@@ -249,7 +275,8 @@ def _compiled(
         moment = Moment(number, quadrotors, episode, action, after, outcome, collectors[0].flying)
         collectors = tuple(collector.add(moment) for collector in collectors)
         moved = pytree.tree_leaves(_Carried(parameters, quadrotors, after, memory, collectors))
-        return [_laid_out(new, old) for new, old in zip(moved, carried, strict=True)], []
+        seen = [observe(after)] if isinstance(controller, CalledPolicy) else []
+        return [_laid_out(new, old) for new, old in zip(moved, carried, strict=True)], seen
 
     return CompiledStep(step, compile)
 

@@ -17,9 +17,7 @@ from torch.utils import _pytree as pytree
 
 from raptor.core.compilation import Tensors
 from raptor.environments.episode import Episode, Noise, Own, advance, observe
-from raptor.environments.rollout import Controller, Memory, Student
-from raptor.nn.policy import PolicyParameters
-from raptor.nn.policy_kernel import policy_kernel
+from raptor.environments.rollout import Controller, Memory, Student, student_kernel
 from raptor.quadrotor.dynamics import Method
 from raptor.quadrotor.parameters import NUM_ROTORS, Quadrotors
 from raptor.quadrotor.state import component_major, components, from_components
@@ -99,13 +97,12 @@ class SegmentGradient:
 
     def _steps(self, start: StepInputs) -> Any:
         """What flies from inputs of these shapes and layouts: `KernelSteps` if it can, else `GraphSteps`."""
-        parameters, (tensors, structure) = start.parameters, pytree.tree_flatten(start)
-        weights = len(pytree.tree_leaves(parameters))
+        tensors, structure = pytree.tree_flatten(start)
+        weights = len(pytree.tree_leaves(start.parameters))
         key = structure, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
         key += tuple(tensor.stride() for tensor in (*tensors[:weights], *start.noise))
         if key not in self._compiled:
-            plain = self.compile and self.controller == Student()  # its products in single precision
-            kernel = policy_kernel(parameters) if plain and isinstance(parameters, PolicyParameters) else None
+            kernel = student_kernel(self.controller, start.parameters, self.compile)
             self._compiled[key] = GraphSteps(self, start) if kernel is None else KernelSteps(self, start, kernel)
         return self._compiled[key]
 
