@@ -59,7 +59,6 @@ def test_export_of_a_teacher_is_a_file_of_rl_tools_that_acts_like_it(raptor: Run
     assert "give the number of one, such as" in refused("export", tmp_path / "teachers")
     sentence = "a teacher is exported with --format rl-tools, got 'onnx'"
     assert refused("export", f"{tmp_path / 'teachers'}:1", "-f", "onnx") == sentence
-    assert "--format rl-tools is for a teacher" in refused("export", "published", "-f", "rl-tools")
 
 
 def test_the_option_that_numbered_a_teacher_once_names_what_does_now(refused: Run, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper
 
 from raptor.core.errors import UserError
-from raptor.export import FORMATS, ExportError, export_onnx, export_policy, verify_onnx
+from raptor.export import FORMATS, ExportError, export_onnx, export_policy, verify
 from raptor.export import onnx as onnx_export
 from raptor.formats import POLICY_NAMES, OnnxPolicy, load_policy, policy_card, save_policy
 from raptor.nn import MLPPolicy, RaptorPolicy
@@ -38,6 +38,11 @@ def exported(policy, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "policy.onnx"
     export_onnx(policy, path)
     return path
+
+
+def beside(policy, path):
+    """The largest error of a file."""
+    return verify(policy, OnnxPolicy(path), path)
 
 
 def broken(exported, path, damage):
@@ -106,7 +111,7 @@ def test_exporting_returns_the_largest_error_and_leaves_the_policy_and_the_conso
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     error = export_onnx(policy, tmp_path / "policy.onnx")
     assert 0 < error < 2e-5
-    assert error == verify_onnx(random_policy(hidden_dim=64), tmp_path / "policy.onnx")
+    assert error == beside(random_policy(hidden_dim=64), tmp_path / "policy.onnx")
     assert os.listdir(tmp_path) == ["policy.onnx"], "the weights are in the file itself"
     assert all(torch.equal(tensor, before[name]) for name, tensor in policy.state_dict().items())
     assert policy.get_hidden_state().shape == (5, 64)
@@ -172,7 +177,7 @@ def test_a_memoryless_policy_is_exported_without_a_hidden_state_and_flies_like_t
 def test_verification_notices_another_memoryless_policy(tmp_path):
     export_onnx(random_policy(hidden_dim=8, network=MLPPolicy), tmp_path / "policy.onnx")
     with pytest.raises(ExportError, match="after 1 steps"):
-        verify_onnx(random_policy(hidden_dim=8, seed=1, network=MLPPolicy), tmp_path / "policy.onnx")
+        beside(random_policy(hidden_dim=8, seed=1, network=MLPPolicy), tmp_path / "policy.onnx")
 
 
 def test_a_failed_verification_leaves_nothing_new_and_the_old_file_as_it_was(policy, tmp_path, monkeypatch):
@@ -188,7 +193,7 @@ def test_a_failed_verification_leaves_nothing_new_and_the_old_file_as_it_was(pol
 
 def test_verification_notices_another_policy(exported):
     with pytest.raises(ExportError, match="after 1 steps"):
-        verify_onnx(random_policy(seed=1), exported)
+        beside(random_policy(seed=1), exported)
 
 
 def test_verification_notices_a_small_error_that_only_memory_builds_up(policy, exported, tmp_path):
@@ -201,7 +206,7 @@ def test_verification_notices_a_small_error_that_only_memory_builds_up(policy, e
 
     path = broken(exported, tmp_path / "policy.onnx", damage)
     with pytest.raises(ExportError):
-        verify_onnx(policy, path)
+        beside(policy, path)
 
 
 def test_a_policy_that_cannot_be_exported_is_refused_before_anything_is_written(policy, exported, tmp_path):
@@ -218,8 +223,8 @@ def test_a_policy_that_cannot_be_exported_is_refused_before_anything_is_written(
 
 
 def test_an_unknown_format_is_an_error(policy, tmp_path):
-    assert list(FORMATS) == ["onnx"]
-    with pytest.raises(UserError, match=r"unknown export format 'onx', did you mean 'onnx'.*give one of onnx"):
+    assert list(FORMATS) == ["onnx", "rl-tools", "px4"]
+    with pytest.raises(UserError, match=r"unknown export format 'onx', did you mean 'onnx'.*onnx, rl-tools, px4"):
         export_policy(policy, tmp_path / "policy.onnx", "onx")
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from raptor.core.errors import UserError
-from raptor.formats import CARD_FIELDS, load_expert, load_policy
+from raptor.formats import CARD_FIELDS, load_expert, load_policy, rl_tools
 from raptor.nn import RaptorPolicy
 
 PUBLISHED = Path(importlib.util.find_spec("foundation_policy").origin).parent / "blob" / "checkpoint.h5"
@@ -297,3 +297,43 @@ def test_an_example_of_another_shape_is_refused_and_none_is_needed(copy):
     with h5py.File(copy, "r+") as file:
         del file["example"]
     assert load_policy(copy).num_parameters == 2084
+
+
+def contents(path):
+    """Attributes and numbers of everything in a file, by name."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: dict(item.attrs)}))
+        file.visititems(
+            lambda name, item: found.update({f"{name} numbers": item[()]}) if hasattr(item, "dtype") else None
+        )
+    return found
+
+
+def test_the_published_policy_is_written_as_it_was_published(tmp_path):
+    rl_tools.write_rl_tools(load_policy("published"), tmp_path / "policy.h5", "logs/2025-04-19_16-16-17")
+    ours, theirs = contents(tmp_path / "policy.h5"), contents(PUBLISHED)
+    assert ours.keys() == theirs.keys()
+    for name, wanted in theirs.items():
+        if name == "actor":
+            assert ours[name].pop("meta").replace(" ", "") == wanted.pop("meta").replace(" ", "")
+        if name not in ("example/input numbers", "example/output numbers"):
+            assert np.array_equal(ours[name], wanted) if name.endswith("numbers") else ours[name] == wanted
+
+
+@pytest.mark.parametrize("name", ["published", "default", "large"])
+def test_foundation_policy_loads_what_is_written(tmp_path, name):
+    import foundation_policy
+
+    policy = load_policy(name)
+    rl_tools.write_rl_tools(policy, tmp_path / "policy.h5")
+    read, theirs = load_policy(tmp_path / "policy.h5"), foundation_policy.load(tmp_path / "policy.h5")
+    assert all(
+        torch.equal(*pair) for pair in zip(read.state_dict().values(), policy.state_dict().values(), strict=True)
+    )
+    theirs.reset()
+    observation = torch.linspace(-0.5, 0.5, policy.observation_dim)[None]
+    for _ in range(5):
+        np.testing.assert_allclose(
+            theirs.evaluate_step(observation.numpy()), policy.evaluate_step(observation), atol=2e-6
+        )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raptor.training import TrainDirectConfig
 
 PUBLISHED, RL_TOOLS, SENSITIVITY, SURVIVAL = "published", "rl-tools", "sensitivity", "survival"
+FORMAT_HELP = "onnx, rl-tools or px4 for a policy, rl-tools for a teacher."
 QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen",), 256
 """A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
 FLOWN = ("task.extra.", "task.references.trajectory.")
@@ -296,10 +297,12 @@ def extent(
 
 def export(
     policy: Annotated[str, argument("POLICY", f"One of {POLICY} Or a teacher, as FOLDER:NUMBER.")],
-    format: Annotated[str | None, option("--format -f FORMAT", "onnx for a policy, rl-tools for a teacher.")] = None,
+    format: Annotated[str | None, option("--format -f FORMAT", FORMAT_HELP)] = None,
     output: Annotated[Path | None, option("--output -o FILE|DIR", "File or folder; else beside the policy.")] = None,
 ) -> None:
     """Write a policy in a format that runs without this package, and verify the file against the original.
+
+    onnx: for onnxruntime. rl-tools: a checkpoint for rl-tools and foundation-policy. px4: policy.tar for mc_raptor.
 
     The ONNX model takes observation (batch, D) and hidden (batch, H) and gives action and next_hidden, for any batch.
     D is 22 unless the policy observes something else, H its hidden_dim: 16 for default, 64 for large and agile.
@@ -309,6 +312,8 @@ def export(
     raptor export runs/mine                    # writes runs/mine/policy.onnx
     raptor export published -o exported        # writes exported/published.onnx
     raptor export runs/mine -o hover.onnx
+    raptor export default -f px4 -o policy.tar # for PX4's mc_raptor, which is compiled for 22-16-4
+    raptor export large -f rl-tools -o exported
     raptor export teachers:3                   # writes teachers/teacher_3.h5, in rl-tools' layout
     ```
     """
@@ -322,18 +327,17 @@ def export(
             raise UserError(f"a teacher is exported with --format {RL_TOOLS}, got {format!r}")
         expert, number = load_expert(policy), index or 0
         name = load_teachers(folder).records[number].get("name", number)
-        path = _target(output, f"teacher_{number}", "h5") or folder / f"teacher_{number}.h5"
+        path = _target(output, f"teacher_{number}", ".h5") or folder / f"teacher_{number}.h5"
         error = write_rl_tools_teacher(expert, path, str(name))
         say(f"wrote {path}, which differs from the teacher by at most {error:.1e} in its actions")
         return
-    if format == RL_TOOLS:
-        raise UserError(f"--format {RL_TOOLS} is for a teacher, as FOLDER:NUMBER, got {policy!r}")
     format = format or "onnx"
-    loaded, source, suffix = load_policy(policy), Path(policy).expanduser(), format if format in FORMATS else "out"
+    loaded, source = load_policy(policy), Path(policy).expanduser()
+    suffix = FORMATS[format].suffix if format in FORMATS else ".out"
     if source.is_dir():
-        path = _target(output, source.resolve().name, suffix) or source / f"policy.{suffix}"
+        path = _target(output, source.resolve().name, suffix) or source / f"policy{suffix}"
     else:
-        path = _target(output, source.stem, suffix) or source.with_suffix(f".{suffix}")
+        path = _target(output, source.stem, suffix) or source.with_suffix(suffix)
     error = export_policy(loaded, path, format)
     say(f"wrote {path}, which differs from the policy by at most {error:.1e} over 500 steps")
 
@@ -341,7 +345,7 @@ def export(
 def _target(output: Path | None, name: str, suffix: str) -> Path | None:
     """The file that --output asks for: itself, or one of a good name in that folder."""
     is_folder = output is not None and (output.is_dir() or not output.suffix)
-    return output / f"{name}.{suffix}" if output is not None and is_folder else output
+    return output / f"{name}{suffix}" if output is not None and is_folder else output
 
 
 def card(policy: Annotated[str, argument("POLICY", f"One of {POLICY}")]) -> None:

@@ -240,7 +240,7 @@ def platform_bars(evaluation: Evaluation) -> Figure:
     panels = [
         ("platforms", f"{prefix}return", "return (at most 750)", 1),
         ("platforms", f"{prefix}position_rmse", "RMSE (cm), hovering", 100),
-        ("platforms", f"{prefix}action_change", "action change per step", 1),
+        ("platforms", f"{prefix}action_change", "action change per step, 1/1000", 1000),
     ]
     for interval in evaluation.settings.get("figure_eight_intervals_s", ()):
         title = f"RMSE (cm), {interval:g} s figure eight"
@@ -260,7 +260,7 @@ def platform_bars(evaluation: Evaluation) -> Figure:
                     axis.errorbar(value, places, xerr=[value - low, high - value], fmt="none", ecolor=INK, elinewidth=1)
             axis.set_title(title)
             axis.grid(visible=False, axis="y")
-            axis.xaxis.set_major_locator(MaxNLocator(5))
+            axis.xaxis.set_major_locator(MaxNLocator(4))
         axes[0, 0].set_yticks(range(len(names)), names)
         axes[0, 0].invert_yaxis()
         _legend(figure, list(evaluation.policies))
@@ -291,7 +291,7 @@ def sensitivity(evaluation: Evaluation) -> Figure:
             axis.set_title(title)
             low, high = axis.get_xlim()
             axis.set_xlim(low if metric == "return" else -0.02 * high, high if metric == "return" else max(5, high))
-            axis.xaxis.set_major_locator(MaxNLocator(5))
+            axis.xaxis.set_major_locator(MaxNLocator(4))
         names = [f"{name.replace('_', ' ')} ±{amount}" for name, amount in quantities.items()]
         axes[0, 0].set_yticks(range(len(quantities)), names)
         axes[0, 0].invert_yaxis()

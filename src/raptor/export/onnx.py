@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import difflib
 import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from raptor.core.atomic import PathLike, replacing
-from raptor.core.errors import UserError
-from raptor.core.yaml_files import to_plain
-from raptor.formats.checkpoint import StudentPolicy, architecture_of, assemble
+from raptor.export.verification import TOLERANCE, AnyPolicy, original_of, verify
+from raptor.formats.checkpoint import StudentPolicy
 from raptor.formats.policy_files import CARD, INITIAL_HIDDEN_STATE, INPUTS, LAYOUT, OUTPUTS, OnnxPolicy
 from raptor.nn.policy import RaptorPolicy, gru_gates
 
@@ -27,23 +22,9 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
-TOLERANCE = 1e-4  # largest error / (1 + abs(value)) that verification allows; float32 rounding gives 1e-6
 
 
-class ExportError(UserError):
-    """The written file differs from its policy."""
-
-
-def export_policy(policy: StudentPolicy | OnnxPolicy, path: PathLike, format: str = "onnx") -> float:
-    """Write a policy to `path` in one of `FORMATS`, verify the file, and return the largest error."""
-    if format not in FORMATS:
-        matches = difflib.get_close_matches(format, FORMATS, n=1)
-        suggestion = f", did you mean {matches[0]!r}?" if matches else ""
-        raise UserError(f"unknown export format {format!r}{suggestion}: give one of {', '.join(FORMATS)}")
-    return FORMATS[format](policy, path)
-
-
-def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: float = TOLERANCE) -> float:
+def export_onnx(policy: AnyPolicy, path: PathLike, tolerance: float = TOLERANCE) -> float:
     """Write a policy as ONNX and verify the file against torch over 500 steps.
 
     The model takes observation (batch, D) and hidden (batch, H) and gives action (batch, A) and next_hidden (batch, H),
@@ -52,62 +33,14 @@ def export_onnx(policy: StudentPolicy | OnnxPolicy, path: PathLike, tolerance: f
     verified, or not at all.
 
     Returns:
-        The largest absolute error of an action or a hidden state; beyond `tolerance` * (1 + abs(value)), and what
-        rounding explains, it is an `ExportError`.
+        The largest absolute error of an action or a hidden state; what rounding does not explain, see `verify`, is an
+        `ExportError`.
     """
-    target = Path(path)
-    if isinstance(policy, OnnxPolicy):
-        raise UserError(f"cannot export to {target}: the policy is ONNX already, give the checkpoint it was made from")
-    if target.suffix.lower() != ".onnx":
-        raise UserError(f"an ONNX file ends in .onnx, got {target}: choose another name")
-    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in policy.state_dict().items()}
-    original = assemble(architecture_of(policy), weights, f"the policy to be written to {target}")
-    original.card = to_plain(policy.card, "card")
+    original = original_of(policy, path, ".onnx", "an ONNX file")
     model = _convert(original)
-    with replacing(target) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
-        return verify_onnx(original, temporary, tolerance=tolerance, name=target)
-
-
-FORMATS: dict[str, Callable[[StudentPolicy | OnnxPolicy, PathLike], float]] = {"onnx": export_onnx}
-
-
-@torch.no_grad()
-def verify_onnx(
-    policy: StudentPolicy,
-    path: PathLike,
-    num_steps: int = 500,
-    batch_sizes: Sequence[int] = (1, 7),
-    tolerance: float = TOLERANCE,
-    name: PathLike | None = None,
-) -> float:
-    """Run an ONNX file and its original side by side on normally distributed observations, each with its own memory.
-
-    The original is in float32 on the CPU; `name` is the file in error messages. Beside the tolerance, see
-    `export_onnx`, an error may be four times as large as the original's own, from what it computes in float64: the
-    memory of a precise policy amplifies rounding. Returns the largest absolute error.
-    """
-    exported, exact = OnnxPolicy(path), copy.deepcopy(policy).double()
-    largest = 0.0
-    generator = torch.Generator().manual_seed(0)
-    for batch_size in batch_sizes:
-        observations = torch.randn(num_steps, batch_size, policy.observation_dim, generator=generator)
-        hidden, exported_hidden = policy.initial_hidden_state(batch_size), exported.initial_hidden_state(batch_size)
-        exact_hidden, rounding = exact.initial_hidden_state(batch_size), 0.0
-        for t, observation in enumerate(observations):
-            action, hidden = policy(observation, hidden)
-            exported_action, exported_hidden = exported(observation, exported_hidden)
-            exact_action, exact_hidden = exact(observation.double(), exact_hidden)
-            ours, theirs = torch.cat((action, hidden), -1), torch.cat((exported_action, exported_hidden), -1)
-            error, scale = (theirs - ours).abs(), 1 + ours.abs()
-            largest = max(largest, error.max().item())
-            own = (ours - torch.cat((exact_action, exact_hidden), -1)).abs() / scale
-            rounding = max(rounding, own.max().item())
-            if not (error / scale).max().item() <= max(tolerance, 4 * rounding):
-                found = f"by {error.max().item():.2g} after {t + 1} steps (batch {batch_size}, allowed {tolerance:.2g})"
-                report = "please report this with `raptor doctor`"
-                raise ExportError(f"{name or path} differs from the policy {found}: {report}")
-    return largest
+        return verify(original, OnnxPolicy(temporary), path, tolerance=tolerance)
 
 
 class _RecurrentStep(nn.Module):

@@ -19,6 +19,7 @@ from raptor.core.errors import UserError, first_line
 from raptor.core.threads import num_threads
 from raptor.core.yaml_files import to_plain
 from raptor.formats.checkpoint import LARGEST, LARGEST_WIDTH, StudentPolicy, checked_layout, is_width, read_policy
+from raptor.formats.px4 import read_policy_tar
 from raptor.formats.rl_tools import read_rl_tools
 from raptor.nn.policy import RaptorPolicy, Stepwise
 
@@ -39,7 +40,7 @@ PUBLISHED_CARD = {
 # The policies of a run: of train-direct, of post-train.
 _BEST = ("checkpoints/best.pt", "best_student.pt")
 _NUMBERED = ("checkpoints/update_*.pt", "checkpoint_epoch_*.pt")
-_SOURCES = f"{', '.join(POLICY_NAMES)}, the folder of a run, or a .pt, .h5 or .onnx file"
+_SOURCES = f"{', '.join(POLICY_NAMES)}, the folder of a run, or a .pt, .h5, .tar or .onnx file"
 # Ports of a recurrent policy; a memoryless one has the first of each. Metadata, as JSON.
 INPUTS: tuple[str, ...] = ("observation", "hidden")
 OUTPUTS: tuple[str, ...] = ("action", "next_hidden")
@@ -51,10 +52,10 @@ def load_policy(source: PathLike, device: torch.device | str = "cpu") -> Student
 
     The source is "published", the policy that was published with RAPTOR, from the package foundation-policy; "default",
     "large" or "agile", which come with this package; the folder of a run, which gives its best checkpoint, or its
-    last; or a file of `save_policy` (.pt), an rl-tools checkpoint (.h5), or an exported policy (.onnx). A name in text
-    comes before a file of that name: write ./default, or give a Path, for a folder of that name. The weights are on the
-    device; an ONNX file runs on the CPU and answers on the device of the observation. A `UserError` about a source that
-    does not exist or cannot be used names the file, the field and the value.
+    last; or a file of `save_policy` (.pt), an rl-tools checkpoint (.h5), PX4's policy.tar, or an exported policy
+    (.onnx). A name in text comes before a file of that name: write ./default, or give a Path, for a folder of that
+    name. The weights are on the device; an ONNX file runs on the CPU and answers on the device of the observation. A
+    `UserError` about a source that does not exist or cannot be used names the file, the field and the value.
     """
     find_device(device)
     if isinstance(source, str) and source == PUBLISHED:
@@ -62,7 +63,8 @@ def load_policy(source: PathLike, device: torch.device | str = "cpu") -> Student
     file = _find(source)
     if file.suffix.lower() == ".onnx":
         return OnnxPolicy(file, device)
-    return (read_policy(file) if file.suffix.lower() == ".pt" else read_rl_tools(file)).to(device)
+    read = {".pt": read_policy, ".tar": read_policy_tar}.get(file.suffix.lower(), read_rl_tools)
+    return read(file).to(device)
 
 
 def policy_card(source: PathLike) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def _find(source: PathLike) -> Path:
         near = difflib.get_close_matches(os.fspath(source), [*POLICY_NAMES, *beside], n=1, cutoff=0.7)
         suggestion = f", did you mean {near[0]!r}?" if near else ""
         raise UserError(f"there is no policy {os.fspath(source)!r}{suggestion}: give {_SOURCES}")
-    if path.suffix.lower() not in (".pt", ".h5", ".hdf5", ".onnx"):
+    if path.suffix.lower() not in (".pt", ".h5", ".hdf5", ".tar", ".onnx"):
         raise UserError(f"{path} is of an unknown kind {path.suffix!r}: give {_SOURCES}")
     return path
 

@@ -7,6 +7,7 @@ multi-layer perceptron, then `sample_and_squash`. Source: the teachers of RAPTOR
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,11 +44,15 @@ _WEIGHTS = {
     "output_layer.weight": "2/weights",
     "output_layer.bias": "2/biases",
 }
-_PATHS = {key: f"actor/layers/{path}/parameters" for key, path in _WEIGHTS.items()}
+ENTRIES = {key: f"actor/layers/{path}/parameters" for key, path in _WEIGHTS.items()}
+"""Where each tensor of a policy stands, in the order in which it is written."""
+
 _MLP = "actor/layers/0"
 _TEACHER = "rl-tools teacher"
 _UNKNOWN_LOG_STD = -20.0  # of a teacher whose noise is not known; rl-tools allows no less
 _NUM_EXAMPLES = 32
+_EXAMPLE_STEPS, _EXAMPLE_BATCH = (500, 100, 20, 5), 2  # of a policy's example
+_EXAMPLE_SIZE, _EXAMPLE_ROUNDING = 0.1, 2e-7  # how far it is from hovering, and the mean error of its actions at most
 _EXAMPLE_TOLERANCE = 1e-4  # float32 in another order of summation gives 1e-6, another activation function 1e-2
 
 
@@ -67,14 +72,14 @@ def read_rl_tools(path: PathLike) -> RaptorPolicy:
         if found != LAYERS or sorted(layers) != ["0", "1", "2"]:
             problem = f"its layers are {', '.join(found) or 'none'}, a policy's are {', '.join(LAYERS)}"
             raise UserError(f"{path} holds another architecture: {problem}")
-        weights = {key: _array(file, name, path, key.endswith("layer.bias")) for key, name in _PATHS.items()}
+        weights = {key: _array(file, name, path, key.endswith("layer.bias")) for key, name in ENTRIES.items()}
         for key in ("input_layer.weight", "output_layer.weight"):
             if weights[key].ndim != 2:
-                raise UserError(f"{_PATHS[key]} must be a matrix, got shape {tuple(weights[key].shape)} ({path})")
+                raise UserError(f"{ENTRIES[key]} must be a matrix, got shape {tuple(weights[key].shape)} ({path})")
         hidden_dim, observation_dim = weights["input_layer.weight"].shape
         action_dim = len(weights["output_layer.weight"])
         architecture = {"observation_dim": observation_dim, "hidden_dim": hidden_dim, "action_dim": action_dim}
-        policy = assemble(architecture, weights, path, _PATHS)
+        policy = assemble(architecture, weights, path, ENTRIES)
         assert isinstance(policy, RaptorPolicy)  # what an architecture without a kind gives
         with torch.no_grad():
             _check_example(file, lambda seen: policy.forward_sequence(seen)[0], (observation_dim, action_dim), path)
@@ -188,6 +193,51 @@ def _check_example(file: h5py.File, act: Callable[[Tensor], Tensor], widths: tup
         )
 
 
+@torch.no_grad()
+def example_of(policy: RaptorPolicy) -> tuple[Tensor, Tensor]:
+    """Observations (S, 2, D), about those of a vehicle that hovers, and the actions (S, 2, A) that they lead to.
+
+    S is 500, or less for a policy whose memory amplifies rounding beyond what readers of such files allow.
+    """
+    generator, own = torch.Generator().manual_seed(0), copy.deepcopy(policy).to("cpu", torch.float32)
+    shape = _EXAMPLE_STEPS[0], _EXAMPLE_BATCH, policy.observation_dim
+    observations = _EXAMPLE_SIZE * torch.randn(shape, generator=generator)
+    if policy.observation_dim >= 12:
+        observations[..., [3, 7, 11]] += 1.0  # the diagonal of the rotation matrix
+    actions = own.forward_sequence(observations)[0]
+    rounding = (own.double().forward_sequence(observations.double())[0] - actions).abs()
+    sound = (steps for steps in _EXAMPLE_STEPS if rounding[:steps].mean().item() < _EXAMPLE_ROUNDING)
+    steps = next(sound, _EXAMPLE_STEPS[-1])
+    return observations[:steps], actions[:steps]
+
+
+def write_rl_tools(policy: RaptorPolicy, path: PathLike, name: str = "raptor") -> None:
+    """Write a recurrent policy of any width as rl-tools does, with an example, complete or not at all.
+
+    `foundation_policy` loads it, and `read_rl_tools` gives every weight back, bit for bit.
+    """
+    import h5py
+
+    weights = {key: tensor.detach().to("cpu", torch.float32) for key, tensor in policy.state_dict().items()}
+    meta = {"environment": {"name": "l2f", "observation": "Position.OrientationRotationMatrix.LinearVelocity."}}
+    meta["environment"]["observation"] += "AngularVelocityDelayed(0).ActionHistory(1)"
+    with replacing(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            _add(file, "actor", type="sequential", checkpoint_name=name, meta=json.dumps(meta))
+            for i, kind in enumerate(LAYERS):
+                kind, *activation = kind.split()
+                attributes = {"type": kind} | ({"activation_function": activation[0]} if activation else {})
+                _add(file, f"actor/layers/{i}", None, **attributes)
+            for key, place in ENTRIES.items():
+                is_matrix = "gru" not in key and key != "initial_hidden"
+                _add_array(
+                    file, place, weights[key][None] if is_matrix and weights[key].ndim == 1 else weights[key], is_matrix
+                )
+            for kind, tensor in zip(("input", "output"), example_of(policy), strict=True):
+                _add_array(file, f"example/{kind}", tensor)
+        read_rl_tools(temporary)
+
+
 def write_rl_tools_teacher(expert: ExpertNetwork, path: PathLike, name: str = "teacher") -> float:
     """Write a teacher as rl-tools does, with an example, complete or not at all, and read it back.
 
@@ -223,14 +273,21 @@ def write_rl_tools_teacher(expert: ExpertNetwork, path: PathLike, name: str = "t
                 function = "IDENTITY" if layer_name == names[-1] else ACTIVATIONS[expert.activation]
                 _add(file, f"{_MLP}/{layer_name}", type="dense", activation_function=function)
                 for kind, matrix in (("weights", layer.weight), ("biases", layer.bias[None])):
-                    sizes = {"rows": matrix.shape[0], "cols": matrix.shape[1]}
-                    _add(file, f"{_MLP}/{layer_name}/{kind}/parameters", matrix, type="matrix", **sizes)
+                    _add_array(file, f"{_MLP}/{layer_name}/{kind}/parameters", matrix, is_matrix=True)
             _add(file, "actor/layers/1", type="sample_and_squash")
             for kind, tensor in (("input", observation), ("output", expert(observation))):
-                sizes = {f"dim_{i}": size for i, size in enumerate(tensor.shape)}
-                _add(file, f"example/{kind}", tensor, type="tensor", num_dims=tensor.ndim, **sizes)
+                _add_array(file, f"example/{kind}", tensor)
         found = read_rl_tools_teacher(temporary)
     return float((found(observation) - expert(observation)).abs().max())
+
+
+def _add_array(file: h5py.File, name: str, tensor: Tensor, is_matrix: bool = False) -> None:
+    """Add the numbers of a tensor, described as rl-tools does."""
+    if is_matrix:
+        _add(file, name, tensor, type="matrix", rows=tensor.shape[0], cols=tensor.shape[1])
+    else:
+        sizes = {f"dim_{i}": size for i, size in enumerate(tensor.shape)}
+        _add(file, name, tensor, type="tensor", num_dims=tensor.ndim, **sizes)
 
 
 def _add(file: h5py.File, name: str, tensor: Tensor | None = None, **attributes: object) -> None:

@@ -281,10 +281,15 @@ class Evaluate(Job):
 class Export(Job):
     """Exports a policy to another format, verified."""
 
-    NAME, GIVES, PRODUCT, NEEDS = "export", POLICY, "policy.{format}", ("policy",)
+    NAME, GIVES, NEEDS = "export", POLICY, ("policy",)
 
     policy: str | None = reference(POLICY, "which one")
     format: str = setting("onnx", "what to write", one_of(*FORMATS))
+
+    @property
+    def product(self) -> str:
+        """See `Job.product`."""
+        return f"policy{FORMATS[self.format].suffix}"
 
     def run(self, stage: StageContext) -> StageOutcome:
         """Export it."""
