@@ -223,7 +223,7 @@ def test_a_policy_that_cannot_be_exported_is_refused_before_anything_is_written(
 
 
 def test_an_unknown_format_is_an_error(policy, tmp_path):
-    assert list(FORMATS) == ["onnx", "rl-tools", "px4"]
+    assert list(FORMATS) == ["onnx", "rl-tools", "px4", "c"]
     with pytest.raises(UserError, match=r"unknown export format 'onx', did you mean 'onnx'.*onnx, rl-tools, px4"):
         export_policy(policy, tmp_path / "policy.onnx", "onx")
 
@@ -231,7 +231,9 @@ def test_an_unknown_format_is_an_error(policy, tmp_path):
 def test_the_published_policy_goes_from_file_to_file_with_its_card(tmp_path):
     published = load_policy("published")
     save_policy(published, tmp_path / "policy.pt", published.card)
-    assert export_policy(load_policy(tmp_path / "policy.pt"), tmp_path / "policy.onnx", "onnx") < 2e-5
+    verified = export_policy(load_policy(tmp_path / "policy.pt"), tmp_path / "policy.onnx", "onnx")
+    assert verified.error < 2e-6
+    assert verified.by == "onnxruntime"
     assert policy_card(tmp_path / "policy.onnx") == published.card
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from raptor.training import TrainDirectConfig
 
 PUBLISHED, RL_TOOLS, SENSITIVITY, SURVIVAL = "published", "rl-tools", "sensitivity", "survival"
-FORMAT_HELP = "onnx, rl-tools or px4 for a policy, rl-tools for a teacher."
+FORMAT_HELP = "onnx, rl-tools, px4 or c for a policy, rl-tools for a teacher."
 QUICK, QUICK_SUITES, QUICK_QUADROTORS = 100_000, ("unseen",), 256
 """A training of fewer updates times vehicles is a quick look, and evaluated on less by default."""
 FLOWN = ("task.extra.", "task.references.trajectory.")
@@ -303,6 +303,7 @@ def export(
     """Write a policy in a format that runs without this package, and verify the file against the original.
 
     onnx: for onnxruntime. rl-tools: a checkpoint for rl-tools and foundation-policy. px4: policy.tar for mc_raptor.
+    c: a folder of C99 sources with a self-test, for firmware of your own.
 
     The ONNX model takes observation (batch, D) and hidden (batch, H) and gives action and next_hidden, for any batch.
     D is 22 unless the policy observes something else, H its hidden_dim: 16 for default, 64 for large and agile.
@@ -334,12 +335,13 @@ def export(
     format = format or "onnx"
     loaded, source = load_policy(policy), Path(policy).expanduser()
     suffix = FORMATS[format].suffix if format in FORMATS else ".out"
-    if source.is_dir():
+    if not suffix:  # a folder
+        path = output or source.with_name(f"{source.resolve().name if source.is_dir() else source.stem}_{format}")
+    elif source.is_dir():
         path = _target(output, source.resolve().name, suffix) or source / f"policy{suffix}"
     else:
         path = _target(output, source.stem, suffix) or source.with_suffix(suffix)
-    error = export_policy(loaded, path, format)
-    say(f"wrote {path}, which differs from the policy by at most {error:.1e} over 500 steps")
+    say(f"wrote {path}, which {export_policy(loaded, path, format)}")
 
 
 def _target(output: Path | None, name: str, suffix: str) -> Path | None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
@@ -56,6 +57,32 @@ def replacing(path: PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: PathLike, mark: str) -> Iterator[Path]:
+    """Hand out a temporary folder that takes the place of `path` when the block ends well.
+
+    A folder that is there must be empty, or hold a file named `mark`, which says that it is one of these. Errors leave
+    it as it was, and no temporary folder behind.
+    """
+    target = Path(path)
+    temporary, old = (target.with_name(f".{target.name}.{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
+    try:
+        if target.exists() and not (target.is_dir() and ((target / mark).is_file() or not any(target.iterdir()))):
+            raise UserError(f"cannot write {target}: something else is there; choose another name")
+        temporary.mkdir(parents=True)
+        yield temporary
+        if target.exists():
+            target.replace(old)
+        temporary.replace(target)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            old.replace(target)
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_atomically(path: PathLike, content: bytes | str) -> Path:

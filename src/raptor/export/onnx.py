@@ -33,7 +33,7 @@ def export_onnx(policy: AnyPolicy, path: PathLike, tolerance: float = TOLERANCE)
     verified, or not at all.
 
     Returns:
-        The largest absolute error of an action or a hidden state; what rounding does not explain, see `verify`, is an
+        The largest absolute error of an action or a hidden state; one beyond `tolerance`, see `verify`, is an
         `ExportError`.
     """
     original = original_of(policy, path, ".onnx", "an ONNX file")

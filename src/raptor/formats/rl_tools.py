@@ -193,6 +193,14 @@ def _check_example(file: h5py.File, act: Callable[[Tensor], Tensor], widths: tup
         )
 
 
+def about_hovering(noise: Tensor) -> Tensor:
+    """Observations (..., D) about those of a vehicle that hovers, from normally distributed numbers."""
+    observations = _EXAMPLE_SIZE * noise
+    if observations.shape[-1] >= 12:
+        observations[..., [3, 7, 11]] += 1.0  # the diagonal of the rotation matrix
+    return observations
+
+
 @torch.no_grad()
 def example_of(policy: RaptorPolicy) -> tuple[Tensor, Tensor]:
     """Observations (S, 2, D), about those of a vehicle that hovers, and the actions (S, 2, A) that they lead to.
@@ -201,9 +209,7 @@ def example_of(policy: RaptorPolicy) -> tuple[Tensor, Tensor]:
     """
     generator, own = torch.Generator().manual_seed(0), copy.deepcopy(policy).to("cpu", torch.float32)
     shape = _EXAMPLE_STEPS[0], _EXAMPLE_BATCH, policy.observation_dim
-    observations = _EXAMPLE_SIZE * torch.randn(shape, generator=generator)
-    if policy.observation_dim >= 12:
-        observations[..., [3, 7, 11]] += 1.0  # the diagonal of the rotation matrix
+    observations = about_hovering(torch.randn(shape, generator=generator))
     actions = own.forward_sequence(observations)[0]
     rounding = (own.double().forward_sequence(observations.double())[0] - actions).abs()
     sound = (steps for steps in _EXAMPLE_STEPS if rounding[:steps].mean().item() < _EXAMPLE_ROUNDING)

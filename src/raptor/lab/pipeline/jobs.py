@@ -294,8 +294,8 @@ class Export(Job):
     def run(self, stage: StageContext) -> StageOutcome:
         """Export it."""
         (policy,) = stage.sources["policy"].values()
-        error = export_policy(load_policy(policy), stage.folder / self.product, self.format)
-        return StageOutcome(True, f"{self.product} differs from the policy by at most {error:.1e}")
+        verified = export_policy(load_policy(policy), stage.folder / self.product, self.format)
+        return StageOutcome(True, f"{self.product} {verified}")
 
 
 @dataclasses.dataclass(frozen=True)
