@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from raptor.cli import distill, doctor, policies, quadrotors, training
 from raptor.cli.common import INTERRUPTED, extendable, option
 from raptor.core.errors import LostProcessError, UserError, printable
-from raptor.core.torchrun import silent, started_together
+from raptor.core.torchrun import end_at_once, silent, started_together
 
 TOGETHER = ("train-direct", "post-train")  # commands that several processes can carry out together
 GONE = {"raptor export --teacher": "name the teacher as FOLDER:NUMBER, raptor export teachers:3"}
@@ -57,6 +57,8 @@ class Commands(TyperGroup):
                 status = 2
         status = status if isinstance(status, int) else 0
         if standalone_mode:
+            if silent():
+                end_at_once(status)
             sys.exit(status)
         return status
 
