@@ -276,7 +276,7 @@ def quickstart(
     commands = {
         f"raptor card {output}": "what this policy is",
         f"raptor evaluate default large {output}{common.extensions()}": "beside the packaged policies",
-        "raptor train-direct -o runs/longer num_updates=2500": "a better one, given more time",
+        "raptor train-direct -o runs/longer num_updates=2500 segment_steps=500": "a better one, given half an hour",
         "raptor describe my_quadrotor.yaml": "your own quadrotor, from what you know of it",
         f"tensorboard --logdir {output}": "how the training went",
     }
