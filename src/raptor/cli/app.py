@@ -97,7 +97,7 @@ def raptor(
     """Train, evaluate and export one tiny recurrent policy that flies any quadrotor.
 
     ```
-    raptor quickstart --output runs/demo       # all steps, in four minutes
+    raptor quickstart --output runs/demo       # all steps, in three minutes
     raptor evaluate published                  # how good the published policy is
     raptor train-direct --output runs/mine     # train one yourself
     raptor doctor                              # what this machine offers

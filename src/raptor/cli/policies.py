@@ -213,7 +213,7 @@ def quickstart(
         int | None, option("--num-quadrotors N", "Vehicles drawn for each suite; else 1024.", min=1)
     ] = None,
 ) -> None:
-    """Train a policy, compare it with the published one, export it, and write report.html: three to four minutes.
+    """Train a policy, compare it with the published one, export it, and write report.html: two to three minutes.
 
     A training of fewer than 100 000 updates times vehicles is evaluated with 256 vehicles on unseen alone, unless told
     otherwise.
@@ -265,7 +265,7 @@ def quickstart(
                 )
             )
             show_tables(Evaluation.load(figures))
-        say(f"exported it: {carry_out(Export())} over 500 recurrent steps")
+        say(f"exported it: {carry_out(Export())}")
         say("writing the report, with flights of both policies")
         title = f"A policy for any quadrotor: {output.name}"
         carry_out(Report(title=title, seed=trained.seed, compile=config.compile))
