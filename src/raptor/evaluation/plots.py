@@ -347,7 +347,9 @@ def learning_curve(
                 axis.axhline(level, color=COLOURS[0], lw=1.4, ls="--")
                 below = level > np.mean(axis.get_ylim())
                 va, shift = ("top", -4) if below else ("bottom", 3)
-                place = {"xytext": (-3, shift), "textcoords": "offset points", "ha": "right", "va": va}
-                axis.annotate(label, (1, level), xycoords=axis.get_yaxis_transform(), color=COLOURS[0], **place)
+                left = abs(y[0] - level) > abs(y[-1] - level)  # where the curve is farther away
+                ha, side, inwards = ("left", 0, 3) if left else ("right", 1, -3)
+                place = {"xytext": (inwards, shift), "textcoords": "offset points", "ha": ha, "va": va}
+                axis.annotate(label, (side, level), xycoords=axis.get_yaxis_transform(), color=COLOURS[0], **place)
             axis.set(title=name.replace("/", " ").replace("_", " "), xlabel=unit)
     return figure
