@@ -39,7 +39,7 @@ def argument(metavar: str, help: str) -> Any:
     return typer.Argument(metavar=metavar, help=help, show_default=False)
 
 
-POLICY = "published, default, large, agile, the folder of a run, or a .pt, .h5 or .onnx file."
+POLICY = "published, default, large, agile, the folder of a run, or a .pt, .h5, .tar or .onnx file."
 PICKLED = "VecNormalize of stable-baselines3 (.pkl) that the teacher was trained with; nothing in it is executed."
 
 Settings = Annotated[
