@@ -101,7 +101,8 @@ def read_policy_tar(path: PathLike) -> RaptorPolicy:
         found = policy.forward_sequence(observations[:TEST_STEPS])[0]
     difference = (found - actions[:TEST_STEPS]).abs().mean().item()
     if not difference < TEST_TOLERANCE:
-        raise archive.refused(f"it does not reproduce its example (mean difference {difference:.2g}, allowed 1e-05)")
+        found_by = f"mean difference {difference:.2g}, allowed {TEST_TOLERANCE:g}"
+        raise archive.refused(f"it does not reproduce its example ({found_by})")
     policy.card = {"what": "a policy.tar of PX4", "checkpoint_name": printable(label)}
     return policy
 
@@ -113,9 +114,11 @@ class _Archive:
         self._content, self._path = content, path
 
     def refused(self, problem: str) -> UserError:
+        """The error that says why PX4 would refuse this."""
         return UserError(f"{self._path} would be refused by PX4: {problem}")
 
     def member(self, name: str) -> bytes:
+        """The content of the first entry of this name."""
         place = 0
         while place + BLOCK <= len(self._content):
             header = self._content[place : place + BLOCK]
@@ -136,18 +139,21 @@ class _Archive:
         raise self.refused(f"{name} is missing")
 
     def text(self, name: str, most: int) -> str:
+        """The content of an entry of at most so many bytes, as text."""
         data = self.member(name)
         if len(data) > most:
             raise self.refused(f"{name} has {len(data)} bytes, PX4 has room for {most}")
         return data.decode("latin-1")
 
     def value(self, text: str, key: str, name: str) -> str:
+        """What follows `key: ` in the text of an entry."""
         for line in text.split("\n"):
             if line.startswith(f"{key}:"):
                 return line[len(key) + 2 :]
         raise self.refused(f"{name} has no line that begins with {key}:")
 
     def _sizes(self, place: str) -> tuple[int, ...]:
+        """The shape of a tensor, from its `meta`."""
         name = f"{place}/meta"
         meta = self.text(name, MOST_TENSOR_META)
         if not (kind := self.value(meta, "type", name)).startswith("tensor"):
@@ -163,10 +169,12 @@ class _Archive:
         return tuple(sizes[1:])
 
     def length(self, place: str) -> int:
+        """The first size of a tensor, 0 for a scalar."""
         sizes = self._sizes(place)
         return sizes[0] if sizes else 0
 
     def tensor(self, place: str, wanted: tuple[int, ...]) -> Tensor:
+        """The numbers of a tensor of this shape, in single precision."""
         sizes, data = self._sizes(place), self.member(f"{place}/data")
         if sizes != wanted:
             raise self.refused(f"{place} has the shape {sizes}, PX4 is compiled for {wanted}")

@@ -1,6 +1,6 @@
 """How a step of a segment is computed forward and backward: by compiled graphs alone, or with a kernel for the policy.
 
-What the vehicles carry is packed into few tensors. What a step is, says `SegmentGradient`.
+What the vehicles carry is packed into few tensors. `SegmentGradient` defines the step.
 """
 
 from __future__ import annotations
