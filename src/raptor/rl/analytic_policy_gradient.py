@@ -1,8 +1,8 @@
 """Training controllers through the simulator's gradient (analytic policy gradient).
 
 The adjoint method: a segment of a rollout is flown forward, keeping only what is handed from step to step; then one
-vector-Jacobian product per step goes back. Each direction is one compiled graph, beside a kernel for the policy if there
-is one. Memory does not grow with what happens inside a step, and a vehicle whose adjoint explodes is limited alone.
+vector-Jacobian product per step goes back. Each direction is one compiled graph, with a kernel for the policy on a CPU.
+Memory does not grow with what happens inside a step, and a vehicle whose adjoint explodes is limited alone.
 """
 
 from __future__ import annotations
